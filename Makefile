@@ -1,0 +1,38 @@
+# make setup   virtual environment in .venv with everything in it (done once)
+# make train   the same, then a training run with TRAIN_ARGS
+# make test    the same, then the tests
+# make lint    the same, then ruff and mypy
+
+PYTHON ?= python3
+TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup train test lint clean
+
+setup: $(STAMP)
+
+train: $(STAMP)
+	$(BIN)/gcache train $(TRAIN_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# A virtual environment whose pip does not answer (none yet, or half made) is made anew. The stamp
+# comes last, so an installation that was cut off is taken up again.
+$(STAMP): setup.cfg pyproject.toml constraints.txt requirements-embedded.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+		{ echo "gcache needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.11" >&2; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --no-deps -r requirements-embedded.txt
+	@touch $@

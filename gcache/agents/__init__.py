@@ -1,0 +1,1 @@
+"""The room of who agents are: roles per domain, prompts, and decision makers."""

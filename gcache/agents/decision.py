@@ -1,0 +1,92 @@
+"""Decision makers: how the last agent turns what it was handed into an answer.
+
+    refer    it hears everyone at once and writes one answer
+    direct   it hears only the heaviest edge and writes one answer
+    vote     it hears each edge alone and writes an answer to each; the weightiest answer wins
+
+All three are ways to group the incoming caches, so they share prompts, fuser and log-probability.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gcache.errors import unknown
+from gcache.tasks.grading import extract_number
+
+DECISIONS = ("refer", "direct", "vote")
+
+
+@dataclass(frozen=True)
+class DecisionMaker:
+    """The agent that answers.
+
+    Attributes:
+        description: one sentence; its embedding is the role's feature.
+        instructions: what its prompt says after the question.
+        answer_prefix: words put into its mouth, from which its text goes on; they are not part
+            of the answer.
+        method: one of `DECISIONS`.
+
+    Raises:
+        ConfigError: unknown method.
+    """
+
+    description: str
+    instructions: str
+    answer_prefix: str = ""
+    method: str = "refer"
+
+    def __post_init__(self) -> None:
+        if self.method not in DECISIONS:
+            raise unknown("decision method", self.method, DECISIONS)
+
+    def groups(self, weights: Sequence[float]) -> list[tuple[int, ...]]:
+        """Which incoming caches, by number, are heard together; one text is written per group."""
+        everyone = tuple(range(len(weights)))
+        if not weights or self.method == "refer":
+            return [everyone]
+        if self.method == "direct":
+            return [(max(everyone, key=lambda i: weights[i]),)]
+        return [(i,) for i in everyone]
+
+    def combine(self, texts: Sequence[str], weights: Sequence[float]) -> str:
+        """The answer: the only text, or the first text of the answer that weighs most.
+
+        Answers are compared as numbers where they state one, else as stripped text.
+        """
+        if len(texts) == 1:
+            return texts[0]
+        votes: dict[str, float] = defaultdict(float)
+        keys = [extract_number(text) or text.strip() for text in texts]
+        for key, weight in zip(keys, weights, strict=True):
+            votes[key] += weight
+        winner = max(votes, key=lambda key: votes[key])
+        return texts[keys.index(winner)]
+
+
+DECISION_MAKERS: Mapping[str, DecisionMaker] = {
+    "maths": DecisionMaker(
+        "The decision maker, who reads what the others thought and states the number.",
+        "Think step by step and write your working. Write the final number on the last line after ####.",
+    ),
+    "split_facts": DecisionMaker(
+        "The decision maker, who knows nothing and answers the question.",
+        "Answer the question.",
+        answer_prefix="Answer:",
+    ),
+}
+
+
+def decision_maker(domain: str, method: str = "refer") -> DecisionMaker:
+    """The decision maker of a domain.
+
+    Raises:
+        ConfigError: unknown domain or method.
+    """
+    if domain not in DECISION_MAKERS:
+        raise unknown("domain", domain, DECISION_MAKERS)
+    base = DECISION_MAKERS[domain]
+    return DecisionMaker(base.description, base.instructions, base.answer_prefix, method)

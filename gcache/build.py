@@ -1,0 +1,135 @@
+"""From a configuration to a working graph: the one place that knows all rooms below training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gcache.agents.decision import decision_maker
+from gcache.agents.roles import DOMAINS, pick_agents
+from gcache.cache.fuser import FUSERS, make_fuser
+from gcache.cache.placement import check_positions
+from gcache.errors import ConfigError, unknown
+from gcache.gnn.features import ENCODERS, Encoder, make_encoder
+from gcache.gnn.policy import TopologyPolicy
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.fixed import TOPOLOGIES
+from gcache.graph.records import GraphConfig
+from gcache.graph.sources import FixedSource, PolicySource
+from gcache.llm.loading import load_model
+from gcache.llm.local import LocalLLM
+
+#: `topology` of a configuration whose topology is learned.
+LEARNED = "learned"
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Everything a graph is made from; stored with its checkpoints.
+
+    Attributes:
+        llm_name: "smollm2", a Hugging Face id, a local folder or a .gguf file.
+        domain: the set of roles.
+        roles: names of the domain's roles; empty for the first `agent_nums`, or all.
+        topology: "learned", or the name of a fixed one.
+        encoder: of role and query features.
+        decision_probability, agent_probability: how likely an edge is before training.
+        seed: of the policy's first weights and of random topologies.
+        The rest: see `GraphConfig`, `load_model` and the fusers.
+    """
+
+    llm_name: str = "smollm2"
+    dtype: str = "auto"
+    device: str = "cpu"
+    device_map: str | None = None
+    quantization: str = "none"
+    domain: str = "maths"
+    roles: tuple[str, ...] = ()
+    agent_nums: int | None = None
+    topology: str = LEARNED
+    decision_method: str = "refer"
+    fuser: str = "concat"
+    positions: str = "parallel"
+    encoder: str = "minilm"
+    hidden_dim: int = 64
+    decision_probability: float = 0.3
+    agent_probability: float = 0.1
+    seed: int = 0
+    graph: GraphConfig = field(default_factory=GraphConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse every bad value before a model is loaded."""
+        for what, name, allowed in (
+            ("domain", self.domain, DOMAINS),
+            ("fuser", self.fuser, FUSERS),
+            ("topology", self.topology, {LEARNED, *TOPOLOGIES}),
+            ("encoder", self.encoder, ENCODERS),
+        ):
+            if name not in allowed:
+                raise unknown(what, name, allowed)
+        check_positions(self.positions)
+        decision_maker(self.domain, self.decision_method)
+        pick_agents(self.domain, self.roles, self.agent_nums)
+        if self.hidden_dim < 1:
+            raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> GraphSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            ConfigError: unknown or missing fields, or values that are not allowed.
+        """
+        try:
+            graph = GraphConfig(**values["graph"])
+            rest = {**values, "graph": graph, "roles": tuple(values.get("roles", ()))}
+            return cls(**rest)
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"not the description of a graph: {error}") from error
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph with the parts that training reaches into."""
+
+    spec: GraphSpec
+    graph: CacheGraph
+    llm: LocalLLM
+    policy: TopologyPolicy | None
+    fingerprint: str
+
+
+def build(spec: GraphSpec) -> Built:
+    """Load the model and put the graph together.
+
+    Raises:
+        ModelError: the model cannot be had, or its caches cannot be shifted.
+    """
+    loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
+    llm = LocalLLM(loaded.model, loaded.tokenizer, loaded.label)
+    return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint)
+
+
+def assemble(spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "") -> Built:
+    """Put a graph together around a model that is there already."""
+    fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
+    source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
+    policy = source.policy if isinstance(source, PolicySource) else None
+    agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
+    decision = decision_maker(spec.domain, spec.decision_method)
+    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph)
+    return Built(spec, graph, llm, policy, fingerprint)
+
+
+def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
+    encoder = make_encoder(spec.encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        policy = TopologyPolicy(encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability)
+    return policy, encoder

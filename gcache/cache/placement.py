@@ -1,0 +1,58 @@
+"""Where the slots of several caches go when they are joined behind a shared prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+
+from gcache.cache.kv_cache import KVCache
+from gcache.cache.rope import Rope
+from gcache.errors import ConfigError, unknown
+
+#: `parallel`: siblings keep the positions they were computed at, as branches of a tree.
+#: `sequential`: one after another, each re-rotated to start where the one before it ends.
+Positions = Literal["parallel", "sequential"]
+
+
+def check_positions(positions: str) -> None:
+    """Raise ConfigError for a name that is not one of `Positions`."""
+    if positions not in get_args(Positions):
+        raise unknown("positions", positions, get_args(Positions))
+
+
+def place(caches: Sequence[KVCache], start: int, positions: str, rope: Rope | None) -> list[KVCache]:
+    """The caches, each of one sequence, moved to where the receiver will see them.
+
+    Args:
+        start: first free position after the shared prefix.
+        rope: the model's rotation; `sequential` needs it.
+    """
+    if positions == "parallel":
+        return list(caches)
+    if rope is None:
+        raise ConfigError("sequential positions re-rotate keys; pass the model's rope, or use positions='parallel'")
+    moved: list[KVCache] = []
+    cursor = start
+    for cache in caches:
+        if cache.slots:
+            cache = cache.shift(cursor - int(cache.positions.min()), rope)
+            cursor = int(cache.next_positions[0])
+        moved.append(cache)
+    return moved
+
+
+def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
+    """For each cache of one sequence, a (T,) mask of the slots that no earlier cache brought.
+
+    A slot is known by (source, ordinal), so one that arrives over two paths is kept once, and
+    two slots that merely look alike are both kept.
+    """
+    seen: set[tuple[int, int]] = set()
+    masks: list[torch.Tensor] = []
+    for cache in caches:
+        names = list(zip(cache.sources[0].tolist(), cache.ordinals[0].tolist(), strict=True))
+        masks.append(torch.tensor([name not in seen for name in names], dtype=torch.bool, device=cache.mask.device))
+        seen.update(names)
+    return masks

@@ -1,0 +1,196 @@
+"""The `gcache` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gcache import __version__
+from gcache.errors import ConfigError, GcacheError
+
+TRAIN_EXAMPLES = """examples:
+  gcache train --task split_facts --report 200 --out runs/split_facts
+  gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
+A run whose --out holds a checkpoint of the same settings is resumed there.
+"""
+EVAL_EXAMPLES = """example:
+  gcache eval --checkpoint runs/split_facts --limit 200 --seed 0 --json eval.json
+"""
+RUN_EXAMPLES = """examples:
+  gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
+  gcache run --topology star --trace "What is 17 * 6?"
+  gcache run --checkpoint runs/gsm8k "What is 17 * 6?"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 for anything the user can mend."""
+    return guarded(lambda: _dispatch(argv))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; a user's error becomes one line on stderr and exit code 2."""
+    try:
+        return command()
+    except GcacheError as error:
+        print(f"gcache: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gcache: stopped; a training run is resumed by the same command", file=sys.stderr)
+        return 130
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname).1s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    code: int = args.command(args)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from gcache.flags import add_graph_flags, add_model_flags, add_train_flags
+    from gcache.training.trainer import TrainConfig
+
+    parser = argparse.ArgumentParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
+    parser.add_argument("--version", action="version", version=f"gcache {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, examples: str) -> Any:
+        sub = commands.add_parser(
+            name, help=text, description=text, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        sub.set_defaults(command=run)
+        return sub
+
+    train = command("train", _train, "Train a graph's topology policy and fuser on a task.", TRAIN_EXAMPLES)
+    _add_task_flags(train, required=True)
+    train.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-seedSEED)")
+    train.add_argument("--iterations", type=int, default=TrainConfig.iterations, help="steps (default: %(default)s)")
+    train.add_argument("--batch_size", type=int, default=TrainConfig.batch_size, help="questions per step")
+    train.add_argument("--limit", type=int, help="training questions to draw from (default: all)")
+    train.add_argument(
+        "--report", type=int, nargs="?", const=200, default=0, metavar="N",
+        help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
+    )  # fmt: skip
+    train.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
+    train.add_argument("--fuser", default="concat", help="concat, weighted_sum or first (default: %(default)s)")
+    train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
+    train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
+    train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
+    for add in (add_model_flags, add_graph_flags):
+        add(train)
+    add_train_flags(train, TrainConfig())
+
+    evaluate = command("eval", _eval, "Accuracy of a checkpoint on test questions.", EVAL_EXAMPLES)
+    _add_task_flags(evaluate, required=False)
+    evaluate.add_argument("--checkpoint", required=True, help="--out folder of a training run, or a step-* folder")
+    evaluate.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
+    evaluate.add_argument("--batch_size", type=int, default=16, help="questions in flight (default: %(default)s)")
+
+    run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
+    run.add_argument("question")
+    run.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
+    run.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
+    run.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
+    run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
+    for add in (add_model_flags, add_graph_flags):
+        add(run)
+    return parser
+
+
+def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
+    text = "split_facts, gsm8k or gsm_symbolic" + ("" if required else " (default: the one it was trained on)")
+    parser.add_argument("--task", required=required, help=text)
+    parser.add_argument("--data", help="data file of a task that reads one (gsm8k: the official JSONL)")
+    parser.add_argument(
+        "--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="for example n_agents=4 for split_facts"
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from gcache import flags, session
+
+    task_spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task = task_spec.make()
+    spec = flags.graph_spec(
+        args, task.domain, flags.graph_config(args, task.max_new_tokens), topology=args.topology, fuser=args.fuser,
+        roles=tuple(args.roles), decision_method=args.decision_method, encoder=args.encoder,
+    )  # fmt: skip
+    if args.report < 0:
+        raise ConfigError(f"--report must be 0 or more, got {args.report}")
+    config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
+    out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
+    result = session.train(task_spec, spec, config, out, args.report)
+    if result.table:
+        print(f"\n{result.table}")
+    print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")
+    if result.table:
+        print(f"report:     {out / 'report.md'}, report.json, topology.png")
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from gcache import flags, session
+
+    if args.task is None and (args.data or args.task_option):
+        raise ConfigError("--data and --task_option need --task")
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")
+    spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
+    found = session.evaluate_checkpoint(args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size)
+    tokens = ", ".join(f"{value:.1f} {kind}" for kind, value in found.tokens.items())
+    print(
+        f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
+        f"unparsed    {found.unparsed}\n"
+        f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"
+        f"tokens      per question: {tokens}\n"
+        f"seconds     {found.seconds:.1f}"
+    )
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gcache import flags, session
+    from gcache.build import build
+
+    if not args.question.strip():
+        raise ConfigError("the question is empty; pass it as one quoted argument")
+    if args.checkpoint:
+        graph = session.load_graph(args.checkpoint)
+    else:
+        spec = flags.graph_spec(
+            args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser
+        )  # fmt: skip
+        graph = build(spec).graph
+    result = graph.run(args.question)
+    print(result.answer)
+    if args.trace:
+        _print_trace(result)
+    return 0
+
+
+def _print_trace(result: Any) -> None:
+    print("\n  start    end  who              what     prefilled latent generated received")
+    for s in result.trace:
+        print(
+            f"{s.started:7.2f} {s.ended:6.2f}  {s.role:16.16} {s.what:8} {s.prefilled:9} {s.latent:6} "
+            f"{s.generated:9} {s.received:8}"
+        )
+    names = [agent.role for agent in result.agents] + ["decision maker"]
+    for (source, target), size in sorted(result.edge_bytes.items()):
+        print(f"{names[source]} -> {names[target]}: {size / 2**20:.2f} MiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

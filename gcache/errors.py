@@ -1,0 +1,42 @@
+"""Errors that a user can mend.
+
+Every one of them is a single line that names what came, what is allowed and the way out; the
+command line prints that line and exits with code 2. A bug is any other exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class GcacheError(ValueError):
+    """Base of all errors caused by what a user passed in: a flag, a file, a name, a checkpoint."""
+
+
+class ConfigError(GcacheError):
+    """A parameter has a value that is not allowed."""
+
+
+class DataError(GcacheError):
+    """A data file cannot be read, or one of its lines is broken."""
+
+
+class ModelError(GcacheError):
+    """A model cannot be had, or cannot be used (its positions cannot be shifted, for example)."""
+
+
+class CheckpointError(GcacheError):
+    """A checkpoint is missing, broken, or of another shape than the run it is loaded into."""
+
+
+class TrainingError(GcacheError):
+    """Training cannot go on: a trainable parameter gets no gradient, or a loss is not finite."""
+
+
+def unknown(what: str, got: object, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in a registry.
+
+    >>> str(unknown("task", "gsm9k", ["gsm8k"]))
+    "unknown task 'gsm9k'; choose one of: gsm8k"
+    """
+    return ConfigError(f"unknown {what} {got!r}; choose one of: {', '.join(sorted(allowed))}")

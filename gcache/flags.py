@@ -1,0 +1,125 @@
+"""Command-line flags that several commands share, and how they become configurations."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gcache.build import GraphSpec
+from gcache.errors import ConfigError
+from gcache.graph.records import GraphConfig
+from gcache.training.trainer import TrainConfig
+
+TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+
+def boolean(text: str) -> bool:
+    """A real boolean: "false" is False."""
+    if text.lower() in TRUE:
+        return True
+    if text.lower() in FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is not a boolean; pass true or false")
+
+
+def add_boolean(parser: argparse._ArgumentGroup | argparse.ArgumentParser, name: str, default: bool, text: str) -> None:
+    """A flag that may stand alone (true) or be followed by true or false."""
+    parser.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=text)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--llm_name", default="smollm2", help="smollm2 (embedded), a Hugging Face id, a local folder or a .gguf file"
+    )
+    group.add_argument("--dtype", default="auto", help="auto, bfloat16, float16 or float32 (default: %(default)s)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto, ... (default: %(default)s)")
+    group.add_argument("--device_map", help="passed on to transformers, for models over several devices")
+    group.add_argument("--quantization", default="none", help="none, 8bit or 4bit (bitsandbytes; default: %(default)s)")
+
+
+def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> None:
+    group = parser.add_argument_group("graph")
+    group.add_argument("--latent_steps", type=int, default=latent_steps, help="per agent (default: %(default)s)")
+    group.add_argument("--transfer", default="own", help="own, latent or context: what an agent hands on")
+    group.add_argument("--positions", default="parallel", help="parallel or sequential: where handed-on slots go")
+    group.add_argument("--decision_turn", default="new", help="new or same: the decision maker's chat turn")
+    group.add_argument("--max_new_tokens", type=int, help="of an answer (default: what the task needs)")
+
+
+def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--rollouts", type=int, default=config.rollouts, help="per question (default: %(default)s)")
+    group.add_argument("--lr", type=float, default=config.lr, help="of the policy (default: %(default)s)")
+    group.add_argument("--fuser_lr", type=float, default=config.fuser_lr, help="(default: %(default)s)")
+    group.add_argument("--weight_decay", type=float, default=config.weight_decay, help="(default: %(default)s)")
+    group.add_argument("--edge_price", type=float, default=config.edge_price, help="lambda (default: %(default)s)")
+    group.add_argument("--entropy_bonus", type=float, default=config.entropy_bonus, help="beta (default: %(default)s)")
+    group.add_argument("--temperature", type=float, default=config.temperature, help="(default: %(default)s)")
+    group.add_argument("--baseline", default=config.baseline, help="leave_one_out or none (default: %(default)s)")
+    group.add_argument(
+        "--fuser_gradient", default=config.gradient, help="decision: the last hop; full: every hop and latent step"
+    )
+    group.add_argument("--checkpoint_every", type=int, default=config.checkpoint_every, help="steps")
+    group.add_argument("--seed", type=int, default=config.seed, help="of everything drawn (default: %(default)s)")
+
+
+def task_options(pairs: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` words as task options; whole numbers become int.
+
+    Raises:
+        ConfigError: a word without "=".
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"a task option is NAME=VALUE, got {pair!r}")
+        options[name] = int(value) if value.lstrip("-").isdigit() else value
+    return options
+
+
+def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1) -> GraphConfig:
+    return GraphConfig(
+        latent_steps=args.latent_steps,
+        transfer=args.transfer,
+        rounds=rounds,
+        max_new_tokens=default_tokens if args.max_new_tokens is None else args.max_new_tokens,
+        decision_turn=args.decision_turn,
+    )
+
+
+def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more: Any) -> GraphSpec:
+    return GraphSpec(
+        llm_name=args.llm_name,
+        dtype=args.dtype,
+        device=args.device,
+        device_map=args.device_map,
+        quantization=args.quantization,
+        domain=domain,
+        positions=args.positions,
+        graph=graph,
+        seed=getattr(args, "seed", 0),
+        **more,
+    )
+
+
+def train_config(args: argparse.Namespace, iterations: int, batch_size: int, limit: int | None) -> TrainConfig:
+    return TrainConfig(
+        iterations=iterations,
+        batch_size=batch_size,
+        rollouts=args.rollouts,
+        lr=args.lr,
+        fuser_lr=args.fuser_lr,
+        weight_decay=args.weight_decay,
+        edge_price=args.edge_price,
+        entropy_bonus=args.entropy_bonus,
+        temperature=args.temperature,
+        baseline=args.baseline,
+        gradient=args.fuser_gradient,
+        train_limit=limit,
+        checkpoint_every=args.checkpoint_every,
+        seed=args.seed,
+    )
+
+

@@ -1,0 +1,128 @@
+"""The topology policy: a GCN over the roles, and a directed edge head.
+
+    x_i = [ r_i ; q ; r_i * q ]                          role, query, and where they agree
+    h   = relu(W x),   z = h + GCNConv(h, role graph)    (Kipf & Welling 2017, eq. 2)
+    c_i = 4 sqrt(F) (cos(r_i, q) - mean over agents)       whose business the question is
+    logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + b_kind
+
+kind is "among agents" or "into the decision maker"; s_kind starts at 0, so that before training
+every edge of a kind is about as likely, whatever the question. Three things depart from the
+published design (G-Designer, Zhang et al. 2024, eq. 5-9), all because a topology has to depend on
+the question: the elementwise product r_i * q, without which the head learns which roles are good
+on average and stops there; the agreement c_i, which carries over to roles never trained on; and the
+residual around the GCN, without which the nodes of a densely connected role graph all become
+their mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gcache.errors import ConfigError
+from gcache.graph.distribution import EdgeDistribution, candidate_edges
+
+
+@dataclass(frozen=True)
+class QuestionFeatures:
+    """What the policy sees of a question.
+
+    Attributes:
+        roles: (N + 1, F) embeddings of the agents' role descriptions, the decision maker's last.
+        query: (F,) embedding of the question.
+    """
+
+    roles: Tensor
+    query: Tensor
+
+    def __post_init__(self) -> None:
+        if self.roles.dim() != 2 or tuple(self.query.shape) != (self.roles.shape[1],):
+            raise ConfigError(
+                f"roles must be (N + 1, F) and query (F,), got {tuple(self.roles.shape)} "
+                f"and {tuple(self.query.shape)}"
+            )
+
+    @property
+    def n_agents(self) -> int:
+        return int(self.roles.shape[0]) - 1
+
+
+#: Scale of the features' entries (a unit vector's are about 1 / sqrt(F)) and of c_i. Small features
+#: and a large c_i make the policy learn first what carries over to new roles.
+FEATURE_SCALE = 0.3
+CONCERN_SCALE = 4.0
+
+
+class TopologyPolicy(nn.Module):
+    """Maps a question to a distribution over topologies.
+
+    Args:
+        feature_dim: F of the role and query features.
+        hidden_dim: width of the GCN and of the edge head.
+        decision_probability: mean probability, before training, of an edge into the decision maker.
+        agent_probability: the same for an edge among agents.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        hidden_dim: int = 64,
+        decision_probability: float = 0.5,
+        agent_probability: float = 0.1,
+    ) -> None:
+        super().__init__()
+        from torch_geometric.nn import GCNConv
+
+        for name, value in (("decision", decision_probability), ("agent", agent_probability)):
+            if not 0.0 < value < 1.0:
+                raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
+        self.feature_dim = feature_dim
+        self.read = nn.Linear(3 * feature_dim, hidden_dim)
+        self.gcn = GCNConv(hidden_dim, hidden_dim)
+        self.agreement = nn.Parameter(torch.zeros(2))  # s_kind
+        self.heads = nn.ModuleList(
+            _edge_head(hidden_dim, probability) for probability in (agent_probability, decision_probability)
+        )
+
+    def forward(self, features: QuestionFeatures) -> EdgeDistribution:
+        """The distribution over topologies of N agents.
+
+        Raises:
+            ConfigError: features of another width than the policy was built for.
+        """
+        if features.roles.shape[1] != self.feature_dim:
+            raise ConfigError(
+                f"features have width {features.roles.shape[1]}, the policy was built for {self.feature_dim}; "
+                "use the encoder it was trained with"
+            )
+        n = features.n_agents
+        scale = self.feature_dim**0.5  # unit vectors to entries of about 1
+        roles, query = features.roles * scale, features.query * scale
+        agree = roles * query  # (N + 1, F)
+        hidden = torch.relu(self.read(FEATURE_SCALE * torch.cat((roles, query.expand_as(roles), agree), dim=1)))
+        nodes = hidden + self.gcn(hidden, _role_graph(n, hidden.device))
+        candidates = candidate_edges(n)
+        sources = torch.tensor([s for s, _ in candidates], device=hidden.device)
+        targets = torch.tensor([t for _, t in candidates], device=hidden.device)
+        kinds = (targets == n).long()
+        pairs = torch.cat((nodes[sources], nodes[targets], nodes[sources] * nodes[targets]), dim=1)
+        cosine = agree.sum(dim=1) / self.feature_dim  # (N + 1,)
+        concern = CONCERN_SCALE * scale * (cosine - cosine[:n].mean())
+        both = torch.cat([head(pairs) for head in self.heads], dim=1) + concern[sources, None] * self.agreement
+        return EdgeDistribution(n, tuple(candidates), both.gather(1, kinds[:, None]).squeeze(1))
+
+
+def _edge_head(width: int, probability: float) -> nn.Sequential:
+    """Scores a pair of nodes; before training it says `probability`, almost whatever the pair."""
+    last = nn.Linear(width, 1)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, float(torch.logit(torch.tensor(probability))))
+    return nn.Sequential(nn.Linear(3 * width, width), nn.ReLU(), last)
+
+
+def _role_graph(n_agents: int, device: torch.device) -> Tensor:
+    """(2, .) edges of the role graph: every agent with every other, and with the decision maker."""
+    pairs = [(i, j) for i in range(n_agents) for j in range(n_agents + 1) if i != j]
+    return torch.tensor(pairs, dtype=torch.long, device=device).T.contiguous()

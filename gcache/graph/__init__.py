@@ -1,0 +1,1 @@
+"""The room of the flow itself: topologies, and the graph that runs a question along one."""

@@ -1,0 +1,126 @@
+"""What a run leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gcache.agents.roles import Agent
+from gcache.cache.kv_cache import KVCache
+from gcache.errors import ConfigError, unknown
+from gcache.graph.topology import Topology
+from gcache.llm.requests import Generation
+from gcache.tasks.example import Example
+
+TRANSFERS = ("own", "latent", "context")
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """How a graph runs.
+
+    Attributes:
+        latent_steps: each agent's latent steps.
+        transfer: what an agent hands on: its own slots, only its latents, or all it had.
+        rounds: how often the agents think; from the second round on each also hears itself.
+        max_new_tokens: the most tokens of an answer.
+        decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
+            on in the question's ("same").
+
+    Raises:
+        ConfigError: a value that is not allowed, or latents handed on where there are none.
+    """
+
+    latent_steps: int = 2
+    transfer: str = "own"
+    rounds: int = 1
+    max_new_tokens: int = 256
+    decision_turn: str = "new"
+
+    def __post_init__(self) -> None:
+        if self.latent_steps < 0:
+            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
+        if self.rounds < 1:
+            raise ConfigError(f"rounds must be 1 or more, got {self.rounds}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if self.transfer not in TRANSFERS:
+            raise unknown("transfer", self.transfer, TRANSFERS)
+        if self.transfer == "latent" and self.latent_steps == 0:
+            raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
+        if self.decision_turn not in ("new", "same"):
+            raise unknown("decision turn", self.decision_turn, ("new", "same"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a trace.
+
+    Attributes:
+        agent: its number; N is the decision maker.
+        role: its name.
+        round: 0 for the first.
+        what: "think", "shared" (another rollout's thought of the same inputs was used),
+            "unheard" (no path leads to the decision maker, so nothing was computed), "answer".
+        started, ended: seconds since the run began.
+        prefilled, latent, generated: tokens this step computed.
+        received: slots that came over edges.
+    """
+
+    agent: int
+    role: str
+    round: int
+    what: str
+    started: float
+    ended: float
+    prefilled: int = 0
+    latent: int = 0
+    generated: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One text the decision maker wrote: on which agents' caches, after which prompt."""
+
+    heard: tuple[int, ...]
+    tokens: tuple[int, ...]
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """All that belongs to one question.
+
+    Attributes:
+        answer: the text.
+        topology: the one that was run.
+        topology_log_prob: log p(G | q).
+        spoken: the texts behind the answer, with their token ids and log-probabilities.
+        trace: who did what when.
+        edge_bytes: bytes of keys and values handed over, by (source, target), all rounds.
+        shared: the question's cache.
+        caches: (round, agent) -> the agent's own slots.
+    """
+
+    example: Example
+    agents: tuple[Agent, ...]
+    answer: str
+    topology: Topology
+    topology_log_prob: float
+    spoken: tuple[Spoken, ...]
+    trace: tuple[Step, ...]
+    edge_bytes: Mapping[tuple[int, int], int]
+    shared: KVCache
+    caches: Mapping[tuple[int, int], KVCache]
+    temperature: float
+
+    @property
+    def text_log_prob(self) -> float:
+        """log pi(y | q, G), summed over all texts."""
+        return sum(s.generation.log_prob for s in self.spoken)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens computed in this run: prefilled, latent, generated."""
+        return {name: sum(getattr(s, name) for s in self.trace) for name in ("prefilled", "latent", "generated")}

@@ -1,0 +1,180 @@
+"""One question on its way through a graph. Everything that belongs to it lives here.
+
+    shared = read(question)                      once for all agents and rollouts
+    for every agent that is heard, as soon as its own predecessors are done:
+        received = fuse(shared, what its predecessors handed on)
+        own      = think(its words on received)
+    answer = write(the decision maker's words on fuse(shared, what was handed to it))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gcache.agents.roles import Agent
+from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
+from gcache.graph.records import RunResult, Spoken, Step
+from gcache.graph.topology import Topology
+from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.tasks.example import Example
+
+if TYPE_CHECKING:
+    from gcache.graph.cache_graph import CacheGraph
+
+
+class Thoughts:
+    """What the rollouts of one question have in common, computed once.
+
+    A thought is known by everything it depends on: its agent, its round, and the thoughts and
+    weights that came in. Rollouts that share a `Thoughts` must share the question, its agents and
+    the graph.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, asyncio.Future[Any]] = {}
+
+    async def once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """The value behind a key, and whether this call had to make it."""
+        fresh = key not in self._known
+        if fresh:
+            self._known[key] = asyncio.ensure_future(make())
+        # shielded: a run that is cancelled must not cancel what others wait for
+        return await asyncio.shield(self._known[key]), fresh
+
+
+class Run:
+    """The state of one question. See the module's docstring for its flow."""
+
+    def __init__(
+        self,
+        graph: CacheGraph,
+        example: Example,
+        agents: tuple[Agent, ...],
+        topology: Topology,
+        topology_log_prob: float,
+        temperature: float,
+        seed: int,
+        thoughts: Thoughts,
+    ) -> None:
+        self.graph, self.config = graph, graph.config
+        self.example, self.agents = example, agents
+        self.topology, self.topology_log_prob = topology, topology_log_prob
+        self.temperature, self.seed = temperature, seed
+        self.thoughts = thoughts
+        self.weights = edge_weights(topology)
+        self.trace: list[Step] = []
+        self.edge_bytes: dict[tuple[int, int], int] = {}
+        self.own: dict[Node, KVCache] = {}
+        self.handed: dict[Node, KVCache] = {}
+        self.began = time.perf_counter()
+
+    async def go(self) -> RunResult:
+        """Run the question to its answer."""
+        shared = await self._read_question()
+        tasks: dict[Node, asyncio.Task[None]] = {}
+        for round_ in range(self.config.rounds):
+            for agent in range(len(self.agents)):
+                if agent not in self.topology.heard:
+                    now = self._now()
+                    self.trace.append(Step(agent, self.agents[agent].role, round_, "unheard", now, now))
+                    continue
+                tasks[round_, agent] = asyncio.create_task(self._think((round_, agent), shared, tasks))
+        try:
+            await asyncio.gather(*tasks.values())
+            spoken, answer = await self._answer(shared)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        return RunResult(
+            self.example, self.agents, answer, self.topology, self.topology_log_prob, spoken,
+            tuple(self.trace), dict(self.edge_bytes), shared, dict(self.own), self.temperature,
+        )  # fmt: skip
+
+    async def _read_question(self) -> KVCache:
+        tokens = self.graph.layout.question(self.example.question)
+        request = ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)
+        shared, fresh = await self.thoughts.once("question", lambda: self.graph.llm.think(request))
+        prefilled = len(tokens) if fresh else 0
+        self.trace.append(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
+        cache: KVCache = shared
+        return cache
+
+    async def _think(self, node: Node, shared: KVCache, tasks: dict[Node, asyncio.Task[None]]) -> None:
+        round_, agent = node
+        coming = senders(self.topology, round_, agent)
+        # yield once so that every task of the run exists before one is looked up
+        await asyncio.sleep(0)
+        await asyncio.gather(*(tasks[sender] for sender, _ in coming))
+        started = self._now()
+        tokens = self.graph.agent_tokens(self.agents[agent])
+        received = self._fused(shared, agent, [(sender, edge) for sender, edge in coming])
+        request = ThinkRequest(tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)))
+        own, fresh = await self.thoughts.once(self._key(node), lambda: self.graph.llm.think(request))
+        self.own[node] = own
+        self.handed[node] = handed_on(own, received, self.config.transfer)
+        self.trace.append(
+            Step(
+                agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self._now(),
+                prefilled=len(tokens) if fresh else 0,
+                latent=self.config.latent_steps if fresh else 0,
+                received=received.slots - shared.slots,
+            )
+        )  # fmt: skip
+
+    async def _answer(self, shared: KVCache) -> tuple[tuple[Spoken, ...], str]:
+        decision = self.graph.decision
+        node = self.topology.decision_node
+        last = self.config.rounds - 1
+        edges = self.topology.into(node)
+        started = self._now()
+        tokens = self.graph.decision_tokens()
+        groups = decision.groups([e.weight for e in edges])
+        requests, received = [], 0
+        for number, group in enumerate(groups):
+            arriving = [((last, edges[i].source), (edges[i].source, node)) for i in group]
+            fused = self._fused(shared, node, arriving)
+            received += fused.slots - shared.slots
+            seed = self.seed * len(groups) + number
+            requests.append(GenerateRequest(tokens, fused, self.config.max_new_tokens, self.temperature, seed))
+        written = await asyncio.gather(*(self.graph.llm.generate(request) for request in requests))
+        spoken = tuple(
+            Spoken(tuple(edges[i].source for i in group), tokens, text)
+            for group, text in zip(groups, written, strict=True)
+        )
+        answer = decision.combine([s.generation.text for s in spoken], [e.weight for e in edges])
+        self.trace.append(
+            Step(
+                node, "decision maker", last, "answer", started, self._now(),
+                prefilled=len(tokens) * len(groups),
+                generated=sum(len(s.generation.tokens) for s in spoken),
+                received=received,
+            )
+        )  # fmt: skip
+        return spoken, answer
+
+    def _fused(
+        self, shared: KVCache, receiver: int, arriving: Sequence[tuple[Node, tuple[int, int] | None]]
+    ) -> FusedCache:
+        for sender, _ in arriving:
+            edge = (sender[1], receiver)
+            self.edge_bytes[edge] = self.edge_bytes.get(edge, 0) + self.handed[sender].nbytes
+        caches = [(self.handed[sender], edge) for sender, edge in arriving]
+        return self.graph.fuse(shared, caches, self.weights)
+
+    def _key(self, node: Node) -> Hashable:
+        """Names a thought by all it depends on."""
+        round_, agent = node
+        coming = [
+            (self._key(sender), None if edge is None else float(self.weights[edge]))
+            for sender, edge in senders(self.topology, round_, agent)
+        ]
+        return (node, tuple(coming))
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.began
+
+

@@ -1,0 +1,1 @@
+"""The room of how people look at what was learned."""

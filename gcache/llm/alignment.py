@@ -1,0 +1,56 @@
+"""From a hidden state back to an input embedding: what a latent step feeds the model.
+
+    W_a = (W_out' W_out + lambda I)^-1 W_out' W_in,      e = h W_a |w| / |h W_a|
+
+with |w| the mean norm of the rows of W_in: the least-squares map that sends the output
+embedding of a token to its input embedding (LatentMAS, Zou et al. 2025, eq. 3). Where the two
+embeddings are tied, W_a is the identity up to the ridge term: then a latent step feeds back the
+last hidden state itself, at the norm of an embedding, and nothing was realigned.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The map of one model.
+
+    Attributes:
+        matrix: (E, E) W_a, float32.
+        norm: mean norm of the rows of W_in.
+        tied: True where W_out is W_in, so that W_a is near the identity.
+    """
+
+    matrix: Tensor
+    norm: float
+    tied: bool
+
+    @classmethod
+    def of_model(cls, model: Any, ridge: float = 1e-4) -> Alignment:
+        """Solve for W_a. `ridge` is lambda, relative to the mean diagonal of W_out' W_out."""
+        w_in = model.get_input_embeddings().weight.detach()
+        w_out = model.get_output_embeddings().weight.detach()
+        tied = w_in.data_ptr() == w_out.data_ptr() or torch.equal(w_in, w_out)
+        w_in, w_out = w_in.float(), w_out.float()  # (V, E) each
+        gram = w_out.T @ w_out
+        strength = ridge * float(gram.diagonal().mean())
+        damped = gram + strength * torch.eye(gram.shape[0], device=gram.device)
+        matrix = torch.linalg.solve(damped, w_out.T @ w_in)
+        if tied:
+            logger.info("input and output embeddings are tied: the latent map W_a is near the identity")
+        return cls(matrix, float(w_in.norm(dim=1).mean()), tied)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., E), after the final norm, to input embeddings (..., E)."""
+        mapped = hidden.float() @ self.matrix
+        scaled: Tensor = mapped * (self.norm / mapped.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        return scaled.to(hidden.dtype)

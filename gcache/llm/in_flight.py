@@ -1,0 +1,101 @@
+"""A batch on its way through a decoder: past slots, new slots, exact masks and positions.
+
+Everything that makes batching change nothing is in this file. Rows are padded at the end, of the
+past and of every chunk that is fed; a padded slot is never attended to, and every row counts
+positions from its own past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.hf_slots import SlotStore
+
+
+class InFlight:
+    """B sequences being continued.
+
+    Args:
+        decoder: the transformers base model (without its head).
+        past: a batch of fused caches; of zero slots where there is none.
+        reserve: room for this many new slots, written in place; 0 where gradients must flow.
+    """
+
+    def __init__(self, decoder: Any, past: FusedCache, reserve: int = 0) -> None:
+        self.decoder = decoder
+        has_past = past.slots > 0
+        self.store = SlotStore(past.keys if has_past else None, past.values if has_past else None, reserve)
+        self.dtype = past.keys.dtype
+        self.blocked = float(torch.finfo(torch.float32).min) / 4
+        # (B, T so far) float32: what is added to the attention logits of each slot
+        self.bias = torch.where(past.mask, past.bias, torch.full_like(past.bias, self.blocked))
+        self.next_positions = past.next_positions
+        self.past_slots = past.slots
+
+    def feed(self, embeds: Tensor, lengths: Tensor) -> Tensor:
+        """Run a chunk (B, S, E), of which row b has `lengths[b]` real inputs, padded at the end.
+
+        Returns (B, S, E) hidden states after the final norm.
+        """
+        _, width, _ = embeds.shape
+        steps = torch.arange(width, device=embeds.device)
+        real = steps < lengths[:, None]  # (B, S)
+        fresh = torch.where(real, 0.0, self.blocked)
+        self.bias = torch.cat((self.bias, fresh), dim=1)
+        positions = self.next_positions[:, None] + steps
+        self.next_positions = self.next_positions + lengths
+        output = self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=self._mask(width),
+            position_ids=positions,
+            past_key_values=self.store,
+            use_cache=True,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _mask(self, width: int) -> Tensor:
+        """(B, 1, S, T) additive mask for the last `width` slots as queries, causal among them."""
+        rows = self.bias[:, None, None, :].expand(-1, 1, width, -1)
+        if width > 1:
+            future = torch.full((width, width), self.blocked, device=self.bias.device).triu(1)
+            future = torch.nn.functional.pad(future, (self.bias.shape[1] - width, 0))
+            rows = torch.maximum(rows + future, torch.tensor(self.blocked, device=rows.device))
+        lowest = max(torch.finfo(self.dtype).min, torch.finfo(rows.dtype).min) / 4
+        return rows.clamp_min(lowest).to(self.dtype)
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Let the other sequences leave the batch."""
+        self.store.select_rows(rows)
+        self.bias = self.bias.index_select(0, rows)
+        self.next_positions = self.next_positions.index_select(0, rows)
+
+
+def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """(B, E): of (B, S, E), each row's state at its last real input, never at a pad."""
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
+
+
+def own_slots(
+    batch: InFlight, start: Tensor, prompt_lengths: Tensor, prompt_width: int, sources: Sequence[int], kind: SlotKind
+) -> KVCache:
+    """What a batch appended, as a cache: `prompt_width` padded prompt slots, then latents.
+
+    Args:
+        start: (B,) the position of each row's first new slot.
+        prompt_lengths: (B,) real prompt slots of each row.
+    """
+    keys, values = batch.store.new_slots()
+    width = int(keys.shape[3])
+    columns = torch.arange(width, device=keys.device)
+    is_prompt = columns < prompt_width
+    mask = ~is_prompt | (columns < prompt_lengths[:, None])  # (B, S)
+    ordinals = torch.where(is_prompt, columns, columns - prompt_width + prompt_lengths[:, None]).expand(mask.shape)
+    kinds = torch.where(is_prompt, int(kind), int(SlotKind.LATENT)).expand(mask.shape)
+    owner = torch.tensor(list(sources), device=keys.device)[:, None].expand(mask.shape)
+    return KVCache(keys, values, start[:, None] + ordinals, mask, kinds, owner, ordinals)

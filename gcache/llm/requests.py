@@ -1,0 +1,118 @@
+"""What is asked of a language model, and what comes back: one record per question and answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gcache.cache.kv_cache import FusedCache, SlotKind
+from gcache.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ThinkRequest:
+    """Read a prompt on top of a fused cache, then think silently.
+
+    Attributes:
+        tokens: the prompt's token ids, at least one.
+        past: what the agent received, or None.
+        latent_steps: how often the last hidden state is fed back.
+        source: the node of the graph that asks; its slots carry this number.
+        kind: what the prompt's slots are.
+    """
+
+    tokens: tuple[int, ...]
+    past: FusedCache | None = None
+    latent_steps: int = 0
+    source: int = 0
+    kind: SlotKind = SlotKind.PROMPT
+
+    def __post_init__(self) -> None:
+        _require_tokens(self.tokens)
+        if self.latent_steps < 0:
+            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Write text after a prompt on top of a fused cache.
+
+    Attributes:
+        tokens: the prompt's token ids, at least one.
+        past: what the agent received, or None.
+        max_new_tokens: the most tokens written, the end-of-turn token included.
+        temperature: 0 is greedy; otherwise tokens are drawn from softmax(logits / temperature).
+        seed: fixes the draws of this request, whatever else is in its batch.
+    """
+
+    tokens: tuple[int, ...]
+    past: FusedCache | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_tokens(self.tokens)
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        _require_temperature(self.temperature)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Text that was written.
+
+    Attributes:
+        text: decoded, special tokens left out.
+        tokens: the ids drawn, the end-of-turn token included where one was drawn.
+        log_probs: one per token, under the distribution they were drawn from; for greedy
+            text, whose distribution is a point, under the model's own at temperature 1.
+        finished: False where `max_new_tokens` cut the text off.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finished: bool
+
+    @property
+    def log_prob(self) -> float:
+        return float(sum(self.log_probs))
+
+
+@dataclass(frozen=True)
+class LogProbRequest:
+    """How likely was this completion? Asked again with gradient to `past`.
+
+    Attributes:
+        tokens: the prompt's token ids, at least one.
+        completion: the ids that were generated after it, at least one.
+        past: the fused cache they were generated on; gradient reaches its keys, values and bias.
+        temperature: the one they were drawn at; 0 counts as 1, as in `Generation.log_probs`.
+    """
+
+    tokens: tuple[int, ...]
+    completion: tuple[int, ...]
+    past: FusedCache | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_tokens(self.tokens)
+        if not self.completion:
+            raise ConfigError("completion is empty; a generation has at least one token")
+        _require_temperature(self.temperature)
+
+
+#: (number of completion tokens,) float32.
+LogProbs = Tensor
+
+
+def _require_tokens(tokens: tuple[int, ...]) -> None:
+    if not tokens:
+        raise ConfigError("a request needs at least one prompt token, got none")
+
+
+def _require_temperature(temperature: float) -> None:
+    if not temperature >= 0:
+        raise ConfigError(f"temperature must be 0 (greedy) or more, got {temperature}")

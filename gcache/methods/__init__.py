@@ -1,0 +1,1 @@
+"""The room of what is compared with the graph."""

@@ -1,0 +1,112 @@
+"""What this process finds around it: the environment, installed weights, the hub, chatty libraries.
+
+It is the only module that reads the environment. Nothing is read when it is imported; every
+function looks when it is called, so a test can change a variable and be heard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_HUB_SECONDS = 10.0
+_FALSE = {"", "0", "off", "false", "no"}
+_QUIET_LOCK = threading.RLock()
+
+
+def cache_home() -> Path:
+    """The folder for what can be made again (converted weights).
+
+    It is ``$GCACHE_HOME``, else ``$XDG_CACHE_HOME/gcache``, else ``~/.cache/gcache``. The folder is
+    not created here. An empty variable counts as unset.
+    """
+    own = os.environ.get("GCACHE_HOME", "").strip()
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME", "").strip()
+    return (Path(shared) if shared else Path("~/.cache")).expanduser() / "gcache"
+
+
+def offline() -> bool:
+    """Whether the user forbade downloads, by ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").strip().lower() not in _FALSE for name in names)
+
+
+def hub_commit(repo_id: str) -> str | None:
+    """The current commit of a model on the hub; None when offline or when the hub does not answer.
+
+    One question with little patience, to be asked before a download: without a network, transformers
+    would retry each of its requests for the better part of a minute.
+
+    Raises:
+        LookupError: the hub answered that it has no such model, or not for this user.
+    """
+    if offline():
+        return None
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return HfApi().model_info(repo_id, timeout=_HUB_SECONDS).sha
+    except RepositoryNotFoundError as error:
+        raise LookupError("the hub has no such model, or it is private") from error
+    except Exception as error:  # whatever the HTTP library of the day raises
+        logger.info("the hub does not answer (%s); using downloaded files only", type(error).__name__)
+        return None
+
+
+def installed_file(package: str, ending: str) -> Path | None:
+    """A file of an installed distribution whose path ends with ``ending``, or None without one.
+
+    Only the distribution's metadata is read; its code is never imported, so its own dependencies
+    need not be there.
+
+    Args:
+        package: name of the distribution, as pip knows it.
+        ending: end of the file's path inside the distribution, with forward slashes.
+    """
+    try:
+        dist = distribution(package)
+    except PackageNotFoundError:
+        return None
+    for entry in sorted(dist.files or (), key=str):
+        path = Path(str(dist.locate_file(entry)))
+        if entry.as_posix().endswith(ending) and path.is_file():
+            return path.resolve()
+    return None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within it transformers shows no bars and logs errors only; its settings return afterwards.
+
+    Those settings belong to the whole process, so a second thread waits until the first is done.
+    Bars of downloads stay: they are the hub's, and a long silence would look like a hang.
+    """
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging as chatter
+
+    with _QUIET_LOCK:
+        level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+        downloads = not hub.are_progress_bars_disabled()
+        chatter.set_verbosity_error()
+        if bars:
+            chatter.disable_progress_bar()  # silences the hub's bars as well
+            if downloads:
+                hub.enable_progress_bars()
+        try:
+            yield
+        finally:
+            chatter.set_verbosity(level)
+            if bars:
+                chatter.enable_progress_bar()
+                if not downloads:
+                    hub.disable_progress_bars()

@@ -1,0 +1,84 @@
+"""One question of a task, and what a scorer says of one answer.
+
+These records are all that the rest of the package knows of a task: a question, the right
+answer, and, where the task deals knowledge out, one private note per agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+Outcome = Literal["right", "wrong", "unparsed"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What one agent privately knows.
+
+    Attributes:
+        role: the agent's role, as a short noun phrase ("the librarian").
+        description: one sentence about the role; its embedding is the role's feature.
+        text: the private knowledge. It stands in that agent's prompt and nowhere else.
+        kind: a label for tables of learned edges ("asked", "other", "gossip"); never shown to a
+            model or to the policy.
+    """
+
+    role: str
+    description: str
+    text: str
+    kind: str = "agent"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question.
+
+    Attributes:
+        id: unique within its task and split.
+        question: the text every agent sees.
+        answer: the right answer, in the form the task's scorer compares with.
+        notes: one per agent where the task brings its own agents, else empty.
+        meta: whatever a reader of results may want to group by.
+    """
+
+    id: str
+    question: str
+    answer: str
+    notes: tuple[Note, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The scorer's verdict. `unparsed` is its own outcome: the scorer found no answer and did
+    not guess one. Its utility is 0, as a wrong answer's is, but it is counted apart."""
+
+    outcome: Outcome
+    answer: str | None = None
+
+    @property
+    def utility(self) -> float:
+        return 1.0 if self.outcome == "right" else 0.0
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A data set with its scorer. `domain` names the set of roles in `gcache.agents` that
+    works on it; `max_new_tokens` is the answer length that suits it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]: ...
+
+    def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]: ...
+
+    def grade(self, text: str, example: Example) -> Grade: ...

@@ -1,0 +1,148 @@
+"""Accuracy of a graph on questions, with its interval and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.records import RunResult
+from gcache.graph.topology import Topology
+from gcache.methods.one_prompt import answer_all_in_one_prompt
+from gcache.statistics import wilson
+from gcache.tasks.example import Example, Grade, Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graded question."""
+
+    id: str
+    outcome: str
+    answer: str | None
+    text: str
+    edges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        accuracy: right answers per question, unparsed ones counted as not right.
+        low, high: its 95 % interval (Wilson).
+        unparsed: questions whose text stated no answer.
+        edges: mean number of edges per question.
+        edges_kept: that, as a share of the edges of the full graph.
+        tokens: computed per question, by kind.
+        seconds: in all.
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    unparsed: int
+    edges: float
+    edges_kept: float
+    tokens: dict[str, float]
+    seconds: float
+    rows: tuple[Row, ...]
+
+    def to_json(self, rows: bool = True) -> dict[str, Any]:
+        values = asdict(self)
+        if not rows:
+            del values["rows"]
+        return values
+
+
+def evaluate(
+    graph: CacheGraph,
+    task: Task,
+    examples: Sequence[Example],
+    name: str = "graph",
+    topology: Callable[[Example], Topology] | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> Evaluation:
+    """Greedy answers on the source's most likely topology, or on `topology(example)`.
+
+    A run that fails raises; a failure is never graded.
+    """
+    started = time.perf_counter()
+    results: list[RunResult] = []
+
+    async def together(chunk: Sequence[Example]) -> list[RunResult]:
+        return list(await asyncio.gather(*(graph.arun(e, topology=topology and topology(e)) for e in chunk)))
+
+    with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
+        for first in range(0, len(examples), batch_size):
+            chunk = examples[first : first + batch_size]
+            results += asyncio.run(together(chunk))
+            bar.update(len(chunk))
+    graded = [(r.example, r.answer, task.grade(r.answer, r.example)) for r in results]
+    edges = [tuple(sorted(r.topology.pairs)) for r in results]
+    most = [r.topology.n_agents * (r.topology.n_agents + 1) / 2 for r in results]
+    tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in ("prefilled", "latent", "generated")}
+    return _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
+
+
+def evaluate_text(
+    graph: CacheGraph, task: Task, examples: Sequence[Example], name: str, batch_size: int = 16, progress: bool = True
+) -> Evaluation:
+    """The baseline of `gcache.methods.one_prompt` on the same questions."""
+    started = time.perf_counter()
+    graded: list[tuple[Example, str, Grade]] = []
+    prefilled: list[float] = []
+    generated: list[float] = []
+    with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
+        for first in range(0, len(examples), batch_size):
+            chunk = examples[first : first + batch_size]
+            answers = answer_all_in_one_prompt(graph, chunk)
+            for example, (generation, prompt) in zip(chunk, answers, strict=True):
+                graded.append((example, generation.text, task.grade(generation.text, example)))
+                prefilled.append(prompt)
+                generated.append(len(generation.tokens))
+            bar.update(len(chunk))
+    tokens = {"prefilled": _mean(prefilled), "latent": 0.0, "generated": _mean(generated)}
+    none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
+    return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
+
+
+def _evaluation(
+    name: str,
+    graded: Sequence[tuple[Example, str, Grade]],
+    edges: Sequence[tuple[tuple[int, int], ...]],
+    most: Sequence[float],
+    tokens: dict[str, float],
+    seconds: float,
+) -> Evaluation:
+    right = sum(grade.outcome == "right" for _, _, grade in graded)
+    low, high = wilson(right, len(graded))
+    rows = tuple(
+        Row(example.id, grade.outcome, grade.answer, text, kept)
+        for (example, text, grade), kept in zip(graded, edges, strict=True)
+    )
+    return Evaluation(
+        name,
+        right / len(graded),
+        low,
+        high,
+        len(graded),
+        sum(grade.outcome == "unparsed" for _, _, grade in graded),
+        _mean([len(kept) for kept in edges]),
+        _mean([len(kept) / limit for kept, limit in zip(edges, most, strict=True)]),
+        tokens,
+        seconds,
+        rows,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,150 @@
+"""The estimator: REINFORCE with a baseline, over topologies and texts together.
+
+    L = - sum over rollouts (U - b) [ log p(G | q) + log pi(y | q, G) ] / (Q K)
+        + lambda E[edges] - beta H(edges)                        (means over questions)
+
+U is a rollout's utility, b the mean utility of the other rollouts of its question (Kool et al.
+2019, "Buy 4 REINFORCE samples, get a baseline for free"). An edge's weight is its probability, so
+log pi reaches the policy as well, through w in the fused cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcache.errors import ConfigError, unknown
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.distribution import EdgeDistribution
+from gcache.graph.records import RunResult
+from gcache.llm.local import LocalLLM
+from gcache.training.replay import Replay, log_probs
+
+BASELINES = ("leave_one_out", "none")
+
+
+def check_baseline(baseline: str, rollouts: int) -> None:
+    """Raise ConfigError for an unknown baseline, or one that needs more rollouts."""
+    if baseline not in BASELINES:
+        raise unknown("baseline", baseline, BASELINES)
+    if rollouts < 1:
+        raise ConfigError(f"rollouts must be 1 or more, got {rollouts}")
+    if baseline == "leave_one_out" and rollouts < 2:
+        raise ConfigError(
+            f"the leave_one_out baseline needs rollouts of 2 or more, got {rollouts}; raise --rollouts, or pass "
+            "--baseline none"
+        )
+
+
+def advantages(utilities: Tensor, baseline: str) -> Tensor:
+    """(Q, K) utilities minus each one's baseline."""
+    if baseline == "none":
+        return utilities
+    rollouts = utilities.shape[1]
+    others = (utilities.sum(dim=1, keepdim=True) - utilities) / (rollouts - 1)
+    return utilities - others
+
+
+@dataclass(frozen=True)
+class Prices:
+    """lambda and beta: per expected edge, and for the entropy of the edges."""
+
+    edge: float = 0.0
+    entropy: float = 0.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Accumulates the gradient of L into the parameters.
+
+    Args:
+        prices: see `Prices`.
+        gradient: see `gcache.training.replay`.
+        micro_batch: runs whose texts are replayed in one pass; bounds the memory.
+    """
+
+    graph: CacheGraph
+    llm: LocalLLM
+    prices: Prices
+    gradient: str = "decision"
+    micro_batch: int = 16
+
+    def backward(self, groups: Sequence[Sequence[RunResult]], advantage: Tensor) -> dict[str, float]:
+        """Backward through L for Q groups of K runs and their (Q, K) advantages.
+
+        Returns the mean entropy and expected edges, and how many texts were replayed.
+        """
+        distributions = [self.graph.distribution(group[0].example) for group in groups]
+        learned = [d if isinstance(d, EdgeDistribution) else None for d in distributions]
+        weights = [None if d is None else d.probabilities.detach().requires_grad_() for d in learned]
+        replayed = self._texts(groups, learned, weights, advantage)
+        if any(d is not None for d in learned):
+            self._topologies(groups, learned, weights, advantage)
+        known = [d for d in learned if d is not None]
+        count = max(len(known), 1)
+        return {
+            "entropy": sum(float(d.entropy) for d in known) / count,
+            "expected_edges": sum(float(d.expected_edges) for d in known) / count,
+            "replayed": float(replayed),
+        }
+
+    def _texts(
+        self,
+        groups: Sequence[Sequence[RunResult]],
+        learned: Sequence[EdgeDistribution | None],
+        weights: Sequence[Tensor | None],
+        advantage: Tensor,
+    ) -> int:
+        """Backward through log pi, to the fuser and to the edge weights as leaves.
+
+        Equal texts on equal topologies are replayed once; those whose advantages cancel, not at
+        all. Both leave the sum as it is.
+        """
+        if not any(p.requires_grad for p in self.graph.fuser.parameters()) and all(w is None for w in weights):
+            return 0
+        shares: dict[tuple[object, ...], tuple[Replay, float]] = {}
+        for q, group in enumerate(groups):
+            for k, result in enumerate(group):
+                tokens = tuple(s.generation.tokens for s in result.spoken)
+                key = (q, result.topology.pairs, tokens)
+                replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
+                shares[key] = (replay, share + float(advantage[q, k]))
+        active = [(replay, share) for replay, share in shares.values() if share != 0.0 and replay.result.topology.edges]
+        for first in range(0, len(active), self.micro_batch):
+            chunk = active[first : first + self.micro_batch]
+            scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)
+            total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
+            if total.requires_grad:
+                (-total / advantage.numel()).backward()
+        return len(active)
+
+    @staticmethod
+    def _replay(result: RunResult, distribution: EdgeDistribution | None, weights: Tensor | None) -> Replay:
+        if distribution is None or weights is None:
+            return Replay(result, {pair: torch.ones(()) for pair in result.topology.pairs})
+        index = {pair: e for e, pair in enumerate(distribution.candidates)}
+        return Replay(result, {pair: weights[index[pair]] for pair in sorted(result.topology.pairs)})
+
+    def _topologies(
+        self,
+        groups: Sequence[Sequence[RunResult]],
+        learned: Sequence[EdgeDistribution | None],
+        weights: Sequence[Tensor | None],
+        advantage: Tensor,
+    ) -> None:
+        """Backward through log p(G), the prices, and what reached the edge weights."""
+        loss = torch.zeros(())
+        for q, (group, distribution, leaf) in enumerate(zip(groups, learned, weights, strict=True)):
+            if distribution is None or leaf is None:
+                continue
+            for k, result in enumerate(group):
+                if float(advantage[q, k]) != 0.0:
+                    loss = loss - advantage[q, k] * distribution.log_prob(result.topology) / advantage.numel()
+            loss = loss + self.prices.edge * distribution.expected_edges / len(groups)
+            loss = loss - self.prices.entropy * distribution.entropy / len(groups)
+            if leaf.grad is not None:  # the chain rule through w = p
+                loss = loss + (leaf.grad * distribution.probabilities).sum()
+        loss.backward()

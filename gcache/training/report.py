@@ -1,0 +1,104 @@
+"""The report of a training run: what the learned graph is worth beside what it could have been."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcache.build import Built
+from gcache.files import write_json, write_text
+from gcache.graph.fixed import FixedTopology
+from gcache.graph.topology import Topology
+from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learned_edges
+from gcache.tasks.example import Example, Task
+from gcache.training.evaluate import Evaluation, evaluate, evaluate_text
+
+#: Fixed topologies in the report, by the name of their row.
+FIXED = {"no edges": "none", "all to the decision maker": "star", "full graph": "full"}
+
+
+class Report:
+    """Evaluations of one graph before and after training, on the same questions.
+
+    Call `before` on the untrained graph, train, then call `after`. The rows with fixed topologies
+    are measured before training, with the fuser untrained.
+    """
+
+    def __init__(self, built: Built, task: Task, examples: Sequence[Example], progress: bool = True) -> None:
+        self.built, self.task, self.examples, self.progress = built, task, examples, progress
+        self.rows: list[Evaluation] = []
+
+    def before(self) -> None:
+        """No edges, fixed graphs, all words in one prompt, and the untrained policy."""
+        for label, name in FIXED.items():
+            self._evaluate(label, fixed=name)
+        graph, task = self.built.graph, self.task
+        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", progress=self.progress))
+        if self.built.policy is not None:
+            self.rows.append(self._untrained())
+
+    def after(self) -> None:
+        """The trained graph."""
+        self._evaluate("trained policy" if self.built.policy is not None else "trained fuser")
+
+    def _evaluate(self, label: str, fixed: str | None = None) -> None:
+        def choose(example: Example) -> Topology:
+            agents = len(example.notes) or len(self.built.graph.agents)
+            return FixedTopology(fixed or "none", agents, self.built.spec.seed).most_likely()[0]
+
+        topology = choose if fixed else None
+        self.rows.append(
+            evaluate(self.built.graph, self.task, self.examples, label, topology, progress=self.progress)
+        )
+
+    def _untrained(self) -> Evaluation:
+        """The untrained policy draws its topologies: its most likely one, with every edge under
+        one half, would only repeat the row without edges."""
+        drawn: dict[str, Topology] = {}
+        with torch.no_grad():
+            for number, example in enumerate(self.examples):
+                generator = torch.Generator().manual_seed(self.built.spec.seed * 1_000_003 + number)
+                drawn[example.id] = self.built.graph.distribution(example).sample(generator)[0]
+        return evaluate(
+            self.built.graph, self.task, self.examples, "untrained policy (drawn)", lambda e: drawn[e.id],
+            progress=self.progress,
+        )  # fmt: skip
+
+    def write(self, out: Path, settings: dict[str, Any]) -> str:
+        """Write report.json, report.md and topology.png to `out`; returns the table as text."""
+        edges = learned_edges(self.built.graph, self.examples)
+        table = markdown(self.rows) + ("\n" + edges_markdown(edges) if edges else "")
+        rows = [row.to_json() for row in self.rows]
+        write_json(out / "report.json", {**settings, "rows": rows, "learned_edges": [asdict(e) for e in edges]})
+        write_text(out / "report.md", table)
+        if edges:
+            draw_learned_edges(edges, out / "topology.png", f"{self.task.name}: mean learned probability of each edge")
+        return table
+
+
+def markdown(rows: Sequence[Evaluation]) -> str:
+    """The evaluations as a Markdown table."""
+    lines = [
+        "| condition | accuracy | 95 % interval | n | unparsed | edges per question | of full graph | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.edges:.2f} "
+        f"| {r.edges_kept:.0%} | {r.seconds:.0f} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def edges_markdown(edges: Sequence[LearnedEdge]) -> str:
+    """The learned edges as a Markdown table."""
+    lines = ["| from | to | mean probability | middle 90 % | kept | pairs |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {e.source} | {e.target} | {e.probability:.3f} | {e.low:.3f} to {e.high:.3f} | {e.kept:.1%} | {e.pairs} |"
+        for e in edges
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,295 @@
+"""The loop: draw questions, run their rollouts together, grade, step, write down.
+
+Every draw is a function of (seed, step, question, rollout), so a run that was stopped anywhere
+and is resumed from its checkpoint goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gcache.build import Built
+from gcache.errors import CheckpointError, ConfigError, TrainingError, unknown
+from gcache.files import write_text
+from gcache.graph.records import RunResult
+from gcache.graph.run import Thoughts
+from gcache.statistics import mean_interval
+from gcache.tasks.example import Example, Task
+from gcache.training import checkpoint as checkpoints
+from gcache.training.objective import Objective, Prices, advantages, check_baseline
+from gcache.training.replay import GRADIENTS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How training goes.
+
+    Attributes:
+        iterations: optimizer steps.
+        batch_size: questions per step (Q).
+        rollouts: runs per question (K).
+        lr: of the policy, decaying linearly to 0; fuser_lr: of the fuser, likewise.
+        weight_decay: of the policy (AdamW).
+        edge_price, entropy_bonus: lambda and beta of the objective.
+        temperature: of the sampled answers; above 0.
+        baseline: "leave_one_out", or "none".
+        gradient: see `gcache.training.replay`.
+        clip: the most the norm of each part's gradient may be.
+        train_limit: how many training questions there are to draw from; None for all.
+        checkpoint_every: steps between checkpoints.
+        seed: of everything that is drawn.
+    """
+
+    iterations: int = 60
+    batch_size: int = 16
+    rollouts: int = 4
+    lr: float = 3e-3
+    fuser_lr: float = 1e-3
+    weight_decay: float = 0.1
+    edge_price: float = 0.01
+    entropy_bonus: float = 0.01
+    temperature: float = 1.0
+    baseline: str = "leave_one_out"
+    gradient: str = "decision"
+    clip: float = 1.0
+    train_limit: int | None = None
+    checkpoint_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_baseline(self.baseline, self.rollouts)
+        if self.gradient not in GRADIENTS:
+            raise unknown("fuser gradient", self.gradient, GRADIENTS)
+        for name in ("iterations", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("lr", "fuser_lr", "temperature", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a finite number above 0, got {value}")
+        for name in ("weight_decay", "edge_price", "entropy_bonus"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
+
+
+class Reinforce:
+    """Trains a graph's policy and fuser on a task.
+
+    Args:
+        built: the graph and its parts.
+        task: gives the questions and grades the answers.
+        config: see `TrainConfig`.
+        out: folder for metrics and checkpoints.
+        task_record: how to make the task again; stored with checkpoints.
+
+    Raises:
+        ConfigError: nothing in the graph can be trained.
+    """
+
+    def __init__(
+        self, built: Built, task: Task, config: TrainConfig, out: Path, task_record: Mapping[str, Any] | None = None
+    ) -> None:
+        self.built, self.task, self.config, self.out = built, task, config, out
+        self.task_record = dict(task_record or {"name": task.name})
+        self.parts = checkpoints.trainable(built)
+        if not list(self.parts.parameters()):
+            raise ConfigError(
+                "nothing to train: the topology is fixed and the fuser learns nothing; use --topology learned, "
+                "or --fuser concat"
+            )
+        self.optimizer = self._optimizer()
+        self.objective = Objective(
+            built.graph, built.llm, Prices(config.edge_price, config.entropy_bonus), config.gradient
+        )
+        self.unreached = {name for name, _ in self.parts.named_parameters()}
+        self.done = 0
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        rates = {"policy": (self.config.lr, self.config.weight_decay), "fuser": (self.config.fuser_lr, 0.0)}
+        groups = [
+            {"params": list(part.parameters()), "lr": rates[name][0], "base": rates[name][0],
+             "weight_decay": rates[name][1]}
+            for name, part in self.parts.items() if list(part.parameters())
+        ]  # fmt: skip
+        return torch.optim.AdamW(groups)
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def train(self, resume: bool = True, progress: bool = True) -> list[dict[str, Any]]:
+        """Train to the last iteration; with `resume`, from the checkpoint in `out` if there is one.
+
+        Returns the metrics of the steps run now; they are also lines of `out/metrics.jsonl`.
+
+        Raises:
+            CheckpointError: the checkpoint in `out` is of another shape, or there is one and
+                `resume` is False.
+            TrainingError: a trainable parameter gets no gradient, or a gradient is not finite.
+        """
+        questions = list(self.task.train(self.config.train_limit, self.config.seed))
+        self._resume_or_begin(resume)
+        history: list[dict[str, Any]] = []
+        total = self.config.iterations
+        with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
+            for step in range(self.done, total):
+                metrics = self.step(step, self._questions(questions, step))
+                self._write(metrics)
+                history.append(metrics)
+                self.done = step + 1
+                if self.done % self.config.checkpoint_every == 0 or self.done == total:
+                    self.save()
+                bar.set_postfix(utility=f"{metrics['utility']:.2f}", edges=f"{metrics['edges']:.1f}")
+                bar.update()
+        return history
+
+    def step(self, step: int, questions: Sequence[Example]) -> dict[str, Any]:
+        """One optimizer step; returns its metrics."""
+        started = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * (1 - step / self.config.iterations)
+        groups = asyncio.run(self._rollouts(step, questions))
+        ran = time.perf_counter()
+        grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
+        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
+        self.optimizer.zero_grad(set_to_none=True)
+        measured = self.objective.backward(groups, advantages(utilities, self.config.baseline))
+        norms = self._checked_norms()
+        if self.unreached and measured["replayed"]:
+            raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
+        self.optimizer.step()
+        return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
+
+    async def _rollouts(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
+        """All of a batch's rollouts at once; those of a question share equal thoughts."""
+        graph, config = self.built.graph, self.config
+
+        async def of_one(number: int, example: Example) -> list[RunResult]:
+            thoughts = Thoughts()
+            seeds = [_seed(config.seed, step, number, k) for k in range(config.rollouts)]
+            runs = [
+                graph.arun(example, sample=True, temperature=config.temperature, seed=seed, thoughts=thoughts)
+                for seed in seeds
+            ]
+            return list(await asyncio.gather(*runs))
+
+        return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
+
+    def _questions(self, questions: Sequence[Example], step: int) -> list[Example]:
+        """The step's questions: passes over all of them, shuffled anew each time."""
+        chosen: list[Example] = []
+        for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
+            sweep, place = divmod(index, len(questions))
+            generator = torch.Generator().manual_seed(_seed(self.config.seed, sweep, 0, 0))
+            chosen.append(questions[int(torch.randperm(len(questions), generator=generator)[place])])
+        return chosen
+
+    def _checked_norms(self) -> dict[str, float]:
+        """Gradient norm of each part before clipping; clips."""
+        norms: dict[str, float] = {}
+        for name, part in self.parts.items():
+            for key, parameter in part.named_parameters():
+                if parameter.grad is None:
+                    continue
+                self.unreached.discard(f"{name}.{key}")
+                if not bool(torch.isfinite(parameter.grad).all()):
+                    raise TrainingError(f"the gradient of {name}.{key} is not finite; lower --lr")
+            norms[name] = float(nn.utils.clip_grad_norm_(list(part.parameters()), self.config.clip))
+        return norms
+
+    # -- what is written down ---------------------------------------------------------------
+
+    def _metrics(
+        self,
+        step: int,
+        groups: Sequence[Sequence[RunResult]],
+        grades: Sequence[Sequence[Any]],
+        utilities: torch.Tensor,
+        measured: Mapping[str, float],
+        norms: Mapping[str, float],
+        started: float,
+        ran: float,
+    ) -> dict[str, Any]:
+        mean, low, high = mean_interval(utilities.mean(dim=1).tolist())
+        runs = [r for group in groups for r in group]
+        now = time.perf_counter()
+        return {
+            "step": step,
+            "utility": mean,
+            "utility_low": low,
+            "utility_high": high,
+            "rollouts": len(runs),
+            "unparsed": sum(g.outcome == "unparsed" for row in grades for g in row),
+            "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
+            **measured,
+            **{f"gradient_norm_{name}": value for name, value in norms.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **{f"tokens_{k}": sum(r.tokens[k] for r in runs) for k in ("prefilled", "latent", "generated")},
+            "seconds_rollouts": ran - started,
+            "seconds_gradient": now - ran,
+            "seconds": now - started,
+        }
+
+    def _write(self, metrics: Mapping[str, Any]) -> None:
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(metrics) + "\n")
+
+    def save(self) -> Path:
+        """Write a checkpoint of the steps done so far."""
+        return checkpoints.save(
+            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config)
+        )
+
+    def _resume_or_begin(self, resume: bool) -> None:
+        metrics = self.out / "metrics.jsonl"
+        if checkpoints.has_checkpoint(self.out):
+            if not resume:
+                raise CheckpointError(f"{self.out} holds a checkpoint; resume it, or pass another --out")
+            found = checkpoints.read(self.out)
+            self._require_same_settings(found)
+            checkpoints.restore(found, self.built, self.optimizer)
+            self.done = found.step
+            logger.info("resuming %s after step %d", self.out, self.done)
+        self.out.mkdir(parents=True, exist_ok=True)
+        # lines of steps after the checkpoint will be written again
+        lines = metrics.read_text(encoding="utf-8").splitlines()[: self.done] if metrics.exists() else []
+        write_text(metrics, "".join(f"{line}\n" for line in lines))
+
+    def _require_same_settings(self, found: checkpoints.Checkpoint) -> None:
+        """A resumed run must be the same run (its learning rate's decay depends on the number of
+        iterations, so that may not change either)."""
+        now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
+        then = {**found.spec.to_json(), **found.training, "task": found.task}
+        for name in sorted(now.keys() | then.keys()):
+            if _plain(now.get(name)) != _plain(then.get(name)) and name != "checkpoint_every":
+                raise CheckpointError(
+                    f"{self.out} holds a run with {name}={then.get(name)!r}, this one has {now.get(name)!r}; pass "
+                    "the same settings to resume it, or another --out"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would bring it back."""
+    return json.loads(json.dumps(value))
+
+
+def _seed(*parts: int) -> int:
+    """One seed for a place in the run; different places get unrelated ones."""
+    value = 0x9E3779B97F4A7C15
+    for part in parts:
+        value = ((value ^ (part + 1)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
+        value ^= value >> 31
+    return value % 2**62

@@ -1,0 +1,69 @@
+"""Tasks by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gcache.errors import ConfigError, DataError
+from gcache.tasks import TASKS, Gsm8k, GsmSymbolic, make_task
+
+LINE = '{"question": "What is 1 + 1?", "answer": "#### 2"}\n'
+
+
+def test_names() -> None:
+    assert set(TASKS) == {"gsm8k", "gsm_symbolic", "split_facts"}
+
+
+def test_makes_tasks_with_data_and_options(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINE)
+    task = make_task("gsm8k", data=path, whole_file=True)
+    assert isinstance(task, Gsm8k)
+    assert [example.answer for example in task.test()] == ["2"]
+    generated = make_task("gsm_symbolic", test_size=3)
+    assert isinstance(generated, GsmSymbolic)
+    assert generated.test_size == 3
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "gsm_symbolic"])
+def test_a_task_has_the_name_it_is_made_by(name: str) -> None:
+    assert make_task(name).name == name
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(
+        ConfigError, match="unknown task 'gsm9k'; choose one of: gsm8k, gsm_symbolic, split_facts"
+    ):
+        make_task("gsm9k")
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(
+        ConfigError, match="unknown option 'n_agents' of the task 'gsm8k'; choose one of: whole_file"
+    ):
+        make_task("gsm8k", n_agents=3)
+    with pytest.raises(ConfigError, match="choose one of: test_size, train_size"):
+        make_task("gsm_symbolic", sizes=3)
+
+
+def test_data_for_a_task_that_takes_none() -> None:
+    with pytest.raises(ConfigError, match="'gsm_symbolic' makes its own questions and takes no data file"):
+        make_task("gsm_symbolic", data="a.jsonl")
+
+
+def test_errors_of_the_task_come_through(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        make_task("gsm8k", data=tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="train_size"):
+        make_task("gsm_symbolic", train_size=0)
+
+
+def test_importing_the_room_imports_nothing_heavy() -> None:
+    heavy = "{'math_verify', 'sympy', 'reasoning_gym', 'datasets', 'torch'}"
+    code = f"import sys, gcache.tasks; sys.exit(bool({heavy} & set(sys.modules)))"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
