@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--report", type=int, nargs="?", const=200, default=0, metavar="N",
         help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
     )  # fmt: skip
+    train.add_argument("--compare", nargs="*", default=["none", "full"], help="fixed topologies in the report")
     train.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
     train.add_argument("--fuser", default="concat", help="concat, weighted_sum or first (default: %(default)s)")
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
@@ -131,7 +132,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
     config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
     out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
-    result = session.train(task_spec, spec, config, out, args.report)
+    result = session.train(task_spec, spec, config, out, args.report, args.compare)
     if result.table:
         print(f"\n{result.table}")
     print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")

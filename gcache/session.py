@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.fixed import FixedTopology
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.evaluate import Evaluation, evaluate
-from gcache.training.report import Report
+from gcache.training.report import COMPARED, Report
 from gcache.training.trainer import Reinforce, TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def train(
     config: TrainConfig,
     out: Path,
     report: int = 0,
+    compare: Sequence[str] = COMPARED,
     progress: bool = True,
 ) -> TrainResult:
     """Train a graph on a task.
@@ -59,17 +62,20 @@ def train(
     Args:
         out: folder of the run; if it holds a checkpoint of the same run, training goes on there.
         report: evaluate on this many test questions before and after; 0 for no report.
+        compare: fixed topologies in the report.
 
     Raises:
         GcacheError: anything a user can mend. Nothing is written before all settings are checked.
     """
+    for name in compare:
+        FixedTopology(name, 1)
     task = task_spec.make()
     # reads the data, so that a broken line is named before a model is loaded
     task.train(config.train_limit, config.seed)
     questions = list(task.test(report, config.seed)) if report else []
     built = build(spec)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
-    written = Report(built, task, questions, progress) if report else None
+    written = Report(built, task, questions, compare, progress) if report else None
     if written:
         written.before()
     history = trainer.train(progress=progress)

@@ -6,10 +6,15 @@ uniform, so that a wrong mask or position shows in the first decimal and not in 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+
+from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
@@ -120,3 +125,70 @@ def embedded_llm() -> LocalLLM:
         pytest.skip(f"{EMBEDDED_PACKAGE} is not installed")
     loaded = load_model(EMBEDDED, dtype="float32")
     return LocalLLM(loaded.model, loaded.tokenizer, label=loaded.label)
+
+
+@dataclass
+class ScriptedLLM:
+    """Computes nothing, writes what it is told to, and keeps every batch that it was asked for.
+
+    Its caches have one layer and one head of two float32 numbers, so a slot is 16 bytes. A key is
+    the slot's name (source, ordinal); a value is (token id, 0), with -1 for a latent.
+
+    Attributes:
+        write: the text that answers a request; one token a word, each of log-probability -1/2.
+        breaks_on: requests for which a whole call raises RuntimeError.
+        thoughts, texts: the batches of the two calls that succeeded, in order.
+    """
+
+    write: Callable[[GenerateRequest], str] = lambda _: "1"
+    breaks_on: Callable[[ThinkRequest | GenerateRequest], bool] = lambda _: False
+    thoughts: list[list[ThinkRequest]] = field(default_factory=list)
+    texts: list[list[GenerateRequest]] = field(default_factory=list)
+
+    def think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+        self._check(requests)
+        self.thoughts.append(list(requests))
+        return [self._slots(request) for request in requests]
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        self._check(requests)
+        self.texts.append(list(requests))
+        written = [self.write(request) for request in requests]
+        return [Generation(t, tuple(range(len(t.split()))), (-0.5,) * len(t.split()), True) for t in written]
+
+    def _check(self, requests: Sequence[ThinkRequest | GenerateRequest]) -> None:
+        if any(self.breaks_on(request) for request in requests):
+            raise RuntimeError("the model broke")
+
+    @property
+    def asked(self) -> list[list[int]]:
+        """The sources of every batch of thoughts."""
+        return [[request.source for request in batch] for batch in self.thoughts]
+
+    @staticmethod
+    def words(past: FusedCache | None, source: int) -> tuple[int, ...]:
+        """The token ids that a source's slots stand for."""
+        if past is None:
+            return ()
+        return tuple(past.values[0, 0, 0, past.sources[0] == source, 0].long().tolist())
+
+    @staticmethod
+    def _slots(request: ThinkRequest) -> KVCache:
+        ids = torch.tensor([*request.tokens, *[-1] * request.latent_steps])
+        ordinals = torch.arange(len(ids))[None]
+        sources = torch.full_like(ordinals, request.source)
+        start = 0 if request.past is None else int(request.past.next_positions[0])
+        return KVCache(
+            keys=torch.stack((sources, ordinals), dim=-1).float()[None, :, None],
+            values=torch.stack((ids, torch.zeros_like(ids)), dim=-1).float()[None, None, None],
+            positions=start + ordinals,
+            mask=torch.ones_like(ordinals).bool(),
+            kinds=torch.where(ids[None] < 0, int(SlotKind.LATENT), int(request.kind)),
+            sources=sources,
+            ordinals=ordinals,
+        )
+
+
+@pytest.fixture
+def scripted_llm() -> ScriptedLLM:
+    return ScriptedLLM()

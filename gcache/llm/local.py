@@ -7,7 +7,7 @@ three take lists of requests of any lengths and give what they would give one by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,8 @@ from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
+from gcache.llm.attention import use_grouped_attention
+from gcache.llm.chunks import Size, chunks
 from gcache.llm.in_flight import InFlight, last_real, own_slots
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
@@ -39,6 +41,7 @@ class LocalLLM:
     def __init__(self, model: Any, tokenizer: Any, label: str = "model", max_batch_tokens: int = 32768) -> None:
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
+        use_grouped_attention(model)
         self.tokenizer = tokenizer
         self.label = label
         self.max_batch_tokens = max_batch_tokens
@@ -161,32 +164,13 @@ class LocalLLM:
         run: Callable[[Sequence[Request]], list[Any]],
         key: Callable[[Request], tuple[int, ...]] = lambda _: (),
     ) -> list[Any]:
-        """Run requests of like length together and return results in the order asked."""
+        """Run requests of equal `key` and like length together; results in the order asked."""
         results: list[Any] = [None] * len(requests)
-        for chunk in self._chunks(requests, key):
+        sizes = [Size.of(request) for request in requests]
+        for chunk in chunks(sizes, [key(request) for request in requests], self.max_batch_tokens):
             for index, result in zip(chunk, run([requests[i] for i in chunk]), strict=True):
                 results[index] = result
         return results
-
-    def _chunks(self, requests: Sequence[Request], key: Callable[[Request], tuple[int, ...]]) -> Iterator[list[int]]:
-        def size(index: int) -> tuple[int, int]:
-            past = requests[index].past
-            return (0 if past is None else past.slots), _new_slots(requests[index])
-
-        order = sorted(range(len(requests)), key=lambda i: (key(requests[i]), sum(size(i)), size(i)))
-        chunk: list[int] = []
-        widest = (0, 0)
-        for index in order:
-            past, new = size(index)
-            grown = (max(widest[0], past), max(widest[1], new))
-            full = sum(grown) * (len(chunk) + 1) > self.max_batch_tokens
-            if chunk and (full or key(requests[index]) != key(requests[chunk[0]])):
-                yield chunk
-                chunk, grown = [], (past, new)
-            chunk.append(index)
-            widest = grown
-        if chunk:
-            yield chunk
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         pasts = [self.empty_cache() if r.past is None else self._checked(r.past) for r in requests]
@@ -248,14 +232,6 @@ class LocalLLM:
                 f"model {self.label!r} cannot be used: shifting its keys by RoPE misses by {error:.1%}, so it "
                 "rotates them in a way that is not known here"
             )
-
-
-def _new_slots(request: ThinkRequest | GenerateRequest | LogProbRequest) -> int:
-    if isinstance(request, ThinkRequest):
-        return len(request.tokens) + request.latent_steps
-    if isinstance(request, GenerateRequest):
-        return len(request.tokens) + request.max_new_tokens
-    return len(request.tokens) + len(request.completion)
 
 
 def _uniforms(seed: int, count: int) -> Tensor:

@@ -86,8 +86,8 @@ class Objective:
         known = [d for d in learned if d is not None]
         count = max(len(known), 1)
         return {
-            "entropy": sum(float(d.entropy) for d in known) / count,
-            "expected_edges": sum(float(d.expected_edges) for d in known) / count,
+            "entropy": sum(float(d.entropy.detach()) for d in known) / count,
+            "expected_edges": sum(float(d.expected_edges.detach()) for d in known) / count,
             "replayed": float(replayed),
         }
 

@@ -17,8 +17,12 @@ from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learne
 from gcache.tasks.example import Example, Task
 from gcache.training.evaluate import Evaluation, evaluate, evaluate_text
 
-#: Fixed topologies in the report, by the name of their row.
-FIXED = {"no edges": "none", "all to the decision maker": "star", "full graph": "full"}
+#: How the rows of fixed topologies are called, where their own name says too little.
+LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
+#: The fixed topologies a report compares with unless it is told others.
+COMPARED = ("none", "full")
+#: Questions in flight.
+BATCH = 50
 
 
 class Report:
@@ -28,16 +32,24 @@ class Report:
     are measured before training, with the fuser untrained.
     """
 
-    def __init__(self, built: Built, task: Task, examples: Sequence[Example], progress: bool = True) -> None:
+    def __init__(
+        self,
+        built: Built,
+        task: Task,
+        examples: Sequence[Example],
+        topologies: Sequence[str] = COMPARED,
+        progress: bool = True,
+    ) -> None:
         self.built, self.task, self.examples, self.progress = built, task, examples, progress
+        self.topologies = tuple(topologies)
         self.rows: list[Evaluation] = []
 
     def before(self) -> None:
         """No edges, fixed graphs, all words in one prompt, and the untrained policy."""
-        for label, name in FIXED.items():
-            self._evaluate(label, fixed=name)
+        for name in self.topologies:
+            self._evaluate(LABELS.get(name, name), fixed=name)
         graph, task = self.built.graph, self.task
-        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", progress=self.progress))
+        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", BATCH, self.progress))
         if self.built.policy is not None:
             self.rows.append(self._untrained())
 
@@ -52,7 +64,7 @@ class Report:
 
         topology = choose if fixed else None
         self.rows.append(
-            evaluate(self.built.graph, self.task, self.examples, label, topology, progress=self.progress)
+            evaluate(self.built.graph, self.task, self.examples, label, topology, BATCH, self.progress)
         )
 
     def _untrained(self) -> Evaluation:
@@ -65,7 +77,7 @@ class Report:
                 drawn[example.id] = self.built.graph.distribution(example).sample(generator)[0]
         return evaluate(
             self.built.graph, self.task, self.examples, "untrained policy (drawn)", lambda e: drawn[e.id],
-            progress=self.progress,
+            BATCH, self.progress,
         )  # fmt: skip
 
     def write(self, out: Path, settings: dict[str, Any]) -> str:
