@@ -26,10 +26,12 @@ class Incoming:
     Attributes:
         cache: one sequence.
         weight: 0-dim tensor in (0, 1], the edge's weight w; gradient flows through it.
+        prepared: whether the cache went through the fuser's `prepare` already.
     """
 
     cache: KVCache
     weight: Tensor
+    prepared: bool = False
 
     @property
     def log_weight(self) -> Tensor:
@@ -38,7 +40,7 @@ class Incoming:
 
 
 class CacheFuser(nn.Module):
-    """Base of all fusers.
+    """Base of all fusers: a cache is prepared once, then merged with others for each receiver.
 
     Args:
         positions: see `gcache.cache.placement.Positions`.
@@ -60,7 +62,7 @@ class CacheFuser(nn.Module):
                 not matter.
         """
         prefix = FusedCache.plain(shared)
-        arrived = [self._new_to(prefix, item) for item in incoming if item.cache.slots]
+        arrived = [self._new_to(prefix, self._ready(item)) for item in incoming if item.cache.slots]
         if not arrived:
             return prefix
         merged = self.merge(int(shared.next_positions[0]), arrived)
@@ -68,8 +70,19 @@ class CacheFuser(nn.Module):
         assert isinstance(fused, FusedCache)
         return fused
 
+    def prepare(self, cache: KVCache) -> KVCache:
+        """What the fuser does to a cache whoever receives it, at whatever weight and place.
+
+        Done once per cache where many receivers or rollouts share it; `forward` does it for
+        those that were not prepared. The default changes nothing.
+        """
+        return cache
+
+    def _ready(self, item: Incoming) -> Incoming:
+        return item if item.prepared else replace(item, cache=self.prepare(item.cache), prepared=True)
+
     def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        """Caches that go, in this order, behind a prefix that ends before position `start`."""
+        """Prepared caches that go, in this order, behind a prefix that ends before position `start`."""
         raise NotImplementedError
 
     @staticmethod
@@ -126,9 +139,10 @@ class ConcatFuser(CacheFuser):
         order = sorted(range(len(caches)), key=lambda i: (-float(incoming[i].weight.detach()), i))
         fresh = dict(zip(order, first_seen([caches[i] for i in order]), strict=True))
         kept = [c if bool(fresh[i].all()) else c.take(fresh[i]) for i, c in enumerate(caches)]
-        return [self._corrected(_weighted(c, item.log_weight)) for c, item in zip(kept, incoming, strict=True)]
+        return [_weighted(c, item.log_weight) for c, item in zip(kept, incoming, strict=True)]
 
-    def _corrected(self, cache: FusedCache) -> FusedCache:
+    def prepare(self, cache: KVCache) -> KVCache:
+        """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""
         values = cache.values.float()  # (L, 1, H, T, D)
         change = self._low_rank(values, "value") + self.gate[:, None, :, None, None] * values
         return replace(
@@ -137,7 +151,7 @@ class ConcatFuser(CacheFuser):
             values=(values + change).to(cache.values.dtype),
         )
 
-    def _key_change(self, cache: FusedCache) -> Tensor:
+    def _key_change(self, cache: KVCache) -> Tensor:
         keys = cache.keys.float()
         if self.rope is None:
             return self._low_rank(keys, "key")

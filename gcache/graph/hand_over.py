@@ -29,13 +29,15 @@ def senders(topology: Topology, round_: int, agent: int) -> list[tuple[Node, tup
     return [*spatial, *memory]
 
 
-def handed_on(own: KVCache, received: FusedCache, transfer: str) -> KVCache:
-    """What an agent hands on, of its own slots and of what it received (`GraphConfig.transfer`)."""
+def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, transfer: str) -> KVCache:
+    """What an agent hands on, of its own slots and of what it received (`GraphConfig.transfer`),
+    prepared for fusing."""
     if transfer == "own":
-        return own
+        return fuser.prepare(own)
     if transfer == "latent":
-        return own.of_kind(SlotKind.LATENT)
-    return FusedCache.join([received, FusedCache.plain(own)])
+        return fuser.prepare(own.of_kind(SlotKind.LATENT))
+    # what was received had been prepared by those who sent it
+    return FusedCache.join([received, FusedCache.plain(fuser.prepare(own))])
 
 
 def fused_for(
@@ -44,8 +46,8 @@ def fused_for(
     arriving: Sequence[tuple[KVCache, tuple[int, int] | None]],
     weights: Weights,
 ) -> FusedCache:
-    """One cache for a receiver, of the shared prefix and the caches on its edges."""
+    """One cache for a receiver, of the shared prefix and the prepared caches on its edges."""
     one = torch.ones(())
-    incoming = [Incoming(cache, one if edge is None else weights[edge]) for cache, edge in arriving]
+    incoming = [Incoming(cache, one if edge is None else weights[edge], prepared=True) for cache, edge in arriving]
     fused: FusedCache = fuser(shared, incoming)
     return fused

@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
@@ -113,9 +115,8 @@ class Run:
         tokens = self.graph.agent_tokens(self.agents[agent])
         received = self._fused(shared, agent, [(sender, edge) for sender, edge in coming])
         request = ThinkRequest(tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)))
-        own, fresh = await self.thoughts.once(self._key(node), lambda: self.graph.llm.think(request))
-        self.own[node] = own
-        self.handed[node] = handed_on(own, received, self.config.transfer)
+        (own, handed), fresh = await self.thoughts.once(self._key(node), lambda: self._thought(request, received))
+        self.own[node], self.handed[node] = own, handed
         self.trace.append(
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self._now(),
@@ -124,6 +125,12 @@ class Run:
                 received=received.slots - shared.slots,
             )
         )  # fmt: skip
+
+    async def _thought(self, request: ThinkRequest, received: FusedCache) -> tuple[KVCache, KVCache]:
+        """An agent's own slots, and what it hands on."""
+        own = await self.graph.llm.think(request)
+        with torch.no_grad():
+            return own, handed_on(self.graph.fuser, own, received, self.config.transfer)
 
     async def _answer(self, shared: KVCache) -> tuple[tuple[Spoken, ...], str]:
         decision = self.graph.decision

@@ -28,8 +28,9 @@ class SlotStore:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         if keys is not None and values is not None:
-            for layer in range(keys.shape[0]):
-                self.keys[layer], self.values[layer] = self._room(keys[layer]), self._room(values[layer])
+            # unbind, not indexing: its gradient is one stack, not a block of zeros per layer
+            for layer, (key, value) in enumerate(zip(keys.unbind(), values.unbind(), strict=True)):
+                self.keys[layer], self.values[layer] = self._room(key), self._room(value)
                 self.used[layer] = self.past
 
     def _room(self, tensor: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Objective:
     llm: LocalLLM
     prices: Prices
     gradient: str = "decision"
-    micro_batch: int = 16
+    micro_batch: int = 32
 
     def backward(self, groups: Sequence[Sequence[RunResult]], advantage: Tensor) -> dict[str, float]:
         """Backward through L for Q groups of K runs and their (Q, K) advantages.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import KVCache
+from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.errors import unknown
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import Node, Weights, fused_for, handed_on, senders
@@ -45,8 +45,9 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     """
     if gradient not in GRADIENTS:
         raise unknown("fuser gradient", gradient, GRADIENTS)
+    again: dict[int, KVCache] = {}
     handed = [
-        dict(_handed_again(graph, llm, replay) if gradient == "full" else _handed_before(graph, replay))
+        _handed_again(graph, llm, replay) if gradient == "full" else _handed_before(graph, replay, again)
         for replay in replays
     ]
     requests: list[LogProbRequest] = []
@@ -65,15 +66,23 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     return totals
 
 
-def _handed_before(graph: CacheGraph, replay: Replay) -> dict[Node, KVCache]:
-    """What each agent handed on in the run, as constants."""
+def _handed_before(graph: CacheGraph, replay: Replay, again: dict[int, KVCache]) -> dict[Node, KVCache]:
+    """What each agent handed on in the run, its own slots as constants, prepared with gradient.
+
+    `again` has the prepared caches of the other replays: runs that share a thought share its cache.
+    """
     result, transfer = replay.result, graph.config.transfer
     handed: dict[Node, KVCache] = {}
-    with torch.no_grad():
-        for node in sorted_nodes(graph, result):
-            coming = [(handed[s], e) for s, e in senders(result.topology, *node)] if transfer == "context" else []
+    for node in sorted_nodes(graph, result):
+        own = result.caches[node]
+        if transfer == "context":
+            coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
             received = fused_for(graph.fuser, result.shared, coming, replay.weights)
-            handed[node] = handed_on(result.caches[node], received, transfer)
+            handed[node] = handed_on(graph.fuser, own, received, transfer)
+            continue
+        if id(own) not in again:
+            again[id(own)] = handed_on(graph.fuser, own, FusedCache.plain(result.shared), transfer)
+        handed[node] = again[id(own)]
     return handed
 
 
@@ -87,7 +96,8 @@ def _handed_again(graph: CacheGraph, llm: LocalLLM, replay: Replay) -> dict[Node
         agent = result.agents[node[1]]
         source = graph.source(node, len(result.agents))
         request = ThinkRequest(graph.agent_tokens(agent), received, config.latent_steps, source)
-        handed[node] = handed_on(llm.think([request], gradient=True)[0], received, config.transfer)
+        own = llm.think([request], gradient=True)[0]
+        handed[node] = handed_on(graph.fuser, own, received, config.transfer)
     return handed
 
 

@@ -54,10 +54,10 @@ class TrainConfig:
         seed: of everything that is drawn.
     """
 
-    iterations: int = 50
+    iterations: int = 40
     batch_size: int = 16
     rollouts: int = 4
-    lr: float = 4e-3
+    lr: float = 5e-3
     fuser_lr: float = 1e-3
     weight_decay: float = 0.1
     edge_price: float = 0.01

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from gcache.cache.fuser import (
     FUSERS,
-    CacheFuser,
     ConcatFuser,
     FirstFuser,
     Incoming,
     WeightedSumFuser,
     make_fuser,
 )
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.cache.placement import first_seen, place
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
@@ -60,7 +59,7 @@ def names(cache: KVCache) -> list[tuple[int, int]]:
     return list(zip(cache.sources[0].tolist(), cache.ordinals[0].tolist(), strict=True))
 
 
-def with_random_parameters(fuser: CacheFuser) -> CacheFuser:
+def with_random_parameters(fuser: ConcatFuser) -> ConcatFuser:
     with torch.no_grad():
         for parameter in fuser.parameters():
             parameter.normal_(std=0.5)
@@ -352,6 +351,19 @@ def test_a_trained_fuser_leaves_the_prefix_alone(prefix: KVCache) -> None:
     assert torch.equal(fused.values[:, :, :, :3], prefix.values)
     assert not torch.allclose(fused.keys[:, :, :, 3:], cache.keys, atol=1e-2)
     assert not torch.allclose(fused.values[:, :, :, 3:], cache.values, atol=1e-2)
+
+
+def test_a_cache_prepared_beforehand_fuses_as_one_that_was_not(prefix: KVCache) -> None:
+    fuser = with_random_parameters(ConcatFuser(*SHAPE, positions="sequential", rope=ROPE))
+    caches = [slots(0, [3, 4]), slots(1, [3, 4, 5])]
+    plain = fuser(prefix, [on(cache, 0.5) for cache in caches])
+    early = [Incoming(fuser.prepare(cache), torch.tensor(0.5), prepared=True) for cache in caches]
+    fused = fuser(prefix, early)
+    assert torch.equal(fused.values, plain.values)
+    torch.testing.assert_close(fused.keys, plain.keys, atol=1e-5, rtol=0)
+    assert torch.equal(fused.bias, plain.bias) and torch.equal(fused.positions, plain.positions)
+    twice = fuser(prefix, [on(item.cache, 0.5) for item in early])
+    assert not torch.allclose(twice.values, plain.values, atol=1e-2)
 
 
 @pytest.mark.parametrize(("rope", "commutes"), [(ROPE, True), (None, False)])

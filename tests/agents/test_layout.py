@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gcache.agents.layout import ChatLayout
+from gcache.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def letters() -> PreTrainedTokenizerFast:
+    """A tokenizer of letters that knows "?" with two line ends as one token, as byte-pair ones do."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = {letter: i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ?.: \n")}
+    merged = {**alphabet, "\n\n": len(alphabet), "?\n\n": len(alphabet) + 1}
+    pairs = Tokenizer(models.BPE(merged, [("\n", "\n"), ("?", "\n\n")]))
+    pairs.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pairs, additional_special_tokens=["<|im_start|>", "<|im_end|>"]
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def decoded(tokenizer: PreTrainedTokenizerFast, tokens: tuple[int, ...]) -> str:
+    text = tokenizer.decode(list(tokens))
+    assert isinstance(text, str)
+    return text
+
+
+def stub(rendered: Any) -> Any:
+    """A tokenizer whose template is a function of the turns."""
+    return SimpleNamespace(
+        chat_template="x", apply_chat_template=lambda talk, tokenize, add_generation_prompt: rendered(talk)
+    )
+
+
+def test_the_pieces_of_the_chatml_template(tiny_tokenizer: Any) -> None:
+    layout = ChatLayout.of(tiny_tokenizer)
+    assert layout.opening == "<|im_start|>user\n"
+    assert layout.closing == "<|im_end|>\n<|im_start|>assistant\n"
+    assert layout.next_turn == "<|im_end|>\n<|im_start|>user\n"
+
+
+def test_a_system_turn_of_the_template_stands_in_the_opening() -> None:
+    def with_system(talk: list[dict[str, str]]) -> str:
+        return "<s>be kind</s>" + "".join(f"<{m['role']}>{m['content']}</>" for m in talk) + "<assistant>"
+
+    layout = ChatLayout.of(stub(with_system))
+    assert (layout.opening, layout.closing) == ("<s>be kind</s><user>", "</><assistant>")
+    assert layout.next_turn == "</><user>"
+
+
+def test_a_prompt_of_joined_pieces_is_what_the_template_would_write(letters: PreTrainedTokenizerFast) -> None:
+    layout = ChatLayout.of(letters)
+
+    def template(*turns: str) -> str:
+        talk = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+        return str(letters.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+
+    question = layout.question("how many?")
+    thought = layout.agent("plan it", thinks=True)
+    said = layout.agent("plan it", thinks=False)
+    assert decoded(letters, question + thought) == template("how many?\n\nplan it")
+    # a new turn closes the assistant's, in which the agent thought
+    assert decoded(letters, question + thought + layout.decision("decide")) == template(
+        "how many?\n\nplan it", "", "decide"
+    )
+    assert decoded(letters, question + said + layout.decision("decide", turn="same")) == template(
+        "how many?\n\nplan it\n\ndecide"
+    )
+    assert decoded(letters, question + layout.decision("decide", "So:", "same")) == (
+        template("how many?\n\ndecide") + "So:"
+    )
+
+
+def test_the_questions_tokens_are_a_prefix_whatever_follows(letters: PreTrainedTokenizerFast) -> None:
+    layout = ChatLayout.of(letters)
+    question = layout.question("how many?")
+    written_at_once = tuple(letters(layout.opening + "how many?\n\nplan it", add_special_tokens=False)["input_ids"])
+    assert written_at_once[: len(question)] != question, "the tokenizer must merge over the seam, or this shows nothing"
+    for following in (layout.agent("plan it", True), layout.agent("plan it", False), layout.decision("x", turn="same")):
+        whole = decoded(letters, question + following)
+        assert whole.startswith(layout.opening + "how many?\n\n")
+        assert layout.question("how many?") == question
+
+
+def test_nothing_is_put_in_front_of_a_piece(letters: PreTrainedTokenizerFast) -> None:
+    class Beginning:
+        """A tokenizer that opens every text with a token of its own unless told not to."""
+
+        chat_template = CHATML
+        apply_chat_template = staticmethod(letters.apply_chat_template)
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            ids = letters(text, add_special_tokens=False)["input_ids"]
+            return {"input_ids": [9999, *ids] if add_special_tokens else ids}
+
+    layout = ChatLayout.of(Beginning())
+    for tokens in (layout.question("how?"), layout.agent("plan", True), layout.decision("decide")):
+        assert 9999 not in tokens
+
+
+def test_an_agent_that_does_not_think_leaves_the_turn_open(tiny_tokenizer: Any) -> None:
+    layout = ChatLayout.of(tiny_tokenizer)
+    thinks, reads = layout.agent("find it", thinks=True), layout.agent("find it", thinks=False)
+    assert tiny_tokenizer.decode(reads).split() == ["find", "it"]
+    assert tiny_tokenizer.decode(thinks).split() == ["find", "it", "<|im_end|>", "<|im_start|>", "assistant"]
+
+
+def test_words_put_into_the_decision_makers_mouth_come_last(tiny_tokenizer: Any) -> None:
+    tokens = ChatLayout.of(tiny_tokenizer).decision("find it", "answer :")
+    words = ["<|im_end|>", "<|im_start|>", "user", "find", "it", "<|im_end|>", "<|im_start|>", "assistant"]
+    assert tiny_tokenizer.decode(tokens).split() == [*words, "answer", ":"]
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        lambda talk: "<user></><assistant>",  # drops all
+        lambda talk: "".join(m["content"] for m in talk if m["role"] == "user"),  # drops the assistant's
+        lambda talk: talk[-1]["content"],  # keeps the last turn only
+        lambda talk: "".join(2 * m["content"] for m in talk),  # says all twice
+        lambda talk: "".join(m["content"].replace("\u27e8", "<") for m in talk),  # changes them
+    ],
+)
+def test_a_template_that_does_not_keep_its_words_is_refused(rendered: Any) -> None:
+    with pytest.raises(ModelError, match="chat template changes or drops the words of its turns"):
+        ChatLayout.of(stub(rendered))
+
+
+@pytest.mark.parametrize("template", [None, ""])
+def test_a_tokenizer_without_a_template_is_refused(template: str | None) -> None:
+    with pytest.raises(ModelError, match="no chat template; use an instruction-tuned model"):
+        ChatLayout.of(SimpleNamespace(chat_template=template))
+
+
+def test_words_that_make_no_token_are_refused(tiny_tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="makes no token of"):
+        ChatLayout.of(tiny_tokenizer).agent(" ", thinks=False)
+
+
+def test_an_unknown_turn_is_refused(tiny_tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="unknown decision turn 'old'; choose one of: new, same"):
+        ChatLayout.of(tiny_tokenizer).decision("x", turn="old")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcache.agents.decision import DecisionMaker
+from gcache.agents.roles import Agent
+from gcache.errors import ConfigError
+from gcache.gnn.features import HashEncoder
+from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
+from gcache.graph.distribution import EdgeDistribution
+from gcache.graph.sources import PolicySource
+
+WIDTH = 16
+
+
+def features(n_agents: int = 4, seed: int = 0) -> QuestionFeatures:
+    """Random unit vectors."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(n_agents + 2, WIDTH, generator=generator), dim=1)
+    return QuestionFeatures(rows[:-1], rows[-1])
+
+
+def policy(seed: int = 0, **settings: Any) -> TopologyPolicy:
+    torch.manual_seed(seed)
+    return TopologyPolicy(WIDTH, hidden_dim=12, **settings)
+
+
+def trained(seed: int = 0) -> TopologyPolicy:
+    """Far from where it starts, so that it tells questions and agents apart."""
+    made = policy(seed)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    return made
+
+
+def table(distribution: EdgeDistribution) -> dict[tuple[int, int], float]:
+    return dict(zip(distribution.candidates, distribution.probabilities.tolist(), strict=True))
+
+
+def test_every_possible_edge_has_a_probability() -> None:
+    found = table(policy()(features(3)))
+    assert set(found) == {(0, 3), (1, 3), (2, 3), (0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)}
+    assert all(0 < chance < 1 for chance in found.values())
+
+
+def test_the_same_seed_gives_the_same_policy_and_the_same_draws() -> None:
+    first, second, other = policy(3)(features()), policy(3)(features()), policy(4)(features())
+    assert torch.equal(first.logits, second.logits)
+    assert not torch.equal(first.logits, other.logits)
+    draws = [first.sample(torch.Generator().manual_seed(s)) for s in range(20)]
+    again = [second.sample(torch.Generator().manual_seed(s)) for s in range(20)]
+    assert [t for t, _ in draws] == [t for t, _ in again]
+    assert len({t for t, _ in draws}) > 1
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_permuting_the_agents_permutes_the_edges(order: tuple[int, ...]) -> None:
+    made, asked = trained(), features(4)
+    permuted = QuestionFeatures(asked.roles[[*order, 4]], asked.query)
+    before, after = table(made(asked)), table(made(permuted))
+    old = {new: agent for new, agent in enumerate(order)} | {4: 4}
+    assert max(before.values()) - min(before.values()) > 0.2, "edges must differ, or this shows nothing"
+    for (source, target), chance in after.items():
+        assert chance == pytest.approx(before[old[source], old[target]], abs=1e-5)
+
+
+def test_edges_are_directed_and_depend_on_the_question() -> None:
+    made, asked = trained(), features(3)
+    found = table(made(asked))
+    assert abs(found[0, 1] - found[1, 0]) > 1e-3
+    other = table(made(QuestionFeatures(asked.roles, -asked.query)))
+    assert max(abs(found[pair] - other[pair]) for pair in found) > 1e-2
+
+
+def test_agents_with_the_same_role_get_the_same_edges() -> None:
+    asked = features(3)
+    twins = QuestionFeatures(asked.roles[[0, 0, 2, 3]], asked.query)
+    found = table(trained()(twins))
+    assert found[0, 3] == pytest.approx(found[1, 3], abs=1e-6)
+    assert found[0, 2] == pytest.approx(found[1, 2], abs=1e-6)
+    assert found[0, 1] == pytest.approx(found[1, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("decision", "agent"), [(0.5, 0.1), (0.3, 0.1), (0.05, 0.9)])
+def test_before_training_edges_are_about_as_likely_as_configured(decision: float, agent: float) -> None:
+    for seed in range(5):
+        made = policy(seed, decision_probability=decision, agent_probability=agent)
+        for question in range(3):
+            for (_, target), chance in table(made(features(4, question))).items():
+                assert chance == pytest.approx(decision if target == 4 else agent, abs=0.05)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("name", ["decision_probability", "agent_probability"])
+def test_a_certain_or_impossible_edge_is_refused(name: str, value: float) -> None:
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=f"{name} must be between 0 and 1"):
+        policy(**settings)
+
+
+def test_features_of_another_width_are_refused() -> None:
+    wide = QuestionFeatures(torch.zeros(3, WIDTH + 1), torch.zeros(WIDTH + 1))
+    with pytest.raises(ConfigError, match=r"features have width 17, the policy was built for 16; use the encoder"):
+        policy()(wide)
+
+
+@pytest.mark.parametrize(("roles", "query"), [((3, 4), (5,)), ((3, 4), (1, 4)), ((4,), (4,))])
+def test_features_that_do_not_fit_together_are_refused(roles: tuple[int, ...], query: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"roles must be \(N \+ 1, F\) and query \(F,\)"):
+        QuestionFeatures(torch.zeros(roles), torch.zeros(query))
+
+
+@pytest.mark.parametrize("n_agents", [2, 5])
+def test_one_draws_log_probability_and_the_entropy_reach_every_parameter(n_agents: int) -> None:
+    made = policy()
+    distribution = made(features(n_agents))
+    log_prob: Tensor = distribution.sample(torch.Generator().manual_seed(0))[1]
+    (log_prob + 0.01 * distribution.entropy).backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_a_single_agent_has_one_edge() -> None:
+    assert table(policy()(features(1))).keys() == {(0, 1)}
+
+
+def test_the_source_shows_the_policy_roles_and_question_and_nothing_private() -> None:
+    torch.manual_seed(0)
+    encoder = HashEncoder(WIDTH)
+    source = PolicySource(trained(), encoder)
+    decision = DecisionMaker("decides", "answer")
+
+    def logits(private: str, description: str = "bakes bread", kind: str = "", question: str = "who ?") -> Tensor:
+        agents = [Agent("baker", description, "speak", private, kind), Agent("miller", "grinds")]
+        return source.distribution(agents, decision, question).logits
+
+    plain = logits("")
+    assert torch.equal(plain, logits("the code is 417", kind="asked"))
+    assert not torch.equal(plain, logits("", description="sells bread"))
+    assert not torch.equal(plain, logits("", question="where ?"))
+    seen = source.features([Agent("baker", "bakes bread")], decision, "who ?")
+    assert torch.equal(seen.roles, encoder.encode(["bakes bread", "decides"]))
+    assert torch.equal(seen.query, encoder.encode(["who ?"])[0])

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from gcache.agents.decision import DecisionMaker
+from gcache.agents.roles import Agent
+from gcache.cache.fuser import ConcatFuser
+from gcache.gnn.features import HashEncoder
+from gcache.gnn.policy import TopologyPolicy
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.distribution import EdgeDistribution, candidate_edges
+from gcache.graph.sources import FixedSource, PolicySource, TopologySource
+from gcache.inspect.learned_edges import DECISION, LearnedEdge, draw_learned_edges, learned_edges
+from gcache.tasks.example import Example, Note
+
+if TYPE_CHECKING:
+    from conftest import ScriptedLLM
+
+AGENTS = (Agent("planner", "plans", "plan"), Agent("critic", "checks", "find it"))
+#: question -> the probabilities of 0 -> decision, 1 -> decision, 0 -> 1, 1 -> 0
+CHANCES = {"one": (0.8, 0.2, 0.4, 0.1), "two": (0.6, 0.7, 0.9, 0.3)}
+EXAMPLES = [Example(question, question, "") for question in CHANCES]
+
+
+class Table:
+    """A source that says what it is told to."""
+
+    def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
+        return EdgeDistribution(2, tuple(candidate_edges(2)), torch.logit(torch.tensor(CHANCES[question])))
+
+
+def around(source: TopologySource, llm: ScriptedLLM, tokenizer: Any) -> CacheGraph:
+    return CacheGraph(llm, tokenizer, AGENTS, DecisionMaker("decides", "answer"), source, ConcatFuser(1, 1, 2))
+
+
+def test_rows_by_hand(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    rows = learned_edges(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES)
+    assert [(r.source, r.target) for r in rows] == [
+        ("planner", DECISION), ("critic", DECISION), ("planner", "critic"), ("critic", "planner")
+    ]  # fmt: skip
+    assert [r.probability for r in rows] == pytest.approx([0.7, 0.45, 0.65, 0.2])
+    assert [r.kept for r in rows] == [1.0, 0.5, 0.5, 0.0]
+    assert [r.pairs for r in rows] == [2, 2, 2, 2]
+    # the 5 % and 95 % points between 0.6 and 0.8
+    assert (rows[0].low, rows[0].high) == pytest.approx((0.61, 0.79))
+
+
+def test_agents_of_one_kind_are_averaged_together(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    notes = (Note("baker", "bakes", "x", kind="keeper"), Note("miller", "grinds", "y", kind="keeper"))
+    rows = learned_edges(around(Table(), scripted_llm, tiny_tokenizer), [Example("1", "two", "", notes)])
+    assert [(r.source, r.target, r.pairs, r.kept) for r in rows] == [
+        ("keeper", DECISION, 2, 1.0), ("keeper", "keeper", 2, 0.5)
+    ]  # fmt: skip
+    assert [r.probability for r in rows] == pytest.approx([0.65, 0.6])
+
+
+def test_an_edge_that_would_close_a_cycle_is_likely_but_not_kept(
+    scripted_llm: ScriptedLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANCES, "one", (0.5001, 0.1, 0.6, 0.9))
+    rows = learned_edges(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES[:1])
+    kept = {(r.source, r.target): r.kept for r in rows}
+    assert kept == {
+        ("planner", DECISION): 1.0, ("critic", DECISION): 0.0, ("planner", "critic"): 1.0, ("critic", "planner"): 0.0
+    }  # fmt: skip
+
+
+def test_rows_of_a_policy_that_cannot_tell_its_agents_apart(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    policy = TopologyPolicy(8, hidden_dim=4, decision_probability=0.7, agent_probability=0.2)
+    with torch.no_grad():
+        for head in policy.heads:
+            head[-1].weight.zero_()  # only the configured probabilities are left
+    rows = learned_edges(around(PolicySource(policy, HashEncoder(8)), scripted_llm, tiny_tokenizer), EXAMPLES)
+    assert {(r.target == DECISION, round(r.probability, 5), r.kept) for r in rows} == {
+        (True, 0.7, 1.0), (False, 0.2, 0.0)
+    }  # fmt: skip
+    assert all(r.low == pytest.approx(r.high) == pytest.approx(r.probability) for r in rows)
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+def test_a_fixed_topology_has_learned_nothing(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    assert learned_edges(around(FixedSource("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
+
+
+def test_nothing_is_asked_of_the_model(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    learned_edges(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES)
+    assert scripted_llm.thoughts == scripted_llm.texts == []
+
+
+def row(source: str, target: str, probability: float) -> LearnedEdge:
+    return LearnedEdge(source, target, probability, probability, probability, 1.0, 1)
+
+
+def test_a_picture_is_written_into_a_folder_that_is_made(tmp_path: Path) -> None:
+    import matplotlib.image
+    import matplotlib.pyplot as plt
+
+    edges = [row("planner", DECISION, 0.9), row("critic", DECISION, 0.2), row("planner", "critic", 0.5)]
+    path = tmp_path / "pictures" / "edges.png"
+    draw_learned_edges(edges, path, "what was learned")
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[0] > 200 and picture.shape[1] > 400
+    assert picture[..., :3].std() > 0.01, "the picture is blank"
+    assert plt.get_fignums() == []  # nothing is left open
+
+
+def test_likelier_edges_are_drawn_stronger(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    def ink(probability: float) -> float:
+        path = tmp_path / f"{probability}.png"
+        draw_learned_edges([row("planner", "critic", probability), row("planner", DECISION, 0.5)], path, "t")
+        return float((1 - matplotlib.image.imread(path)[..., :3]).sum())
+
+    assert ink(0.9) > ink(0.4) > ink(0.05)
+
+
+def test_a_kinds_edges_to_itself_do_not_stop_a_picture(tmp_path: Path) -> None:
+    draw_learned_edges([row("keeper", DECISION, 0.9), row("keeper", "keeper", 0.5)], tmp_path / "a.png", "t")
+    assert (tmp_path / "a.png").stat().st_size > 0

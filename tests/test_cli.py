@@ -1,0 +1,269 @@
+"""The command line end to end on a tiny model, and what it says to bad input: one line, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gcache.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Any, tiny_tokenizer: Any) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tiny_llama.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def train_flags(model: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "train", "--task", "split_facts", "--llm_name", str(model), "--dtype", "float32", "--encoder", "hash",
+        "--iterations", "2", "--batch_size", "2", "--rollouts", "2", "--latent_steps", "0", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert main(train_flags(model_folder, out, "--report", "4")) == 0
+    return out
+
+
+def error_line(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    """The one line that a refused command prints."""
+    capsys.readouterr()
+    try:
+        code = main(argv)
+    except SystemExit as exit_:  # argparse
+        code = int(exit_.code or 0)
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith(("gcache", "usage: "))]
+    assert code == 2
+    lines = [line for line in lines if not line.startswith("usage")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_train_writes_metrics_a_checkpoint_and_a_report(trained: Path) -> None:
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [0, 1]
+    assert all(line["rollouts"] == 4 for line in metrics)
+    report = json.loads((trained / "report.json").read_text())
+    names = [row["name"] for row in report["rows"]]
+    assert names == [
+        "no edges", "full graph", "full text in one prompt", "untrained policy (drawn)", "trained policy",
+    ]  # fmt: skip
+    assert [row["edges"] for row in report["rows"]][:2] == [0.0, 15.0]
+    assert all(row["n"] == 4 and len(row["rows"]) == 4 for row in report["rows"])
+    assert (trained / "topology.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((trained / "checkpoints").glob(".writing-*"))
+
+
+def test_eval_reads_the_checkpoint_and_writes_json(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "eval.json"
+    assert main(["eval", "--checkpoint", str(trained), "--limit", "3", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["n"] == 3
+    assert set(found) >= {"accuracy", "low", "high", "unparsed", "edges", "edges_kept", "tokens", "seconds", "rows"}
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_run_answers_a_question_and_prints_its_trace(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--llm_name", str(model_folder), "--topology", "star", "--max_new_tokens", "4", "--trace"]
+    assert main(["run", *flags, "what is 2 + 3 ?"]) == 0
+    printed = capsys.readouterr().out
+    assert "solver -> decision maker" in printed
+    assert "answer" in printed
+
+
+def test_a_finished_run_is_not_trained_again(trained: Path, model_folder: Path) -> None:
+    before = (trained / "metrics.jsonl").read_text()
+    assert main(train_flags(model_folder, trained)) == 0
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--task", "gsm9k"], ["gsm9k", "gsm8k"]),
+        (["--llm_name", "./no/such/model"], ["no/such/model"]),
+        (["--fuser", "blend"], ["fuser", "blend", "concat"]),
+        (["--topology", "ring"], ["topology", "ring", "chain"]),
+        (["--compare", "ring"], ["topology", "ring", "chain"]),
+        (["--task", "gsm8k", "--roles", "poet"], ["role", "poet", "solver"]),
+        (["--decision_method", "dice"], ["decision method", "dice", "vote"]),
+        (["--rollouts", "1"], ["leave_one_out", "2 or more", "1"]),
+        (["--baseline", "best"], ["baseline", "best", "none"]),
+        (["--lr", "-1"], ["lr", "-1"]),
+        (["--lr", "nan"], ["lr", "nan"]),
+        (["--iterations", "many"], ["--iterations", "many"]),
+        (["--temperature", "0"], ["temperature", "0"]),
+        (["--latent_steps", "-2"], ["latent_steps", "-2"]),
+        (["--transfer", "latent"], ["latent_steps", "transfer"]),
+        (["--transfer", "all"], ["transfer", "all", "context"]),
+        (["--positions", "random"], ["positions", "random", "parallel"]),
+        (["--encoder", "bert"], ["encoder", "bert", "minilm"]),
+        (["--dtype", "int3"], ["dtype", "int3", "bfloat16"]),
+        (["--quantization", "1bit"], ["quantization", "1bit", "4bit"]),
+        (["--task_option", "n_agents"], ["NAME=VALUE", "n_agents"]),
+        (["--task_option", "n_agents=99"], ["n_agents", "99"]),
+        (["--task_option", "colour=3"], ["colour", "n_agents"]),
+        (["--data", "facts.jsonl"], ["split_facts", "facts.jsonl"]),
+        (["--report", "-1"], ["report", "-1"]),
+        (["--limit", "0"], ["limit", "0"]),
+        (["--fuser_gradient", "some"], ["some", "full"]),
+        (["--topology", "full", "--fuser", "first"], ["nothing to train"]),
+    ],
+)  # fmt: skip
+def test_bad_flags_give_one_line_and_leave_nothing(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: list[str]
+) -> None:
+    out = tmp_path / "out"
+    line = error_line(capsys, train_flags(model_folder, out, *flags))
+    for word in words:
+        assert word in line
+    assert not out.exists()
+
+
+def test_a_broken_data_line_is_named_by_number(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = json.dumps({"question": "what is 2 + 3 ?", "answer": "2 + 3 = 5\n#### 5"})
+    data = tmp_path / "train.jsonl"
+    data.write_text(f"{good}\n{good.replace('2', '4')}\n{{broken\n")
+    out = tmp_path / "out"
+    line = error_line(capsys, train_flags(model_folder, out, "--task", "gsm8k", "--data", str(data)))
+    assert "train.jsonl" in line
+    assert "line 3" in line
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_shape_is_refused_and_kept(
+    trained: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    weights = next((other / "checkpoints").glob("step-*")) / "weights.safetensors"
+    tensors = load_file(weights)
+    tensors["policy.read.weight"] = tensors["policy.read.weight"][:3].contiguous()
+    save_file(tensors, weights)
+    line = error_line(capsys, ["eval", "--checkpoint", str(other)])
+    assert "another shape" in line
+    assert "policy.read.weight" in line
+    line = error_line(capsys, train_flags(model_folder, trained, "--lr", "0.5"))
+    assert "lr" in line
+    assert "--out" in line
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "gone", "format"])
+def test_a_broken_checkpoint_gives_one_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    folder = next((other / "checkpoints").glob("step-*"))
+    weights, record = folder / "weights.safetensors", folder / "checkpoint.json"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "garbage":
+        record.write_text("{")
+    elif damage == "gone":
+        weights.unlink()
+    else:
+        record.write_text(record.read_text().replace('"format": 1', '"format": 99'))
+    assert "checkpoint" in error_line(capsys, ["eval", "--checkpoint", str(other)])
+
+
+def test_a_missing_checkpoint_says_what_to_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_line(capsys, ["eval", "--checkpoint", str(tmp_path / "nothing")])
+    assert "no checkpoint" in line
+    assert "--out" in line
+
+
+def test_a_model_whose_positions_cannot_be_shifted_is_refused_by_name(
+    tmp_path: Path, tiny_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path / "gpt2-like"
+    config = GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    out = tmp_path / "out"
+    line = error_line(capsys, train_flags(folder, out))
+    assert "gpt2" in line
+    assert "shifted" in line
+    assert not out.exists()
+
+
+def test_a_checkpoint_for_another_model_is_refused(
+    trained: Path, tmp_path: Path, tiny_tokenizer: Any, tiny_llama: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import copy
+    import shutil
+
+    other_model = tmp_path / "other-model"
+    model = copy.deepcopy(tiny_llama)
+    model.model.norm.weight.data.mul_(2)
+    model.save_pretrained(other_model)
+    tiny_tokenizer.save_pretrained(other_model)
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    record = next((other / "checkpoints").glob("step-*")) / "checkpoint.json"
+    values = json.loads(record.read_text())
+    values["graph"]["llm_name"] = str(other_model)
+    record.write_text(json.dumps(values))
+    assert "trained on the model" in error_line(capsys, ["eval", "--checkpoint", str(other)])
+
+
+# -- the experiment on top of the same functions -------------------------------------------------
+
+
+def gsm8k_file(folder: Path) -> Path:
+    rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(20)]
+    file = folder / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def experiment(*flags: str) -> subprocess.CompletedProcess[str]:
+    script = str(ROOT / "experiments" / "run_gsm8k.py")
+    return subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_run_gsm8k_trains_with_the_flags_its_users_know(model_folder: Path, tmp_path: Path) -> None:
+    done = experiment(
+        "--llm_name", str(model_folder), "--use_cache", "--data", str(gsm8k_file(tmp_path)), "--limit", "8",
+        "--num_iterations", "1", "--batch_size", "2", "--agent_nums", "3", "--num_rounds", "2", "--fuse_method", "first",
+        "--latent_steps", "1", "--mode", "Chain", "--decision_method", "FinalMajorVote", "--optimized_spatial", "true",
+        "--lr", "0.01", "--device", "cpu", "--seed", "3", "--max_new_tokens", "4", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "step 0: utility" in done.stdout
+    assert (tmp_path / "out" / "metrics.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [(["--use_cache", "false"], "--use_cache"), (["--use_cache", "maybe"], "maybe"), (["--mode", "Ring"], "Ring")],
+)
+def test_run_gsm8k_refuses_bad_flags_with_exit_code_2(flags: list[str], word: str, tmp_path: Path) -> None:
+    refused = experiment("--data", str(gsm8k_file(tmp_path)), "--out", str(tmp_path / "out"), *flags)
+    assert refused.returncode == 2
+    assert word in refused.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
