@@ -9,14 +9,14 @@ Flags in, results out: the work is done by the functions behind the `gcache` com
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gcache import flags, session
 from gcache.build import LEARNED, build
-from gcache.cli import guarded
+from gcache.cli import guarded, log_to_stderr
 from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.training.trainer import TrainConfig
@@ -111,8 +111,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    args = parser().parse_args(argv)
+    log_to_stderr()
+    return guarded(lambda: run(args))
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    sys.exit(guarded(lambda: run(parser().parse_args())))
+    sys.exit(main())

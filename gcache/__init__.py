@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["CacheGraph", "load_graph", "make_graph"]
+__all__ = ["CacheGraph", "load_graph", "make_graph", "make_task"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from gcache import session
 
         return getattr(session, name)
+    if name == "make_task":
+        from gcache.tasks.registry import make_task
+
+        return make_task
     raise AttributeError(f"module 'gcache' has no attribute {name!r}")

@@ -44,13 +44,15 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
 
 
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Our own messages from `level` on, other libraries' only from warnings on."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s")
+    logging.getLogger("gcache").setLevel(level)
+
+
 def _dispatch(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname).1s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "matplotlib", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
     code: int = args.command(args)
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -241,20 +242,40 @@ def gsm8k_file(folder: Path) -> Path:
     return file
 
 
-def experiment(*flags: str) -> subprocess.CompletedProcess[str]:
+def experiment(*flags: str) -> int:
+    """The exit code of experiments/run_gsm8k.py, run in this process."""
+    file = ROOT / "experiments" / "run_gsm8k.py"
+    spec = importlib.util.spec_from_file_location("run_gsm8k", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return int(module.main(list(flags)))
+    except SystemExit as exit_:  # argparse
+        return int(exit_.code or 0)
+
+
+def test_run_gsm8k_runs_as_a_script() -> None:
     script = str(ROOT / "experiments" / "run_gsm8k.py")
-    return subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "--optimized_spatial" in shown.stdout
 
 
-def test_run_gsm8k_trains_with_the_flags_its_users_know(model_folder: Path, tmp_path: Path) -> None:
-    done = experiment(
+def test_run_gsm8k_trains_with_the_flags_its_users_know(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = experiment(
         "--llm_name", str(model_folder), "--use_cache", "--data", str(gsm8k_file(tmp_path)), "--limit", "8",
-        "--num_iterations", "1", "--batch_size", "2", "--agent_nums", "3", "--num_rounds", "2", "--fuse_method", "first",
-        "--latent_steps", "1", "--mode", "Chain", "--decision_method", "FinalMajorVote", "--optimized_spatial", "true",
-        "--lr", "0.01", "--device", "cpu", "--seed", "3", "--max_new_tokens", "4", "--out", str(tmp_path / "out"),
+        "--num_iterations", "1", "--batch_size", "2", "--agent_nums", "3", "--num_rounds", "2",
+        "--fuse_method", "first", "--latent_steps", "1", "--mode", "Chain", "--decision_method", "FinalMajorVote",
+        "--optimized_spatial", "true", "--lr", "0.01", "--device", "cpu", "--seed", "3", "--max_new_tokens", "4",
+        "--out", str(tmp_path / "out"),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "step 0: utility" in done.stdout
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "step 0: utility" in printed.out
     assert (tmp_path / "out" / "metrics.jsonl").read_text().count("\n") == 1
 
 
@@ -262,8 +283,9 @@ def test_run_gsm8k_trains_with_the_flags_its_users_know(model_folder: Path, tmp_
     ("flags", "word"),
     [(["--use_cache", "false"], "--use_cache"), (["--use_cache", "maybe"], "maybe"), (["--mode", "Ring"], "Ring")],
 )
-def test_run_gsm8k_refuses_bad_flags_with_exit_code_2(flags: list[str], word: str, tmp_path: Path) -> None:
-    refused = experiment("--data", str(gsm8k_file(tmp_path)), "--out", str(tmp_path / "out"), *flags)
-    assert refused.returncode == 2
-    assert word in refused.stderr.strip().splitlines()[-1]
+def test_run_gsm8k_refuses_bad_flags_with_exit_code_2(
+    flags: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment("--data", str(gsm8k_file(tmp_path)), "--out", str(tmp_path / "out"), *flags) == 2
+    assert word in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -229,7 +229,7 @@ def test_the_mean_reinforce_gradient_is_the_exact_one(
     exact = _exact_gradient(built, task, example)
 
     objective = Objective(built.graph, llm, Prices(), gradient="full")
-    rollouts, batches = 8, 100
+    rollouts, batches = 8, 60
 
     async def group(batch: int) -> list[RunResult]:
         shared = Thoughts()

@@ -9,12 +9,11 @@ All three are ways to group the incoming caches, so they share prompts, fuser an
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gcache.errors import unknown
-from gcache.tasks.grading import extract_number
+from gcache.tasks.grading import extract_number, numbers_equal
 
 DECISIONS = ("refer", "direct", "vote")
 
@@ -59,12 +58,24 @@ class DecisionMaker:
         """
         if len(texts) == 1:
             return texts[0]
-        votes: dict[str, float] = defaultdict(float)
-        keys = [extract_number(text) or text.strip() for text in texts]
-        for key, weight in zip(keys, weights, strict=True):
-            votes[key] += weight
-        winner = max(votes, key=lambda key: votes[key])
-        return texts[keys.index(winner)]
+        firsts: list[int] = []  # one text per different answer
+        votes: list[float] = []
+        for number, weight in enumerate(weights):
+            same = [v for v, first in enumerate(firsts) if same_answer(texts[first], texts[number])]
+            if same:
+                votes[same[0]] += weight
+            else:
+                firsts.append(number)
+                votes.append(weight)
+        return texts[firsts[votes.index(max(votes))]]
+
+
+def same_answer(left: str, right: str) -> bool:
+    """Whether two texts state the same number, or, where either states none, the same words."""
+    numbers = extract_number(left), extract_number(right)
+    if numbers[0] is None or numbers[1] is None:
+        return left.strip() == right.strip()
+    return numbers_equal(numbers[0], numbers[1])
 
 
 DECISION_MAKERS: Mapping[str, DecisionMaker] = {

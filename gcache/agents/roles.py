@@ -77,6 +77,8 @@ def pick_agents(domain: str, roles: Sequence[str] | None = None, count: int | No
     """
     if domain not in DOMAINS:
         raise unknown("domain", domain, DOMAINS)
+    if count is not None and count < 1:
+        raise ConfigError(f"the number of agents must be 1 or more, got {count}")
     known = {agent.role: agent for agent in DOMAINS[domain]}
     if roles:
         for role in roles:
@@ -86,8 +88,6 @@ def pick_agents(domain: str, roles: Sequence[str] | None = None, count: int | No
     agents = DOMAINS[domain]
     if count is None or not agents:
         return agents
-    if count < 1:
-        raise ConfigError(f"the number of agents must be 1 or more, got {count}")
     return tuple(agents[i % len(agents)] for i in range(count))
 
 

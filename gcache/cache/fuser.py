@@ -134,12 +134,13 @@ class ConcatFuser(CacheFuser):
             self.register_parameter(f"{name}_up", nn.Parameter(torch.zeros(layers, heads, rank, dim)))
 
     def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        caches = place([item.cache for item in incoming], start, self.positions, self.rope)
+        caches = [item.cache for item in incoming]
         # where one slot comes over several edges, the heaviest edge brings it
         order = sorted(range(len(caches)), key=lambda i: (-float(incoming[i].weight.detach()), i))
         fresh = dict(zip(order, first_seen([caches[i] for i in order]), strict=True))
         kept = [c if bool(fresh[i].all()) else c.take(fresh[i]) for i, c in enumerate(caches)]
-        return [_weighted(c, item.log_weight) for c, item in zip(kept, incoming, strict=True)]
+        placed = place(kept, start, self.positions, self.rope)
+        return [_weighted(c, item.log_weight) for c, item in zip(placed, incoming, strict=True)]
 
     def prepare(self, cache: KVCache) -> KVCache:
         """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""
@@ -171,7 +172,8 @@ class WeightedSumFuser(CacheFuser):
 
     Every cache is re-rotated to the positions of the longest one first, so that keys that are
     averaged stand at one position. The merged slots have weight 1: only the ratios of the edge
-    weights matter. Learns nothing of its own.
+    weights matter, and the merged slots stand where the longest cache stood, whatever
+    `positions` says. Learns nothing of its own.
     """
 
     def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:

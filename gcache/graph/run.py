@@ -38,6 +38,11 @@ class Thoughts:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, asyncio.Future[Any]] = {}
+        self._names: dict[Hashable, int] = {}
+
+    def name(self, inputs: Hashable) -> int:
+        """A short name for what a thought depends on, the same for the same inputs."""
+        return self._names.setdefault(inputs, len(self._names))
 
     async def once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """The value behind a key, and whether this call had to make it."""
@@ -72,6 +77,7 @@ class Run:
         self.edge_bytes: dict[tuple[int, int], int] = {}
         self.own: dict[Node, KVCache] = {}
         self.handed: dict[Node, KVCache] = {}
+        self.keys: dict[Node, int] = {}
         self.began = time.perf_counter()
 
     async def go(self) -> RunResult:
@@ -172,14 +178,17 @@ class Run:
         caches = [(self.handed[sender], edge) for sender, edge in arriving]
         return self.graph.fuse(shared, caches, self.weights)
 
-    def _key(self, node: Node) -> Hashable:
+    def _key(self, node: Node) -> int:
         """Names a thought by all it depends on."""
+        if node in self.keys:
+            return self.keys[node]
         round_, agent = node
         coming = [
             (self._key(sender), None if edge is None else float(self.weights[edge]))
             for sender, edge in senders(self.topology, round_, agent)
         ]
-        return (node, tuple(coming))
+        self.keys[node] = self.thoughts.name((node, tuple(coming)))
+        return self.keys[node]
 
     def _now(self) -> float:
         return time.perf_counter() - self.began

@@ -37,7 +37,10 @@ class LearnedEdge:
 
 
 def learned_edges(graph: CacheGraph, examples: Sequence[Example]) -> list[LearnedEdge]:
-    """One row per pair of kinds, likeliest first; empty where the topology is fixed."""
+    """One row per pair of kinds: those into the decision maker first, then by probability.
+
+    Empty where the topology is fixed.
+    """
     chances: dict[tuple[str, str], list[float]] = defaultdict(list)
     kept: dict[tuple[str, str], int] = defaultdict(int)
     with torch.no_grad():

@@ -80,6 +80,8 @@ class BatchingLLM:
             return
         try:
             results = call([w.request for w in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"the model was asked {len(batch)} requests and gave {len(results)} results")
         except Exception as error:  # handed to whoever asked, never dropped
             if len(batch) == 1:
                 batch[0].future.set_exception(error)

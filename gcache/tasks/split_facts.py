@@ -54,11 +54,11 @@ class SplitFacts:
     """The task.
 
     Args:
-        n_agents: keepers and the gossip together, 3 or more.
+        n_agents: keepers and the gossip together, from 3 to 12.
         train_size, test_size: how many questions a split has unless `limit` says otherwise.
 
     Raises:
-        ConfigError: fewer than 3 agents, or more than there are held-out places.
+        ConfigError: fewer than 3 agents, or more than there are held-out places and names for.
     """
 
     n_agents: int = 5
@@ -69,7 +69,7 @@ class SplitFacts:
     max_new_tokens: int = field(default=6, init=False)
 
     def __post_init__(self) -> None:
-        most = len(PLACES) - TRAIN_PLACES + 1
+        most = min(len(PLACES) - TRAIN_PLACES + 1, len(NAMES) - TRAIN_NAMES)
         if not 3 <= self.n_agents <= most:
             raise ConfigError(f"n_agents must be from 3 to {most} for split_facts, got {self.n_agents}")
 

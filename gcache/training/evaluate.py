@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gcache.errors import ConfigError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import RunResult
 from gcache.graph.topology import Topology
@@ -75,6 +76,7 @@ def evaluate(
 
     A run that fails raises; a failure is never graded.
     """
+    _require_questions(examples)
     started = time.perf_counter()
     results: list[RunResult] = []
 
@@ -97,6 +99,7 @@ def evaluate_text(
     graph: CacheGraph, task: Task, examples: Sequence[Example], name: str, batch_size: int = 16, progress: bool = True
 ) -> Evaluation:
     """The baseline of `gcache.methods.one_prompt` on the same questions."""
+    _require_questions(examples)
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
     prefilled: list[float] = []
@@ -142,6 +145,11 @@ def _evaluation(
         seconds,
         rows,
     )
+
+
+def _require_questions(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ConfigError("there is no question to evaluate on; raise the limit")
 
 
 def _mean(values: Sequence[float]) -> float:
