@@ -6,10 +6,6 @@
 PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
 
-# Worker threads that wait without spinning: on two cores, one other busy process would otherwise
-# make every pass many times slower.
-QUIET := OMP_WAIT_POLICY=PASSIVE
-
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,10 +15,10 @@ STAMP := $(VENV)/.installed
 setup: $(STAMP)
 
 train: $(STAMP)
-	$(QUIET) $(BIN)/gcache train $(TRAIN_ARGS)
+	$(BIN)/gcache train $(TRAIN_ARGS)
 
 test: $(STAMP)
-	$(QUIET) $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

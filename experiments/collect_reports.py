@@ -1,0 +1,70 @@
+"""Several runs' reports as one table, and as one small file per run.
+
+    python experiments/collect_reports.py runs/seed0 runs/seed1 runs/seed2 --out docs/results/split_facts
+
+Each row keeps what was answered, not the text it stood in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcache.cli import guarded
+from gcache.errors import DataError
+from gcache.files import write_text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="--out folders of `gcache train --report` runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the small files")
+    args = parser.parse_args(argv)
+    return guarded(lambda: collect(args.runs, args.out))
+
+
+def collect(runs: Sequence[Path], out: Path) -> int:
+    reports = [_report(run) for run in runs]
+    for run, report in zip(runs, reports, strict=True):
+        write_text(out / f"{run.name}.json", json.dumps(_small(report), separators=(",", ":")) + "\n")
+        shutil.copyfile(run / "metrics.jsonl", out / f"{run.name}-metrics.jsonl")
+    names = list(dict.fromkeys(row["name"] for report in reports for row in report["rows"]))
+    print("| condition | " + " | ".join(run.name for run in runs) + " |")
+    print("|---" * (len(runs) + 1) + "|")
+    for name in names:
+        print(f"| {name} | " + " | ".join(_cell(report, name) for report in reports) + " |")
+    return 0
+
+
+def _report(run: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"no report in {run} ({error}); pass the --out folder of a --report run") from error
+    return report
+
+
+def _small(report: dict[str, Any]) -> dict[str, Any]:
+    """Without the texts: [id, outcome, answer, edges] per question."""
+    rows = [
+        {**row, "rows": [[r["id"], r["outcome"], r["answer"], r["edges"]] for r in row["rows"]]}
+        for row in report["rows"]
+    ]
+    return {**report, "rows": rows}
+
+
+def _cell(report: dict[str, Any], name: str) -> str:
+    found = [row for row in report["rows"] if row["name"] == name]
+    if not found:
+        return ""
+    row = found[0]
+    return f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}), {row['edges']:.2f} edges"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
