@@ -17,10 +17,10 @@ from toy import QUESTIONS, ToyTask, toy_built
 from gcache.build import Built
 from gcache.cache.fuser import ConcatFuser, Incoming, make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.graph.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.topology import Edge, Topology, is_acyclic
 from gcache.graph.records import GraphConfig, RunResult, Spoken
 from gcache.graph.run import Thoughts
-from gcache.graph.topology import Edge, Topology, is_acyclic
 from gcache.llm.in_flight import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation, LogProbRequest, ThinkRequest

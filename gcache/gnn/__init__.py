@@ -1,1 +1,2 @@
-"""The room of who talks to whom: features of roles and questions, and the policy over topologies."""
+"""The room of who talks to whom: topologies, features of roles and questions, and the policy that
+turns the one into a distribution over the other."""

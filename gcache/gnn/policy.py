@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from gcache.errors import ConfigError
-from gcache.graph.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ class TopologyPolicy(nn.Module):
         self.heads = nn.ModuleList(
             _edge_head(hidden_dim, probability) for probability in (agent_probability, decision_probability)
         )
+
+    def sample(
+        self, features: QuestionFeatures, generator: torch.Generator | None = None
+    ) -> tuple[Topology, Tensor]:
+        """A topology drawn for a question, and its log-probability (0-dim, with gradient)."""
+        distribution: EdgeDistribution = self(features)
+        return distribution.sample(generator)
+
+    def most_likely(self, features: QuestionFeatures) -> tuple[Topology, Tensor]:
+        """A question's likeliest topology (`EdgeDistribution.most_likely`), and its log-probability."""
+        distribution: EdgeDistribution = self(features)
+        return distribution.most_likely()
 
     def forward(self, features: QuestionFeatures) -> EdgeDistribution:
         """The distribution over topologies of N agents.

@@ -1,1 +1,1 @@
-"""The room of the flow itself: topologies, and the graph that runs a question along one."""
+"""The room of the flow itself: the graph, its runs, and where their topologies come from."""

@@ -14,11 +14,11 @@ from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import Agent, agents_for
 from gcache.cache.fuser import CacheFuser
 from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.gnn.topology import Topology
 from gcache.graph.hand_over import Node, Weights, fused_for
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.run import Run, Thoughts
 from gcache.graph.sources import TopologyDistribution, TopologySource
-from gcache.graph.topology import Topology
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.tasks.example import Example
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gcache.errors import ConfigError, unknown
-from gcache.graph.topology import Edge, Topology
+from gcache.gnn.topology import Edge, Topology
 
 Pairs = set[tuple[int, int]]
 

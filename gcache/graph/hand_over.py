@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcache.cache.fuser import CacheFuser, Incoming
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
-from gcache.graph.topology import Topology
+from gcache.gnn.topology import Topology
 
 #: (round, agent)
 Node = tuple[int, int]

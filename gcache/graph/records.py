@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, unknown
-from gcache.graph.topology import Topology
+from gcache.gnn.topology import Topology
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
 

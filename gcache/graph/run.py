@@ -18,9 +18,9 @@ import torch
 
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.gnn.topology import Topology
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
 from gcache.graph.records import RunResult, Spoken, Step
-from gcache.graph.topology import Topology
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.tasks.example import Example
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import unknown
+from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import Encoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
-from gcache.graph.distribution import EdgeDistribution
+from gcache.gnn.topology import Topology
 from gcache.graph.fixed import TOPOLOGIES, FixedTopology
-from gcache.graph.topology import Topology
 
 
 class TopologyDistribution(Protocol):

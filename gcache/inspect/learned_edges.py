@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from gcache.agents.roles import agents_for
+from gcache.gnn.distribution import EdgeDistribution
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.distribution import EdgeDistribution
 from gcache.tasks.example import Example
 
 DECISION = "decision maker"

@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from gcache.errors import ConfigError
+from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import RunResult
-from gcache.graph.topology import Topology
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
 from gcache.tasks.example import Example, Grade, Task

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from gcache.errors import ConfigError, unknown
+from gcache.gnn.distribution import EdgeDistribution
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.distribution import EdgeDistribution
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.replay import Replay, log_probs

@@ -11,8 +11,8 @@ import torch
 
 from gcache.build import Built
 from gcache.files import write_json, write_text
+from gcache.gnn.topology import Topology
 from gcache.graph.fixed import FixedTopology
-from gcache.graph.topology import Topology
 from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learned_edges
 from gcache.tasks.example import Example, Task
 from gcache.training.evaluate import Evaluation, evaluate, evaluate_text

@@ -9,9 +9,9 @@ from torch import Tensor
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
+from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
-from gcache.graph.distribution import EdgeDistribution
 from gcache.graph.sources import PolicySource
 
 WIDTH = 16

@@ -23,11 +23,11 @@ from gcache.agents.roles import Agent
 from gcache.cache.fuser import ConcatFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import ConfigError
+from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.run import Thoughts
 from gcache.graph.sources import FixedSource
-from gcache.graph.topology import Edge, Topology
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.tasks.example import Example, Note
 

@@ -10,10 +10,10 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fuser import ConcatFuser
+from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import TopologyPolicy
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.distribution import EdgeDistribution, candidate_edges
 from gcache.graph.sources import FixedSource, PolicySource, TopologySource
 from gcache.inspect.learned_edges import DECISION, LearnedEdge, draw_learned_edges, learned_edges
 from gcache.tasks.example import Example, Note

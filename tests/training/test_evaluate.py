@@ -10,10 +10,10 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fuser import ConcatFuser
 from gcache.cache.kv_cache import SHARED
+from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource
-from gcache.graph.topology import Edge, Topology
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.tasks.example import Example, Note
 from gcache.training.evaluate import evaluate, evaluate_text

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from gcache.errors import ConfigError
-from gcache.graph.topology import Edge, Topology, reaches
+from gcache.gnn.topology import Edge, Topology, reaches
 
 
 def candidate_edges(n_agents: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gcache.errors import ConfigError
-from gcache.graph.topology import Edge, Topology, is_acyclic, reaches
+from gcache.gnn.topology import Edge, Topology, is_acyclic, reaches
 
 
 def test_edges_are_sorted_whatever_order_they_came_in() -> None:

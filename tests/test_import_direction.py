@@ -1,0 +1,50 @@
+"""Rooms import only the rooms below them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gcache"
+LOWEST = {"cache", "tasks"}
+THINKING = {"gnn", "agents", "llm"}
+#: Room -> rooms it may import, besides itself. `errors`, `files`, `settings` and `statistics` are for all.
+BELOW: dict[str, set[str]] = {
+    "cache": set(),
+    "tasks": set(),
+    "gnn": LOWEST,
+    "agents": LOWEST,
+    "llm": LOWEST,
+    "graph": LOWEST | THINKING,
+    "methods": LOWEST | THINKING | {"graph"},
+    "inspect": LOWEST | THINKING | {"graph", "methods"},
+    "training": LOWEST | THINKING | {"graph", "methods", "inspect", "build"},
+}
+FOR_ALL = {"errors", "files", "settings", "statistics"}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Second words of all `gcache.x` imports, those inside functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            top = node.module == "gcache"  # from gcache import x
+            names.update(f"gcache.{alias.name}" if top else node.module for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return {name.split(".")[1] for name in names if name.startswith("gcache.")}
+
+
+@pytest.mark.parametrize("room", sorted(BELOW))
+def test_a_room_imports_only_what_is_below_it(room: str) -> None:
+    files = sorted((PACKAGE / room).glob("*.py"))
+    assert files
+    for file in files:
+        wrong = imported_rooms(file) - BELOW[room] - FOR_ALL - {room}
+        assert not wrong, f"{file.name} imports {sorted(wrong)}"
+
+
+def test_every_room_is_known() -> None:
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(BELOW)
