@@ -189,23 +189,50 @@ def _all_topologies(distribution: EdgeDistribution) -> list[tuple[Topology, Tens
     return found
 
 
-def _exact_gradient(built: Built, task: ToyTask, example: Example) -> Tensor:
-    """Of the expected utility, over every topology and every one-token text."""
+def _enumerated(built: Built, task: ToyTask, example: Example) -> tuple[list[RunResult], Tensor]:
+    """Every outcome of utility 1, as a run of one written token, and (N,) their probabilities with gradient."""
     distribution = built.graph.distribution(example)
     assert isinstance(distribution, EdgeDistribution)
-    expected = torch.zeros(())
     vocabulary = range(built.llm.model.config.vocab_size)
     useful = [y for y in vocabulary if task.grade(built.llm._text([y]), example).utility]
+    outcomes: list[RunResult] = []
+    chances: list[Tensor] = []
     for topology, log_p in _all_topologies(distribution):
         result = built.graph.run(example, topology=topology)
         (spoken,) = result.spoken
         for token in useful:
             text = Spoken(spoken.heard, spoken.tokens, Generation("", (token,), (0.0,), True))
-            again = RunResult(**{**result.__dict__, "spoken": (text,), "temperature": 1.0})
-            replay = Replay(again, distribution.weights(topology))
-            expected = expected + (log_p + log_probs(built.graph, built.llm, [replay], "full")[0]).exp()
-    assert 0.02 < float(expected) < 0.98
+            outcomes.append(RunResult(**{**result.__dict__, "spoken": (text,), "temperature": 1.0}))
+            replay = Replay(outcomes[-1], distribution.weights(topology))
+            chances.append((log_p + log_probs(built.graph, built.llm, [replay], "full")[0]).exp())
+    return outcomes, torch.stack(chances)
+
+
+def _exact_gradient(built: Built, task: ToyTask, example: Example) -> Tensor:
+    """Of the expected utility, over every topology and every one-token text."""
+    expected = _enumerated(built, task, example)[1].sum()
+    assert 0.02 < float(expected.detach()) < 0.98
     return _gradient(built, expected)
+
+
+def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradient(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any
+) -> None:
+    """The estimator without its noise: sum p U grad log p = grad E[U], for policy and fuser."""
+    task = ToyTask()
+    built = toy_built(tiny_llm, tiny_tokenizer, n_agents=2, graph=GraphConfig(latent_steps=1, max_new_tokens=1))
+    _awake(built.graph.fuser)
+    assert built.policy is not None
+    example = task.train()[0]
+    outcomes, chances = _enumerated(built, task, example)
+    exact = _gradient(built, chances.sum())
+    shares = chances.detach()[None] * len(outcomes)
+    Objective(built.graph, tiny_llm, Prices(), gradient="full").backward([outcomes], shares)
+    size = sum(p.numel() for p in built.policy.parameters())
+    for part in (slice(None, size), slice(size, None)):
+        found, wanted = -_gradient(built)[part], exact[part]
+        assert float(wanted.norm()) > 1e-3
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-3
 
 
 def _gradient(built: Built, loss: Tensor | None = None) -> Tensor:
