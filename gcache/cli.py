@@ -59,6 +59,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from gcache.flags import add_graph_flags, add_model_flags, add_train_flags
+    from gcache.training.report import COMPARED
     from gcache.training.trainer import TrainConfig
 
     parser = argparse.ArgumentParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--report", type=int, nargs="?", const=200, default=0, metavar="N",
         help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
     )  # fmt: skip
-    train.add_argument("--compare", nargs="*", default=["none", "full"], help="fixed topologies in the report")
+    train.add_argument("--compare", nargs="*", default=list(COMPARED), help="fixed topologies in the report")
     train.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
     train.add_argument("--fuser", default="concat", help="concat, weighted_sum or first (default: %(default)s)")
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gcache.agents.layout import DECISION_TURNS
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, unknown
@@ -48,8 +49,8 @@ class GraphConfig:
             raise unknown("transfer", self.transfer, TRANSFERS)
         if self.transfer == "latent" and self.latent_steps == 0:
             raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
-        if self.decision_turn not in ("new", "same"):
-            raise unknown("decision turn", self.decision_turn, ("new", "same"))
+        if self.decision_turn not in DECISION_TURNS:
+            raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
 
 
 @dataclass(frozen=True)
