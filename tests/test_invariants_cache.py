@@ -138,7 +138,7 @@ def test_batching_changes_no_gradient(tiny_llm: LocalLLM) -> None:
 def in_flight_at(llm: LocalLLM, tokens: tuple[int, ...], first: int, steps: int) -> tuple[Tensor, Tensor]:
     """Keys and values of a prompt and `steps` latents that start at position `first`."""
     embeds = llm.model.get_input_embeddings()(torch.tensor([tokens]))
-    batch = InFlight(llm.model.model, llm.empty_cache(), reserve=len(tokens) + steps)
+    batch = InFlight(llm.model.model, llm.empty_cache())
     batch.next_positions = batch.next_positions + first
     with torch.no_grad():
         hidden = batch.feed(embeds, torch.tensor([len(tokens)]))[:, -1]

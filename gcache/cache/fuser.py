@@ -66,9 +66,7 @@ class CacheFuser(nn.Module):
         if not arrived:
             return prefix
         merged = self.merge(int(shared.next_positions[0]), arrived)
-        fused = FusedCache.join([prefix, *merged])
-        assert isinstance(fused, FusedCache)
-        return fused
+        return FusedCache.join([prefix, *merged])
 
     def prepare(self, cache: KVCache) -> KVCache:
         """What the fuser does to a cache whoever receives it, at whatever weight and place.
@@ -93,8 +91,7 @@ class CacheFuser(nn.Module):
 
 
 def _weighted(cache: KVCache, log_weight: Tensor) -> FusedCache:
-    plain = FusedCache.plain(cache)
-    return replace(plain, bias=plain.bias + log_weight)
+    return FusedCache.plain(cache).weighted(log_weight)
 
 
 class ConcatFuser(CacheFuser):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -74,19 +75,30 @@ class KVCache:
         return tuple(f.name for f in fields(cls) if f.name not in ("keys", "values"))
 
     def __repr__(self) -> str:
-        layers, batch, heads, slots, dim = self.keys.shape
-        return f"{type(self).__name__}(L={layers}, B={batch}, H={heads}, T={slots}, D={dim}, {self.keys.dtype})"
+        layers, batch, heads, slots, dim = self.shape
+        return f"{type(self).__name__}(L={layers}, B={batch}, H={heads}, T={slots}, D={dim}, {self.dtype})"
 
     # -- size -----------------------------------------------------------------------------
 
     @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(L, B, H_kv, T, D)."""
+        layers, batch, heads, slots, dim = self.keys.shape
+        return layers, batch, heads, slots, dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of keys and values."""
+        return self.keys.dtype
+
+    @property
     def batch_size(self) -> int:
-        return int(self.keys.shape[1])
+        return self.shape[1]
 
     @property
     def slots(self) -> int:
         """T, padding included."""
-        return int(self.keys.shape[3])
+        return self.shape[3]
 
     @property
     def lengths(self) -> Tensor:
@@ -103,8 +115,8 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values of the valid slots."""
-        layers, _, heads, _, dim = self.keys.shape
-        return int(self.lengths.sum()) * layers * heads * dim * 2 * self.keys.element_size()
+        layers, _, heads, _, dim = self.shape
+        return int(self.lengths.sum()) * layers * heads * dim * 2 * self.dtype.itemsize
 
     # -- moving, choosing -----------------------------------------------------------------
 
@@ -160,7 +172,8 @@ class KVCache:
         Raises:
             ConfigError: no caches, or caches of different models.
         """
-        caches = cls._of_this_kind(caches)
+        caches = _of_one_model(caches)
+        cls._require_plain(caches)
         longest = max(cache.slots for cache in caches)
         padded = [cache.pad_to(longest) for cache in caches]
         changes = {name: torch.cat([getattr(c, name) for c in padded]) for name in cls._slot_fields()}
@@ -178,10 +191,9 @@ class KVCache:
         Raises:
             ConfigError: no caches, or caches of different models or numbers of sequences.
         """
-        caches = cls._of_this_kind(caches)
-        if len({cache.batch_size for cache in caches}) > 1:
-            sizes = ", ".join(str(cache.batch_size) for cache in caches)
-            raise ConfigError(f"joined caches must have the same number of sequences, got {sizes}")
+        caches = _of_one_model(caches)
+        cls._require_plain(caches)
+        _require_same_batch(caches)
         if len(caches) == 1:
             return caches[0]
         changes = {name: torch.cat([getattr(c, name) for c in caches], dim=1) for name in cls._slot_fields()}
@@ -203,42 +215,197 @@ class KVCache:
             self, keys=pad(self.keys, (0, 0, 0, extra)), values=pad(self.values, (0, 0, 0, extra)), **changes
         )
 
-    @classmethod
-    def _of_this_kind(cls, caches: Sequence[KVCache]) -> Sequence[KVCache]:
-        """The caches, if they are of one model and this class can hold all that they hold."""
-        if cls is KVCache and any(isinstance(cache, FusedCache) for cache in caches):
+    @staticmethod
+    def _require_plain(caches: Sequence[KVCache]) -> None:
+        if any(isinstance(cache, FusedCache) for cache in caches):
             raise ConfigError("a fused cache has weights that a KVCache cannot hold; use FusedCache.join or .batch")
-        if not caches:
-            raise ConfigError("no caches to put together; pass at least one")
-        shapes = {(c.keys.shape[0], c.keys.shape[2], c.keys.shape[4], c.keys.dtype) for c in caches}
-        if len(shapes) > 1:
-            seen = "; ".join(f"{n} layers, {h} heads of {d}, {t}" for n, h, d, t in sorted(shapes, key=str))
-            raise ConfigError(f"caches of different models cannot be put together: {seen}")
-        return caches
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False, eq=False, init=False)
 class FusedCache(KVCache):
     """A cache that was merged from several: every slot also has a log-weight.
 
+    It keeps the caches it was joined from as they are: joining copies nothing, and a prefix that
+    many fused caches share is held once. `keys` and `values` put the parts side by side anew at
+    every access; what reads them once per pass goes through `parts`.
+
     Attributes:
-        bias: (B, T) float32, added to the attention logits of the slot in every layer; log w for
-            the slots of an edge of weight w, 0 for plain ones. Gradient flows through it.
+        parts: the caches it is made of, in order, of the same number of sequences.
+        biases: (B, T_i) float32 for each part, added to the attention logits of its slots in
+            every layer; log w for the slots of an edge of weight w, 0 for plain ones. Gradient
+            flows through it.
+
+    Args:
+        keys, ..., ordinals: as for `KVCache`: a cache of one part.
+        bias: (B, T), its log-weights.
     """
 
     bias: Tensor
 
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
+        sources: Tensor,
+        ordinals: Tensor,
+        bias: Tensor,
+    ) -> None:
+        part = KVCache(keys, values, positions, mask, kinds, sources, ordinals)
+        if bias.shape != mask.shape:
+            raise ConfigError(f"bias must be (B, T) = {tuple(mask.shape)} like the keys, got {tuple(bias.shape)}")
+        self._set((part,), (bias,))
+
+    parts: ClassVar[tuple[KVCache, ...]]
+    biases: ClassVar[tuple[Tensor, ...]]
+
+    def _set(self, parts: tuple[KVCache, ...], biases: tuple[Tensor, ...]) -> None:
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "biases", biases)
+
     @classmethod
-    def _of_this_kind(cls, caches: Sequence[KVCache]) -> Sequence[KVCache]:
-        return super()._of_this_kind([cls.plain(cache) for cache in caches])
+    def of_parts(cls, parts: Sequence[KVCache], biases: Sequence[Tensor]) -> FusedCache:
+        """Plain caches and their log-weights, one after another, without a copy."""
+        made = cls.__new__(cls)
+        made._set(tuple(parts), tuple(biases))
+        return made
 
     @classmethod
     def plain(cls, cache: KVCache) -> FusedCache:
         """The cache itself, every slot at weight 1."""
         if isinstance(cache, FusedCache):
             return cache
-        values = {f.name: getattr(cache, f.name) for f in fields(KVCache)}
-        return cls(**values, bias=torch.zeros(cache.mask.shape, device=cache.mask.device))
+        return cls.of_parts((cache,), (torch.zeros(cache.mask.shape, device=cache.mask.device),))
+
+    def weighted(self, log_weight: Tensor) -> FusedCache:
+        """Every slot's log-weight raised by `log_weight`."""
+        return self.of_parts(self.parts, [bias + log_weight for bias in self.biases])
+
+    # -- what a KVCache has, put together from the parts ------------------------------------
+
+    def _joined(self, name: str, dim: int) -> Tensor:
+        pieces = [getattr(part, name) for part in self.parts]
+        joined: Tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
+        return joined
+
+    @property
+    def keys(self) -> Tensor:  # type: ignore[override]
+        return self._joined("keys", 3)
+
+    @property
+    def values(self) -> Tensor:  # type: ignore[override]
+        return self._joined("values", 3)
+
+    @property
+    def positions(self) -> Tensor:  # type: ignore[override]
+        return self._joined("positions", 1)
+
+    @property
+    def mask(self) -> Tensor:  # type: ignore[override]
+        return self._joined("mask", 1)
+
+    @property
+    def kinds(self) -> Tensor:  # type: ignore[override]
+        return self._joined("kinds", 1)
+
+    @property
+    def sources(self) -> Tensor:  # type: ignore[override]
+        return self._joined("sources", 1)
+
+    @property
+    def ordinals(self) -> Tensor:  # type: ignore[override]
+        return self._joined("ordinals", 1)
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[no-redef]
+        return self.biases[0] if len(self.biases) == 1 else torch.cat(self.biases, dim=1)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        layers, batch, heads, _, dim = self.parts[0].keys.shape
+        return layers, batch, heads, sum(part.slots for part in self.parts), dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parts[0].dtype
+
+    @property
+    def next_positions(self) -> Tensor:
+        return torch.stack([part.next_positions for part in self.parts]).amax(dim=0)
+
+    def take(self, columns: Tensor) -> FusedCache:
+        keep = columns if columns.dtype == torch.bool else None
+        if keep is None:
+            return self.of_parts((self.dense().take(columns),), (self.bias.index_select(1, columns),))
+        parts: list[KVCache] = []
+        biases: list[Tensor] = []
+        start = 0
+        for part, bias in zip(self.parts, self.biases, strict=True):
+            wanted = keep[start : start + part.slots]
+            start += part.slots
+            if bool(wanted.all()):
+                parts, biases = [*parts, part], [*biases, bias]
+            elif bool(wanted.any()):
+                parts, biases = [*parts, part.take(wanted)], [*biases, bias[:, wanted]]
+        if not parts:  # none kept: one part of no slots
+            return self.of_parts((self.parts[0].take(keep[:0].nonzero().squeeze(1)),), (self.biases[0][:, :0],))
+        return self.of_parts(parts, biases)
+
+    def shift(self, offset: int | Tensor, rope: Rope) -> FusedCache:
+        return self.of_parts([part.shift(offset, rope) for part in self.parts], self.biases)
 
     def detach(self) -> FusedCache:
-        return replace(self, keys=self.keys.detach(), values=self.values.detach(), bias=self.bias.detach())
+        return self.of_parts([part.detach() for part in self.parts], [bias.detach() for bias in self.biases])
+
+    def dense(self) -> KVCache:
+        """One plain cache of all parts, copied if there are several."""
+        return self.parts[0] if len(self.parts) == 1 else KVCache.join(self.parts)
+
+    def unbatch(self) -> list[KVCache]:
+        dense, bias = self.dense(), self.bias
+        rows = dense.unbatch()
+        return [
+            self.of_parts((row,), (bias[b : b + 1, dense.mask[b]],)) for b, row in enumerate(rows)
+        ]
+
+    def pad_to(self, slots: int) -> FusedCache:
+        extra = slots - self.slots
+        if extra <= 0:
+            return self
+        bias = torch.nn.functional.pad(self.bias, (0, extra))
+        return self.of_parts((self.dense().pad_to(slots),), (bias,))
+
+    @classmethod
+    def join(cls, caches: Sequence[KVCache]) -> FusedCache:
+        fused = [cls.plain(cache) for cache in _of_one_model(caches)]
+        _require_same_batch(fused)
+        full = [cache for cache in fused if cache.slots] or fused[:1]
+        return cls.of_parts(
+            [part for cache in full for part in cache.parts], [bias for cache in full for bias in cache.biases]
+        )
+
+    @classmethod
+    def batch(cls, caches: Sequence[KVCache]) -> FusedCache:
+        fused = [cls.plain(cache) for cache in _of_one_model(caches)]
+        longest = max(cache.slots for cache in fused)
+        bias = torch.cat([torch.nn.functional.pad(c.bias, (0, longest - c.slots)) for c in fused])
+        return cls.of_parts((KVCache.batch([cache.dense() for cache in fused]),), (bias,))
+
+
+def _of_one_model(caches: Sequence[KVCache]) -> Sequence[KVCache]:
+    """The caches, if there are any and all are of one model."""
+    if not caches:
+        raise ConfigError("no caches to put together; pass at least one")
+    shapes = {(c.shape[0], c.shape[2], c.shape[4], c.dtype) for c in caches}
+    if len(shapes) > 1:
+        seen = "; ".join(f"{n} layers, {h} heads of {d}, {t}" for n, h, d, t in sorted(shapes, key=str))
+        raise ConfigError(f"caches of different models cannot be put together: {seen}")
+    return caches
+
+
+def _require_same_batch(caches: Sequence[KVCache]) -> None:
+    if len({cache.batch_size for cache in caches}) > 1:
+        sizes = ", ".join(str(cache.batch_size) for cache in caches)
+        raise ConfigError(f"joined caches must have the same number of sequences, got {sizes}")

@@ -1,8 +1,8 @@
-"""Which requests go through the model together: as many as fit, of like length."""
+"""Which requests go through the model together: as many as fit, and prompts of like length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
@@ -28,38 +28,43 @@ class Size:
         later = request.latent_steps if isinstance(request, ThinkRequest) else request.max_new_tokens
         return cls(len(request.tokens), past, later)
 
+    @property
+    def total(self) -> int:
+        return self.read + self.past + self.later
 
-def chunks(sizes: Sequence[Size], keys: Sequence[tuple[int, ...]], most: int) -> Iterator[list[int]]:
-    """Numbers of requests to run together.
+
+def batches(
+    sizes: Sequence[Size], keys: Sequence[Hashable], most_slots: int, most_rows: int
+) -> Iterator[list[int]]:
+    """Numbers of requests to run as one batch, the shortest prompts first.
 
     Args:
         sizes, keys: one per request; only equal keys go together.
-        most: slots of a chunk, padding included; a single request may exceed it.
-
-    A pass that writes many tokens costs per token, not per slot of its prompt, so padding only
-    splits those that read.
+        most_slots: of a batch, padding included; a single request may exceed it.
+        most_rows: of a batch.
     """
-    order = sorted(range(len(sizes)), key=lambda i: (keys[i], sizes[i]))
-    chunk: list[int] = []
-    for index in order:
-        if chunk and not _fits(chunk, index, sizes, keys, most):
-            yield chunk
-            chunk = []
-        chunk.append(index)
-    if chunk:
-        yield chunk
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    for group in groups.values():
+        batch: list[int] = []
+        for index in sorted(group, key=lambda i: sizes[i]):
+            widest = max(sizes[i].total for i in (*batch, index))
+            if batch and (len(batch) == most_rows or widest * (len(batch) + 1) > most_slots):
+                yield batch
+                batch = []
+            batch.append(index)
+        yield batch
 
 
-def _fits(
-    chunk: Sequence[int], index: int, sizes: Sequence[Size], keys: Sequence[tuple[int, ...]], most: int
-) -> bool:
-    if keys[index] != keys[chunk[0]]:
-        return False
-    together = [sizes[i] for i in (*chunk, index)]
-    widths = [max(getattr(size, part) for size in together) for part in ("read", "past", "later")]
-    if sum(widths) * len(together) > most:
-        return False
-    real = sum(size.read for size in together)
-    padding = widths[0] * len(together) - real
-    reads = max(size.later for size in together) <= max(size.read for size in together)
-    return not reads or padding <= max(FREE_PADDING, PADDING_SHARE * real)
+def alike(lengths: Sequence[int]) -> Iterator[slice]:
+    """Neighbours that are read in one pass: all, unless padding them would cost more than a pass."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop < len(lengths):
+            together = lengths[start : stop + 1]
+            padding = max(together) * len(together) - sum(together)
+            if padding <= max(FREE_PADDING, PADDING_SHARE * sum(together)):
+                continue
+        yield slice(start, stop)
+        start = stop

@@ -1,6 +1,6 @@
-"""A batch on its way through a decoder: past slots, new slots, exact masks and positions.
+"""A batch on its way through a decoder with gradient: past slots, new slots, exact masks and positions.
 
-Everything that makes batching change nothing is in this file. Rows are padded at the end, of the
+The counterpart of `gcache.llm.rows`, where nothing is written in place. Rows are padded at the end, of the
 past and of every chunk that is fed; a padded slot is never attended to, and every row counts
 positions from its own past.
 """
@@ -23,14 +23,12 @@ class InFlight:
     Args:
         decoder: the transformers base model (without its head).
         past: a batch of fused caches; of zero slots where there is none.
-        reserve: room for this many new slots, written in place; 0 where gradients must flow.
     """
 
-    def __init__(self, decoder: Any, past: FusedCache, reserve: int = 0) -> None:
+    def __init__(self, decoder: Any, past: FusedCache) -> None:
         self.decoder = decoder
-        has_past = past.slots > 0
-        self.store = SlotStore(past.keys if has_past else None, past.values if has_past else None, reserve)
-        self.dtype = past.keys.dtype
+        self.store = SlotStore(past.keys, past.values) if past.slots else SlotStore(None, None)
+        self.dtype = past.dtype
         self.blocked = float(torch.finfo(torch.float32).min) / 4
         # (B, T so far) float32: what is added to the attention logits of each slot
         self.bias = torch.where(past.mask, past.bias, torch.full_like(past.bias, self.blocked))
@@ -68,12 +66,6 @@ class InFlight:
             rows = torch.maximum(rows + future, torch.tensor(self.blocked, device=rows.device))
         lowest = max(torch.finfo(self.dtype).min, torch.finfo(rows.dtype).min) / 4
         return rows.clamp_min(lowest).to(self.dtype)
-
-    def select_rows(self, rows: Tensor) -> None:
-        """Let the other sequences leave the batch."""
-        self.store.select_rows(rows)
-        self.bias = self.bias.index_select(0, rows)
-        self.next_positions = self.next_positions.index_select(0, rows)
 
 
 def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:

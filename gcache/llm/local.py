@@ -18,9 +18,12 @@ from gcache.cache.rope import Rope
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
-from gcache.llm.chunks import Size, chunks
+from gcache.llm.chunks import Size, alike, batches
+from gcache.llm.decoding import Decoding
 from gcache.llm.in_flight import InFlight, last_real, own_slots
+from gcache.llm.memory import CacheLedger
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
+from gcache.llm.rows import Rows
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
 
@@ -32,19 +35,34 @@ class LocalLLM:
         model: a transformers causal model with rotary positions and full attention in all layers.
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
-        max_batch_tokens: the most slots (past and new, padding included) in one forward pass.
+        max_batch_tokens: the most slots (past and new, padding included) of a batch.
+        max_batch_size: the most sequences of a batch.
+        ledger: counts cache bytes and may limit them.
 
     Raises:
         ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, label: str = "model", max_batch_tokens: int = 32768) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        label: str = "model",
+        max_batch_tokens: int = 32768,
+        max_batch_size: int = 64,
+        ledger: CacheLedger | None = None,
+    ) -> None:
+        for name, value in (("max_batch_tokens", max_batch_tokens), ("max_batch_size", max_batch_size)):
+            if value < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {value}")
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
         self.tokenizer = tokenizer
         self.label = label
         self.max_batch_tokens = max_batch_tokens
+        self.max_batch_size = max_batch_size
+        self.ledger = ledger or CacheLedger()
         self.rope = Rope.of_model(model, label)
         self._require_rope_holds()
         self.alignment = Alignment.of_model(model)
@@ -59,6 +77,18 @@ class LocalLLM:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of keys and values of one slot, all layers."""
+        layers, heads, dim = self.cache_shape
+        return 2 * layers * heads * dim * self.dtype.itemsize
+
+    def rows(self) -> Rows:
+        """An empty batch in flight."""
+        rows = Rows(self.model.model, self.cache_shape, self.dtype, self.device)
+        self.ledger.watch(rows)
+        return rows
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
@@ -84,25 +114,63 @@ class LocalLLM:
         slots carry gradient to each `past`.
         """
         with torch.set_grad_enabled(gradient):
-            return self._in_chunks(requests, self._think, key=lambda r: (r.latent_steps, int(r.kind)))
+            return self._in_batches(requests, self._think_with_gradient if gradient else self._think)
 
-    @torch.no_grad()
+    def decoding(self) -> Decoding[Any]:
+        """An empty batch of texts, which requests can join while it runs."""
+        return Decoding(self)
+
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        """Text after each prompt, until end of turn or `max_new_tokens`."""
-        return self._in_chunks(requests, self._generate)
+        """Text after each prompt, until end of turn or `max_new_tokens`.
+
+        As texts end, the next requests take their rows.
+        """
+        results: dict[int, Generation] = {}
+        waiting = list(range(len(requests)))
+        decoding = self.decoding()
+        while waiting or len(decoding):
+            joining = decoding.admits([requests[i] for i in waiting[: self.max_batch_size]]) if waiting else 0
+            if joining:
+                done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
+                del waiting[:joining]
+            else:
+                done = decoding.step()
+            for index, outcome in done:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                results[index] = outcome
+        return [results[index] for index in range(len(requests))]
 
     def log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         """(n,) log-probabilities of each completion's tokens, with gradient to each `past`."""
-        return self._in_chunks(requests, self._log_prob)
+        return self._in_batches(requests, self._log_prob)
 
     # -- one batch of each ------------------------------------------------------------------
 
     def _think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+        pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
-        embeds, lengths = self._embed([r.tokens for r in requests])
-        # writing in place is for passes without gradient
-        room = 0 if torch.is_grad_enabled() else embeds.shape[1] + steps
-        batch = InFlight(self.model.model, self._past(requests), reserve=room)
+        rows = self.rows()
+        rows.add(pasts, max(len(r.tokens) for r in requests) + steps)
+        states: list[Tensor] = []
+        for part in alike([len(r.tokens) for r in requests]):
+            embeds, lengths = self.embed([r.tokens for r in requests[part]])
+            states.append(last_real(rows.feed(embeds, lengths, part.start), lengths))
+        hidden = torch.cat(states)
+        for _ in range(steps):
+            hidden = rows.feed(self.alignment(hidden)[:, None])[:, 0]
+        thoughts = [
+            rows.slots_of(row, 0 if past is None else past.slots, len(request.tokens), request.source, request.kind)
+            for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
+        ]
+        for thought in thoughts:
+            self.ledger.hold(thought)
+        return thoughts
+
+    def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+        steps = requests[0].latent_steps
+        embeds, lengths = self.embed([r.tokens for r in requests])
+        batch = InFlight(self.model.model, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
         one = torch.ones_like(lengths)
@@ -111,104 +179,83 @@ class LocalLLM:
         sources = [r.source for r in requests]
         return own_slots(batch, start, lengths, embeds.shape[1], sources, requests[0].kind).unbatch()
 
-    def _generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        embeds, lengths = self._embed([r.tokens for r in requests])
-        longest = max(r.max_new_tokens for r in requests)
-        batch = InFlight(self.model.model, self._past(requests), reserve=embeds.shape[1] + longest)
-        hidden = last_real(batch.feed(embeds, lengths), lengths)
-        draws = torch.stack([_uniforms(r.seed, longest) for r in requests]).to(self.device)  # (B, longest)
-        temperature = torch.tensor([r.temperature for r in requests], device=self.device)
-        limit = torch.tensor([r.max_new_tokens for r in requests], device=self.device)
-        stops = torch.tensor(sorted(self.stop_tokens), device=self.device)
-        alive = torch.arange(len(requests), device=self.device)
-        picked: list[list[int]] = [[] for _ in requests]
-        scores: list[list[float]] = [[] for _ in requests]
-        ended = [False] * len(requests)
-        for step in range(longest):
-            tokens, log_probs = _draw(self._logits(hidden), temperature[alive], draws[alive, step])
-            stopped = torch.isin(tokens, stops)
-            rows = zip(alive.tolist(), tokens.tolist(), log_probs.tolist(), stopped.tolist(), strict=True)
-            for row, token, score, stop in rows:
-                picked[row].append(token)
-                scores[row].append(score)
-                ended[row] = stop
-            going = (~stopped & (step + 1 < limit[alive])).nonzero().squeeze(1)
-            if going.numel() == 0:
-                break
-            if going.numel() < alive.numel():
-                batch.select_rows(going)
-                alive, tokens = alive[going], tokens[going]
-            hidden = batch.feed(self._embedding(tokens)[:, None], torch.ones_like(tokens))[:, 0]
-        return [
-            Generation(self._text(ids), tuple(ids), tuple(score), end)
-            for ids, score, end in zip(picked, scores, ended, strict=True)
-        ]
-
     def _log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
-        embeds, lengths = self._embed([r.tokens + r.completion[:-1] for r in requests])
-        hidden = InFlight(self.model.model, self._past(requests)).feed(embeds, lengths)
         scores: list[LogProbs] = []
-        for row, request in enumerate(requests):
-            first = len(request.tokens) - 1
-            states = hidden[row, first : first + len(request.completion)]
-            log_probs = torch.log_softmax(self._logits(states) / (request.temperature or 1.0), dim=-1)
-            wanted = torch.tensor(request.completion, device=self.device)
-            scores.append(log_probs.gather(1, wanted[:, None]).squeeze(1))
+        for part in alike([Size.of(r).read for r in requests]):
+            embeds, lengths = self.embed([r.tokens + r.completion[:-1] for r in requests[part]])
+            hidden = InFlight(self.model.model, self._past(requests[part])).feed(embeds, lengths)
+            scores += [self._scores(states, request) for states, request in zip(hidden, requests[part], strict=True)]
         return scores
+
+    def _scores(self, states: Tensor, request: LogProbRequest) -> LogProbs:
+        """(n,) log-probabilities of a completion, of its row's hidden states (S, E)."""
+        first = len(request.tokens) - 1
+        logits = self.logits(states[first : first + len(request.completion)])
+        log_probs = torch.log_softmax(logits / (request.temperature or 1.0), dim=-1)
+        wanted = torch.tensor(request.completion, device=self.device)
+        return log_probs.gather(1, wanted[:, None]).squeeze(1)
 
     # -- pieces -----------------------------------------------------------------------------
 
-    def _in_chunks(
-        self,
-        requests: Sequence[Request],
-        run: Callable[[Sequence[Request]], list[Any]],
-        key: Callable[[Request], tuple[int, ...]] = lambda _: (),
+    def _in_batches(
+        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], list[Any]]
     ) -> list[Any]:
-        """Run requests of equal `key` and like length together; results in the order asked."""
-        results: list[Any] = [None] * len(requests)
+        """Run requests in batches that fit; results in the order asked."""
+        results: dict[int, Any] = {}
         sizes = [Size.of(request) for request in requests]
-        for chunk in chunks(sizes, [key(request) for request in requests], self.max_batch_tokens):
-            for index, result in zip(chunk, run([requests[i] for i in chunk]), strict=True):
-                results[index] = result
-        return results
+        keys = [getattr(request, "latent_steps", 0) for request in requests]
+        for batch in batches(sizes, keys, self.max_batch_tokens, self.max_batch_size):
+            while batch:
+                count = self.ledger.most_that_fit(len(batch), lambda n: self._bytes([sizes[i] for i in batch[:n]]))
+                results.update(zip(batch[:count], run([requests[i] for i in batch[:count]]), strict=True))
+                batch = batch[count:]
+        return [results[index] for index in range(len(requests))]
+
+    def _bytes(self, sizes: Sequence[Size]) -> int:
+        """Of a batch in flight, and of what it leaves behind."""
+        block = len(sizes) * max(size.total for size in sizes)
+        return (block + sum(size.read + size.later for size in sizes)) * self.slot_bytes
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
-        pasts = [self.empty_cache() if r.past is None else self._checked(r.past) for r in requests]
-        batch = FusedCache.batch(pasts)
-        assert isinstance(batch, FusedCache)
-        return batch
+        return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])
 
-    def _checked(self, past: FusedCache) -> FusedCache:
-        """A request's past, if it is one sequence of this model's slots."""
-        layers, batch, heads, _, dim = past.keys.shape
+    def checked(self, past: FusedCache | None) -> FusedCache | None:
+        """A request's past, if it is one sequence of this model's slots; None where it has none.
+
+        Raises:
+            ConfigError: it is of another model, or of several sequences.
+        """
+        if past is None or not past.slots:
+            return None
+        layers, batch, heads, _, dim = past.shape
         if batch != 1:
             raise ConfigError(f"the past of a request must be one sequence, got {batch}; unbatch it first")
-        if ((layers, heads, dim), past.keys.dtype) != (self.cache_shape, self.dtype):
+        if ((layers, heads, dim), past.dtype) != (self.cache_shape, self.dtype):
             raise ConfigError(
-                f"the past has {layers} layers, {heads} heads of {dim}, {past.keys.dtype}, but the model "
+                f"the past has {layers} layers, {heads} heads of {dim}, {past.dtype}, but the model "
                 f"{self.label!r} has {self.cache_shape[0]} layers, {self.cache_shape[1]} heads of "
                 f"{self.cache_shape[2]}, {self.dtype}; a cache only fits the model that made it"
             )
         return past
 
-    def _embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """(B, S, E) embeddings padded at the end, and (B,) lengths."""
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
         ids = torch.zeros((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
         for row, sequence in enumerate(tokens):
             ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
-        return self._embedding(ids), lengths
+        return self.embedding(ids), lengths
 
-    def _embedding(self, ids: Tensor) -> Tensor:
+    def embedding(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         return embeds
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32."""
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         return logits.float()
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids
         text: str = self.tokenizer.decode(list(kept), skip_special_tokens=True)
         return text
@@ -218,10 +265,10 @@ class LocalLLM:
         """Check the shift against the model itself: the first layer's key of one token, computed
         `offset` positions later, must be its shifted key. Catches conventions that no
         configuration names (interleaved pairs, rescaled heads)."""
-        embeds = self._embedding(torch.zeros((1, 1), dtype=torch.long, device=self.device))
+        embeds = self.embedding(torch.zeros((1, 1), dtype=torch.long, device=self.device))
         keys = []
         for position in (0, offset):
-            batch = InFlight(self.model.model, self.empty_cache(), reserve=1)
+            batch = InFlight(self.model.model, self.empty_cache())
             batch.next_positions = batch.next_positions + position
             batch.feed(embeds, torch.ones(1, dtype=torch.long, device=self.device))
             keys.append(batch.store.new_slots()[0][0].float())  # (1, H, 1, D)
@@ -232,28 +279,6 @@ class LocalLLM:
                 f"model {self.label!r} cannot be used: shifting its keys by RoPE misses by {error:.1%}, so it "
                 "rotates them in a way that is not known here"
             )
-
-
-def _uniforms(seed: int, count: int) -> Tensor:
-    """(count,) draws in [0, 1), from the request's own seed: a batch mate changes none of them."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick a token per row of (B, V) logits; returns (B,) ids and (B,) log-probabilities.
-
-    Drawn by inverting the cumulative distribution at `uniform`, in float64.
-    """
-    greedy = temperature == 0
-    scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
-    log_probs = torch.log_softmax(scaled, dim=-1)
-    tokens = logits.argmax(dim=-1)
-    if not bool(greedy.all()):
-        cumulative = log_probs.double().exp().cumsum(dim=-1)
-        target = (uniform * cumulative[:, -1])[:, None]
-        drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_max(logits.shape[1] - 1)
-        tokens = torch.where(greedy, tokens, drawn)
-    return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,0 +1,190 @@
+"""A whole question, from its text to its answer: our graphs beside the published algorithm.
+
+Same model, same questions, same roles, same latent steps, greedy text. Time and memory are two
+passes, because looking at memory takes time. For time, the reference has a batch in hand and a
+graph twice that many questions, of which a batch is in a forward pass; for memory both have one
+batch of questions in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gcache.agents.decision import decision_maker
+from gcache.agents.roles import pick_agents
+from gcache.build import GraphSpec, assemble
+from gcache.graph.records import GraphConfig, RunResult
+from gcache.tasks.example import Example
+from tqdm import tqdm
+
+from benchmarks.live_bytes import LiveBytes
+from benchmarks.published import PublishedMas
+from benchmarks.setting import DOMAIN, Bench
+from benchmarks.timing import interleaved, ratios
+
+AGENTS = 4
+REFERENCE = "published algorithm"
+#: Our configurations: topology, and what an agent hands on. The first is the reference's own working memory.
+OURS: Mapping[str, tuple[str, str]] = {
+    "chain, context": ("chain", "context"),
+    "full graph, own slots": ("full", "own"),
+    "full graph, latents only": ("full", "latent"),
+}
+#: Of the passes that decode one token per row, the gauge of memory looks into each so many-th.
+LOOK_EVERY = 8
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a system made of some questions; tokens are sums over them, padding not counted."""
+
+    texts: tuple[str, ...]
+    prefilled: int
+    latent: int
+    generated: int
+
+
+#: Questions, and how many of them may be in hand at once.
+System = Callable[[Sequence[Example], int], Answers]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system's numbers; ratios are to the reference of the same round.
+
+    Attributes:
+        seconds, speed, speed_ratio: one per repeat; speed is questions per second.
+        prefilled, latent, generated: tokens per question, without padding.
+        prefilled_ratio: to the reference's.
+        peak_bytes: of cache per question in hand.
+        peak_ratio: to the reference's.
+        peak_where: the forward pass and the place in it.
+        in_flight, in_flight_memory: questions in hand in the two passes.
+        right: answers that state the right number, of all questions.
+    """
+
+    name: str
+    seconds: list[float]
+    speed: list[float]
+    speed_ratio: list[float]
+    prefilled: float
+    prefilled_ratio: float
+    latent: float
+    generated: float
+    peak_bytes: float
+    peak_ratio: float
+    peak_where: str
+    in_flight: int
+    in_flight_memory: int
+    right: int
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """The numbers of all systems, the reference first."""
+    systems = {REFERENCE: published(bench), **{name: ours(bench, *how) for name, how in OURS.items()}}
+    for system in systems.values():
+        system(bench.examples[:WARM_UP], WARM_UP)
+    batch, n = bench.settings.batch, len(bench.examples)
+    in_hand = {name: batch if name == REFERENCE else 2 * batch for name in systems}
+    runs = {name: _bound(system, bench.examples, in_hand[name]) for name, system in systems.items()}
+    timings = interleaved(runs, bench.settings.repeats)
+    peaks = {name: _peak(bench, system) for name, system in systems.items()}
+    speeds = {name: [n / seconds for seconds, _ in rounds] for name, rounds in timings.items()}
+    reference, (reference_bytes, _) = timings[REFERENCE][0][1], peaks[REFERENCE]
+    rows = []
+    for name, rounds in timings.items():
+        answers = rounds[0][1]
+        peak_bytes, where = peaks[name]
+        rows.append(
+            Measured(
+                name=name,
+                seconds=[seconds for seconds, _ in rounds],
+                speed=speeds[name],
+                speed_ratio=ratios(speeds[name], speeds[REFERENCE]),
+                prefilled=answers.prefilled / n,
+                prefilled_ratio=answers.prefilled / reference.prefilled,
+                latent=answers.latent / n,
+                generated=answers.generated / n,
+                peak_bytes=peak_bytes,
+                peak_ratio=peak_bytes / reference_bytes,
+                peak_where=where,
+                in_flight=in_hand[name],
+                in_flight_memory=batch,
+                right=_right(bench, answers.texts),
+            )
+        )
+    return {"reference": REFERENCE, "questions": n, "systems": [asdict(row) for row in rows]}
+
+
+def published(bench: Bench) -> System:
+    """The reference, batch after batch."""
+    settings = bench.settings
+    mas = PublishedMas(
+        bench.loaded.model,
+        bench.loaded.tokenizer,
+        pick_agents(DOMAIN, count=AGENTS),
+        decision_maker(DOMAIN),
+        settings.latent_steps,
+        settings.max_new_tokens,
+        bench.llm.stop_tokens,
+    )
+
+    def run(examples: Sequence[Example], in_flight: int) -> Answers:
+        answers = []
+        with _bar(REFERENCE, len(examples)) as bar:
+            for first in range(0, len(examples), in_flight):
+                answers += mas.answer([example.question for example in examples[first : first + in_flight]])
+                bar.update(len(answers) - bar.n)
+        return Answers(
+            tuple(answer.text for answer in answers),
+            sum(answer.prefilled for answer in answers),
+            sum(answer.latent for answer in answers),
+            sum(len(answer.tokens) for answer in answers),
+        )
+
+    return run
+
+
+def ours(bench: Bench, topology: str, transfer: str) -> System:
+    """A graph of the reference's agents."""
+    config = GraphConfig(bench.settings.latent_steps, transfer, max_new_tokens=bench.settings.max_new_tokens)
+    spec = GraphSpec(llm_name=bench.name, domain=DOMAIN, agent_nums=AGENTS, topology=topology, graph=config)
+    graph = assemble(spec, bench.llm, bench.loaded.tokenizer).graph
+
+    def run(examples: Sequence[Example], in_flight: int) -> Answers:
+        with _bar(f"{topology}, {transfer}", len(examples)) as bar:
+
+            def advance(number: int, result: RunResult) -> None:
+                bar.update()
+
+            results = graph.run_all(examples, in_flight=in_flight, keep_caches=False, on_result=advance)
+        tokens = {kind: sum(result.tokens[kind] for result in results) for kind in ("prefilled", "latent", "generated")}
+        return Answers(tuple(result.answer for result in results), **tokens)
+
+    return run
+
+
+def _bound(system: System, examples: Sequence[Example], in_flight: int) -> Callable[[], Answers]:
+    return lambda: system(examples, in_flight)
+
+
+def _peak(bench: Bench, system: System) -> tuple[float, str]:
+    """Peak cache bytes per question in hand, and where, over the first two batches."""
+    batch = bench.settings.batch
+    examples = bench.examples[: 2 * batch]
+    _, heads, dim = bench.llm.cache_shape
+    with LiveBytes(bench.loaded.model, heads, dim, LOOK_EVERY) as gauge:
+        system(examples, batch)
+    return gauge.peak.nbytes / min(batch, len(examples)), gauge.peak.where
+
+
+def _right(bench: Bench, texts: Sequence[str]) -> int:
+    grades = [bench.questions.task.grade(t, e) for t, e in zip(texts, bench.examples, strict=True)]
+    return sum(grade.outcome == "right" for grade in grades)
+
+
+def _bar(name: str, total: int) -> Any:
+    return tqdm(total=total, desc=name, unit="question", leave=False)

@@ -1,0 +1,246 @@
+"""Writing text in a batch that changes while it runs: rows leave when they are done, others join.
+
+Everything that belongs to a token stays on the device; the host looks at one number per step
+(whether any row is done) and only then at rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from gcache.llm.chunks import Size, alike
+from gcache.llm.in_flight import last_real
+from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.rows import grown
+
+if TYPE_CHECKING:
+    from gcache.llm.local import LocalLLM
+
+Ticket = TypeVar("Ticket", bound=Hashable)
+#: What became of a row: its text, or what went wrong.
+Outcome = Generation | Exception
+
+
+class Decoding(Generic[Ticket]):
+    """Texts in the making.
+
+    Args:
+        llm: the model that writes them.
+
+    Rows are named by the tickets they came with. A pass that fails is tried again row by row, so
+    that only the rows that fail by themselves are lost.
+    """
+
+    def __init__(self, llm: LocalLLM) -> None:
+        self.llm = llm
+        self.rows = llm.rows()
+        self.tickets: list[Ticket] = []
+        self._slots: list[int] = []  # of each row when its text is as long as it may be
+        self._written = _PerRow(llm.device)
+        self._stops = torch.tensor(sorted(llm.stop_tokens), device=llm.device)
+
+    def __len__(self) -> int:
+        return len(self.tickets)
+
+    def admits(self, waiting: Sequence[GenerateRequest]) -> int:
+        """How many of the waiting requests, from the first on, should join before the next step.
+
+        Joining costs a pass, so rows that came free wait for a few more, up to an eighth of the batch.
+        """
+        most = self.llm.max_batch_size
+        vacant = min(most - len(self), len(waiting))
+        if vacant <= 0 or (len(self) and vacant < min(max(1, most // 8), len(waiting))):
+            return 0
+        slots = [Size.of(request).total for request in waiting[:vacant]]
+        while vacant and self._block(slots[:vacant]) > self.llm.max_batch_tokens and vacant + len(self) > 1:
+            vacant -= 1
+        if not vacant:
+            return 0
+        bytes_ = self.llm.slot_bytes
+        return self.llm.ledger.most_that_fit(
+            vacant, lambda n: max(0, self._block(slots[:n]) * bytes_ - self.rows.nbytes), free=len(self) > 0
+        )
+
+    def _block(self, more: Sequence[int]) -> int:
+        """Slots of a block for the rows there are and `more`, at their longest."""
+        everyone = [*self._slots, *more]
+        return len(everyone) * max(everyone, default=0)
+
+    def join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
+        """Read the requests' prompts and let them write along; returns those that are done already.
+
+        Prompts of like length are read together.
+        """
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].tokens))
+        outcomes: list[tuple[Ticket, Outcome]] = []
+        for part in alike([len(requests[i].tokens) for i in order]):
+            outcomes += self._join([tickets[i] for i in order[part]], [requests[i] for i in order[part]])
+        return outcomes
+
+    @torch.no_grad()
+    def _join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
+        before = len(self)
+        try:
+            embeds, lengths = self.llm.embed([r.tokens for r in requests])
+            pasts = [self.llm.checked(r.past) for r in requests]
+            first = self.rows.add(pasts, embeds.shape[1] + 1)
+            hidden = last_real(self.rows.feed(embeds, lengths, first), lengths)
+        except Exception as error:
+            self.rows.remove(range(before, self.rows.count))
+            if len(requests) == 1:
+                return [(tickets[0], error)]
+            one_by_one = (self._join([t], [r]) for t, r in zip(tickets, requests, strict=True))
+            return [outcome for outcomes in one_by_one for outcome in outcomes]
+        self.tickets += tickets
+        self._slots += [Size.of(request).total for request in requests]
+        self._written.add(requests)
+        return self._write(hidden, first)
+
+    @torch.no_grad()
+    def step(self) -> list[tuple[Ticket, Outcome]]:
+        """One more token for every row; returns the texts that are done."""
+        embeds = self.llm.embedding(self._written.values["latest"])[:, None]
+        failed: list[tuple[Ticket, Outcome]] = []
+        try:
+            hidden = self.rows.feed(embeds)[:, 0]
+        except Exception as error:
+            if len(self) == 1:
+                return self._leave([0], [error])
+            hidden, failed = self._row_by_row(embeds)
+        return failed + (self._write(hidden, 0) if self.tickets else [])
+
+    def drop(self, ticket: Ticket) -> None:
+        """Let a row go whose text nobody waits for any more."""
+        if ticket in self.tickets:
+            self._leave([self.tickets.index(ticket)], [RuntimeError("dropped")])
+
+    def _row_by_row(self, embeds: Tensor) -> tuple[Tensor, list[tuple[Ticket, Outcome]]]:
+        """A step's hidden states of the rows that can be fed alone; the others leave."""
+        states: list[Tensor] = []
+        errors: dict[int, Exception] = {}
+        for row in range(len(self)):
+            try:
+                states.append(self.rows.feed(embeds[row : row + 1], torch.ones_like(self.rows.used[:1]), row)[:, 0])
+            except Exception as error:
+                states.append(embeds[row])
+                errors[row] = error
+        hidden = torch.cat(states)
+        for gone in sorted(errors, reverse=True):  # as `Rows.remove` fills the places
+            hidden[gone] = hidden[-1]
+            hidden = hidden[:-1]
+        return hidden, self._leave(list(errors), list(errors.values()))
+
+    def _write(self, hidden: Tensor, first: int) -> list[tuple[Ticket, Outcome]]:
+        """Draw a token for rows from `first` on; those that are done leave."""
+        done, stopped = self._written.draw(self.llm.logits(hidden), first, self._stops)
+        if not bool(done.any()):
+            return []
+        gone = (first + done.nonzero().squeeze(1)).tolist()
+        ended = stopped.tolist()
+        texts = [self._text(row, ended[row - first]) for row in gone]
+        return self._leave(gone, texts)
+
+    def _text(self, row: int, ended: bool) -> Generation:
+        tokens, log_probs = self._written.of(row)
+        return Generation(self.llm.text(tokens), tuple(tokens), tuple(log_probs), ended)
+
+    def _leave(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
+        left = [(self.tickets[row], outcome) for row, outcome in zip(gone, outcomes, strict=True)]
+        for source, target in self.rows.remove(gone):
+            self.tickets[target], self._slots[target] = self.tickets[source], self._slots[source]
+            self._written.move(source, target)
+        del self.tickets[self.rows.count :], self._slots[self.rows.count :]
+        self._written.cut(self.rows.count)
+        return left
+
+
+class _PerRow:
+    """What was drawn for each row so far, and how the next token is to be drawn."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = 0
+        self.greedy = True  # no row is drawn at random
+        self._arange = torch.zeros(0, dtype=torch.long, device=device)
+        self.values = {
+            "tokens": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, longest text)
+            "log_probs": torch.zeros((0, 0), device=device),
+            "uniforms": torch.zeros((0, 0), dtype=torch.float64, device=device),
+            "latest": torch.zeros(0, dtype=torch.long, device=device),  # (R,)
+            "length": torch.zeros(0, dtype=torch.long, device=device),
+            "limit": torch.zeros(0, dtype=torch.long, device=device),
+            "temperature": torch.zeros(0, device=device),
+        }
+
+    def add(self, requests: Sequence[GenerateRequest]) -> None:
+        """Rows for new requests behind the others."""
+        first, self.count = self.count, self.count + len(requests)
+        width = max(self.values["tokens"].shape[1], *(r.max_new_tokens for r in requests))
+        for name, old in self.values.items():
+            self.values[name] = grown(old, (self.count, width)[: old.dim()])
+        for row, request in enumerate(requests, start=first):
+            self.values["limit"][row] = request.max_new_tokens
+            self.values["temperature"][row] = request.temperature
+            self.values["length"][row] = 0
+            if request.temperature:
+                self.greedy = False
+                self.values["uniforms"][row, : request.max_new_tokens] = _uniforms(request)
+        self._arange = torch.arange(self.count, device=self.values["length"].device)
+
+    def move(self, source: int, target: int) -> None:
+        for values in self.values.values():
+            values[target] = values[source]
+
+    def cut(self, count: int) -> None:
+        """Keep the first `count` rows."""
+        self.count = count
+        self.values = {name: values[:count] for name, values in self.values.items()}
+        self._arange = self._arange[:count]
+        self.greedy = not bool(self.values["temperature"].any())
+
+    def of(self, row: int) -> tuple[list[int], list[float]]:
+        """A row's tokens and their log-probabilities."""
+        length = int(self.values["length"][row])
+        return self.values["tokens"][row, :length].tolist(), self.values["log_probs"][row, :length].tolist()
+
+    def draw(self, logits: Tensor, first: int, stops: Tensor) -> tuple[Tensor, Tensor]:
+        """A token for each row from `first` on, of (n, V) logits.
+
+        Returns (n,) whether the row is done, and whether an end of turn made it so.
+        """
+        own = {name: values[first:] for name, values in self.values.items()}
+        rows = self._arange[: self.count - first]
+        if self.greedy:
+            tokens = logits.argmax(dim=-1)
+            log_probs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+        else:
+            tokens, log_probs = _drawn(logits, own["temperature"], own["uniforms"][rows, own["length"]])
+        own["tokens"][rows, own["length"]] = tokens
+        own["log_probs"][rows, own["length"]] = log_probs
+        own["latest"].copy_(tokens)
+        own["length"] += 1
+        stopped = torch.isin(tokens, stops)
+        return stopped | (own["length"] >= own["limit"]), stopped
+
+
+def _uniforms(request: GenerateRequest) -> Tensor:
+    """(max_new_tokens,) draws in [0, 1), from the request's own seed: a batch mate changes none of them."""
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.rand(request.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Pick a token per row of (n, V) logits; returns (n,) ids and (n,) log-probabilities.
+
+    Drawn by inverting the cumulative distribution at `uniform`, in float64; greedy at temperature 0.
+    """
+    greedy = temperature == 0
+    log_probs = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature)[:, None], dim=-1)
+    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    target = (uniform * cumulative[:, -1])[:, None]
+    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_max(logits.shape[1] - 1)
+    tokens = torch.where(greedy, logits.argmax(dim=-1), drawn)
+    return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1)

@@ -1,0 +1,137 @@
+"""How many bytes of caches are alive, and what gives way when there may be no more.
+
+Two kinds of bytes are counted: caches that somebody still holds (an agent's slots, until the last
+reference to them is gone), and the rows of batches in flight. When a batch would go over the
+limit, the caches of finished runs are let go first, oldest first; if that is not enough, the batch
+is cut. A batch of one request always runs: a limit slows things down, it never stops them.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gcache.cache.kv_cache import KVCache
+from gcache.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+GB = 2**30
+
+
+class InFlightBytes(Protocol):
+    """A batch in flight."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Releasable(Protocol):
+    """The caches of a finished run."""
+
+    def release(self) -> int:
+        """Let them go; returns how many bytes that was."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryEvent:
+    """Something gave way: what, and in words."""
+
+    what: str  # "released", "cut" or "over"
+    text: str
+
+
+class CacheLedger:
+    """Counts cache bytes, and keeps them under a limit.
+
+    Args:
+        limit: bytes; None for no limit.
+
+    Attributes:
+        held: bytes of the caches that are alive.
+        peak: the most that caches and batches in flight took together, at any batch's start.
+        events: what gave way, oldest first.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ConfigError(f"the limit of cache bytes must be 1 or more, got {limit}")
+        self.limit = limit
+        self.held = 0
+        self.peak = 0
+        self.events: list[MemoryEvent] = []
+        self._finished: deque[weakref.ref[Releasable]] = deque()
+        self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
+
+    @classmethod
+    def of_gigabytes(cls, gigabytes: float | None) -> CacheLedger:
+        """A limit in GB (2^30 bytes); None for none.
+
+        Raises:
+            ConfigError: not above 0.
+        """
+        if gigabytes is not None and not 0 < gigabytes < float("inf"):
+            raise ConfigError(f"max_cache_gb must be a number above 0, got {gigabytes}")
+        return cls(None if gigabytes is None else max(1, int(gigabytes * GB)))
+
+    @property
+    def used(self) -> int:
+        """Bytes of caches and of batches in flight."""
+        return self.held + sum(batch.nbytes for batch in self._in_flight)
+
+    def hold(self, cache: KVCache) -> None:
+        """Count a cache until nobody refers to it any more."""
+        size = cache.nbytes
+        self.held += size
+        weakref.finalize(cache, self._let_go, size).atexit = False
+
+    def _let_go(self, size: int) -> None:
+        self.held -= size
+
+    def watch(self, batch: InFlightBytes) -> None:
+        """Count a batch in flight for as long as it lives."""
+        self._in_flight.add(batch)
+
+    def finished(self, caches: Releasable) -> None:
+        """The caches of a run that is over: the first to go when memory is short."""
+        if self.limit is not None:
+            self._finished.append(weakref.ref(caches))
+
+    def most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool = False) -> int:
+        """How many of `wanted` requests may run together, at least 1 unless `free`.
+
+        Args:
+            size: bytes that a number of them adds.
+            free: whether 0 is an answer (other requests are running already).
+        """
+        count = wanted
+        while count and not self._fits(size(count)):
+            count = count // 2
+        least = 0 if free else 1
+        if count < least and self.limit is not None:
+            self._note("over", f"one request takes {size(1) / GB:.3f} GB, which goes over the limit; it runs alone")
+        elif count < wanted:
+            self._note("cut", f"a batch of {wanted} was cut to {count}")
+        count = max(count, least)
+        self.peak = max(self.peak, self.used + size(count))
+        return count
+
+    def _fits(self, more: int) -> bool:
+        if self.limit is None:
+            return True
+        while self.used + more > self.limit and self._finished:
+            caches = self._finished.popleft()()
+            if caches is not None and (size := caches.release()):
+                self._note("released", f"a finished run's caches were released ({size / GB:.3f} GB)")
+        return self.used + more <= self.limit
+
+    def _note(self, what: str, text: str) -> None:
+        limit = f"max_cache_gb is {(self.limit or 0) / GB:.3g}"
+        if not self.events or self.events[-1] != MemoryEvent(what, f"{text}; {limit}"):
+            self.events.append(MemoryEvent(what, f"{text}; {limit}"))
+            logger.info("%s; %s", text, limit)

@@ -1,0 +1,210 @@
+"""Sequences that a decoder continues side by side, without gradient: the caches of a batch.
+
+Every row is a sequence of slots without a gap: what it received, its prompt, what it thought or
+wrote. Rows of any lengths stand in one block per layer, each from the left; what lies beyond a
+row's end is never attended to and is written over later. So rows join a running batch and leave
+it, and batching changes nothing: a row sees its own slots at its own positions.
+
+Blocks grow by a few slots at a time, one layer after another, and only by what is needed: the
+cache of a batch is never held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+
+#: Slots that blocks grow by when a row has reached their end.
+GROWTH = 32
+
+
+class Rows:
+    """A batch in flight, in the form in which transformers asks for a cache.
+
+    Args:
+        decoder: the transformers base model (without its head).
+        shape: (layers, key-value heads, head dimension).
+    """
+
+    is_compileable = False
+
+    def __init__(self, decoder: Any, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.decoder = decoder
+        layers, heads, dim = shape
+        self.dtype = dtype
+        # per layer (R, H, C, D), R rows of capacity C; rows from `count` on are unused
+        self.keys = [torch.empty((0, heads, 0, dim), dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.empty_like(block) for block in self.keys]
+        self.bias = torch.zeros((0, 0), device=device)  # (R, C), added to the logits of each slot
+        self.used = torch.zeros(0, dtype=torch.long, device=device)  # (R,) slots of each row
+        self.positions = torch.zeros(0, dtype=torch.long, device=device)  # (R,) of each row's next slot
+        self.count = 0
+        self.longest = 0
+        self._at: tuple[slice, Tensor, Tensor] | None = None
+
+    @property
+    def capacity(self) -> int:
+        return int(self.bias.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, of unused room as well."""
+        return sum(block.nbytes for block in (*self.keys, *self.values))
+
+    # -- joining and leaving ------------------------------------------------------------------
+
+    def add(self, pasts: Sequence[FusedCache | None], room: int) -> int:
+        """New rows behind the others, with room for `room` slots; returns the first one's number."""
+        first, slots = self.count, [0 if past is None else past.slots for past in pasts]
+        self._resize(first + len(pasts), max(self.longest, max(slots) + room))
+        blocked = _lowest(self.dtype)
+        for row, (past, length) in enumerate(zip(pasts, slots, strict=True), start=first):
+            self.used[row] = length
+            self.positions[row] = 0 if past is None else past.next_positions[0]
+            self.bias[row] = 0.0
+            if past is not None and length:
+                self.bias[row, :length] = past.bias[0].clamp_min(blocked).masked_fill(~past.mask[0], blocked)
+                self._copy_in(row, past)
+        self.count += len(pasts)
+        self.longest = max(self.longest, *slots)
+        return first
+
+    def _copy_in(self, row: int, past: FusedCache) -> None:
+        start = 0
+        for part in past.parts:
+            stop = start + part.slots
+            for layer, (keys, values) in enumerate(zip(part.keys[:, 0], part.values[:, 0], strict=True)):
+                self.keys[layer][row, :, start:stop] = keys
+                self.values[layer][row, :, start:stop] = values
+            start = stop
+
+    def _resize(self, rows: int, slots: int) -> None:
+        """Room for so many rows of so many slots; whatever is there stays."""
+        if rows <= self.bias.shape[0] and slots <= self.capacity:
+            return
+        kept, width = self.count, min(self.longest, self.capacity)
+        capacity = max(slots, self.capacity)
+        for blocks in (self.keys, self.values):
+            for layer, old in enumerate(blocks):
+                # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
+                blocks[layer] = old.new_zeros((rows, old.shape[1], capacity, old.shape[3]))
+                blocks[layer][:kept, :, :width] = old[:kept, :, :width]
+        self.bias = grown(self.bias, (rows, capacity))
+        self.used = grown(self.used, (rows,))
+        self.positions = grown(self.positions, (rows,))
+
+    def remove(self, gone: Sequence[int]) -> list[tuple[int, int]]:
+        """Let rows leave; the last rows move into their places.
+
+        Returns the moves made, (from, to), in order: whoever keeps something per row follows them.
+        """
+        moves: list[tuple[int, int]] = []
+        for row in sorted(gone, reverse=True):
+            self.count -= 1
+            if row == self.count:
+                continue
+            moves.append((self.count, row))
+            width = int(self.used[self.count])
+            for blocks in (self.keys, self.values):
+                for block in blocks:
+                    block[row, :, :width] = block[self.count, :, :width]
+            for per_row in (self.bias, self.used, self.positions):
+                per_row[row] = per_row[self.count]
+        self.longest = int(self.used[: self.count].max()) if self.count else 0
+        return moves
+
+    # -- one pass -----------------------------------------------------------------------------
+
+    def feed(self, embeds: Tensor, lengths: Tensor | None = None, first: int = 0) -> Tensor:
+        """Continue rows first .. first + n by a chunk (n, S, E), padded at the end.
+
+        Args:
+            lengths: (n,) real inputs of each row; None where all are real.
+
+        Returns (n, S, E) hidden states after the final norm. A pass that fails leaves the rows as
+        they were.
+        """
+        count, width, _ = embeds.shape
+        rows = slice(first, first + count)
+        used = self.used[rows]
+        # padded inputs write behind their row's end, where nothing is yet
+        reach = self.longest + width if lengths is None else int(used.max()) + width
+        if reach > self.capacity:
+            self._resize(max(self.count, 1), reach + GROWTH if width == 1 else reach)
+            used = self.used[rows]
+        steps = torch.arange(width, device=embeds.device)
+        slots = used[:, None] + steps  # (n, S)
+        self._at = (rows, torch.arange(first, first + count, device=embeds.device)[:, None], slots)
+        self._reach = reach
+        output = self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=self._mask(rows, slots, reach),
+            position_ids=self.positions[rows, None] + steps,
+            past_key_values=self,
+            use_cache=True,
+        )
+        added = width if lengths is None else lengths
+        self.used[rows] += added
+        self.positions[rows] += added
+        self.longest = max(self.longest, reach if lengths is None else int(self.used[rows].max()))
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
+        """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""
+        columns = torch.arange(reach, device=slots.device)
+        seen = columns <= slots[:, :, None]  # (n, S, T)
+        bias = self.bias[rows, None, :reach].expand(seen.shape)
+        return torch.where(seen, bias, _lowest(self.dtype)).to(self.dtype)[:, None]
+
+    # -- what transformers asks of a cache ----------------------------------------------------
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write a layer's fresh (n, H, S, D) at their slots; returns the rows' slots so far."""
+        assert self._at is not None
+        rows, numbers, slots = self._at
+        key_block, value_block = self.keys[layer_idx], self.values[layer_idx]
+        key_block[numbers, :, slots] = keys.transpose(1, 2)
+        value_block[numbers, :, slots] = values.transpose(1, 2)
+        return key_block[rows, :, : self._reach], value_block[rows, :, : self._reach]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.longest
+
+    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
+        return -1
+
+    # -- what was added -----------------------------------------------------------------------
+
+    def slots_of(self, row: int, start: int, prompt: int, source: int, kind: SlotKind) -> KVCache:
+        """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
+        stop = int(self.used[row])
+        ordinals = torch.arange(stop - start, device=self.used.device)[None]
+        kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
+        return KVCache(
+            torch.stack([block[row : row + 1, :, start:stop] for block in self.keys]),
+            torch.stack([block[row : row + 1, :, start:stop] for block in self.values]),
+            self.positions[row] - (stop - start) + ordinals,
+            torch.ones_like(ordinals, dtype=torch.bool),
+            kinds,
+            torch.full_like(ordinals, source),
+            ordinals,
+        )
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    """A log-weight that blocks a slot, finite in the model's own dtype."""
+    return float(max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)) / 4
+
+
+def grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A copy in a block of another shape; what is new in it is 0."""
+    new = old.new_zeros(shape)
+    corner = tuple(slice(0, min(a, b)) for a, b in zip(old.shape, shape, strict=True))
+    new[corner] = old[corner]
+    return new
