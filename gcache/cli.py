@@ -58,6 +58,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from gcache.graph.cache_graph import IN_FLIGHT
     from gcache.flags import add_graph_flags, add_model_flags, add_train_flags
     from gcache.training.report import COMPARED
     from gcache.training.trainer import TrainConfig
@@ -100,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     evaluate.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
-    evaluate.add_argument("--batch_size", type=int, default=16, help="questions in flight (default: %(default)s)")
+    evaluate.add_argument(
+        "--batch_size", type=int, default=IN_FLIGHT, help="questions in flight at once (default: %(default)s)"
+    )
 
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")

@@ -11,7 +11,7 @@ from typing import Any
 from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError
 from gcache.files import write_json
-from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
@@ -127,7 +127,7 @@ def evaluate_checkpoint(
     limit: int = 200,
     seed: int = 0,
     json_file: Path | None = None,
-    batch_size: int = 16,
+    in_flight: int = IN_FLIGHT,
     progress: bool = True,
 ) -> Evaluation:
     """Accuracy of a checkpoint on test questions; written to `json_file` where one is named.
@@ -142,7 +142,7 @@ def evaluate_checkpoint(
             f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs {task.domain}"
         )
     found = evaluate(
-        built.graph, task, list(task.test(limit, seed)), task.name, batch_size=batch_size, progress=progress
+        built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress
     )
     if json_file:
         write_json(json_file, {"checkpoint": str(checkpoint), "limit": limit, "seed": seed, **found.to_json()})

@@ -82,7 +82,7 @@ def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM) -> None:
     slot, however lightly that slot weighs."""
     shared, own = _pieces(tiny_llm)
     fuser = make_fuser("concat", tiny_llm.cache_shape, "parallel", tiny_llm.rope)
-    embeds, lengths = tiny_llm._embed([LAST])
+    embeds, lengths = tiny_llm.embed([LAST])
     without = InFlight(tiny_llm.model.model, FusedCache.plain(shared))
     without.next_positions = without.next_positions + own.slots
     reference = without.feed(embeds, lengths)
@@ -194,7 +194,7 @@ def _enumerated(built: Built, task: ToyTask, example: Example) -> tuple[list[Run
     distribution = built.graph.distribution(example)
     assert isinstance(distribution, EdgeDistribution)
     vocabulary = range(built.llm.model.config.vocab_size)
-    useful = [y for y in vocabulary if task.grade(built.llm._text([y]), example).utility]
+    useful = [y for y in vocabulary if task.grade(built.llm.text([y]), example).utility]
     outcomes: list[RunResult] = []
     chances: list[Tensor] = []
     for topology, log_p in _all_topologies(distribution):

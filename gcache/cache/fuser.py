@@ -141,6 +141,8 @@ class ConcatFuser(CacheFuser):
 
     def prepare(self, cache: KVCache) -> KVCache:
         """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""
+        if not torch.is_grad_enabled() and self._changes_nothing():
+            return cache
         values = cache.values.float()  # (L, 1, H, T, D)
         change = self._low_rank(values, "value") + self.gate[:, None, :, None, None] * values
         return replace(
@@ -148,6 +150,10 @@ class ConcatFuser(CacheFuser):
             keys=(cache.keys.float() + self._key_change(cache)).to(cache.keys.dtype),
             values=(values + change).to(cache.values.dtype),
         )
+
+    def _changes_nothing(self) -> bool:
+        """Whether it is as it was before training: then a cache need not be copied."""
+        return not any(bool(p.any()) for p in (self.gate, self.key_up, self.value_up))
 
     def _key_change(self, cache: KVCache) -> Tensor:
         keys = cache.keys.float()

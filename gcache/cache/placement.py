@@ -49,10 +49,7 @@ def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
     A slot is known by (source, ordinal), so one that arrives over two paths is kept once, and
     two slots that merely look alike are both kept.
     """
-    seen: set[tuple[int, int]] = set()
-    masks: list[torch.Tensor] = []
-    for cache in caches:
-        names = list(zip(cache.sources[0].tolist(), cache.ordinals[0].tolist(), strict=True))
-        masks.append(torch.tensor([name not in seen for name in names], dtype=torch.bool, device=cache.mask.device))
-        seen.update(names)
+    names = [(cache.sources[0] << 40) + cache.ordinals[0] for cache in caches]
+    masks = [torch.ones_like(own, dtype=torch.bool) for own in names[:1]]
+    masks += [~torch.isin(own, torch.cat(names[:number])) for number, own in enumerate(names[1:], start=1)]
     return masks

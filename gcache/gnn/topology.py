@@ -74,7 +74,14 @@ class Topology:
 
     def into(self, node: int) -> tuple[Edge, ...]:
         """Edges that end at a node, by sender."""
-        return tuple(e for e in self.edges if e.target == node)
+        return self._by_target.get(node, ())
+
+    @cached_property
+    def _by_target(self) -> dict[int, tuple[Edge, ...]]:
+        found: dict[int, tuple[Edge, ...]] = {}
+        for edge in self.edges:
+            found[edge.target] = (*found.get(edge.target, ()), edge)
+        return found
 
     @cached_property
     def heard(self) -> frozenset[int]:

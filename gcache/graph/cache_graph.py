@@ -4,7 +4,7 @@ go on at once."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import Agent, agents_for
 from gcache.cache.fuser import CacheFuser
 from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.hand_over import Node, Weights, fused_for
 from gcache.graph.records import GraphConfig, RunResult
@@ -21,6 +22,10 @@ from gcache.graph.run import Run, Thoughts
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.tasks.example import Example
+
+
+#: Questions in flight at once where nobody says otherwise.
+IN_FLIGHT = 64
 
 
 class CacheGraph:
@@ -63,6 +68,7 @@ class CacheGraph:
         temperature: float = 0.0,
         seed: int = 0,
         thoughts: Thoughts | None = None,
+        keep_caches: bool = True,
     ) -> RunResult:
         """Answer one question.
 
@@ -73,6 +79,7 @@ class CacheGraph:
             temperature: of the answer's text; 0 is greedy.
             seed: of the topology's and the text's draws.
             thoughts: share equal thoughts with the other rollouts of this question.
+            keep_caches: whether the result holds the caches of the question and the agents.
         """
         asked = Example("question", example, "") if isinstance(example, str) else example
         agents = agents_for(asked, self.agents)
@@ -83,12 +90,58 @@ class CacheGraph:
                 generator = torch.Generator().manual_seed(seed)
                 topology, drawn = distribution.sample(generator) if sample else distribution.most_likely()
                 log_prob = float(drawn)
-        run = Run(self, asked, agents, topology, log_prob, temperature, seed, thoughts or Thoughts())
+        run = Run(self, asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches)
         return await run.go()
 
     def run(self, example: Example | str, **options: Any) -> RunResult:
         """`arun` for code that is not asynchronous."""
         return asyncio.run(self.arun(example, **options))
+
+    async def arun_all(
+        self,
+        examples: Sequence[Example],
+        *,
+        in_flight: int = IN_FLIGHT,
+        keep_caches: bool = False,
+        topology: Callable[[Example], Topology] | None = None,
+        on_result: Callable[[int, RunResult], None] | None = None,
+        **options: Any,
+    ) -> list[RunResult]:
+        """Answer many questions, so many at a time; results in the order of the questions.
+
+        Args:
+            in_flight: questions that are thought about or written at once: as one is answered,
+                the next begins. Twice the batch of texts keeps that batch full.
+            topology: of each question; else the source's.
+            on_result: called with a question's number and result as soon as it is answered.
+            options: see `arun`.
+
+        The first run that fails stops the others and raises.
+        """
+        if in_flight < 1:
+            raise ConfigError(f"in_flight must be 1 or more, got {in_flight}")
+        results: dict[int, RunResult] = {}
+        coming = iter(enumerate(examples))
+
+        async def one_after_another() -> None:
+            for number, example in coming:
+                chosen = topology(example) if topology else None
+                result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                results[number] = result
+                if on_result:
+                    on_result(number, result)
+
+        workers = [asyncio.create_task(one_after_another()) for _ in range(min(in_flight, len(examples)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return [results[number] for number in range(len(examples))]
+
+    def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
+        """`arun_all` for code that is not asynchronous."""
+        return asyncio.run(self.arun_all(examples, **options))
 
     def distribution(self, example: Example | str) -> TopologyDistribution:
         """What the source says of a question; with gradient where it learns."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gcache.agents.layout import DECISION_TURNS
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import KVCache
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError, GcacheError, unknown
 from gcache.gnn.topology import Topology
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
@@ -62,10 +62,12 @@ class Step:
         role: its name.
         round: 0 for the first.
         what: "think", "shared" (another rollout's thought of the same inputs was used),
-            "unheard" (no path leads to the decision maker, so nothing was computed), "answer".
+            "unheard" (no path leads to the decision maker, so nothing was computed), "answer",
+            "memory" (something gave way to the limit of cache bytes while the run was going on).
         started, ended: seconds since the run began.
         prefilled, latent, generated: tokens this step computed.
         received: slots that came over edges.
+        note: of a "memory" step, what gave way.
     """
 
     agent: int
@@ -78,6 +80,7 @@ class Step:
     latent: int = 0
     generated: int = 0
     received: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,44 @@ class Spoken:
     heard: tuple[int, ...]
     tokens: tuple[int, ...]
     generation: Generation
+
+
+class KeptCaches:
+    """The caches of a run that is over, for as long as nobody needs their room.
+
+    Args:
+        shared: the question's cache.
+        own: (round, agent) -> the agent's own slots.
+    """
+
+    def __init__(self, shared: KVCache | None, own: Mapping[tuple[int, int], KVCache]) -> None:
+        self._kept = None if shared is None else (shared, dict(own))
+
+    @property
+    def released(self) -> bool:
+        """Whether they are gone."""
+        return self._kept is None
+
+    def get(self) -> tuple[KVCache, Mapping[tuple[int, int], KVCache]]:
+        """The question's cache and the agents'.
+
+        Raises:
+            GcacheError: they were not kept, or released.
+        """
+        if self._kept is None:
+            raise GcacheError(
+                "the caches of this run are gone: it was run with keep_caches=False, or they were released to stay "
+                "under max_cache_gb; run the question again, or with a higher limit"
+            )
+        return self._kept
+
+    def release(self) -> int:
+        """Let them go; returns the bytes of keys and values that nobody else need hold."""
+        if self._kept is None:
+            return 0
+        shared, own = self._kept
+        self._kept = None
+        return shared.nbytes + sum(cache.nbytes for cache in own.values())
 
 
 @dataclass(frozen=True)
@@ -100,8 +141,7 @@ class RunResult:
         spoken: the texts behind the answer, with their token ids and log-probabilities.
         trace: who did what when.
         edge_bytes: bytes of keys and values handed over, by (source, target), all rounds.
-        shared: the question's cache.
-        caches: (round, agent) -> the agent's own slots.
+        kept: the caches, see `shared` and `caches`.
     """
 
     example: Example
@@ -112,9 +152,18 @@ class RunResult:
     spoken: tuple[Spoken, ...]
     trace: tuple[Step, ...]
     edge_bytes: Mapping[tuple[int, int], int]
-    shared: KVCache
-    caches: Mapping[tuple[int, int], KVCache]
+    kept: KeptCaches
     temperature: float
+
+    @property
+    def shared(self) -> KVCache:
+        """The question's cache. Raises GcacheError where it was not kept."""
+        return self.kept.get()[0]
+
+    @property
+    def caches(self) -> Mapping[tuple[int, int], KVCache]:
+        """(round, agent) -> the agent's own slots. Raises GcacheError where they were not kept."""
+        return self.kept.get()[1]
 
     @property
     def text_log_prob(self) -> float:

@@ -2,19 +2,26 @@
 
 Every run, and every agent within it, awaits `think`, `generate` or `log_prob` on its own. Their
 requests are collected until no caller can make progress otherwise (the event loop has gone round
-a few times without a new request), and then run together. There is no clock in it, so the same
-callers are batched the same way every time.
+a few times without a new request), and then something is run for as many of them as fit:
+
+    thoughts            while the batch of texts in the making is not full: they become texts
+    text, one token     otherwise; texts that are done leave, waiting ones take their rows
+    log-probabilities   when neither is asked for
+
+Within a kind, first come, first served. Nothing starves: a waiting thought lets texts write so many
+tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it, so the same callers are batched
+the same way every time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gcache.cache.kv_cache import KVCache
-from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.llm.memory import CacheLedger
+from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
 
 class LLM(Protocol):
@@ -25,69 +32,189 @@ class LLM(Protocol):
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]: ...
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class ContinuousLLM(Protocol):
+    """A model whose texts can join and leave a running batch; see `gcache.llm.decoding`."""
+
+    max_batch_size: int
+
+    def decoding(self) -> Any: ...
+
+
 class _Waiting:
-    request: Any
-    future: asyncio.Future[Any]
+    """A request and who waits for its answer."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def settle(self, outcome: Any) -> None:
+        if self.future.done():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class BatchingLLM:
-    """Asynchronous front of an LLM, for one event loop.
+    """Asynchronous front of an LLM; one event loop at a time.
 
     Args:
         llm: does the work, in this thread, while the loop waits.
         patience: turns of the loop without a new request before a batch is run.
+        most_tokens: that texts may write while thoughts wait, however full the batch of texts is.
+        most_thoughts: batches of thoughts that may be run while texts wait, however few these are.
     """
 
-    def __init__(self, llm: LLM, patience: int = 16) -> None:
+    def __init__(self, llm: LLM, patience: int = 16, most_tokens: int = 256, most_thoughts: int = 16) -> None:
         self.llm = llm
         self.patience = patience
-        self._queues: dict[str, list[_Waiting]] = {"think": [], "generate": []}
-        self._flusher: asyncio.Task[None] | None = None
+        self.most_tokens = most_tokens
+        self.most_thoughts = most_thoughts
+        ledger = getattr(llm, "ledger", None)
+        self.ledger: CacheLedger = ledger if isinstance(ledger, CacheLedger) else CacheLedger()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: asyncio.Task[None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Empty queues: whatever another event loop left behind has nobody waiting for it."""
+        self._queues: dict[str, list[_Waiting]] = {"think": [], "generate": [], "log_prob": []}
+        self._texts = self.llm.decoding() if isinstance(self.llm, ContinuousLLM) else None
+        self._tokens = 0  # written since thoughts last had a turn
+        self._thoughts = 0  # batches run since texts last had a turn
+        self._asked = 0
+        self._given_up: list[_Waiting] = []
+
+    # -- what callers see -------------------------------------------------------------------
+
+    # a frame that waits must not keep the request's caches alive, so each lets go of it first
 
     async def think(self, request: ThinkRequest) -> KVCache:
         """See `LocalLLM.think`."""
-        cache: KVCache = await self._submit("think", request)
+        future = self._submit("think", request)
+        del request
+        cache: KVCache = await future
         return cache
 
     async def generate(self, request: GenerateRequest) -> Generation:
         """See `LocalLLM.generate`."""
-        generation: Generation = await self._submit("generate", request)
+        future = self._submit("generate", request)
+        del request
+        generation: Generation = await future
         return generation
 
-    async def _submit(self, call: str, request: Any) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queues[call].append(_Waiting(request, future))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush_when_quiet())
-        return await future
+    async def log_prob(self, request: LogProbRequest) -> LogProbs:
+        """See `LocalLLM.log_prob`."""
+        future = self._submit("log_prob", request)
+        del request
+        log_probs: LogProbs = await future
+        return log_probs
 
-    async def _flush_when_quiet(self) -> None:
-        while any(self._queues.values()):
-            seen, quiet = -1, 0
-            while quiet < self.patience:
-                await asyncio.sleep(0)
-                waiting = sum(map(len, self._queues.values()))
-                quiet, seen = (quiet + 1 if waiting == seen else 0), waiting
-            # thoughts first: text may be waited for by nobody, thoughts hold up their readers
-            call = "think" if self._queues["think"] else "generate"
-            batch, self._queues[call] = self._queues[call], []
-            self._run([w for w in batch if not w.future.done()], getattr(self.llm, call))
+    def _submit(self, call: str, request: Any) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._server = loop, None
+            self._begin()
+        waiting = _Waiting(request)
+        waiting.future.add_done_callback(lambda future: self._given_up.append(waiting) if future.cancelled() else None)
+        self._queues[call].append(waiting)
+        self._asked += 1
+        if self._server is None or self._server.done():
+            self._server = asyncio.create_task(self._serve())
+        return waiting.future
+
+    # -- who is served next -----------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Run what is asked for until nothing is."""
+        try:
+            while await self._quiet():
+                await self._next()
+        except Exception as error:  # a fault of this class: whoever waits must hear of it
+            for waiting in [w for queue in self._queues.values() for w in queue] + self._writing():
+                waiting.settle(error)
+            self._begin()
+
+    async def _next(self) -> None:
+        if self._thoughts_first():
+            self._tokens, self._thoughts = 0, self._thoughts + 1
+            self._run(self._take("think"), self.llm.think)
+            return
+        self._thoughts = 0
+        if self._texts is not None and (self._queues["generate"] or self._writing()):
+            await self._write()
+        elif self._queues["generate"]:
+            self._run(self._take("generate"), self.llm.generate)
+        else:
+            self._run(self._take("log_prob"), self.llm.log_prob)  # type: ignore[attr-defined]
+
+    def _writing(self) -> list[_Waiting]:
+        return [] if self._texts is None else list(self._texts.tickets)
+
+    async def _quiet(self) -> bool:
+        """Wait until nobody asks for anything more; whether anything is to be done."""
+        seen, turns = self._asked, 0
+        while turns < self.patience:
+            await asyncio.sleep(0)
+            turns, seen = (turns + 1 if seen == self._asked else 0), self._asked
+        for call, queue in self._queues.items():
+            self._queues[call] = [waiting for waiting in queue if not waiting.future.done()]
+        return any(self._queues.values()) or bool(self._writing())
+
+    def _thoughts_first(self) -> bool:
+        if not self._queues["think"]:
+            return False
+        texts = len(self._queues["generate"]) + len(self._writing())
+        if not texts or self._texts is None or self._tokens >= self.most_tokens:
+            return True
+        most = self._texts.llm.max_batch_size
+        return self._thoughts < self.most_thoughts and texts <= most - max(1, most // 8)
+
+    def _take(self, call: str) -> list[_Waiting]:
+        taken, self._queues[call] = self._queues[call], []
+        return taken
+
+    async def _write(self) -> None:
+        """Let waiting texts join, or write tokens until some text is done or somebody asks."""
+        assert self._texts is not None
+        asked, queue = self._asked, self._queues["generate"]
+        joining = self._texts.admits([w.request for w in queue[: self._texts.llm.max_batch_size]]) if queue else 0
+        if joining:
+            chosen, self._queues["generate"] = queue[:joining], queue[joining:]
+            del queue
+            requests = [waiting.request for waiting in chosen]
+            for waiting in chosen:
+                waiting.request = None
+            done = self._texts.join(chosen, requests)
+            del requests, chosen
+        else:
+            done = []
+        while len(self._texts) and not done and asked == self._asked:
+            done = self._texts.step()
+            self._tokens += 1
+            await asyncio.sleep(0)
+            while self._given_up:
+                self._texts.drop(self._given_up.pop())
+        for waiting, outcome in done:
+            waiting.settle(outcome)
 
     def _run(self, batch: Sequence[_Waiting], call: Callable[[list[Any]], list[Any]]) -> None:
-        """Run a batch; where it fails, run its requests one by one, so that each fails alone."""
+        """Run a batch; where it fails, run its halves, so that in the end each request fails alone."""
         if not batch:
             return
         try:
-            results = call([w.request for w in batch])
+            results = call([waiting.request for waiting in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"the model was asked {len(batch)} requests and gave {len(results)} results")
         except Exception as error:  # handed to whoever asked, never dropped
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                batch[0].settle(error)
                 return
-            for waiting in batch:
-                self._run([waiting], call)
+            half = len(batch) // 2
+            self._run(batch[:half], call)
+            self._run(batch[half:], call)
             return
         for waiting, result in zip(batch, results, strict=True):
-            waiting.future.set_result(result)
+            waiting.settle(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +11,7 @@ from tqdm import tqdm
 
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
-from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import RunResult
+from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
 from gcache.tasks.example import Example, Grade, Task
@@ -69,7 +67,7 @@ def evaluate(
     examples: Sequence[Example],
     name: str = "graph",
     topology: Callable[[Example], Topology] | None = None,
-    batch_size: int = 16,
+    in_flight: int = IN_FLIGHT,
     progress: bool = True,
 ) -> Evaluation:
     """Greedy answers on the source's most likely topology, or on `topology(example)`.
@@ -78,16 +76,10 @@ def evaluate(
     """
     _require_questions(examples)
     started = time.perf_counter()
-    results: list[RunResult] = []
-
-    async def together(chunk: Sequence[Example]) -> list[RunResult]:
-        return list(await asyncio.gather(*(graph.arun(e, topology=topology and topology(e)) for e in chunk)))
-
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
-        for first in range(0, len(examples), batch_size):
-            chunk = examples[first : first + batch_size]
-            results += asyncio.run(together(chunk))
-            bar.update(len(chunk))
+        results = graph.run_all(
+            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update()
+        )
     graded = [(r.example, r.answer, task.grade(r.answer, r.example)) for r in results]
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [r.topology.n_agents * (r.topology.n_agents + 1) / 2 for r in results]
@@ -96,7 +88,7 @@ def evaluate(
 
 
 def evaluate_text(
-    graph: CacheGraph, task: Task, examples: Sequence[Example], name: str, batch_size: int = 16, progress: bool = True
+    graph: CacheGraph, task: Task, examples: Sequence[Example], name: str, in_flight: int = IN_FLIGHT, progress: bool = True
 ) -> Evaluation:
     """The baseline of `gcache.methods.one_prompt` on the same questions."""
     _require_questions(examples)
@@ -105,8 +97,8 @@ def evaluate_text(
     prefilled: list[float] = []
     generated: list[float] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
-        for first in range(0, len(examples), batch_size):
-            chunk = examples[first : first + batch_size]
+        for first in range(0, len(examples), in_flight):
+            chunk = examples[first : first + in_flight]
             answers = answer_all_in_one_prompt(graph, chunk)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 graded.append((example, generation.text, task.grade(generation.text, example)))

@@ -72,9 +72,12 @@ def _handed_before(graph: CacheGraph, replay: Replay, again: dict[int, KVCache])
     `again` has the prepared caches of the other replays: runs that share a thought share its cache.
     """
     result, transfer = replay.result, graph.config.transfer
+    caches = result.caches
     handed: dict[Node, KVCache] = {}
     for node in sorted_nodes(graph, result):
-        own = result.caches[node]
+        if transfer != "context" and node not in read_by_decision(graph, result):
+            continue  # nothing of it is in the decision maker's cache
+        own = caches[node]
         if transfer == "context":
             coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
             received = fused_for(graph.fuser, result.shared, coming, replay.weights)
@@ -84,6 +87,12 @@ def _handed_before(graph: CacheGraph, replay: Replay, again: dict[int, KVCache])
             again[id(own)] = handed_on(graph.fuser, own, FusedCache.plain(result.shared), transfer)
         handed[node] = again[id(own)]
     return handed
+
+
+def read_by_decision(graph: CacheGraph, result: RunResult) -> set[Node]:
+    """The nodes that hand to the decision maker themselves and were heard."""
+    last = graph.config.rounds - 1
+    return {(last, agent) for spoken in result.spoken for agent in spoken.heard}
 
 
 def _handed_again(graph: CacheGraph, llm: LocalLLM, replay: Replay) -> dict[Node, KVCache]:
@@ -104,7 +113,7 @@ def _handed_again(graph: CacheGraph, llm: LocalLLM, replay: Replay) -> dict[Node
 def sorted_nodes(graph: CacheGraph, result: RunResult) -> list[Node]:
     """The nodes that thought, every one after those that hand to it."""
     done: list[Node] = []
-    waiting = sorted(result.caches)
+    waiting = sorted((round_, agent) for round_ in range(graph.config.rounds) for agent in result.topology.heard)
     while waiting:
         ready = [n for n in waiting if all(s in done for s, _ in senders(result.topology, *n))]
         done += ready

@@ -21,8 +21,6 @@ from gcache.training.evaluate import Evaluation, evaluate, evaluate_text
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
 #: The fixed topologies a report compares with unless it is told others.
 COMPARED = ("none", "full")
-#: Questions in flight.
-BATCH = 50
 
 
 class Report:
@@ -49,7 +47,7 @@ class Report:
         for name in self.topologies:
             self._evaluate(LABELS.get(name, name), fixed=name)
         graph, task = self.built.graph, self.task
-        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", BATCH, self.progress))
+        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", progress=self.progress))
         if self.built.policy is not None:
             self.rows.append(self._untrained())
 
@@ -64,7 +62,7 @@ class Report:
 
         topology = choose if fixed else None
         self.rows.append(
-            evaluate(self.built.graph, self.task, self.examples, label, topology, BATCH, self.progress)
+            evaluate(self.built.graph, self.task, self.examples, label, topology, progress=self.progress)
         )
 
     def _untrained(self) -> Evaluation:
@@ -77,7 +75,7 @@ class Report:
                 drawn[example.id] = self.built.graph.distribution(example).sample(generator)[0]
         return evaluate(
             self.built.graph, self.task, self.examples, "untrained policy (drawn)", lambda e: drawn[e.id],
-            BATCH, self.progress,
+            progress=self.progress,
         )  # fmt: skip
 
     def write(self, out: Path, settings: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ def test_edges_and_tokens_per_question_by_hand(graph: CacheGraph) -> None:
 
 
 def test_questions_go_through_in_batches_and_come_back_in_order(graph: CacheGraph, scripted_llm: ScriptedLLM) -> None:
-    found = evaluate(graph, ToyTask(), EXAMPLES[::-1], batch_size=3, progress=False)
+    found = evaluate(graph, ToyTask(), EXAMPLES[::-1], in_flight=3, progress=False)
     assert [row.id for row in found.rows] == ["q3", "q2", "q1", "q0"]
     assert [len(batch) for batch in scripted_llm.texts] == [3, 1]
     assert {request.temperature for batch in scripted_llm.texts for request in batch} == {0.0}
@@ -111,7 +111,7 @@ def test_an_evaluation_is_json_with_or_without_its_rows(graph: CacheGraph) -> No
 
 
 def test_the_text_baseline_is_graded_alike(graph: CacheGraph, scripted_llm: ScriptedLLM) -> None:
-    found = evaluate_text(graph, ToyTask(), EXAMPLES, "one prompt", batch_size=3, progress=False)
+    found = evaluate_text(graph, ToyTask(), EXAMPLES, "one prompt", in_flight=3, progress=False)
     assert [row.outcome for row in found.rows] == ["right", "wrong", "unparsed", "right"]
     assert (found.name, found.accuracy, found.unparsed, found.edges, found.edges_kept) == ("one prompt", 0.5, 1, 0, 0)
     # the question, both agents' words (1 + 2), the decision maker's 7
