@@ -1,16 +1,18 @@
 # make setup   virtual environment in .venv with everything in it (done once)
 # make train   the same, then a training run with TRAIN_ARGS
 # make test    the same, then the tests
+# make bench   the same, then the benchmarks with BENCH_ARGS
 # make lint    the same, then ruff and mypy
 
 PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup train test lint clean
+.PHONY: setup train test bench lint clean
 
 setup: $(STAMP)
 
@@ -19,6 +21,9 @@ train: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -1,4 +1,1 @@
-"""Speed and memory, always beside a reference that is measured in the same run, as ratios.
-
-    python -m benchmarks --help
-"""
+"""Speed and memory, always beside a reference measured in the same run: `python -m benchmarks --help`."""

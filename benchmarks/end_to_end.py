@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from tqdm import tqdm
+
+from benchmarks.live_bytes import LiveBytes, Peak
+from benchmarks.published import PublishedMas
+from benchmarks.setting import DOMAIN, Bench
+from benchmarks.timing import interleaved, ratios
 from gcache.agents.decision import decision_maker
 from gcache.agents.roles import pick_agents
 from gcache.build import GraphSpec, assemble
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.tasks.example import Example
-from tqdm import tqdm
-
-from benchmarks.live_bytes import LiveBytes
-from benchmarks.published import PublishedMas
-from benchmarks.setting import DOMAIN, Bench
-from benchmarks.timing import interleaved, ratios
 
 AGENTS = 4
 REFERENCE = "published algorithm"
@@ -49,6 +50,8 @@ class Answers:
 
 #: Questions, and how many of them may be in hand at once.
 System = Callable[[Sequence[Example], int], Answers]
+#: Seconds of a timed run, and its answers.
+Round = tuple[float, Answers]
 
 
 @dataclass(frozen=True)
@@ -84,39 +87,50 @@ class Measured:
 
 def measure(bench: Bench) -> dict[str, Any]:
     """The numbers of all systems, the reference first."""
+    batch = bench.settings.batch
     systems = {REFERENCE: published(bench), **{name: ours(bench, *how) for name, how in OURS.items()}}
+    in_hand = {name: batch if name == REFERENCE else 2 * batch for name in systems}
     for system in systems.values():
         system(bench.examples[:WARM_UP], WARM_UP)
-    batch, n = bench.settings.batch, len(bench.examples)
-    in_hand = {name: batch if name == REFERENCE else 2 * batch for name in systems}
-    runs = {name: _bound(system, bench.examples, in_hand[name]) for name, system in systems.items()}
+    runs = {name: partial(system, bench.examples, in_hand[name]) for name, system in systems.items()}
     timings = interleaved(runs, bench.settings.repeats)
     peaks = {name: _peak(bench, system) for name, system in systems.items()}
-    speeds = {name: [n / seconds for seconds, _ in rounds] for name, rounds in timings.items()}
-    reference, (reference_bytes, _) = timings[REFERENCE][0][1], peaks[REFERENCE]
-    rows = []
-    for name, rounds in timings.items():
-        answers = rounds[0][1]
-        peak_bytes, where = peaks[name]
-        rows.append(
-            Measured(
-                name=name,
-                seconds=[seconds for seconds, _ in rounds],
-                speed=speeds[name],
-                speed_ratio=ratios(speeds[name], speeds[REFERENCE]),
-                prefilled=answers.prefilled / n,
-                prefilled_ratio=answers.prefilled / reference.prefilled,
-                latent=answers.latent / n,
-                generated=answers.generated / n,
-                peak_bytes=peak_bytes,
-                peak_ratio=peak_bytes / reference_bytes,
-                peak_where=where,
-                in_flight=in_hand[name],
-                in_flight_memory=batch,
-                right=_right(bench, answers.texts),
-            )
-        )
-    return {"reference": REFERENCE, "questions": n, "systems": [asdict(row) for row in rows]}
+    rows = [
+        _measured(bench, name, in_hand[name], timings[name], timings[REFERENCE], peaks[name], peaks[REFERENCE])
+        for name in systems
+    ]
+    return {"reference": REFERENCE, "questions": len(bench.examples), "systems": [asdict(row) for row in rows]}
+
+
+def _measured(
+    bench: Bench,
+    name: str,
+    in_flight: int,
+    rounds: Sequence[Round],
+    reference_rounds: Sequence[Round],
+    peak: Peak,
+    reference_peak: Peak,
+) -> Measured:
+    """One system's numbers beside the reference's."""
+    n, batch = len(bench.examples), bench.settings.batch
+    answers, reference = rounds[0][1], reference_rounds[0][1]
+    speed = [n / seconds for seconds, _ in rounds]
+    return Measured(
+        name=name,
+        seconds=[seconds for seconds, _ in rounds],
+        speed=speed,
+        speed_ratio=ratios(speed, [n / seconds for seconds, _ in reference_rounds]),
+        prefilled=answers.prefilled / n,
+        prefilled_ratio=answers.prefilled / reference.prefilled,
+        latent=answers.latent / n,
+        generated=answers.generated / n,
+        peak_bytes=peak.nbytes / min(batch, n),
+        peak_ratio=peak.nbytes / reference_peak.nbytes,
+        peak_where=peak.where,
+        in_flight=in_flight,
+        in_flight_memory=batch,
+        right=_right(bench, answers.texts),
+    )
 
 
 def published(bench: Bench) -> System:
@@ -167,18 +181,13 @@ def ours(bench: Bench, topology: str, transfer: str) -> System:
     return run
 
 
-def _bound(system: System, examples: Sequence[Example], in_flight: int) -> Callable[[], Answers]:
-    return lambda: system(examples, in_flight)
-
-
-def _peak(bench: Bench, system: System) -> tuple[float, str]:
-    """Peak cache bytes per question in hand, and where, over the first two batches."""
+def _peak(bench: Bench, system: System) -> Peak:
+    """Peak cache bytes over the first two batches, with one batch of questions in hand."""
     batch = bench.settings.batch
-    examples = bench.examples[: 2 * batch]
     _, heads, dim = bench.llm.cache_shape
     with LiveBytes(bench.loaded.model, heads, dim, LOOK_EVERY) as gauge:
-        system(examples, batch)
-    return gauge.peak.nbytes / min(batch, len(examples)), gauge.peak.where
+        system(bench.examples[: 2 * batch], batch)
+    return gauge.peak
 
 
 def _right(bench: Bench, texts: Sequence[str]) -> int:

@@ -7,8 +7,9 @@ first and last layer it goes through all live tensors, and of those that look li
 
 it counts each storage once and whole. So padding, room kept in reserve, copies and caches that a
 run merely forgot to let go all count. Not counted is what lives only inside a layer, or only
-between two passes. Queries are told from keys by their number of heads; where the model has as
-many key-value heads as query heads, queries that a system keeps would count as well.
+between two passes, nor the slots that grow in passes that are skipped (`every`). Queries are told
+from keys by their number of heads; where the model has as many key-value heads as query heads,
+queries that a system keeps would count as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import gc
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -126,7 +128,8 @@ class LiveBytes:
         if not self._looking:
             return
         alive = [ref() for ref in self._before]
-        found = self.look.storages([*gc.get_objects(), *alive])
+        # chained, not copied into a list: that list would be among the objects, hold itself, and stay
+        found = self.look.storages(chain(gc.get_objects(), alive))
         total = sum(found.values())
         if total > self.peak.nbytes:
             self.peak = Peak(total, len(found), f"{self._pass}, {place}")

@@ -12,11 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks.setting import Bench, Questions, Settings
 from gcache import __version__
 from gcache.errors import DataError
 from gcache.files import write_json
-
-from benchmarks.setting import Bench, Questions, Settings
 
 NO_MODEL = "no model"
 

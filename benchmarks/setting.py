@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcache.agents.decision import decision_maker
@@ -65,7 +66,7 @@ class Questions:
         if data is None:
             task, origin = make_task("gsm_symbolic"), "generated (gsm_symbolic)"
         else:
-            task, origin = make_task("gsm8k", data, whole_file=True), "GSM8K, --data"
+            task, origin = make_task("gsm8k", data, whole_file=True), f"GSM8K, {Path(data).name}"
         return cls(task, tuple(task.test(settings.questions, settings.seed)), origin)
 
 

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_boolean(made, "--use_cache", True, "agents hand on caches (text on the edges is not offered yet)")
     flags.add_model_flags(made)
     flags.add_graph_flags(made)
+    flags.add_limit_flags(made)
     flags.add_train_flags(made, TrainConfig(rollouts=2))
     return made
 
@@ -84,7 +85,7 @@ def ask(args: argparse.Namespace, task_spec: session.TaskSpec, spec: Any) -> int
     if not 0 <= args.question_id < len(questions):
         raise ConfigError(f"--question_id must be from 0 to {len(questions) - 1}, got {args.question_id}")
     example = questions[args.question_id]
-    result = build(spec).graph.run(example)
+    result = build(spec, flags.limits(args)).graph.run(example)
     grade = task.grade(result.answer, example)
     print(f"question: {example.question}\nanswer:   {result.answer}\nexpected: {example.answer} ({grade.outcome})")
     return 0
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
     config = flags.train_config(args, args.num_iterations, args.batch_size, args.limit)
     out = args.out or Path("runs") / f"gsm8k-seed{args.seed}"
-    result = session.train(task_spec, spec, config, out, args.report)
+    result = session.train(task_spec, spec, config, out, args.report, limits=flags.limits(args))
     for line in result.history:
         print(
             f"step {line['step']}: utility {line['utility']:.3f} ({line['utility_low']:.3f} to "

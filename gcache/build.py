@@ -21,6 +21,7 @@ from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource, PolicySource
 from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
@@ -105,14 +106,17 @@ class Built:
     fingerprint: str
 
 
-def build(spec: GraphSpec) -> Built:
+def build(spec: GraphSpec, limits: Limits | None = None) -> Built:
     """Load the model and put the graph together.
+
+    Args:
+        limits: how much the model may take at once.
 
     Raises:
         ModelError: the model cannot be had, or its caches cannot be shifted.
     """
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
-    llm = LocalLLM(loaded.model, loaded.tokenizer, loaded.label)
+    llm = LocalLLM(loaded.model, loaded.tokenizer, loaded.label, **dataclasses.asdict(limits or Limits()))
     return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint)
 
 

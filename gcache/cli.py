@@ -58,8 +58,8 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from gcache.flags import add_graph_flags, add_limit_flags, add_model_flags, add_train_flags
     from gcache.graph.cache_graph import IN_FLIGHT
-    from gcache.flags import add_graph_flags, add_model_flags, add_train_flags
     from gcache.training.report import COMPARED
     from gcache.training.trainer import TrainConfig
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
-    for add in (add_model_flags, add_graph_flags):
+    for add in (add_model_flags, add_graph_flags, add_limit_flags):
         add(train)
     add_train_flags(train, TrainConfig())
 
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--batch_size", type=int, default=IN_FLIGHT, help="questions in flight at once (default: %(default)s)"
     )
+    add_limit_flags(evaluate)
 
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
@@ -111,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
     run.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
     run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
-    for add in (add_model_flags, add_graph_flags):
+    for add in (add_model_flags, add_graph_flags, add_limit_flags):
         add(run)
     return parser
 
@@ -138,7 +139,8 @@ def _train(args: argparse.Namespace) -> int:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
     config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
     out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
-    result = session.train(task_spec, spec, config, out, args.report, args.compare)
+    limits = flags.limits(args)
+    result = session.train(task_spec, spec, config, out, args.report, args.compare, limits=limits)
     if result.table:
         print(f"\n{result.table}")
     print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")
@@ -155,7 +157,9 @@ def _eval(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")
     spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
-    found = session.evaluate_checkpoint(args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size)
+    found = session.evaluate_checkpoint(
+        args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.limits(args)
+    )
     tokens = ", ".join(f"{value:.1f} {kind}" for kind, value in found.tokens.items())
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
@@ -174,12 +178,12 @@ def _run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if args.checkpoint:
-        graph = session.load_graph(args.checkpoint)
+        graph = session.load_graph(args.checkpoint, flags.limits(args))
     else:
         spec = flags.graph_spec(
             args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser
         )  # fmt: skip
-        graph = build(spec).graph
+        graph = build(spec, flags.limits(args)).graph
     result = graph.run(args.question)
     print(result.answer)
     if args.trace:
@@ -192,7 +196,7 @@ def _print_trace(result: Any) -> None:
     for s in result.trace:
         print(
             f"{s.started:7.2f} {s.ended:6.2f}  {s.role:16.16} {s.what:8} {s.prefilled:9} {s.latent:6} "
-            f"{s.generated:9} {s.received:8}"
+            f"{s.generated:9} {s.received:8}  {s.note}".rstrip()
         )
     names = [agent.role for agent in result.agents] + ["decision maker"]
     for (source, target), size in sorted(result.edge_bytes.items()):

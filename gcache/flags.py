@@ -8,6 +8,7 @@ from typing import Any
 from gcache.build import GraphSpec
 from gcache.errors import ConfigError
 from gcache.graph.records import GraphConfig
+from gcache.llm.memory import Limits
 from gcache.training.trainer import TrainConfig
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -36,6 +37,27 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto, ... (default: %(default)s)")
     group.add_argument("--device_map", help="passed on to transformers, for models over several devices")
     group.add_argument("--quantization", default="none", help="none, 8bit or 4bit (bitsandbytes; default: %(default)s)")
+
+
+def add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits (what is computed stays the same)")
+    group.add_argument(
+        "--max_batch_size", type=int, default=Limits.max_batch_size,
+        help="the most sequences in one pass of the model (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max_batch_tokens", type=int, default=Limits.max_batch_tokens,
+        help="the most slots in one pass, padding included (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max_cache_gb", type=float,
+        help="the most GB of KV caches: past it, caches of finished runs are let go first, then batches get smaller "
+        "(default: no limit)",
+    )  # fmt: skip
+
+
+def limits(args: argparse.Namespace) -> Limits:
+    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb)
 
 
 def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> None:

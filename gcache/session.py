@@ -13,6 +13,7 @@ from gcache.errors import CheckpointError, ConfigError
 from gcache.files import write_json
 from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
 from gcache.graph.fixed import FixedTopology
+from gcache.llm.memory import Limits
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
@@ -56,6 +57,7 @@ def train(
     report: int = 0,
     compare: Sequence[str] = COMPARED,
     progress: bool = True,
+    limits: Limits | None = None,
 ) -> TrainResult:
     """Train a graph on a task.
 
@@ -63,6 +65,7 @@ def train(
         out: folder of the run; if it holds a checkpoint of the same run, training goes on there.
         report: evaluate on this many test questions before and after; 0 for no report.
         compare: fixed topologies in the report.
+        limits: how much the model may take at once.
 
     Raises:
         GcacheError: anything a user can mend. Nothing is written before all settings are checked.
@@ -73,7 +76,7 @@ def train(
     # reads the data, so that a broken line is named before a model is loaded
     task.train(config.train_limit, config.seed)
     questions = list(task.test(report, config.seed)) if report else []
-    built = build(spec)
+    built = build(spec, limits)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
     written = Report(built, task, questions, compare, progress) if report else None
     if written:
@@ -86,11 +89,14 @@ def train(
     return TrainResult(out, checkpoints.read(out).folder, history, table)
 
 
-def load(path: str | Path, llm_name: str | None = None, device: str | None = None) -> tuple[Built, TaskSpec]:
+def load(
+    path: str | Path, llm_name: str | None = None, device: str | None = None, limits: Limits | None = None
+) -> tuple[Built, TaskSpec]:
     """A trained graph and the task it was trained on, from a checkpoint.
 
     Args:
         llm_name, device: override where the same model is to be found or put.
+        limits: how much the model may take at once.
 
     Raises:
         CheckpointError: missing, broken, or made for another model.
@@ -98,14 +104,14 @@ def load(path: str | Path, llm_name: str | None = None, device: str | None = Non
     found = checkpoints.read(path)
     values = found.spec.to_json()
     values.update({k: v for k, v in {"llm_name": llm_name, "device": device}.items() if v is not None})
-    built = build(GraphSpec.from_json(values))
+    built = build(GraphSpec.from_json(values), limits)
     checkpoints.restore(found, built)
     return built, TaskSpec(**found.task)
 
 
-def load_graph(path: str | Path) -> CacheGraph:
+def load_graph(path: str | Path, limits: Limits | None = None) -> CacheGraph:
     """The trained graph of a checkpoint, ready to `run`."""
-    return load(path)[0].graph
+    return load(path, limits=limits)[0].graph
 
 
 def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: Any) -> CacheGraph:
@@ -129,13 +135,14 @@ def evaluate_checkpoint(
     json_file: Path | None = None,
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
+    limits: Limits | None = None,
 ) -> Evaluation:
     """Accuracy of a checkpoint on test questions; written to `json_file` where one is named.
 
     Raises:
         CheckpointError: missing or broken, or of a domain whose agents do not fit the task.
     """
-    built, trained_on = load(checkpoint)
+    built, trained_on = load(checkpoint, limits=limits)
     task = (task_spec or trained_on).make()
     if task.domain != built.spec.domain:
         raise CheckpointError(

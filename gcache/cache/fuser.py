@@ -153,7 +153,7 @@ class ConcatFuser(CacheFuser):
 
     def _changes_nothing(self) -> bool:
         """Whether it is as it was before training: then a cache need not be copied."""
-        return not any(bool(p.any()) for p in (self.gate, self.key_up, self.value_up))
+        return not any(bool(getattr(self, name).any()) for name in ("gate", "key_up", "value_up"))
 
     def _key_change(self, cache: KVCache) -> Tensor:
         keys = cache.keys.float()

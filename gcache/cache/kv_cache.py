@@ -290,36 +290,36 @@ class FusedCache(KVCache):
         joined: Tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
         return joined
 
-    @property
-    def keys(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def keys(self) -> Tensor:
         return self._joined("keys", 3)
 
-    @property
-    def values(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def values(self) -> Tensor:
         return self._joined("values", 3)
 
-    @property
-    def positions(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def positions(self) -> Tensor:
         return self._joined("positions", 1)
 
-    @property
-    def mask(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def mask(self) -> Tensor:
         return self._joined("mask", 1)
 
-    @property
-    def kinds(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def kinds(self) -> Tensor:
         return self._joined("kinds", 1)
 
-    @property
-    def sources(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def sources(self) -> Tensor:
         return self._joined("sources", 1)
 
-    @property
-    def ordinals(self) -> Tensor:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def ordinals(self) -> Tensor:
         return self._joined("ordinals", 1)
 
-    @property
-    def bias(self) -> Tensor:  # type: ignore[no-redef]
+    @property  # type: ignore[no-redef]
+    def bias(self) -> Tensor:
         return self.biases[0] if len(self.biases) == 1 else torch.cat(self.biases, dim=1)
 
     @property

@@ -23,7 +23,6 @@ from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.tasks.example import Example
 
-
 #: Questions in flight at once where nobody says otherwise.
 IN_FLIGHT = 64
 

@@ -9,8 +9,8 @@ a few times without a new request), and then something is run for as many of the
     log-probabilities   when neither is asked for
 
 Within a kind, first come, first served. Nothing starves: a waiting thought lets texts write so many
-tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it, so the same callers are batched
-the same way every time.
+tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it,
+so the same callers are batched the same way every time.
 """
 
 from __future__ import annotations

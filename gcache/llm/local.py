@@ -21,7 +21,7 @@ from gcache.llm.attention import use_grouped_attention
 from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.decoding import Decoding
 from gcache.llm.in_flight import InFlight, last_real, own_slots
-from gcache.llm.memory import CacheLedger
+from gcache.llm.memory import CacheLedger, Limits
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 from gcache.llm.rows import Rows
 
@@ -35,11 +35,10 @@ class LocalLLM:
         model: a transformers causal model with rotary positions and full attention in all layers.
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
-        max_batch_tokens: the most slots (past and new, padding included) of a batch.
-        max_batch_size: the most sequences of a batch.
-        ledger: counts cache bytes and may limit them.
+        max_batch_tokens, max_batch_size, max_cache_gb: see `gcache.llm.memory.Limits`.
 
     Raises:
+        ConfigError: limits that are not allowed.
         ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
     """
 
@@ -48,13 +47,11 @@ class LocalLLM:
         model: Any,
         tokenizer: Any,
         label: str = "model",
-        max_batch_tokens: int = 32768,
-        max_batch_size: int = 64,
-        ledger: CacheLedger | None = None,
+        max_batch_tokens: int = Limits.max_batch_tokens,
+        max_batch_size: int = Limits.max_batch_size,
+        max_cache_gb: float | None = None,
     ) -> None:
-        for name, value in (("max_batch_tokens", max_batch_tokens), ("max_batch_size", max_batch_size)):
-            if value < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {value}")
+        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb)
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
@@ -62,7 +59,7 @@ class LocalLLM:
         self.label = label
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_size = max_batch_size
-        self.ledger = ledger or CacheLedger()
+        self.ledger = CacheLedger(limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
         self._require_rope_holds()
         self.alignment = Alignment.of_model(model)
@@ -206,10 +203,14 @@ class LocalLLM:
         keys = [getattr(request, "latent_steps", 0) for request in requests]
         for batch in batches(sizes, keys, self.max_batch_tokens, self.max_batch_size):
             while batch:
-                count = self.ledger.most_that_fit(len(batch), lambda n: self._bytes([sizes[i] for i in batch[:n]]))
+                count = self._most_that_fit([sizes[i] for i in batch])
                 results.update(zip(batch[:count], run([requests[i] for i in batch[:count]]), strict=True))
                 batch = batch[count:]
         return [results[index] for index in range(len(requests))]
+
+    def _most_that_fit(self, sizes: Sequence[Size]) -> int:
+        """How many of a batch's requests, from the first on, the limit of cache bytes allows."""
+        return self.ledger.most_that_fit(len(sizes), lambda count: self._bytes(sizes[:count]))
 
     def _bytes(self, sizes: Sequence[Size]) -> int:
         """Of a batch in flight, and of what it leaves behind."""

@@ -9,6 +9,7 @@ is cut. A batch of one request always runs: a limit slows things down, it never 
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,36 @@ from gcache.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 GB = 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a model may take at once; no part of what a graph is or was trained as.
+
+    Attributes:
+        max_batch_size: the most sequences of a batch.
+        max_batch_tokens: the most slots of a batch, padding included.
+        max_cache_gb: the most GB (2^30 bytes) of caches, those of batches in flight included;
+            None for no limit.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    max_batch_size: int = 64
+    max_batch_tokens: int = 32768
+    max_cache_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.max_cache_gb is not None and not 0 < self.max_cache_gb < math.inf:
+            raise ConfigError(f"max_cache_gb must be a number above 0, got {self.max_cache_gb}; leave it out for none")
+
+    @property
+    def max_cache_bytes(self) -> int | None:
+        return None if self.max_cache_gb is None else max(1, int(self.max_cache_gb * GB))
 
 
 class InFlightBytes(Protocol):
@@ -59,25 +90,12 @@ class CacheLedger:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ConfigError(f"the limit of cache bytes must be 1 or more, got {limit}")
         self.limit = limit
         self.held = 0
         self.peak = 0
         self.events: list[MemoryEvent] = []
         self._finished: deque[weakref.ref[Releasable]] = deque()
         self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
-
-    @classmethod
-    def of_gigabytes(cls, gigabytes: float | None) -> CacheLedger:
-        """A limit in GB (2^30 bytes); None for none.
-
-        Raises:
-            ConfigError: not above 0.
-        """
-        if gigabytes is not None and not 0 < gigabytes < float("inf"):
-            raise ConfigError(f"max_cache_gb must be a number above 0, got {gigabytes}")
-        return cls(None if gigabytes is None else max(1, int(gigabytes * GB)))
 
     @property
     def used(self) -> int:

@@ -88,7 +88,12 @@ def evaluate(
 
 
 def evaluate_text(
-    graph: CacheGraph, task: Task, examples: Sequence[Example], name: str, in_flight: int = IN_FLIGHT, progress: bool = True
+    graph: CacheGraph,
+    task: Task,
+    examples: Sequence[Example],
+    name: str,
+    in_flight: int = IN_FLIGHT,
+    progress: bool = True,
 ) -> Evaluation:
     """The baseline of `gcache.methods.one_prompt` on the same questions."""
     _require_questions(examples)

@@ -12,16 +12,16 @@ frozen model is asked how likely the written tokens were on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import unknown
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.hand_over import Node, Weights, fused_for, handed_on, senders
+from gcache.graph.hand_over import Node, Weights, edge_weights, fused_for, handed_on, senders
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
@@ -45,19 +45,21 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     """
     if gradient not in GRADIENTS:
         raise unknown("fuser gradient", gradient, GRADIENTS)
+    # held until the end: `again` knows caches by their identity
+    kept = [_kept(graph, llm, replay.result) for replay in replays]
     again: dict[int, KVCache] = {}
-    handed = [
-        _handed_again(graph, llm, replay) if gradient == "full" else _handed_before(graph, replay, again)
-        for replay in replays
-    ]
     requests: list[LogProbRequest] = []
     owners: list[int] = []
-    for number, (replay, caches) in enumerate(zip(replays, handed, strict=True)):
+    for number, (replay, (shared, own)) in enumerate(zip(replays, kept, strict=True)):
+        if gradient == "full":
+            handed = _think(graph, llm, replay, shared, gradient=True)[1]
+        else:
+            handed = _handed_before(graph, replay, shared, own, again)
         result = replay.result
         last, decision = graph.config.rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
-            arriving = [(caches[last, agent], (agent, decision)) for agent in spoken.heard]
-            past = fused_for(graph.fuser, result.shared, arriving, replay.weights)
+            arriving = [(handed[last, agent], (agent, decision)) for agent in spoken.heard]
+            past = fused_for(graph.fuser, shared, arriving, replay.weights)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
     totals: list[Tensor] = [torch.zeros((), device=llm.device) for _ in replays]
@@ -66,48 +68,58 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     return totals
 
 
-def _handed_before(graph: CacheGraph, replay: Replay, again: dict[int, KVCache]) -> dict[Node, KVCache]:
+def _kept(graph: CacheGraph, llm: LocalLLM, result: RunResult) -> tuple[KVCache, Mapping[Node, KVCache]]:
+    """The caches of a run: those it left behind, or, where they were released, computed once more."""
+    if not result.kept.released:
+        return result.kept.get()
+    question = ThinkRequest(graph.layout.question(result.example.question), source=SHARED, kind=SlotKind.PREFIX)
+    shared = llm.think([question])[0]
+    with torch.no_grad():
+        own = _think(graph, llm, Replay(result, edge_weights(result.topology)), shared, gradient=False)[0]
+    return shared, own
+
+
+def _handed_before(
+    graph: CacheGraph, replay: Replay, shared: KVCache, own: Mapping[Node, KVCache], again: dict[int, KVCache]
+) -> dict[Node, KVCache]:
     """What each agent handed on in the run, its own slots as constants, prepared with gradient.
 
-    `again` has the prepared caches of the other replays: runs that share a thought share its cache.
+    Only what the decision maker reads: with whole contexts that is everyone's, else its own
+    predecessors'. `again` has the prepared caches of the other replays: runs that share a thought
+    share its cache.
     """
     result, transfer = replay.result, graph.config.transfer
-    caches = result.caches
     handed: dict[Node, KVCache] = {}
-    for node in sorted_nodes(graph, result):
-        if transfer != "context" and node not in read_by_decision(graph, result):
-            continue  # nothing of it is in the decision maker's cache
-        own = caches[node]
-        if transfer == "context":
+    if transfer == "context":
+        for node in sorted_nodes(graph, result):
             coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
-            received = fused_for(graph.fuser, result.shared, coming, replay.weights)
-            handed[node] = handed_on(graph.fuser, own, received, transfer)
-            continue
-        if id(own) not in again:
-            again[id(own)] = handed_on(graph.fuser, own, FusedCache.plain(result.shared), transfer)
-        handed[node] = again[id(own)]
+            received = fused_for(graph.fuser, shared, coming, replay.weights)
+            handed[node] = handed_on(graph.fuser, own[node], received, transfer)
+        return handed
+    last = graph.config.rounds - 1
+    for node in {(last, agent) for spoken in result.spoken for agent in spoken.heard}:
+        if id(own[node]) not in again:
+            again[id(own[node])] = handed_on(graph.fuser, own[node], FusedCache.plain(shared), transfer)
+        handed[node] = again[id(own[node])]
     return handed
 
 
-def read_by_decision(graph: CacheGraph, result: RunResult) -> set[Node]:
-    """The nodes that hand to the decision maker themselves and were heard."""
-    last = graph.config.rounds - 1
-    return {(last, agent) for spoken in result.spoken for agent in spoken.heard}
-
-
-def _handed_again(graph: CacheGraph, llm: LocalLLM, replay: Replay) -> dict[Node, KVCache]:
-    """What each agent hands on, thought again with gradient."""
+def _think(
+    graph: CacheGraph, llm: LocalLLM, replay: Replay, shared: KVCache, gradient: bool
+) -> tuple[dict[Node, KVCache], dict[Node, KVCache]]:
+    """Every agent's own slots and what it hands on, thought again."""
     result, config = replay.result, graph.config
+    thoughts: dict[Node, KVCache] = {}
     handed: dict[Node, KVCache] = {}
     for node in sorted_nodes(graph, result):
         coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
-        received = fused_for(graph.fuser, result.shared, coming, replay.weights)
+        received = fused_for(graph.fuser, shared, coming, replay.weights)
         agent = result.agents[node[1]]
         source = graph.source(node, len(result.agents))
         request = ThinkRequest(graph.agent_tokens(agent), received, config.latent_steps, source)
-        own = llm.think([request], gradient=True)[0]
-        handed[node] = handed_on(graph.fuser, own, received, config.transfer)
-    return handed
+        thoughts[node] = llm.think([request], gradient=gradient)[0]
+        handed[node] = handed_on(graph.fuser, thoughts[node], received, config.transfer)
+    return thoughts, handed
 
 
 def sorted_nodes(graph: CacheGraph, result: RunResult) -> list[Node]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from toy import AGENTS, DECISION, QUESTIONS
 
 from benchmarks.published import PublishedMas, plain_attention
 from gcache.agents.layout import ChatLayout
-from toy import AGENTS, DECISION, QUESTIONS
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM

@@ -1,0 +1,146 @@
+"""The command of the benchmarks: measures sections, writes their records, renders the tables."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.setting import Bench, Questions, Settings
+from gcache.cli import guarded, log_to_stderr
+from gcache.errors import ConfigError
+
+logger = logging.getLogger("benchmarks")
+
+NOTHING = "none"
+#: In the order they are measured. All but `WITHOUT_MODEL` are measured once per model.
+SECTIONS = ("end_to_end", "decoding", "floor", "orchestration", "training")
+WITHOUT_MODEL = "orchestration"
+
+EXPLAINED = """sections:
+  end_to_end     questions per second, tokens and peak cache bytes of our graphs beside a plain
+                 transformers version of the published latent multi-agent algorithm
+  decoding       tokens per second of LocalLLM.generate beside transformers' generate, and whether
+                 they write the same tokens
+  floor          prefill and decoding beside the least time the machine needs for them
+  orchestration  what a graph costs beside its model, per call and per edge (no model is loaded)
+  training       a whole training step beside its rollouts
+
+Every section writes OUT/<section>-<model>.json: its numbers, the command, the model's fingerprint,
+versions and machine. Sections may be measured by separate commands; the tables are made from all
+records in OUT.
+
+examples:
+  python -m benchmarks --data test.jsonl --repeats 3
+  python -m benchmarks --models smollm2 models/other --only end_to_end decoding --data test.jsonl
+  python -m benchmarks --only orchestration --repeats 5
+  python -m benchmarks --only none --table docs/performance.md
+
+Nothing else should run on the machine meanwhile. Threads are torch's own choice; OMP_NUM_THREADS sets them.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    defaults = Settings()
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Speed and memory, always beside a reference measured in the same run, as ratios.",
+        epilog=EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--models", nargs="+", default=["smollm2"], metavar="MODEL",
+        help="smollm2 (embedded), Hugging Face ids, local folders or .gguf files (default: smollm2)",
+    )  # fmt: skip
+    made.add_argument("--data", help="GSM8K in the official JSONL; without it, questions of gsm_symbolic are generated")
+    for name, text in (
+        ("questions", "questions asked"),
+        ("batch", "rows of a forward pass, of the reference and of ours"),
+        ("latent_steps", "of each agent"),
+        ("max_new_tokens", "the most tokens of a text"),
+        ("repeats", "how often what is timed is measured again, in turns with its reference"),
+        ("seed", "of the choice of questions"),
+    ):
+        made.add_argument(
+            f"--{name}", type=int, default=getattr(defaults, name), metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    made.add_argument(
+        "--only", nargs="+", choices=(*SECTIONS, NOTHING), default=list(SECTIONS), metavar="SECTION",
+        help=f"{', '.join(SECTIONS)}, or {NOTHING} to render only (default: all)",
+    )  # fmt: skip
+    made.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of records (default: %(default)s)")
+    made.add_argument("--table", type=Path, metavar="FILE", help="write the tables between the markers of this file")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(words)
+    log_to_stderr()
+    logger.setLevel(logging.INFO)
+    return guarded(lambda: run(args, words))
+
+
+def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Measure what was asked for, then print the tables of all records."""
+    from benchmarks.markdown import put_between_markers
+    from benchmarks.records import read_records
+    from benchmarks.table import render
+
+    wanted = [section for section in SECTIONS if section in args.only]
+    if NOTHING in args.only and wanted:
+        raise ConfigError(f"--only {NOTHING} measures nothing; drop {NOTHING} or {', '.join(wanted)}")
+    if wanted:
+        names = ("questions", "batch", "latent_steps", "max_new_tokens", "repeats", "seed")
+        _measure(wanted, args, argv, Settings(**{name: getattr(args, name) for name in names}))
+    text = render(read_records(args.out))
+    if args.table:
+        put_between_markers(args.table, text)
+    print(text, end="")
+    return 0
+
+
+def _measure(wanted: Sequence[str], args: argparse.Namespace, argv: Sequence[str], settings: Settings) -> None:
+    from benchmarks.records import record_of, write_record
+
+    questions = Questions.of(args.data, settings)
+    logger.info("%d questions, %s", len(questions.examples), questions.origin)
+    if WITHOUT_MODEL in wanted:
+        logger.info("measuring %s", WITHOUT_MODEL)
+        measured = _orchestration(settings)
+        write_record(args.out, record_of(WITHOUT_MODEL, measured, argv, settings, questions))
+    sections = [section for section in wanted if section != WITHOUT_MODEL]
+    for name in args.models if sections else []:
+        bench = Bench.of(name, questions, settings)
+        for section in sections:
+            logger.info("measuring %s of %s", section, bench.loaded.label)
+            measured = _measurer(section)(bench)
+            path = write_record(args.out, record_of(section, measured, argv, settings, questions, bench))
+            logger.info("wrote %s", path)
+
+
+def _orchestration(settings: Settings) -> dict[str, Any]:
+    from benchmarks import orchestration
+
+    return orchestration.measure(settings.repeats)
+
+
+def _measurer(section: str) -> Callable[[Bench], dict[str, Any]]:
+    """A section's function, imported when it is needed."""
+    from benchmarks import decoding, end_to_end, floor, training_step
+
+    return {
+        "end_to_end": end_to_end.measure,
+        "decoding": decoding.measure,
+        "floor": floor.measure,
+        "training": training_step.measure,
+    }[section]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Where the time of a call goes, by torch operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+MOST = 8
+OUTSIDE = "outside operators"
+
+
+@dataclass(frozen=True)
+class Share:
+    """One operator's own time, without that of operators it calls, as a share of the whole."""
+
+    operator: str
+    share: float
+
+
+def operator_seconds(run: Callable[[], object]) -> dict[str, float]:
+    """Own seconds of every operator during a call, and the rest of its wall time as `OUTSIDE`."""
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler, record_function(OUTSIDE):
+        run()
+    return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
+
+
+def top_shares(seconds: Mapping[str, float], less: Mapping[str, float] | None = None) -> list[Share]:
+    """The operators with the most time of their own, greatest first.
+
+    Args:
+        less: the seconds of a shorter call that are not to count, operator by operator.
+    """
+    rest = {name: max(0.0, value - (less or {}).get(name, 0.0)) for name, value in seconds.items()}
+    total = sum(rest.values()) or 1.0
+    ranked = sorted(rest.items(), key=lambda item: -item[1])[:MOST]
+    return [Share(name, value / total) for name, value in ranked]

@@ -1,0 +1,183 @@
+"""Records as Markdown: one table per section, every figure beside its reference and the ratio.
+
+A figure that was measured several times stands as its median (lowest to highest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.markdown import number, spread, table
+from benchmarks.records import Record
+
+MIB = 2**20
+
+
+def render(records: Sequence[Record]) -> str:
+    """All tables, in the order of the sections; records of one section share its table."""
+    parts = []
+    for section, (title, of) in SECTIONS.items():
+        chosen = [record for record in records if record.section == section]
+        if chosen:
+            parts += [f"### {title}", of(chosen), *map(provenance, chosen)]
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(record: Record) -> str:
+    """What a record's numbers rest on, in one paragraph."""
+    m = record.machine
+    model = record.model
+    which = (
+        f"Model {model['label']} ({model['fingerprint'][:24]}, {model['dtype']}, "
+        f"{model['parameters'] / 1e6:,.0f} million parameters), {record.n} questions, {record.questions}, "
+        f"seed {record.settings['seed']}. "
+        if "fingerprint" in model
+        else ""
+    )
+    return (
+        f"*{which}Reference: {record.measured['reference']}. {m['processor']}, {m['threads']} threads, torch "
+        f"{m['torch']}, transformers {m['transformers']}, {record.date[:10]}. `{record.command}`*"
+    )
+
+
+def _end_to_end(records: Sequence[Record]) -> str:
+    head = [
+        "model", "system", "questions/s", "to reference", "prefilled tokens/question", "to reference",
+        "generated tokens/question", "peak cache MiB/question", "to reference", "right",
+    ]  # fmt: skip
+    rows = [
+        [
+            str(record.model["label"]),
+            s["name"],
+            spread(s["speed"]),
+            spread(s["speed_ratio"], "x"),
+            number(s["prefilled"]),
+            f"{number(s['prefilled_ratio'])}x",
+            number(s["generated"]),
+            number(s["peak_bytes"] / MIB),
+            f"{number(s['peak_ratio'])}x",
+            f"{s['right']} of {record.measured['questions']}",
+        ]
+        for record in records
+        for s in record.measured["systems"]
+    ]
+    return table(head, rows)
+
+
+def _decoding(records: Sequence[Record]) -> str:
+    head = [
+        "model", "transformers, text tokens/s", "ours, text tokens/s", "ratio", "same tokens as transformers",
+        "transformers at batch 1, same tokens", "largest fp32 gap where texts part", "fp32, same tokens",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        speeds = m["tokens_per_second"]
+        rows.append(
+            [
+                str(record.model["label"]),
+                spread(speeds["transformers"]),
+                spread(speeds["ours"]),
+                spread(m["ratio"], "x"),
+                _same(m["agreement"]),
+                _same(m["yardstick"]),
+                f"{_largest_gap(m['agreement'])} (at batch 1: {_largest_gap(m['yardstick'])})",
+                _same(m["fp32_agreement"]),
+            ]
+        )
+    return table(head, rows)
+
+
+def _same(agreement: Mapping[str, Any]) -> str:
+    return f"{agreement['identical']} of {agreement['n']}"
+
+
+def _largest_gap(agreement: Mapping[str, Any]) -> str:
+    gaps = [abs(p["gap"]) for p in agreement["partings"] if p["gap"] is not None]
+    return number(max(gaps)) if gaps else "none"
+
+
+def _floor(records: Sequence[Record]) -> str:
+    head = ["model", "work", "floor", "measured", "share of the floor, best", "median", "operators"]
+    rows = []
+    for record in records:
+        for work in ("prefill", "decode"):
+            m = record.measured[work]
+            # milliseconds of a step, or tokens per second
+            figure = _milliseconds if work == "decode" else _per_second
+            rows.append(
+                [
+                    str(record.model["label"]),
+                    f"{work}, batch {record.measured['batch']}",
+                    figure(m, "floor_seconds"),
+                    figure(m, "seconds"),
+                    f"{m['best_share']:.0%}",
+                    f"{m['median_share']:.0%}",
+                    _operators(record.measured[f"{work}_operators"]),
+                ]
+            )
+    return table(head, rows)
+
+
+def _milliseconds(floor: Mapping[str, Any], which: str) -> str:
+    return spread([seconds * 1e3 for seconds in floor[which]]) + " ms a step"
+
+
+def _per_second(floor: Mapping[str, Any], which: str) -> str:
+    return spread([floor["amount"] / seconds for seconds in floor[which]]) + " tokens/s"
+
+
+def _operators(shares: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{s['operator'].removeprefix('aten::')} {s['share']:.0%}" for s in shares)
+
+
+def _orchestration(records: Sequence[Record]) -> str:
+    head = [
+        "topology", "agents", "edges", "questions at once", "ms in all", "ms per call", "asyncio alone, ms per call",
+        "ratio", "ms per edge",
+    ]  # fmt: skip
+    rows = [
+        [
+            c["topology"],
+            str(c["agents"]),
+            str(c["edges"]),
+            f"{c['in_flight']:,}",
+            spread(c["total_ms"]),
+            spread(c["call_ms"]),
+            spread(c["bare_call_ms"]),
+            spread(c["ratio"], "x"),
+            spread(c["edge_ms"]),
+        ]
+        for record in records
+        for c in (*record.measured["in_flight"], *record.measured["growth"])
+    ]
+    return table(head, rows)
+
+
+def _training(records: Sequence[Record]) -> str:
+    head = ["model", "gradient", "rollouts, s", "whole step, s", "step / rollouts", "texts replayed"]
+    rows = [
+        [
+            str(record.model["label"]),
+            cost["gradient"],
+            number(median(cost["rollouts"])),
+            number(median(cost["step"])),
+            spread(cost["ratio"], "x"),
+            f"{median(cost['replayed']):.0f} of {cost['written']}",
+        ]
+        for record in records
+        for cost in record.measured["costs"]
+    ]
+    return table(head, rows)
+
+
+#: Section -> its title, and how its records become a table.
+SECTIONS: Mapping[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
+    "end_to_end": ("End to end, beside the published algorithm", _end_to_end),
+    "decoding": ("Decoding, beside transformers", _decoding),
+    "floor": ("Prefill and decoding, beside the machine's floor", _floor),
+    "orchestration": ("The graph's own work, beside asyncio alone", _orchestration),
+    "training": ("A training step, beside its rollouts", _training),
+}

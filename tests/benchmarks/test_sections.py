@@ -1,0 +1,118 @@
+"""Every section on a tiny model: the numbers are there, add up, and land in records and tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import QUESTIONS
+
+from benchmarks import decoding, end_to_end, floor, training_step
+from benchmarks.__main__ import main
+from benchmarks.machine_speed import Sizes
+from benchmarks.markdown import BEGIN, END
+from benchmarks.setting import Bench, Questions, Settings
+
+SETTINGS = Settings(questions=5, batch=2, latent_steps=2, max_new_tokens=6, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "questions.jsonl"
+    rows = [{"question": question, "answer": "#### 2"} for question in QUESTIONS]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Any, tiny_tokenizer: Any) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tiny_llama.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(model_folder: Path, data: Path) -> Bench:
+    return Bench.of(str(model_folder), Questions.of(str(data), SETTINGS), SETTINGS)
+
+
+def test_end_to_end(bench: Bench) -> None:
+    found = end_to_end.measure(bench)
+    reference, chain, full, latents = found["systems"]
+    assert reference["name"] == found["reference"]
+    assert reference["speed_ratio"] == [1.0, 1.0] and reference["prefilled_ratio"] == reference["peak_ratio"] == 1.0
+    assert {system["latent"] for system in found["systems"]} == {2 * end_to_end.AGENTS}
+    # the question is read once and not once per agent; who hands on less keeps less
+    assert chain["prefilled"] == full["prefilled"] == latents["prefilled"] < reference["prefilled"]
+    assert 0 < latents["peak_bytes"] <= full["peak_bytes"]
+    assert all(system["peak_where"].startswith("pass") for system in found["systems"])
+
+
+def test_decoding_agrees_with_transformers(bench: Bench) -> None:
+    found = decoding.measure(bench)
+    assert found["fp32_agreement"] == {"n": 5, "identical": 5, "partings": ()}
+    assert found["yardstick"]["n"] == 5
+    assert len(found["ratio"]) == 2
+    assert all(0 < count <= 5 * 6 for counts in found["generated"].values() for count in counts)
+
+
+def test_floor(bench: Bench) -> None:
+    found = floor.measure(replace(bench, settings=replace(SETTINGS, repeats=1)), Sizes(square=32, floats=1024))
+    assert len(found["prefill"]["seconds"]) == len(found["machine"]) == floor.LEAST_ROUNDS
+    assert found["prefill"]["best_share"] > 0
+    model = bench.loaded.model
+    assert found["model"]["layer_bytes"] + found["model"]["head_bytes"] == model.num_parameters() * 2  # bf16, tied
+    for work in ("prefill", "decode"):
+        assert 0 < sum(share["share"] for share in found[f"{work}_operators"]) <= 1 + 1e-9
+
+
+def test_training(bench: Bench) -> None:
+    size = training_step.Size(questions=2, rollouts=2, steps=1, encoder="hash")
+    found = training_step.measure(bench, size)
+    assert [cost["gradient"] for cost in found["costs"]] == ["decision", "full"]
+    for cost in found["costs"]:
+        assert len(cost["ratio"]) == SETTINGS.repeats
+        assert all(ratio > 1 for ratio in cost["ratio"])
+        assert cost["written"] == 4 and all(0 <= count <= 4 for count in cost["replayed"])
+
+
+def test_the_command_measures_and_renders(
+    model_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", encoding="utf-8")
+    out = tmp_path / "out"
+    flags = ["--models", str(model_folder), "--data", str(data), "--questions", "3", "--max_new_tokens", "4"]
+    assert main([*flags, "--only", "decoding", "--out", str(out)]) == 0
+    assert main(["--only", "none", "--out", str(out), "--table", str(document)]) == 0
+    (file,) = out.glob("*.json")
+    assert file.name == f"decoding-{model_folder.name}.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["n"] == 3 and record["settings"]["max_new_tokens"] == 4
+    assert record["model"]["fingerprint"].startswith("folder:")
+    assert str(tmp_path.parent) not in file.read_text(encoding="utf-8")  # no folder of this machine
+    text = document.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{BEGIN}\n### Decoding") and text.endswith(f"{END}\nafter\n")
+    assert "stale" not in text and "--questions 3" in text
+    assert "### Decoding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--only", "none", "floor"], "--only none"),
+        (["--only", "orchestration", "--repeats", "0"], "--repeats"),
+        (["--only", "orchestration", "--data", "missing.jsonl"], "missing.jsonl"),
+        (["--only", "none", "--table", "missing.md"], "missing.md"),
+    ],
+)
+def test_a_user_s_error_is_one_line(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
