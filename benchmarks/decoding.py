@@ -8,7 +8,7 @@ as the yardstick. In fp32 the tokens must be the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from gcache.llm.loading import load_model
 from gcache.llm.requests import GenerateRequest
 
 Tokens = tuple[int, ...]
+#: Seconds, and what was written.
+Round = tuple[float, list[Tokens]]
 
 #: How many prompts transformers answers at batch 1, and both answer in fp32 up to so many tokens.
 YARDSTICK = 16
@@ -39,6 +41,13 @@ def measure(bench: Bench) -> dict[str, Any]:
         {
             "transformers": lambda: generate_transformers(bench, prompts, batch, longest),
             "ours": lambda: generate_ours(bench, prompts, batch, longest),
+        },
+        bench.settings.repeats,
+    )
+    firsts = interleaved(
+        {
+            "transformers": lambda: generate_transformers(bench, prompts, batch, 1),
+            "ours": lambda: generate_ours(bench, prompts, batch, 1),
         },
         bench.settings.repeats,
     )
@@ -59,10 +68,26 @@ def measure(bench: Bench) -> dict[str, Any]:
         "generated": {name: [_count(written) for _, written in rounds] for name, rounds in timings.items()},
         "tokens_per_second": speeds,
         "ratio": ratios(speeds["ours"], speeds["transformers"]),
+        "seconds_first_token": {name: [seconds for seconds, _ in rounds] for name, rounds in firsts.items()},
+        "tokens_per_second_after_first": (later := _after_first(timings, firsts)),
+        "ratio_after_first": ratios(later["ours"], later["transformers"]),
         "agreement": asdict(parted),
         "yardstick": asdict(parted_alone),
         "fp32_tokens": FP32_TOKENS,
         "fp32_agreement": asdict(compare(model, few, *fp32)),
+    }
+
+
+def _after_first(
+    timings: Mapping[str, Sequence[Round]], firsts: Mapping[str, Sequence[Round]]
+) -> dict[str, list[float]]:
+    """Tokens per second once every prompt is read: a text's first token and its time left out."""
+    return {
+        name: [
+            (_count(written) - _count(one)) / (seconds - first)
+            for (seconds, written), (first, one) in zip(rounds, firsts[name], strict=True)
+        ]
+        for name, rounds in timings.items()
     }
 
 

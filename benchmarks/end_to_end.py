@@ -2,14 +2,17 @@
 
 Same model, same questions, same roles, same latent steps, greedy text. Time and memory are two
 passes, because looking at memory takes time. For time, the reference has a batch in hand and a
-graph twice that many questions, of which a batch is in a forward pass; for memory both have one
-batch of questions in hand.
+graph twice that many questions, of which a batch is in a forward pass. Memory is looked at with as
+many questions in hand, and once more with one batch in hand for both.
+
+Answers end where they end, and different prompts end them at different places. So the time is
+taken once more with all texts equally long: nothing ends a turn before `EQUAL` tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +39,9 @@ OURS: Mapping[str, tuple[str, str]] = {
 #: Of the passes that decode one token per row, the gauge of memory looks into each so many-th.
 LOOK_EVERY = 8
 WARM_UP = 2
+#: Tokens of every text where all are equally long, and how many batches of questions are asked then.
+EQUAL = 128
+EQUAL_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,12 @@ class Measured:
         seconds, speed, speed_ratio: one per repeat; speed is questions per second.
         prefilled, latent, generated: tokens per question, without padding.
         prefilled_ratio: to the reference's.
-        peak_bytes: of cache per question in hand.
-        peak_ratio: to the reference's.
+        peak_bytes: of cache per question in hand, as many as when the time was taken.
+        batch_peak_bytes: the same with one batch of questions in hand.
+        peak_ratio, batch_peak_ratio: to the reference's.
         peak_where: the forward pass and the place in it.
-        in_flight, in_flight_memory: questions in hand in the two passes.
+        in_flight: questions in hand when the time is taken.
+        equal_seconds, equal_ratio: with all texts equally long; the ratio is of speeds.
         right: answers that state the right number, of all questions.
     """
 
@@ -79,10 +87,13 @@ class Measured:
     generated: float
     peak_bytes: float
     peak_ratio: float
+    batch_peak_bytes: float
+    batch_peak_ratio: float
     peak_where: str
     in_flight: int
-    in_flight_memory: int
     right: int
+    equal_seconds: list[float]
+    equal_ratio: list[float]
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -94,43 +105,68 @@ def measure(bench: Bench) -> dict[str, Any]:
         system(bench.examples[:WARM_UP], WARM_UP)
     runs = {name: partial(system, bench.examples, in_hand[name]) for name, system in systems.items()}
     timings = interleaved(runs, bench.settings.repeats)
-    peaks = {name: _peak(bench, system) for name, system in systems.items()}
-    rows = [
-        _measured(bench, name, in_hand[name], timings[name], timings[REFERENCE], peaks[name], peaks[REFERENCE])
-        for name in systems
-    ]
+    peaks = {name: _peaks(bench, system, in_hand[name]) for name, system in systems.items()}
+    equal = _equally_long(bench, in_hand)
+    rows = [_measured(bench, name, in_hand, timings, peaks, equal) for name in systems]
     return {"reference": REFERENCE, "questions": len(bench.examples), "systems": [asdict(row) for row in rows]}
 
 
 def _measured(
     bench: Bench,
     name: str,
-    in_flight: int,
-    rounds: Sequence[Round],
-    reference_rounds: Sequence[Round],
-    peak: Peak,
-    reference_peak: Peak,
+    in_hand: Mapping[str, int],
+    timings: Mapping[str, Sequence[Round]],
+    peaks: Mapping[str, tuple[Peak, Peak]],
+    equal: Mapping[str, list[float]],
 ) -> Measured:
     """One system's numbers beside the reference's."""
-    n, batch = len(bench.examples), bench.settings.batch
-    answers, reference = rounds[0][1], reference_rounds[0][1]
-    speed = [n / seconds for seconds, _ in rounds]
+    n = len(bench.examples)
+    answers, reference = timings[name][0][1], timings[REFERENCE][0][1]
+    speeds = {which: [n / seconds for seconds, _ in timings[which]] for which in (name, REFERENCE)}
+    peak, batch_peak = _per_question(bench, peaks[name], in_hand[name])
+    reference_peak, reference_batch_peak = _per_question(bench, peaks[REFERENCE], in_hand[REFERENCE])
     return Measured(
         name=name,
-        seconds=[seconds for seconds, _ in rounds],
-        speed=speed,
-        speed_ratio=ratios(speed, [n / seconds for seconds, _ in reference_rounds]),
+        seconds=[seconds for seconds, _ in timings[name]],
+        speed=speeds[name],
+        speed_ratio=ratios(speeds[name], speeds[REFERENCE]),
         prefilled=answers.prefilled / n,
         prefilled_ratio=answers.prefilled / reference.prefilled,
         latent=answers.latent / n,
         generated=answers.generated / n,
-        peak_bytes=peak.nbytes / min(batch, n),
-        peak_ratio=peak.nbytes / reference_peak.nbytes,
-        peak_where=peak.where,
-        in_flight=in_flight,
-        in_flight_memory=batch,
+        peak_bytes=peak,
+        peak_ratio=peak / reference_peak,
+        batch_peak_bytes=batch_peak,
+        batch_peak_ratio=batch_peak / reference_batch_peak,
+        peak_where=peaks[name][0].where,
+        in_flight=in_hand[name],
         right=_right(bench, answers.texts),
+        equal_seconds=equal[name],
+        equal_ratio=ratios(equal[REFERENCE], equal[name]),
     )
+
+
+def _per_question(bench: Bench, peaks: tuple[Peak, Peak], in_hand: int) -> tuple[float, float]:
+    """Bytes per question in hand, with as many as were timed and with one batch."""
+    n, batch = len(bench.examples), bench.settings.batch
+    return peaks[0].nbytes / min(in_hand, n), peaks[1].nbytes / min(batch, n)
+
+
+def _equally_long(bench: Bench, in_hand: Mapping[str, int]) -> dict[str, list[float]]:
+    """Seconds of each system where every text has as many tokens."""
+    settings = replace(bench.settings, max_new_tokens=min(EQUAL, bench.settings.max_new_tokens))
+    examples = bench.examples[: EQUAL_BATCHES * settings.batch]
+    endless = replace(bench, settings=settings)
+    stops, bench.llm.stop_tokens = bench.llm.stop_tokens, frozenset()
+    try:
+        systems = {REFERENCE: published(endless), **{name: ours(endless, *how) for name, how in OURS.items()}}
+        runs = {name: partial(system, examples, in_hand[name]) for name, system in systems.items()}
+        found = interleaved(runs, settings.repeats)
+    finally:
+        bench.llm.stop_tokens = stops
+    for rounds in found.values():
+        assert all(answers.generated == len(examples) * settings.max_new_tokens for _, answers in rounds)
+    return {name: [seconds for seconds, _ in rounds] for name, rounds in found.items()}
 
 
 def published(bench: Bench) -> System:
@@ -181,12 +217,17 @@ def ours(bench: Bench, topology: str, transfer: str) -> System:
     return run
 
 
-def _peak(bench: Bench, system: System) -> Peak:
-    """Peak cache bytes over the first two batches, with one batch of questions in hand."""
+def _peaks(bench: Bench, system: System, in_hand: int) -> tuple[Peak, Peak]:
+    """Peak cache bytes with so many questions in hand, and with one batch in hand."""
     batch = bench.settings.batch
+    one_batch = _peak(bench, system, batch, batch)
+    return (one_batch if in_hand == batch else _peak(bench, system, in_hand, in_hand + batch)), one_batch
+
+
+def _peak(bench: Bench, system: System, in_hand: int, questions: int) -> Peak:
     _, heads, dim = bench.llm.cache_shape
     with LiveBytes(bench.loaded.model, heads, dim, LOOK_EVERY) as gauge:
-        system(bench.examples[: 2 * batch], batch)
+        system(bench.examples[:questions], in_hand)
     return gauge.peak
 
 

@@ -45,7 +45,8 @@ def provenance(record: Record) -> str:
 def _end_to_end(records: Sequence[Record]) -> str:
     head = [
         "model", "system", "questions/s", "to reference", "prefilled tokens/question", "to reference",
-        "generated tokens/question", "peak cache MiB/question", "to reference", "right",
+        "generated tokens/question", "speed, texts equally long", "questions in hand",
+        "peak cache MiB per question in hand", "to reference", "with one batch in hand", "to reference", "right",
     ]  # fmt: skip
     rows = [
         [
@@ -56,8 +57,12 @@ def _end_to_end(records: Sequence[Record]) -> str:
             number(s["prefilled"]),
             f"{number(s['prefilled_ratio'])}x",
             number(s["generated"]),
+            spread(s["equal_ratio"], "x"),
+            str(s["in_flight"]),
             number(s["peak_bytes"] / MIB),
             f"{number(s['peak_ratio'])}x",
+            number(s["batch_peak_bytes"] / MIB),
+            f"{number(s['batch_peak_ratio'])}x",
             f"{s['right']} of {record.measured['questions']}",
         ]
         for record in records
@@ -68,7 +73,8 @@ def _end_to_end(records: Sequence[Record]) -> str:
 
 def _decoding(records: Sequence[Record]) -> str:
     head = [
-        "model", "transformers, text tokens/s", "ours, text tokens/s", "ratio", "same tokens as transformers",
+        "model", "transformers, text tokens/s", "ours, text tokens/s", "ratio", "ratio after the first token",
+        "same tokens as transformers",
         "transformers at batch 1, same tokens", "largest fp32 gap where texts part", "fp32, same tokens",
     ]  # fmt: skip
     rows = []
@@ -81,6 +87,7 @@ def _decoding(records: Sequence[Record]) -> str:
                 spread(speeds["transformers"]),
                 spread(speeds["ours"]),
                 spread(m["ratio"], "x"),
+                spread(m["ratio_after_first"], "x"),
                 _same(m["agreement"]),
                 _same(m["yardstick"]),
                 f"{_largest_gap(m['agreement'])} (at batch 1: {_largest_gap(m['yardstick'])})",

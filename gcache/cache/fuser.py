@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.cache.placement import check_positions, first_seen, place
+from gcache.cache.placement import check_positions, place, without_repeats
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError, unknown
 
@@ -86,8 +86,8 @@ class CacheFuser(nn.Module):
     @staticmethod
     def _new_to(prefix: KVCache, item: Incoming) -> Incoming:
         """Without the slots of the prefix (a sender that hands on its whole context has them)."""
-        fresh = first_seen([prefix, item.cache])[1]
-        return item if bool(fresh.all()) else replace(item, cache=item.cache.take(fresh))
+        kept = without_repeats([prefix, item.cache])[1]
+        return item if kept is item.cache else replace(item, cache=kept)
 
 
 def _weighted(cache: KVCache, log_weight: Tensor) -> FusedCache:
@@ -134,9 +134,8 @@ class ConcatFuser(CacheFuser):
         caches = [item.cache for item in incoming]
         # where one slot comes over several edges, the heaviest edge brings it
         order = sorted(range(len(caches)), key=lambda i: (-float(incoming[i].weight.detach()), i))
-        fresh = dict(zip(order, first_seen([caches[i] for i in order]), strict=True))
-        kept = [c if bool(fresh[i].all()) else c.take(fresh[i]) for i, c in enumerate(caches)]
-        placed = place(kept, start, self.positions, self.rope)
+        kept = dict(zip(order, without_repeats([caches[i] for i in order]), strict=True))
+        placed = place([kept[i] for i in range(len(caches))], start, self.positions, self.rope)
         return [_weighted(c, item.log_weight) for c, item in zip(placed, incoming, strict=True)]
 
     def prepare(self, cache: KVCache) -> KVCache:

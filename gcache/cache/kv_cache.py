@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -80,7 +81,7 @@ class KVCache:
 
     # -- size -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
         """(L, B, H_kv, T, D)."""
         layers, batch, heads, slots, dim = self.keys.shape
@@ -112,7 +113,12 @@ class KVCache:
             return torch.zeros(self.batch_size, dtype=torch.long, device=self.positions.device)
         return self.positions.masked_fill(~self.mask, -1).amax(dim=1) + 1
 
-    @property
+    @cached_property
+    def makers(self) -> frozenset[int]:
+        """The sources that its slots come from, over all sequences."""
+        return frozenset(self.sources.unique().tolist())
+
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of keys and values of the valid slots."""
         layers, _, heads, _, dim = self.shape
@@ -277,7 +283,15 @@ class FusedCache(KVCache):
         """The cache itself, every slot at weight 1."""
         if isinstance(cache, FusedCache):
             return cache
-        return cls.of_parts((cache,), (torch.zeros(cache.mask.shape, device=cache.mask.device),))
+        return cls.of_parts((cache,), (torch.zeros((), device=cache.mask.device).expand(cache.mask.shape),))
+
+    @cached_property
+    def makers(self) -> frozenset[int]:
+        return frozenset().union(*(part.makers for part in self.parts))
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
 
     def weighted(self, log_weight: Tensor) -> FusedCache:
         """Every slot's log-weight raised by `log_weight`."""
@@ -322,7 +336,7 @@ class FusedCache(KVCache):
     def bias(self) -> Tensor:
         return self.biases[0] if len(self.biases) == 1 else torch.cat(self.biases, dim=1)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
         layers, batch, heads, _, dim = self.parts[0].keys.shape
         return layers, batch, heads, sum(part.slots for part in self.parts), dim

@@ -43,6 +43,17 @@ def place(caches: Sequence[KVCache], start: int, positions: str, rope: Rope | No
     return moved
 
 
+def without_repeats(caches: Sequence[KVCache]) -> list[KVCache]:
+    """Each cache of one sequence without the slots that an earlier one brought, see `first_seen`."""
+    makers = [cache.makers for cache in caches]
+    if sum(map(len, makers)) == len(frozenset().union(*makers)):
+        return list(caches)  # no maker in two of them, so no slot either
+    return [
+        cache if bool(fresh.all()) else cache.take(fresh)
+        for cache, fresh in zip(caches, first_seen(caches), strict=True)
+    ]
+
+
 def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
     """For each cache of one sequence, a (T,) mask of the slots that no earlier cache brought.
 

@@ -25,6 +25,8 @@ from gcache.tasks.example import Example
 
 #: Questions in flight at once where nobody says otherwise.
 IN_FLIGHT = 64
+#: Prompts whose tokens are remembered.
+KNOWN_PROMPTS = 1000
 
 
 class CacheGraph:
@@ -57,6 +59,7 @@ class CacheGraph:
         self.source_of_topologies = source
         self.fuser = fuser
         self.config = config or GraphConfig()
+        self._prompts: dict[tuple[str, bool], tuple[int, ...]] = {}  # tokens of prompts, which repeat
 
     async def arun(
         self,
@@ -157,7 +160,12 @@ class CacheGraph:
     # -- pieces that a run and its replay share ----------------------------------------------
 
     def agent_tokens(self, agent: Agent) -> tuple[int, ...]:
-        return self.layout.agent(agent.prompt, thinks=self.config.latent_steps > 0)
+        key = (agent.prompt, self.config.latent_steps > 0)
+        if key not in self._prompts:
+            if len(self._prompts) >= KNOWN_PROMPTS:
+                self._prompts.clear()
+            self._prompts[key] = self.layout.agent(*key)
+        return self._prompts[key]
 
     def decision_tokens(self) -> tuple[int, ...]:
         return self.layout.decision(

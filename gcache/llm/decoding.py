@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
 
 Ticket = TypeVar("Ticket", bound=Hashable)
+#: Prompts that are read in one pass where they come with caches of their own.
+READ_WITH_PAST = 4
 #: What became of a row: its text, or what went wrong.
 Outcome = Generation | Exception
 
@@ -70,15 +72,22 @@ class Decoding(Generic[Ticket]):
         everyone = [*self._slots, *more]
         return len(everyone) * max(everyone, default=0)
 
-    def join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
+    def join(self, tickets: Sequence[Ticket], requests: list[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         """Read the requests' prompts and let them write along; returns those that are done already.
 
-        Prompts of like length are read together.
+        Prompts of like length are read together. The list is empty afterwards: requests leave it as
+        soon as they are read, so that what they were handed and the rows it was copied to are not
+        all there at once.
         """
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].tokens))
+        joining = sorted(zip(tickets, requests, strict=True), key=lambda pair: len(pair[1].tokens), reverse=True)
+        requests.clear()
         outcomes: list[tuple[Ticket, Outcome]] = []
-        for part in alike([len(requests[i].tokens) for i in order]):
-            outcomes += self._join([tickets[i] for i in order[part]], [requests[i] for i in order[part]])
+        while joining:
+            together = next(alike([len(request.tokens) for _, request in reversed(joining)])).stop
+            if any(request.past for _, request in joining[-together:]):
+                together = min(together, READ_WITH_PAST)
+            read = [joining.pop() for _ in range(together)]
+            outcomes += self._join([ticket for ticket, _ in read], [request for _, request in read])
         return outcomes
 
     @torch.no_grad()

@@ -85,10 +85,12 @@ class Rows:
 
     def _resize(self, rows: int, slots: int) -> None:
         """Room for so many rows of so many slots; whatever is there stays."""
-        if rows <= self.bias.shape[0] and slots <= self.capacity:
-            return
-        kept, width = self.count, min(self.longest, self.capacity)
-        capacity = max(slots, self.capacity)
+        if rows > len(self.used) or slots > self.capacity:
+            self._allocate(rows, max(slots, self.capacity))
+
+    def _allocate(self, rows: int, capacity: int) -> None:
+        """Blocks of exactly this size, one layer after another."""
+        kept, width = self.count, min(self.longest, capacity)
         for blocks in (self.keys, self.values):
             for layer, old in enumerate(blocks):
                 # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
@@ -116,6 +118,8 @@ class Rows:
             for per_row in (self.bias, self.used, self.positions):
                 per_row[row] = per_row[self.count]
         self.longest = int(self.used[: self.count].max()) if self.count else 0
+        if self.count <= len(self.used) // 2:
+            self._allocate(self.count, self.longest)
         return moves
 
     # -- one pass -----------------------------------------------------------------------------

@@ -59,20 +59,22 @@ def test_decoding() -> None:
     measured = {
         "tokens_per_second": {"transformers": [100.0], "ours": [250.0]},
         "ratio": [2.5],
+        "ratio_after_first": [2.0],
         "agreement": agreement(60, 0.01, -0.125, None),
         "yardstick": agreement(16),
         "fp32_agreement": agreement(16),
     }
-    row = "| tiny | 100 | 250 | 2.50x | 60 of 63 | 16 of 16 | 0.12 (at batch 1: none) | 16 of 16 |"
+    row = "| tiny | 100 | 250 | 2.50x | 2.00x | 60 of 63 | 16 of 16 | 0.12 (at batch 1: none) | 16 of 16 |"
     assert row in render([record("decoding", measured)])
 
 
 def test_end_to_end() -> None:
     system = {
         "name": "chain", "speed": [0.5], "speed_ratio": [2.0], "prefilled": 300.0, "prefilled_ratio": 0.5,
-        "generated": 40.0, "peak_bytes": 3 * 2**20, "peak_ratio": 0.25, "right": 3,
+        "generated": 40.0, "peak_bytes": 3 * 2**20, "peak_ratio": 0.25, "batch_peak_bytes": 6 * 2**20,
+        "batch_peak_ratio": 0.5, "in_flight": 32, "equal_ratio": [1.5], "right": 3,
     }  # fmt: skip
-    row = "| tiny | chain | 0.50 | 2.00x | 300 | 0.50x | 40.0 | 3.00 | 0.25x | 3 of 64 |"
+    row = "| tiny | chain | 0.50 | 2.00x | 300 | 0.50x | 40.0 | 1.50x | 32 | 3.00 | 0.25x | 6.00 | 0.50x | 3 of 64 |"
     assert row in render([record("end_to_end", {"questions": 64, "systems": [system]})])
 
 
