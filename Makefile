@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
-BENCH_ARGS ?=
+BENCH_ARGS ?= --table docs/performance.md
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -30,17 +30,20 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.llm.alignment import Alignment
+from gcache.llm.packing import use_packed
 
 
 @contextmanager
 def plain_attention(model: Any) -> Iterator[None]:
-    """Within it the model attends as transformers does by itself, whatever it was switched to."""
+    """Within it the model computes as transformers does by itself, whatever it was switched to."""
     before = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
+    use_packed(model, False)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+        use_packed(model, True)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits (what is computed stays the same)")
+    group = parser.add_argument_group("limits (but for rounding, answers do not depend on them)")
     group.add_argument(
         "--max_batch_size", type=int, default=Limits.max_batch_size,
         help="the most sequences in one pass of the model (default: %(default)s)",

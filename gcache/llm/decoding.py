@@ -84,7 +84,7 @@ class Decoding(Generic[Ticket]):
         outcomes: list[tuple[Ticket, Outcome]] = []
         while joining:
             together = next(alike([len(request.tokens) for _, request in reversed(joining)])).stop
-            if any(request.past for _, request in joining[-together:]):
+            if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, READ_WITH_PAST)
             read = [joining.pop() for _ in range(together)]
             outcomes += self._join([ticket for ticket, _ in read], [request for _, request in read])

@@ -22,6 +22,8 @@ from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.decoding import Decoding
 from gcache.llm.in_flight import InFlight, last_real, own_slots
 from gcache.llm.memory import CacheLedger, Limits
+from gcache.llm.packing import can_pack, pack
+from gcache.llm.plain_decoder import PlainDecoder, is_known
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 from gcache.llm.rows import Rows
 
@@ -36,6 +38,8 @@ class LocalLLM:
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
         max_batch_tokens, max_batch_size, max_cache_gb: see `gcache.llm.memory.Limits`.
+        pack_weights: where it helps (bf16 on a CPU), keep a second copy of the weights in the
+            layout that the CPU reads; see `gcache.llm.packing`.
 
     Raises:
         ConfigError: limits that are not allowed.
@@ -50,11 +54,16 @@ class LocalLLM:
         max_batch_tokens: int = Limits.max_batch_tokens,
         max_batch_size: int = Limits.max_batch_size,
         max_cache_gb: float | None = None,
+        pack_weights: bool = True,
     ) -> None:
         limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb)
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
+        if pack_weights and can_pack(model):
+            pack(model)
+        #: What passes without gradient go through.
+        self.decoder = PlainDecoder(model.model) if is_known(model.model) else model.model
         self.tokenizer = tokenizer
         self.label = label
         self.max_batch_tokens = max_batch_tokens
@@ -83,7 +92,7 @@ class LocalLLM:
 
     def rows(self) -> Rows:
         """An empty batch in flight."""
-        rows = Rows(self.model.model, self.cache_shape, self.dtype, self.device)
+        rows = Rows(self.decoder, self.cache_shape, self.dtype, self.device)
         self.ledger.watch(rows)
         return rows
 

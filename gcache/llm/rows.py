@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.plain_decoder import PlainDecoder
 
 #: Slots that blocks grow by when a row has reached their end.
 GROWTH = 32
@@ -27,7 +28,7 @@ class Rows:
     """A batch in flight, in the form in which transformers asks for a cache.
 
     Args:
-        decoder: the transformers base model (without its head).
+        decoder: a `PlainDecoder`, or the transformers base model (without its head).
         shape: (layers, key-value heads, head dimension).
     """
 
@@ -145,17 +146,19 @@ class Rows:
         slots = used[:, None] + steps  # (n, S)
         self._at = (rows, torch.arange(first, first + count, device=embeds.device)[:, None], slots)
         self._reach = reach
-        output = self.decoder(
-            inputs_embeds=embeds,
-            attention_mask=self._mask(rows, slots, reach),
-            position_ids=self.positions[rows, None] + steps,
-            past_key_values=self,
-            use_cache=True,
-        )
+        hidden = self._decoded(embeds, self._mask(rows, slots, reach), self.positions[rows, None] + steps)
         added = width if lengths is None else lengths
         self.used[rows] += added
         self.positions[rows] += added
         self.longest = max(self.longest, reach if lengths is None else int(self.used[rows].max()))
+        return hidden
+
+    def _decoded(self, embeds: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        if isinstance(self.decoder, PlainDecoder):
+            return self.decoder(embeds, mask, positions, self)
+        output = self.decoder(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=self, use_cache=True
+        )
         hidden: Tensor = output.last_hidden_state
         return hidden
 

@@ -46,19 +46,19 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     if gradient not in GRADIENTS:
         raise unknown("fuser gradient", gradient, GRADIENTS)
     # held until the end: `again` knows caches by their identity
-    kept = [_kept(graph, llm, replay.result) for replay in replays]
-    again: dict[int, KVCache] = {}
+    kept = _kept(graph, llm, [replay.result for replay in replays])
+    if gradient == "full":
+        handed = [on for _, on in _think(graph, llm, replays, [shared for shared, _ in kept], gradient=True)]
+    else:
+        again: dict[int, KVCache] = {}
+        handed = [_handed_before(graph, r, *caches, again) for r, caches in zip(replays, kept, strict=True)]
     requests: list[LogProbRequest] = []
     owners: list[int] = []
-    for number, (replay, (shared, own)) in enumerate(zip(replays, kept, strict=True)):
-        if gradient == "full":
-            handed = _think(graph, llm, replay, shared, gradient=True)[1]
-        else:
-            handed = _handed_before(graph, replay, shared, own, again)
+    for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
         result = replay.result
         last, decision = graph.config.rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
-            arriving = [(handed[last, agent], (agent, decision)) for agent in spoken.heard]
+            arriving = [(caches[last, agent], (agent, decision)) for agent in spoken.heard]
             past = fused_for(graph.fuser, shared, arriving, replay.weights)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
@@ -68,15 +68,26 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     return totals
 
 
-def _kept(graph: CacheGraph, llm: LocalLLM, result: RunResult) -> tuple[KVCache, Mapping[Node, KVCache]]:
-    """The caches of a run: those it left behind, or, where they were released, computed once more."""
-    if not result.kept.released:
-        return result.kept.get()
-    question = ThinkRequest(graph.layout.question(result.example.question), source=SHARED, kind=SlotKind.PREFIX)
-    shared = llm.think([question])[0]
-    with torch.no_grad():
-        own = _think(graph, llm, Replay(result, edge_weights(result.topology)), shared, gradient=False)[0]
-    return shared, own
+def _kept(
+    graph: CacheGraph, llm: LocalLLM, results: Sequence[RunResult]
+) -> list[tuple[KVCache, Mapping[Node, KVCache]]]:
+    """Question's and agents' caches of each run: those it left behind, or, where they were
+    released, computed once more."""
+    gone = [result for result in results if result.kept.released]
+    questions = [
+        ThinkRequest(graph.layout.question(r.example.question), source=SHARED, kind=SlotKind.PREFIX) for r in gone
+    ]
+    shared = llm.think(questions)
+    replays = [Replay(result, edge_weights(result.topology)) for result in gone]
+    thought = iter(zip(shared, _think(graph, llm, replays, shared, gradient=False), strict=True))
+    kept: list[tuple[KVCache, Mapping[Node, KVCache]]] = []
+    for result in results:
+        if result.kept.released:
+            prefix, (own, _) = next(thought)
+            kept.append((prefix, own))
+        else:
+            kept.append(result.kept.get())
+    return kept
 
 
 def _handed_before(
@@ -105,27 +116,50 @@ def _handed_before(
 
 
 def _think(
-    graph: CacheGraph, llm: LocalLLM, replay: Replay, shared: KVCache, gradient: bool
-) -> tuple[dict[Node, KVCache], dict[Node, KVCache]]:
-    """Every agent's own slots and what it hands on, thought again."""
-    result, config = replay.result, graph.config
-    thoughts: dict[Node, KVCache] = {}
-    handed: dict[Node, KVCache] = {}
-    for node in sorted_nodes(graph, result):
-        coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
-        received = fused_for(graph.fuser, shared, coming, replay.weights)
-        agent = result.agents[node[1]]
-        source = graph.source(node, len(result.agents))
-        request = ThinkRequest(graph.agent_tokens(agent), received, config.latent_steps, source)
-        thoughts[node] = llm.think([request], gradient=gradient)[0]
-        handed[node] = handed_on(graph.fuser, thoughts[node], received, config.transfer)
-    return thoughts, handed
+    graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], shared: Sequence[KVCache], gradient: bool
+) -> list[tuple[dict[Node, KVCache], dict[Node, KVCache]]]:
+    """Every agent's own slots and what it hands on, thought again, per replay.
+
+    In waves over all replays: everyone thinks whose predecessors have thought.
+    """
+    done: list[tuple[dict[Node, KVCache], dict[Node, KVCache]]] = [({}, {}) for _ in replays]
+    waiting = {(number, node) for number, replay in enumerate(replays) for node in nodes(graph, replay.result)}
+    while waiting:
+        wave = sorted(
+            (number, node)
+            for number, node in waiting
+            if all(s in done[number][1] for s, _ in senders(replays[number].result.topology, *node))
+        )
+        requests = [_request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave]
+        for (number, node), request, own in zip(wave, requests, llm.think(requests, gradient), strict=True):
+            assert request.past is not None
+            done[number][0][node] = own
+            with torch.set_grad_enabled(gradient):
+                done[number][1][node] = handed_on(graph.fuser, own, request.past, graph.config.transfer)
+        waiting -= set(wave)
+    return done
+
+
+def _request(
+    graph: CacheGraph, replay: Replay, node: Node, shared: KVCache, handed: Mapping[Node, KVCache]
+) -> ThinkRequest:
+    """What an agent was asked in the run."""
+    result = replay.result
+    coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
+    received = fused_for(graph.fuser, shared, coming, replay.weights)
+    tokens = graph.agent_tokens(result.agents[node[1]])
+    return ThinkRequest(tokens, received, graph.config.latent_steps, graph.source(node, len(result.agents)))
+
+
+def nodes(graph: CacheGraph, result: RunResult) -> list[Node]:
+    """The nodes that thought."""
+    return [(round_, agent) for round_ in range(graph.config.rounds) for agent in sorted(result.topology.heard)]
 
 
 def sorted_nodes(graph: CacheGraph, result: RunResult) -> list[Node]:
     """The nodes that thought, every one after those that hand to it."""
     done: list[Node] = []
-    waiting = sorted((round_, agent) for round_ in range(graph.config.rounds) for agent in result.topology.heard)
+    waiting = nodes(graph, result)
     while waiting:
         ready = [n for n in waiting if all(s in done for s, _ in senders(result.topology, *n))]
         done += ready

@@ -505,3 +505,56 @@ def test_what_is_handed_on_is_corrected_once_however_far_it_goes(
             own = expected.take(kept.ordinals[0])
             assert torch.equal(kept.values, own.values if source == SHARED else 2 * own.values)
     assert sources(past) == ({SHARED, 0, 1, 2} if transfer == "context" else {SHARED, 2})
+
+
+# -- many questions -------------------------------------------------------------------------
+
+
+def test_many_questions_come_back_in_order_and_only_so_many_are_in_flight(
+    scripted_llm: ScriptedLLM, tiny_tokenizer: Any
+) -> None:
+    graph = make(scripted_llm, tiny_tokenizer)
+    scripted_llm.write = lambda request: str(len(request.tokens))
+    questions = [Example(str(n), "how many " + "red " * n + "?", "") for n in range(7)]
+    answered: list[int] = []
+    results = graph.run_all(questions, in_flight=3, on_result=lambda number, _: answered.append(number))
+    assert [r.example.id for r in results] == [str(n) for n in range(7)]
+    assert sorted(answered) == list(range(7))
+    alone = [graph.run(question) for question in questions]
+    assert [r.answer for r in results] == [r.answer for r in alone]
+    assert max(map(len, scripted_llm.texts[: len(questions)])) <= 3
+    assert graph.run_all([]) == []
+
+
+def test_each_question_may_have_its_own_topology(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    graph = make(scripted_llm, tiny_tokenizer)
+    chosen = {"a": edges(3, (0, 3)), "b": edges(3, (1, 2), (2, 3))}
+    results = graph.run_all(
+        [Example(name, QUESTION, "") for name in chosen], topology=lambda example: chosen[example.id]
+    )
+    assert [r.topology for r in results] == list(chosen.values())
+
+
+def test_a_question_that_fails_stops_the_others_and_raises(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    graph = make(scripted_llm, tiny_tokenizer)
+    scripted_llm.breaks_on = lambda request: isinstance(request, GenerateRequest)
+    with pytest.raises(RuntimeError, match="the model broke"):
+        graph.run_all([Example(str(n), QUESTION, "") for n in range(9)], in_flight=2)
+    with pytest.raises(ConfigError, match="in_flight must be 1 or more, got 0"):
+        graph.run_all([Example("0", QUESTION, "")], in_flight=0)
+
+
+@pytest.mark.parametrize("transfer", ["own", "latent", "context"])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_keeping_no_caches_changes_no_answer(
+    scripted_llm: ScriptedLLM, tiny_tokenizer: Any, transfer: str, rounds: int
+) -> None:
+    graph = make(scripted_llm, tiny_tokenizer, transfer=transfer, rounds=rounds)
+    scripted_llm.write = lambda request: str(len(names(request.past)))
+    topology = edges(3, (0, 1), (0, 2, 0.5), (1, 2), (1, 3), (2, 3, 0.25))
+    kept = graph.run(QUESTION, topology=topology)
+    gone = graph.run(QUESTION, topology=topology, keep_caches=False)
+    assert (gone.answer, gone.edge_bytes, gone.tokens) == (kept.answer, kept.edge_bytes, kept.tokens)
+    assert gone.kept.released and not kept.kept.released
+    first, second = scripted_llm.texts
+    assert names(first[0].past) == names(second[0].past) and weights(first[0].past) == weights(second[0].past)

@@ -1,0 +1,76 @@
+"""Weights in the layout that a CPU's matrix units read.
+
+In bf16 a CPU with matrix units multiplies blocks; a weight that is stored row by row is put into
+blocks anew at every product, which for the few rows of a decoding step costs about as much as the
+product. Here every linear layer keeps a second copy that is in blocks already (oneDNN's, through
+torch). Passes with gradient use the plain weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+#: Rows of the products that the blocks are chosen for: those of a decoding step.
+ROWS = 16
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer with its weight in blocks beside the plain one.
+
+    Args:
+        plain: the layer, in bf16 on a CPU.
+    """
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.plain = plain
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach(), ROWS)
+        self.on = True
+
+    @property
+    def weight(self) -> Tensor:
+        return self.plain.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.plain.bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., E_in) to (..., E_out)."""
+        if torch.is_grad_enabled() or not self.on:
+            return linear(states, self.plain.weight, self.plain.bias)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.plain.bias, "none", [], "")
+        return product
+
+
+def can_pack(model: Any) -> bool:
+    """Whether this machine, this torch and this model's weights allow it."""
+    weight = model.get_input_embeddings().weight
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )
+
+
+def pack(model: Any) -> None:
+    """Give every linear layer of a frozen model its second copy (once)."""
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is nn.Linear]
+    for name, layer in layers:
+        parent, _, own = name.rpartition(".")
+        if not isinstance(model.get_submodule(parent), PackedLinear):
+            setattr(model.get_submodule(parent), own, PackedLinear(layer))
+
+
+def use_packed(model: Any, on: bool) -> None:
+    """Switch between the two copies, for all layers that have them."""
+    for layer in model.modules():
+        if isinstance(layer, PackedLinear):
+            layer.on = on

@@ -1,0 +1,101 @@
+"""A Llama-shaped decoder without the machinery around it: the passes that learn nothing.
+
+    h <- h + W_o attend(rope(W_q n), rope(W_k n), W_v n)      n = norm(h)
+    h <- h + W_down( silu(W_gate n) * W_up n )                n = norm(h)
+
+The same weights, in the same order of operations, as transformers' own module; what is left out
+is what a decoding step of a small model spends much of its time on: a call, a dictionary of
+options and a tuple of results per layer and part. Models of another shape go through transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from gcache.llm.packing import PackedLinear
+
+#: transformers' decoders that are computed as above, with or without biases of queries, keys and values.
+KNOWN = ("LlamaModel", "Qwen2Model")
+
+
+class Slots(Protocol):
+    """Where a layer's fresh keys and values go."""
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]: ...
+
+
+def is_known(decoder: Any) -> bool:
+    """Whether a transformers base model is of the shape that is computed here."""
+    config = decoder.config
+    return type(decoder).__name__ in KNOWN and config.hidden_act == "silu"
+
+
+class PlainDecoder:
+    """The forward pass of a decoder of a known shape, without gradient.
+
+    Args:
+        decoder: the transformers base model; its modules are used as they are.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.rotary = decoder.rotary_emb
+        self.final_norm = decoder.norm.weight
+        self.epsilon: float = decoder.norm.variance_epsilon
+        self.dim: int = decoder.layers[0].self_attn.head_dim
+        self.scale: float = decoder.layers[0].self_attn.scaling
+        self.layers = [
+            (
+                layer.input_layernorm.weight,
+                *(_product(getattr(layer.self_attn, f"{name}_proj")) for name in "qkvo"),
+                layer.post_attention_layernorm.weight,
+                *(_product(getattr(layer.mlp, f"{name}_proj")) for name in ("gate", "up", "down")),
+            )
+            for layer in decoder.layers
+        ]
+
+    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, slots: Slots) -> Tensor:
+        """(B, S, E) hidden states after the final norm.
+
+        Args:
+            embeds: (B, S, E). mask: (B, 1, S, T), additive. positions: (B, S).
+            slots: gets each layer's fresh (B, H_kv, S, D) and returns all (B, H_kv, T, D).
+        """
+        states = embeds
+        batch, width, _ = states.shape
+        cos, sin = (angles[:, None] for angles in self.rotary(states, positions))  # (B, 1, S, D)
+        for number, (norm, query, key, value, out, mlp_norm, gate, up, down) in enumerate(self.layers):
+            normed = self._norm(states, norm)
+            queries, keys, values = (
+                product(normed).view(batch, width, -1, self.dim).transpose(1, 2) for product in (query, key, value)
+            )
+            keys, values = slots.update(_rotated(keys, cos, sin), values, number)
+            mixed = scaled_dot_product_attention(
+                _rotated(queries, cos, sin), keys, values, mask, scale=self.scale, enable_gqa=True
+            )
+            states = states + out(mixed.transpose(1, 2).reshape(batch, width, -1))
+            normed = self._norm(states, mlp_norm)
+            states = states + down(silu(gate(normed)) * up(normed))
+        return self._norm(states, self.final_norm)
+
+    def _norm(self, states: Tensor, weight: Tensor) -> Tensor:
+        wide = states.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return weight * (wide * scale).to(states.dtype)
+
+
+def _product(layer: Any) -> Any:
+    """A linear layer as a function of its input alone."""
+    if isinstance(layer, PackedLinear):
+        return layer.forward
+    weight, bias = layer.weight, layer.bias
+    return lambda states: torch.nn.functional.linear(states, weight, bias)
+
+
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE of (B, H, S, D) in the halves convention."""
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cos + torch.cat((-second, first), dim=-1) * sin

@@ -1,0 +1,114 @@
+"""Rows that join and leave, and how requests are put together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gcache.cache.kv_cache import FusedCache, SlotKind
+from gcache.llm.chunks import Size, alike, batches
+from gcache.llm.in_flight import InFlight, last_real
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
+
+CLOSE = 1e-4
+
+
+def reference(llm: LocalLLM, tokens: tuple[int, ...], past: FusedCache | None) -> torch.Tensor:
+    """(E,) last state by the pass that writes nothing in place."""
+    embeds, lengths = llm.embed([tokens])
+    with torch.no_grad():
+        return last_real(InFlight(llm.model.model, past or llm.empty_cache()).feed(embeds, lengths), lengths)[0]
+
+
+@torch.no_grad()
+def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> None:
+    one = FusedCache.plain(tiny_llm.think([ThinkRequest((5, 9, 8), source=0)])[0])
+    two = FusedCache.plain(tiny_llm.think([ThinkRequest((7, 6), one, source=1)])[0]).weighted(torch.tensor(-0.4))
+    pasts = [None, one, FusedCache.join([one, two])]
+    histories: list[tuple[int, ...]] = [(4,), (10, 11, 12), (20, 21)]
+    rows = tiny_llm.rows()
+    rows.add(pasts, 3)
+    embeds, lengths = tiny_llm.embed(histories)
+    states = last_real(rows.feed(embeds, lengths), lengths)
+    for state, history, past in zip(states, histories, pasts, strict=True):
+        torch.testing.assert_close(state, reference(tiny_llm, history, past), atol=CLOSE, rtol=0)
+
+    assert rows.remove([0]) == [(2, 0)]  # the last row takes the place of the first
+    pasts, histories = [pasts[2], pasts[1]], [histories[2], histories[1]]
+    assert rows.add([two], 2) == 2
+    embeds, lengths = tiny_llm.embed([(33, 34)])
+    rows.feed(embeds, lengths, first=2)
+    pasts, histories = [*pasts, two], [*histories, (33, 34)]
+    for token in range(40, 40 + 2 * 32):  # past the room there was, twice
+        states = rows.feed(tiny_llm.embedding(torch.tensor([token % 64] * 3))[:, None])[:, 0]
+        histories = [(*history, token % 64) for history in histories]
+    for state, history, past in zip(states, histories, pasts, strict=True):
+        torch.testing.assert_close(state, reference(tiny_llm, history, past), atol=CLOSE, rtol=0)
+
+    own = rows.slots_of(1, one.slots, 3, source=9, kind=SlotKind.PROMPT)
+    assert own.slots == len(histories[1])
+    assert own.kinds[0].tolist() == [int(SlotKind.PROMPT)] * 3 + [int(SlotKind.LATENT)] * 64
+    assert own.positions[0].tolist() == list(range(3, 3 + own.slots))
+    rows.remove([0, 1, 2])
+    assert rows.nbytes == 0
+
+
+@torch.no_grad()
+def test_a_pass_that_breaks_leaves_the_rows_as_they_were(
+    tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tiny_llm.rows()
+    rows.add([None, None], 2)
+    embeds, lengths = tiny_llm.embed([(4, 5), (6, 7)])
+    rows.feed(embeds, lengths)
+    update = rows.update
+
+    def breaks(keys: torch.Tensor, values: torch.Tensor, layer_idx: int) -> object:
+        if layer_idx == 1:
+            raise RuntimeError("in the middle")
+        return update(keys, values, layer_idx)
+
+    monkeypatch.setattr(rows, "update", breaks)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        rows.feed(tiny_llm.embedding(torch.tensor([8, 9]))[:, None])
+    monkeypatch.setattr(rows, "update", update)
+    states = rows.feed(tiny_llm.embedding(torch.tensor([10, 11]))[:, None])[:, 0]
+    for state, history in zip(states, [(4, 5, 10), (6, 7, 11)], strict=True):
+        torch.testing.assert_close(state, reference(tiny_llm, history, None), atol=CLOSE, rtol=0)
+
+
+def test_fusing_copies_no_slot(tiny_llm: LocalLLM) -> None:
+    shared = tiny_llm.think([ThinkRequest((5, 9, 8), source=-1)])[0]
+    own = tiny_llm.think([ThinkRequest((7, 6), FusedCache.plain(shared))])[0]
+    fused = FusedCache.join([shared, FusedCache.plain(own).weighted(torch.tensor(-1.0))])
+    assert fused.parts[0] is shared and fused.parts[1] is own
+    again = FusedCache.join([fused, own])
+    assert [part is cache for part, cache in zip(again.parts, (shared, own, own), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], []),
+        ([5], [(0, 1)]),
+        ([5, 6, 7, 9], [(0, 4)]),  # a little padding is cheaper than a pass
+        ([100, 110, 120, 400, 410], [(0, 3), (3, 5)]),
+        ([10, 700, 700], [(0, 1), (1, 3)]),
+    ],
+)
+def test_prompts_of_like_length_are_read_together(lengths: list[int], expected: list[tuple[int, int]]) -> None:
+    assert [(part.start, part.stop) for part in alike(lengths)] == expected
+
+
+def test_batches_keep_to_their_limits_and_their_keys() -> None:
+    sizes = [Size(read, past, 2) for read, past in ((10, 0), (3, 30), (12, 0), (4, 0), (100, 0))]
+    found = list(batches(sizes, [0, 0, 1, 0, 0], most_slots=80, most_rows=2))
+    assert found == [[1, 3], [0], [4], [2]]  # by prompt, two rows at most, 80 slots at most, one alone over it
+    assert sorted(index for batch in found for index in batch) == list(range(5))
+
+
+def test_sizes() -> None:
+    assert Size.of(ThinkRequest((1, 2), None, 3)) == Size(2, 0, 3)
+    assert Size.of(GenerateRequest((1, 2), None, 7)).total == 9
+    assert Size.of(LogProbRequest((1, 2), (3, 4, 5))) == Size(4, 0, 0)
