@@ -27,7 +27,7 @@ Tokens = tuple[int, ...]
 Round = tuple[float, list[Tokens]]
 
 #: How many prompts transformers answers at batch 1, and both answer in fp32 up to so many tokens.
-YARDSTICK = 16
+YARDSTICK = 8
 FP32_TOKENS = 64
 WARM_UP_TOKENS = 8
 

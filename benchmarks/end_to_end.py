@@ -33,12 +33,13 @@ REFERENCE = "published algorithm"
 #: Our configurations: topology, and what an agent hands on. The first is the reference's own working memory.
 OURS: Mapping[str, tuple[str, str]] = {
     "chain, context": ("chain", "context"),
-    "full graph, own slots": ("full", "own"),
     "full graph, latents only": ("full", "latent"),
 }
 #: Of the passes that decode one token per row, the gauge of memory looks into each so many-th.
 LOOK_EVERY = 8
+#: Questions that are answered before anything is timed, and how long.
 WARM_UP = 2
+WARM_UP_TOKENS = 8
 #: Tokens of every text where all are equally long, and how many batches of questions are asked then.
 EQUAL = 128
 EQUAL_BATCHES = 2
@@ -99,9 +100,9 @@ class Measured:
 def measure(bench: Bench) -> dict[str, Any]:
     """The numbers of all systems, the reference first."""
     batch = bench.settings.batch
-    systems = {REFERENCE: published(bench), **{name: ours(bench, *how) for name, how in OURS.items()}}
+    systems = _systems(bench)
     in_hand = {name: batch if name == REFERENCE else 2 * batch for name in systems}
-    for system in systems.values():
+    for system in _systems(replace(bench, settings=replace(bench.settings, max_new_tokens=WARM_UP_TOKENS))).values():
         system(bench.examples[:WARM_UP], WARM_UP)
     runs = {name: partial(system, bench.examples, in_hand[name]) for name, system in systems.items()}
     timings = interleaved(runs, bench.settings.repeats)
@@ -109,6 +110,10 @@ def measure(bench: Bench) -> dict[str, Any]:
     equal = _equally_long(bench, in_hand)
     rows = [_measured(bench, name, in_hand, timings, peaks, equal) for name in systems]
     return {"reference": REFERENCE, "questions": len(bench.examples), "systems": [asdict(row) for row in rows]}
+
+
+def _systems(bench: Bench) -> dict[str, System]:
+    return {REFERENCE: published(bench), **{name: ours(bench, *how) for name, how in OURS.items()}}
 
 
 def _measured(
@@ -159,8 +164,7 @@ def _equally_long(bench: Bench, in_hand: Mapping[str, int]) -> dict[str, list[fl
     endless = replace(bench, settings=settings)
     stops, bench.llm.stop_tokens = bench.llm.stop_tokens, frozenset()
     try:
-        systems = {REFERENCE: published(endless), **{name: ours(endless, *how) for name, how in OURS.items()}}
-        runs = {name: partial(system, examples, in_hand[name]) for name, system in systems.items()}
+        runs = {name: partial(system, examples, in_hand[name]) for name, system in _systems(endless).items()}
         found = interleaved(runs, settings.repeats)
     finally:
         bench.llm.stop_tokens = stops
@@ -221,7 +225,7 @@ def _peaks(bench: Bench, system: System, in_hand: int) -> tuple[Peak, Peak]:
     """Peak cache bytes with so many questions in hand, and with one batch in hand."""
     batch = bench.settings.batch
     one_batch = _peak(bench, system, batch, batch)
-    return (one_batch if in_hand == batch else _peak(bench, system, in_hand, in_hand + batch)), one_batch
+    return (one_batch if in_hand == batch else _peak(bench, system, in_hand, in_hand)), one_batch
 
 
 def _peak(bench: Bench, system: System, in_hand: int, questions: int) -> Peak:

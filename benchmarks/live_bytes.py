@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gcache.llm.plain_decoder import PlainDecoder
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,36 @@ class LiveBytes:
             last.register_forward_pre_hook(lambda *_: self._take("before the last layer")),
             last.register_forward_hook(lambda *_: self._take("after the last layer")),
         ]
+        self._plain = PlainDecoder.__call__
+        PlainDecoder.__call__ = self._around(self._plain)  # type: ignore[method-assign]
         return self
+
+    def _around(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The same looks at passes that go around the model's layer modules."""
+
+        def watched(decoder: PlainDecoder, embeds: Tensor, *rest: Any) -> Tensor:
+            self._begin_pass(*embeds.shape[:2])
+            states = call(decoder, embeds, *rest)
+            self._take("after the last layer")
+            return states
+
+        return watched
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for hook in self._hooks:
             hook.remove()
+        PlainDecoder.__call__ = self._plain  # type: ignore[method-assign]
         gc.unfreeze()
         if kind is None and self.passes == 0:
             raise RuntimeError("the model's layers were never called, so no cache was gauged")
 
     def _begin(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states: Tensor = args[0] if args else kwargs["hidden_states"]  # (B, S, E)
-        rows, width = states.shape[:2]
+        self._begin_pass(*states.shape[:2])
+
+    def _begin_pass(self, rows: int, width: int) -> None:
         self.passes += 1
         self._pass = f"pass {self.passes}, {rows} rows of {width}"
         self._single_passes += width == 1

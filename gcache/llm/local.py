@@ -60,16 +60,16 @@ class LocalLLM:
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
-        if pack_weights and can_pack(model):
-            pack(model)
-        #: What passes without gradient go through.
-        self.decoder = PlainDecoder(model.model) if is_known(model.model) else model.model
         self.tokenizer = tokenizer
         self.label = label
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_size = max_batch_size
         self.ledger = CacheLedger(limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
+        if pack_weights and can_pack(model):
+            pack(model)
+        #: What passes without gradient go through.
+        self.decoder = PlainDecoder(model.model) if is_known(model.model) else model.model
         self._require_rope_holds()
         self.alignment = Alignment.of_model(model)
         self.stop_tokens = _stop_tokens(model, tokenizer)

@@ -149,7 +149,8 @@ class CacheLedger:
         return self.used + more <= self.limit
 
     def _note(self, what: str, text: str) -> None:
-        limit = f"max_cache_gb is {(self.limit or 0) / GB:.3g}"
-        if not self.events or self.events[-1] != MemoryEvent(what, f"{text}; {limit}"):
-            self.events.append(MemoryEvent(what, f"{text}; {limit}"))
-            logger.info("%s; %s", text, limit)
+        event = MemoryEvent(what, f"{text}; max_cache_gb is {(self.limit or 0) / GB:.3g}")
+        if what != "released" and self.events[-1:] == [event]:
+            return  # a batch that stays cut says so once
+        self.events.append(event)
+        logger.info(event.text)

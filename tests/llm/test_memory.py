@@ -164,7 +164,7 @@ def test_a_run_whose_caches_were_released_is_learned_from_all_the_same(
     for result in (released[0], released[2]):
         assert result.kept.release() > 0
     for kept, again in zip(gradients(whole), gradients(released), strict=True):
-        torch.testing.assert_close(again, kept, atol=1e-4, rtol=1e-3)
+        assert float((again - kept).norm()) <= 1e-3 * float(kept.norm()) + 1e-6
 
 
 def test_caches_go_as_soon_as_nobody_reads_them(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
