@@ -54,10 +54,14 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         help="the most GB of KV caches: past it, caches of finished runs are let go first, then batches get smaller "
         "(default: no limit)",
     )  # fmt: skip
+    add_boolean(
+        group, "--pack_weights", Limits.pack_weights,
+        "in bf16 on a CPU: a second copy of the weights in the layout it multiplies fastest (default: %(default)s)",
+    )  # fmt: skip
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb)
+    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb, args.pack_weights)
 
 
 def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> None:

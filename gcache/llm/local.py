@@ -54,9 +54,9 @@ class LocalLLM:
         max_batch_tokens: int = Limits.max_batch_tokens,
         max_batch_size: int = Limits.max_batch_size,
         max_cache_gb: float | None = None,
-        pack_weights: bool = True,
+        pack_weights: bool = Limits.pack_weights,
     ) -> None:
-        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb)
+        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb, pack_weights)
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
@@ -66,7 +66,7 @@ class LocalLLM:
         self.max_batch_size = max_batch_size
         self.ledger = CacheLedger(limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
-        if pack_weights and can_pack(model):
+        if limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
         self.decoder = PlainDecoder(model.model) if is_known(model.model) else model.model

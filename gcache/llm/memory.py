@@ -33,6 +33,7 @@ class Limits:
         max_batch_tokens: the most slots of a batch, padding included.
         max_cache_gb: the most GB (2^30 bytes) of caches, those of batches in flight included;
             None for no limit.
+        pack_weights: keep a second copy of the weights where that is faster (bf16 on a CPU).
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -41,6 +42,7 @@ class Limits:
     max_batch_size: int = 64
     max_batch_tokens: int = 32768
     max_cache_gb: float | None = None
+    pack_weights: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_batch_tokens"):

@@ -1,0 +1,87 @@
+"""The pass without transformers' machinery is transformers' pass; other shapes go through it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY
+
+from gcache.cache.kv_cache import FusedCache
+from gcache.llm.local import LocalLLM
+from gcache.llm.packing import PackedLinear, can_pack, pack, use_packed
+from gcache.llm.plain_decoder import PlainDecoder
+from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
+
+needs_packing = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    reason="this CPU has no bf16 products",
+)
+
+
+@torch.no_grad()
+def test_it_computes_what_transformers_computes(tiny_llm: LocalLLM) -> None:
+    assert isinstance(tiny_llm.decoder, PlainDecoder)
+    tokens = tuple(range(3, 40))
+    rows = tiny_llm.rows()
+    rows.add([None], len(tokens))
+    embeds, lengths = tiny_llm.embed([tokens])
+    own = rows.feed(embeds, lengths)
+    theirs = tiny_llm.model.model(torch.tensor([tokens])).last_hidden_state
+    torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_decoder_of_another_shape_goes_through_transformers(tiny_tokenizer: Any) -> None:
+    """Thoughts, texts and log-probabilities of it agree with each other, in a batch and alone."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(4)
+    model = Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval()
+    llm = LocalLLM(model, tiny_tokenizer, "other")
+    assert not isinstance(llm.decoder, PlainDecoder)
+    past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8), latent_steps=2)])[0])
+    asked = [GenerateRequest(tuple(range(3, 5 + n)), past if n % 2 else None, 4 + n) for n in range(5)]
+    for request, text in zip(asked, llm.generate(asked), strict=True):
+        assert llm.generate([request])[0].tokens == text.tokens
+        scores = llm.log_prob([LogProbRequest(request.tokens, text.tokens, request.past)])[0]
+        assert scores.tolist() == pytest.approx(text.log_probs, abs=1e-4)
+
+
+@needs_packing
+def test_packed_weights_multiply_like_plain_ones(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
+    model = copy.deepcopy(tiny_qwen2).bfloat16()
+    assert can_pack(model)
+    plain = LocalLLM(copy.deepcopy(model), tiny_tokenizer, pack_weights=False)
+    packed = LocalLLM(model, tiny_tokenizer)
+    layers = [m for m in packed.model.modules() if isinstance(m, PackedLinear)]
+    assert len(layers) == 2 * 7 + 1
+    assert not any(isinstance(m, PackedLinear) for m in plain.model.modules())
+    request = ThinkRequest(tuple(range(3, 30)), latent_steps=2)
+    one, other = packed.think([request])[0], plain.think([request])[0]
+    error = (one.keys.float() - other.keys.float()).norm() / other.keys.float().norm()
+    assert float(error) < 2e-2  # the rounding of bf16
+    pack(packed.model)  # once is enough
+    assert len([m for m in packed.model.modules() if isinstance(m, PackedLinear)]) == len(layers)
+
+
+@needs_packing
+def test_gradients_go_through_the_plain_weights(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
+    model = copy.deepcopy(tiny_qwen2).bfloat16()
+    llm = LocalLLM(model, tiny_tokenizer)
+    past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8))])[0])
+    bias = torch.zeros(1, 3, requires_grad=True)
+    (scores,) = llm.log_prob([LogProbRequest((4, 7), (9, 8), FusedCache.of_parts(past.parts, (bias,)))])
+    scores.sum().backward()
+    assert bias.grad is not None and bool(bias.grad.any())
+    layer = next(m for m in model.modules() if isinstance(m, PackedLinear))
+    states = torch.randn(3, layer.weight.shape[1]).bfloat16()
+    use_packed(model, False)
+    with torch.no_grad():
+        assert torch.equal(layer(states), torch.nn.functional.linear(states, layer.weight, layer.bias))
+
+
+def test_only_bf16_is_packed(tiny_llm: LocalLLM) -> None:
+    assert not can_pack(tiny_llm.model)
+    assert not any(isinstance(m, PackedLinear) for m in tiny_llm.model.modules())
