@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from gcache.llm.packing import PackedLinear
-
 #: transformers' decoders that are computed as above, with or without biases of queries, keys and values.
 KNOWN = ("LlamaModel", "Qwen2Model")
 
@@ -50,9 +48,9 @@ class PlainDecoder:
         self.layers = [
             (
                 layer.input_layernorm.weight,
-                *(_product(getattr(layer.self_attn, f"{name}_proj")) for name in "qkvo"),
+                *(getattr(layer.self_attn, f"{name}_proj").forward for name in "qkvo"),
                 layer.post_attention_layernorm.weight,
-                *(_product(getattr(layer.mlp, f"{name}_proj")) for name in ("gate", "up", "down")),
+                *(getattr(layer.mlp, f"{name}_proj").forward for name in ("gate", "up", "down")),
             )
             for layer in decoder.layers
         ]
@@ -85,14 +83,6 @@ class PlainDecoder:
         wide = states.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
         return weight * (wide * scale).to(states.dtype)
-
-
-def _product(layer: Any) -> Any:
-    """A linear layer as a function of its input alone."""
-    if isinstance(layer, PackedLinear):
-        return layer.forward
-    weight, bias = layer.weight, layer.bias
-    return lambda states: torch.nn.functional.linear(states, weight, bias)
 
 
 def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -85,3 +85,23 @@ def test_gradients_go_through_the_plain_weights(tiny_tokenizer: Any, tiny_qwen2:
 def test_only_bf16_is_packed(tiny_llm: LocalLLM) -> None:
     assert not can_pack(tiny_llm.model)
     assert not any(isinstance(m, PackedLinear) for m in tiny_llm.model.modules())
+
+
+@torch.no_grad()
+def test_a_layer_with_a_forward_of_its_own_is_asked(tiny_qwen2: Any, tiny_tokenizer: Any) -> None:
+    """A quantised layer's weight means nothing without it."""
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(states)
+
+    model = copy.deepcopy(tiny_qwen2)
+    plain = model.model.layers[0].mlp.up_proj
+    own = Doubled(plain.in_features, plain.out_features, bias=False)
+    own.weight = plain.weight
+    model.model.layers[0].mlp.up_proj = own
+    llm, tokens = LocalLLM(model, tiny_tokenizer), tuple(range(3, 20))
+    rows = llm.rows()
+    rows.add([None], len(tokens))
+    states = rows.feed(*llm.embed([tokens]))
+    torch.testing.assert_close(states, model.model(torch.tensor([tokens])).last_hidden_state, atol=1e-5, rtol=1e-5)
