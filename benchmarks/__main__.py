@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if NOTHING in args.only and wanted:
         raise ConfigError(f"--only {NOTHING} measures nothing; drop {NOTHING} or {', '.join(wanted)}")
     if wanted:
-        names = ("questions", "batch", "latent_steps", "max_new_tokens", "repeats", "seed")
-        _measure(wanted, args, argv, Settings(**{name: getattr(args, name) for name in names}))
+        settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+        _measure(wanted, args, argv, settings)
     text = render(read_records(args.out))
     if args.table:
         put_between_markers(args.table, text)

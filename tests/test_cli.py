@@ -16,14 +16,6 @@ from gcache.cli import main
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Any, tiny_tokenizer: Any) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-model")
-    tiny_llama.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
-
-
 def train_flags(model: Path, out: Path, *more: str) -> list[str]:
     return [
         "train", "--task", "split_facts", "--llm_name", str(model), "--dtype", "float32", "--encoder", "hash",

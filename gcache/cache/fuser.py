@@ -90,10 +90,6 @@ class CacheFuser(nn.Module):
         return item if kept is item.cache else replace(item, cache=kept)
 
 
-def _weighted(cache: KVCache, log_weight: Tensor) -> FusedCache:
-    return FusedCache.plain(cache).weighted(log_weight)
-
-
 class ConcatFuser(CacheFuser):
     """Incoming slots side by side; an edge's weight is a bias on the attention to its slots.
 
@@ -136,7 +132,7 @@ class ConcatFuser(CacheFuser):
         order = sorted(range(len(caches)), key=lambda i: (-float(incoming[i].weight.detach()), i))
         kept = dict(zip(order, without_repeats([caches[i] for i in order]), strict=True))
         placed = place([kept[i] for i in range(len(caches))], start, self.positions, self.rope)
-        return [_weighted(c, item.log_weight) for c, item in zip(placed, incoming, strict=True)]
+        return [FusedCache.plain(c).weighted(item.log_weight) for c, item in zip(placed, incoming, strict=True)]
 
     def prepare(self, cache: KVCache) -> KVCache:
         """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""
@@ -210,7 +206,7 @@ class FirstFuser(CacheFuser):
     def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
         chosen = max(incoming, key=lambda item: float(item.weight.detach()))
         (cache,) = place([chosen.cache], start, self.positions, self.rope)
-        return [_weighted(cache, chosen.log_weight)]
+        return [FusedCache.plain(cache).weighted(chosen.log_weight)]
 
 
 FuserFactory = Callable[[tuple[int, int, int], str, Rope], CacheFuser]

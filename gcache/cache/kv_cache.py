@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -227,6 +227,16 @@ class KVCache:
             raise ConfigError("a fused cache has weights that a KVCache cannot hold; use FusedCache.join or .batch")
 
 
+def _joined(name: str, dim: int) -> Any:
+    """A property of a `FusedCache`: what its parts have under that name, side by side along `dim`."""
+
+    def join(cache: FusedCache) -> Tensor:
+        pieces = [getattr(part, name) for part in cache.parts]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
+
+    return property(join)
+
+
 @dataclass(frozen=True, repr=False, eq=False, init=False)
 class FusedCache(KVCache):
     """A cache that was merged from several: every slot also has a log-weight.
@@ -264,6 +274,7 @@ class FusedCache(KVCache):
             raise ConfigError(f"bias must be (B, T) = {tuple(mask.shape)} like the keys, got {tuple(bias.shape)}")
         self._set((part,), (bias,))
 
+    # of each instance; ClassVar keeps them from being fields, which `replace` would pass on
     parts: ClassVar[tuple[KVCache, ...]]
     biases: ClassVar[tuple[Tensor, ...]]
 
@@ -299,38 +310,13 @@ class FusedCache(KVCache):
 
     # -- what a KVCache has, put together from the parts ------------------------------------
 
-    def _joined(self, name: str, dim: int) -> Tensor:
-        pieces = [getattr(part, name) for part in self.parts]
-        joined: Tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
-        return joined
-
-    @property  # type: ignore[misc]
-    def keys(self) -> Tensor:
-        return self._joined("keys", 3)
-
-    @property  # type: ignore[misc]
-    def values(self) -> Tensor:
-        return self._joined("values", 3)
-
-    @property  # type: ignore[misc]
-    def positions(self) -> Tensor:
-        return self._joined("positions", 1)
-
-    @property  # type: ignore[misc]
-    def mask(self) -> Tensor:
-        return self._joined("mask", 1)
-
-    @property  # type: ignore[misc]
-    def kinds(self) -> Tensor:
-        return self._joined("kinds", 1)
-
-    @property  # type: ignore[misc]
-    def sources(self) -> Tensor:
-        return self._joined("sources", 1)
-
-    @property  # type: ignore[misc]
-    def ordinals(self) -> Tensor:
-        return self._joined("ordinals", 1)
+    keys = _joined("keys", 3)
+    values = _joined("values", 3)
+    positions = _joined("positions", 1)
+    mask = _joined("mask", 1)
+    kinds = _joined("kinds", 1)
+    sources = _joined("sources", 1)
+    ordinals = _joined("ordinals", 1)
 
     @property  # type: ignore[no-redef]
     def bias(self) -> Tensor:
@@ -338,7 +324,7 @@ class FusedCache(KVCache):
 
     @cached_property
     def shape(self) -> tuple[int, int, int, int, int]:
-        layers, batch, heads, _, dim = self.parts[0].keys.shape
+        layers, batch, heads, _, dim = self.parts[0].shape
         return layers, batch, heads, sum(part.slots for part in self.parts), dim
 
     @property
@@ -350,22 +336,15 @@ class FusedCache(KVCache):
         return torch.stack([part.next_positions for part in self.parts]).amax(dim=0)
 
     def take(self, columns: Tensor) -> FusedCache:
-        keep = columns if columns.dtype == torch.bool else None
-        if keep is None:
+        if columns.dtype != torch.bool:
             return self.of_parts((self.dense().take(columns),), (self.bias.index_select(1, columns),))
-        parts: list[KVCache] = []
-        biases: list[Tensor] = []
-        start = 0
-        for part, bias in zip(self.parts, self.biases, strict=True):
-            wanted = keep[start : start + part.slots]
-            start += part.slots
-            if bool(wanted.all()):
-                parts, biases = [*parts, part], [*biases, bias]
-            elif bool(wanted.any()):
-                parts, biases = [*parts, part.take(wanted)], [*biases, bias[:, wanted]]
-        if not parts:  # none kept: one part of no slots
-            return self.of_parts((self.parts[0].take(keep[:0].nonzero().squeeze(1)),), (self.biases[0][:, :0],))
-        return self.of_parts(parts, biases)
+        wanted = columns.split([part.slots for part in self.parts])
+        return self.join(
+            [
+                self.of_parts((part if bool(own.all()) else part.take(own),), (bias[:, own],))
+                for part, bias, own in zip(self.parts, self.biases, wanted, strict=True)
+            ]
+        )
 
     def shift(self, offset: int | Tensor, rope: Rope) -> FusedCache:
         return self.of_parts([part.shift(offset, rope) for part in self.parts], self.biases)
@@ -380,9 +359,7 @@ class FusedCache(KVCache):
     def unbatch(self) -> list[KVCache]:
         dense, bias = self.dense(), self.bias
         rows = dense.unbatch()
-        return [
-            self.of_parts((row,), (bias[b : b + 1, dense.mask[b]],)) for b, row in enumerate(rows)
-        ]
+        return [self.of_parts((row,), (bias[b : b + 1, dense.mask[b]],)) for b, row in enumerate(rows)]
 
     def pad_to(self, slots: int) -> FusedCache:
         extra = slots - self.slots
@@ -404,8 +381,9 @@ class FusedCache(KVCache):
     def batch(cls, caches: Sequence[KVCache]) -> FusedCache:
         fused = [cls.plain(cache) for cache in _of_one_model(caches)]
         longest = max(cache.slots for cache in fused)
-        bias = torch.cat([torch.nn.functional.pad(c.bias, (0, longest - c.slots)) for c in fused])
-        return cls.of_parts((KVCache.batch([cache.dense() for cache in fused]),), (bias,))
+        padded = [cache.pad_to(longest) for cache in fused]
+        bias = torch.cat([cache.bias for cache in padded])
+        return cls.of_parts((KVCache.batch([cache.dense() for cache in padded]),), (bias,))
 
 
 def _of_one_model(caches: Sequence[KVCache]) -> Sequence[KVCache]:

@@ -16,7 +16,7 @@ so the same callers are batched the same way every time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from gcache.cache.kv_cache import KVCache
@@ -35,8 +35,6 @@ class LLM(Protocol):
 @runtime_checkable
 class ContinuousLLM(Protocol):
     """A model whose texts can join and leave a running batch; see `gcache.llm.decoding`."""
-
-    max_batch_size: int
 
     def decoding(self) -> Any: ...
 
@@ -89,28 +87,22 @@ class BatchingLLM:
 
     # -- what callers see -------------------------------------------------------------------
 
-    # a frame that waits must not keep the request's caches alive, so each lets go of it first
-
-    async def think(self, request: ThinkRequest) -> KVCache:
+    def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
         """See `LocalLLM.think`."""
-        future = self._submit("think", request)
-        del request
-        cache: KVCache = await future
-        return cache
+        return self._ask("think", request)
 
-    async def generate(self, request: GenerateRequest) -> Generation:
+    def generate(self, request: GenerateRequest) -> Coroutine[Any, Any, Generation]:
         """See `LocalLLM.generate`."""
-        future = self._submit("generate", request)
-        del request
-        generation: Generation = await future
-        return generation
+        return self._ask("generate", request)
 
-    async def log_prob(self, request: LogProbRequest) -> LogProbs:
+    def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:
         """See `LocalLLM.log_prob`."""
-        future = self._submit("log_prob", request)
-        del request
-        log_probs: LogProbs = await future
-        return log_probs
+        return self._ask("log_prob", request)
+
+    async def _ask(self, call: str, request: Any) -> Any:
+        future = self._submit(call, request)
+        del request  # a frame that waits must not keep the request's caches alive
+        return await future
 
     def _submit(self, call: str, request: Any) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -169,8 +161,7 @@ class BatchingLLM:
         texts = len(self._queues["generate"]) + len(self._writing())
         if not texts or self._texts is None or self._tokens >= self.most_tokens:
             return True
-        most = self._texts.llm.max_batch_size
-        return self._thoughts < self.most_thoughts and texts <= most - max(1, most // 8)
+        return self._thoughts < self.most_thoughts and texts <= self._texts.rows_worth_filling
 
     def _take(self, call: str) -> list[_Waiting]:
         taken, self._queues[call] = self._queues[call], []
@@ -180,7 +171,7 @@ class BatchingLLM:
         """Let waiting texts join, or write tokens until some text is done or somebody asks."""
         assert self._texts is not None
         asked, queue = self._asked, self._queues["generate"]
-        joining = self._texts.admits([w.request for w in queue[: self._texts.llm.max_batch_size]]) if queue else 0
+        joining = self._texts.admits([waiting.request for waiting in queue])
         if joining:
             chosen, self._queues["generate"] = queue[:joining], queue[joining:]
             del queue

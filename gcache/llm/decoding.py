@@ -48,14 +48,19 @@ class Decoding(Generic[Ticket]):
     def __len__(self) -> int:
         return len(self.tickets)
 
+    @property
+    def rows_worth_filling(self) -> int:
+        """With this many rows or fewer, others should join: an eighth of the batch is vacant."""
+        most = self.llm.max_batch_size
+        return most - max(1, most // 8)
+
     def admits(self, waiting: Sequence[GenerateRequest]) -> int:
         """How many of the waiting requests, from the first on, should join before the next step.
 
         Joining costs a pass, so rows that came free wait for a few more, up to an eighth of the batch.
         """
-        most = self.llm.max_batch_size
-        vacant = min(most - len(self), len(waiting))
-        if vacant <= 0 or (len(self) and vacant < min(max(1, most // 8), len(waiting))):
+        vacant = min(self.llm.max_batch_size - len(self), len(waiting))
+        if vacant <= 0 or (len(self) > self.rows_worth_filling and vacant < len(waiting)):
             return 0
         slots = [Size.of(request).total for request in waiting[:vacant]]
         while vacant and self._block(slots[:vacant]) > self.llm.max_batch_tokens and vacant + len(self) > 1:

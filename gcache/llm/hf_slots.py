@@ -1,7 +1,8 @@
-"""A batch's slots in the form in which transformers asks for a cache, where gradients must flow.
+"""Where transformers is handed a batch: its passes, what it asks of a cache, and the cache of passes
+in which gradients must flow.
 
 transformers hands each layer's fresh keys and values to `update` and attends over what comes
-back. Nothing is written in place: fresh slots are appended by concatenation.
+back. `SlotStore` writes nothing in place: fresh slots are appended by concatenation.
 """
 
 from __future__ import annotations
@@ -12,7 +13,40 @@ import torch
 from torch import Tensor
 
 
-class SlotStore:
+class TransformersCache:
+    """What transformers asks of any cache, beside `update` and `get_seq_length`."""
+
+    is_compileable = False
+
+    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
+        return -1
+
+
+class TransformersDecoder:
+    """The passes of a transformers base model (without its head), one cache and no options.
+
+    Args:
+        model: the base model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, slots: TransformersCache) -> Tensor:
+        """(B, S, E) hidden states after the final norm; arguments as for `PlainDecoder`."""
+        output = self.model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=slots, use_cache=True
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """A log-weight that blocks a slot, finite in float32 and in the model's own dtype."""
+    return float(max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)) / 4
+
+
+class SlotStore(TransformersCache):
     """Past and new slots of a batch.
 
     Args:
@@ -37,13 +71,6 @@ class SlotStore:
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return int(self.keys[layer_idx].shape[2]) if layer_idx in self.keys else 0
-
-    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
-        return -1
-
-    @property
-    def is_compileable(self) -> bool:
-        return False
 
     def new_slots(self) -> tuple[Tensor, Tensor]:
         """(L, B, H, S, D) keys and values of everything appended since the start."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
-from gcache.llm.hf_slots import SlotStore
+from gcache.llm.hf_slots import SlotStore, TransformersDecoder, lowest
 
 
 class InFlight:
@@ -26,10 +26,10 @@ class InFlight:
     """
 
     def __init__(self, decoder: Any, past: FusedCache) -> None:
-        self.decoder = decoder
+        self.decoder = TransformersDecoder(decoder)
         self.store = SlotStore(past.keys, past.values) if past.slots else SlotStore(None, None)
         self.dtype = past.dtype
-        self.blocked = float(torch.finfo(torch.float32).min) / 4
+        self.blocked = lowest(torch.float32)
         # (B, T so far) float32: what is added to the attention logits of each slot
         self.bias = torch.where(past.mask, past.bias, torch.full_like(past.bias, self.blocked))
         self.next_positions = past.next_positions
@@ -47,15 +47,7 @@ class InFlight:
         self.bias = torch.cat((self.bias, fresh), dim=1)
         positions = self.next_positions[:, None] + steps
         self.next_positions = self.next_positions + lengths
-        output = self.decoder(
-            inputs_embeds=embeds,
-            attention_mask=self._mask(width),
-            position_ids=positions,
-            past_key_values=self.store,
-            use_cache=True,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return self.decoder(embeds, self._mask(width), positions, self.store)
 
     def _mask(self, width: int) -> Tensor:
         """(B, 1, S, T) additive mask for the last `width` slots as queries, causal among them."""
@@ -64,8 +56,7 @@ class InFlight:
             future = torch.full((width, width), self.blocked, device=self.bias.device).triu(1)
             future = torch.nn.functional.pad(future, (self.bias.shape[1] - width, 0))
             rows = torch.maximum(rows + future, torch.tensor(self.blocked, device=rows.device))
-        lowest = max(torch.finfo(self.dtype).min, torch.finfo(rows.dtype).min) / 4
-        return rows.clamp_min(lowest).to(self.dtype)
+        return rows.clamp_min(lowest(self.dtype)).to(self.dtype)
 
 
 def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:

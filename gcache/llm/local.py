@@ -20,6 +20,7 @@ from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
 from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.decoding import Decoding
+from gcache.llm.hf_slots import TransformersDecoder
 from gcache.llm.in_flight import InFlight, last_real, own_slots
 from gcache.llm.memory import CacheLedger, Limits
 from gcache.llm.packing import can_pack, pack
@@ -69,7 +70,7 @@ class LocalLLM:
         if limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
-        self.decoder = PlainDecoder(model.model) if is_known(model.model) else model.model
+        self.decoder = PlainDecoder(model.model) if is_known(model.model) else TransformersDecoder(model.model)
         self._require_rope_holds()
         self.alignment = Alignment.of_model(model)
         self.stop_tokens = _stop_tokens(model, tokenizer)
@@ -135,7 +136,7 @@ class LocalLLM:
         waiting = list(range(len(requests)))
         decoding = self.decoding()
         while waiting or len(decoding):
-            joining = decoding.admits([requests[i] for i in waiting[: self.max_batch_size]]) if waiting else 0
+            joining = decoding.admits([requests[i] for i in waiting])
             if joining:
                 done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
                 del waiting[:joining]

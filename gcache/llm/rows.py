@@ -18,23 +18,23 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.hf_slots import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.plain_decoder import PlainDecoder
 
 #: Slots that blocks grow by when a row has reached their end.
 GROWTH = 32
+Decoder = PlainDecoder | TransformersDecoder
 
 
-class Rows:
+class Rows(TransformersCache):
     """A batch in flight, in the form in which transformers asks for a cache.
 
     Args:
-        decoder: a `PlainDecoder`, or the transformers base model (without its head).
+        decoder: runs a pass.
         shape: (layers, key-value heads, head dimension).
     """
 
-    is_compileable = False
-
-    def __init__(self, decoder: Any, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         self.decoder = decoder
         layers, heads, dim = shape
         self.dtype = dtype
@@ -46,7 +46,8 @@ class Rows:
         self.positions = torch.zeros(0, dtype=torch.long, device=device)  # (R,) of each row's next slot
         self.count = 0
         self.longest = 0
-        self._at: tuple[slice, Tensor, Tensor] | None = None
+        # of the pass going on: its rows, their numbers (n, 1), the fresh slots (n, S), the slots seen
+        self._at: tuple[slice, Tensor, Tensor, int] | None = None
 
     @property
     def capacity(self) -> int:
@@ -63,7 +64,7 @@ class Rows:
         """New rows behind the others, with room for `room` slots; returns the first one's number."""
         first, slots = self.count, [0 if past is None else past.slots for past in pasts]
         self._resize(first + len(pasts), max(self.longest, max(slots) + room))
-        blocked = _lowest(self.dtype)
+        blocked = lowest(self.dtype)
         for row, (past, length) in enumerate(zip(pasts, slots, strict=True), start=first):
             self.used[row] = length
             self.positions[row] = 0 if past is None else past.next_positions[0]
@@ -144,22 +145,12 @@ class Rows:
             used = self.used[rows]
         steps = torch.arange(width, device=embeds.device)
         slots = used[:, None] + steps  # (n, S)
-        self._at = (rows, torch.arange(first, first + count, device=embeds.device)[:, None], slots)
-        self._reach = reach
-        hidden = self._decoded(embeds, self._mask(rows, slots, reach), self.positions[rows, None] + steps)
+        self._at = (rows, torch.arange(first, first + count, device=embeds.device)[:, None], slots, reach)
+        hidden = self.decoder(embeds, self._mask(rows, slots, reach), self.positions[rows, None] + steps, self)
         added = width if lengths is None else lengths
         self.used[rows] += added
         self.positions[rows] += added
         self.longest = max(self.longest, reach if lengths is None else int(self.used[rows].max()))
-        return hidden
-
-    def _decoded(self, embeds: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        if isinstance(self.decoder, PlainDecoder):
-            return self.decoder(embeds, mask, positions, self)
-        output = self.decoder(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=self, use_cache=True
-        )
-        hidden: Tensor = output.last_hidden_state
         return hidden
 
     def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
@@ -167,24 +158,21 @@ class Rows:
         columns = torch.arange(reach, device=slots.device)
         seen = columns <= slots[:, :, None]  # (n, S, T)
         bias = self.bias[rows, None, :reach].expand(seen.shape)
-        return torch.where(seen, bias, _lowest(self.dtype)).to(self.dtype)[:, None]
+        return torch.where(seen, bias, lowest(self.dtype)).to(self.dtype)[:, None]
 
     # -- what transformers asks of a cache ----------------------------------------------------
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write a layer's fresh (n, H, S, D) at their slots; returns the rows' slots so far."""
         assert self._at is not None
-        rows, numbers, slots = self._at
+        rows, numbers, slots, reach = self._at
         key_block, value_block = self.keys[layer_idx], self.values[layer_idx]
         key_block[numbers, :, slots] = keys.transpose(1, 2)
         value_block[numbers, :, slots] = values.transpose(1, 2)
-        return key_block[rows, :, : self._reach], value_block[rows, :, : self._reach]
+        return key_block[rows, :, :reach], value_block[rows, :, :reach]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.longest
-
-    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
-        return -1
 
     # -- what was added -----------------------------------------------------------------------
 
@@ -202,11 +190,6 @@ class Rows:
             torch.full_like(ordinals, source),
             ordinals,
         )
-
-
-def _lowest(dtype: torch.dtype) -> float:
-    """A log-weight that blocks a slot, finite in the model's own dtype."""
-    return float(max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)) / 4
 
 
 def grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def _handed_before(
     result, transfer = replay.result, graph.config.transfer
     handed: dict[Node, KVCache] = {}
     if transfer == "context":
-        for node in sorted_nodes(graph, result):
+        for node in chain.from_iterable(waves(graph, result)):
             coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
             received = fused_for(graph.fuser, shared, coming, replay.weights)
             handed[node] = handed_on(graph.fuser, own[node], received, transfer)
@@ -123,20 +124,14 @@ def _think(
     In waves over all replays: everyone thinks whose predecessors have thought.
     """
     done: list[tuple[dict[Node, KVCache], dict[Node, KVCache]]] = [({}, {}) for _ in replays]
-    waiting = {(number, node) for number, replay in enumerate(replays) for node in nodes(graph, replay.result)}
-    while waiting:
-        wave = sorted(
-            (number, node)
-            for number, node in waiting
-            if all(s in done[number][1] for s, _ in senders(replays[number].result.topology, *node))
-        )
+    for together in zip_longest(*(waves(graph, replay.result) for replay in replays), fillvalue=()):
+        wave = [(number, node) for number, nodes in enumerate(together) for node in nodes]
         requests = [_request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave]
         for (number, node), request, own in zip(wave, requests, llm.think(requests, gradient), strict=True):
             assert request.past is not None
             done[number][0][node] = own
             with torch.set_grad_enabled(gradient):
                 done[number][1][node] = handed_on(graph.fuser, own, request.past, graph.config.transfer)
-        waiting -= set(wave)
     return done
 
 
@@ -151,17 +146,13 @@ def _request(
     return ThinkRequest(tokens, received, graph.config.latent_steps, graph.source(node, len(result.agents)))
 
 
-def nodes(graph: CacheGraph, result: RunResult) -> list[Node]:
-    """The nodes that thought."""
-    return [(round_, agent) for round_ in range(graph.config.rounds) for agent in sorted(result.topology.heard)]
-
-
-def sorted_nodes(graph: CacheGraph, result: RunResult) -> list[Node]:
-    """The nodes that thought, every one after those that hand to it."""
-    done: list[Node] = []
-    waiting = nodes(graph, result)
+def waves(graph: CacheGraph, result: RunResult) -> list[list[Node]]:
+    """The nodes that thought, in waves: those of each have heard all they hear in earlier ones."""
+    found: list[list[Node]] = []
+    done: set[Node] = set()
+    waiting = [(round_, agent) for round_ in range(graph.config.rounds) for agent in sorted(result.topology.heard)]
     while waiting:
-        ready = [n for n in waiting if all(s in done for s, _ in senders(result.topology, *n))]
-        done += ready
-        waiting = [n for n in waiting if n not in ready]
-    return done
+        found.append([n for n in waiting if all(s in done for s, _ in senders(result.topology, *n))])
+        done.update(found[-1])
+        waiting = [n for n in waiting if n not in done]
+    return found
