@@ -1,14 +1,16 @@
 """Plain text after plain prompts: `LocalLLM.generate` beside transformers' `generate`.
 
 Speed: the same prompts, greedy, batches of the same size; only tokens up to the end of a text
-count. Agreement: in bf16 two right programs may part where two tokens are as good as equal, so the
+count. Ours guesses tokens from the prompt and checks them, and is measured without that, too.
+Agreement: in bf16 two right programs may part where two tokens are as good as equal, so the
 texts that part are looked at with fp32 logits, and transformers is compared with itself at batch 1
 as the yardstick. In fp32 the tokens must be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from benchmarks.published import plain_attention
 from benchmarks.setting import Bench, local_llm
 from benchmarks.timing import interleaved, ratios
 from gcache.llm.loading import load_model
+from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 
 Tokens = tuple[int, ...]
@@ -30,6 +33,8 @@ Round = tuple[float, list[Tokens]]
 YARDSTICK = 8
 FP32_TOKENS = 64
 WARM_UP_TOKENS = 8
+#: Ours, one token a step.
+PLAIN = "ours, without lookup"
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -41,6 +46,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         {
             "transformers": lambda: generate_transformers(bench, prompts, batch, longest),
             "ours": lambda: generate_ours(bench, prompts, batch, longest),
+            PLAIN: lambda: generate_without_lookup(bench, prompts, batch, longest),
         },
         bench.settings.repeats,
     )
@@ -48,6 +54,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         {
             "transformers": lambda: generate_transformers(bench, prompts, batch, 1),
             "ours": lambda: generate_ours(bench, prompts, batch, 1),
+            PLAIN: lambda: generate_without_lookup(bench, prompts, batch, 1),
         },
         bench.settings.repeats,
     )
@@ -68,9 +75,11 @@ def measure(bench: Bench) -> dict[str, Any]:
         "generated": {name: [_count(written) for _, written in rounds] for name, rounds in timings.items()},
         "tokens_per_second": speeds,
         "ratio": ratios(speeds["ours"], speeds["transformers"]),
+        "ratio_without_lookup": ratios(speeds[PLAIN], speeds["transformers"]),
         "seconds_first_token": {name: [seconds for seconds, _ in rounds] for name, rounds in firsts.items()},
         "tokens_per_second_after_first": (later := _after_first(timings, firsts)),
         "ratio_after_first": ratios(later["ours"], later["transformers"]),
+        "ratio_after_first_without_lookup": ratios(later[PLAIN], later["transformers"]),
         "agreement": asdict(parted),
         "yardstick": asdict(parted_alone),
         "fp32_tokens": FP32_TOKENS,
@@ -95,6 +104,22 @@ def generate_ours(bench: Bench, prompts: Sequence[Tokens], batch: int, longest: 
     """Greedy tokens of each prompt; the batch size is the model's own."""
     requests = [GenerateRequest(prompt, max_new_tokens=longest) for prompt in prompts]
     return [generation.tokens for generation in bench.llm.generate(requests)]
+
+
+@contextmanager
+def without_lookup(llm: LocalLLM) -> Iterator[None]:
+    """Within it a step of decoding writes one token of each text."""
+    before, llm.prompt_lookup = llm.prompt_lookup, False
+    try:
+        yield
+    finally:
+        llm.prompt_lookup = before
+
+
+def generate_without_lookup(bench: Bench, prompts: Sequence[Tokens], batch: int, longest: int) -> list[Tokens]:
+    """`generate_ours`, one token a step."""
+    with without_lookup(bench.llm):
+        return generate_ours(bench, prompts, batch, longest)
 
 
 def generate_transformers(bench: Bench, prompts: Sequence[Tokens], batch: int, longest: int) -> list[Tokens]:

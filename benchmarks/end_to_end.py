@@ -35,7 +35,7 @@ OURS: Mapping[str, tuple[str, str]] = {
     "chain, context": ("chain", "context"),
     "full graph, latents only": ("full", "latent"),
 }
-#: Of the passes that decode one token per row, the gauge of memory looks into each so many-th.
+#: Of the passes that decode, the gauge of memory looks into each so many-th.
 LOOK_EVERY = 8
 #: Questions that are answered before anything is timed, and how long.
 WARM_UP = 2

@@ -3,8 +3,9 @@
     prefill floor   operations of the prompts / the best operations per second
     decode floor    bytes of weights and cache that one step must read / the best bytes per second
 
-Machine and model are measured in turns, so that both met the same machine. The operators that
-take the most time of their own say where the rest goes.
+Machine and model are measured in turns, so that both met the same machine. Decoding is measured
+without guesses, one token of each text a step. The operators that take the most time of their own
+say where the rest goes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.decoding import without_lookup
 from benchmarks.machine_speed import MachineSpeed, Sizes, machine_speed
 from benchmarks.model_cost import ModelCost
 from benchmarks.operators import operator_seconds, top_shares
@@ -61,6 +63,11 @@ class Floor:
 
 def measure(bench: Bench, sizes: Sizes | None = None) -> dict[str, Any]:
     """Floors and measured times of prefill and decoding, and their operators."""
+    with without_lookup(bench.llm):
+        return _measure(bench, sizes or Sizes())
+
+
+def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     batch = bench.settings.batch
     cost = ModelCost.of(bench.loaded.model, bench.llm.cache_shape)
     read = [ThinkRequest(prompt) for prompt in _of_length(bench.prompts(), batch)]
@@ -73,7 +80,7 @@ def measure(bench: Bench, sizes: Sizes | None = None) -> dict[str, Any]:
     step: list[float] = []
     bench.llm.think(read)
     for _ in tqdm(range(max(LEAST_ROUNDS, bench.settings.repeats)), desc="floor", unit="round", leave=False):
-        speeds.append(machine_speed(tokens, cost.largest_linear, bench.llm.dtype, sizes or Sizes()))
+        speeds.append(machine_speed(tokens, cost.largest_linear, bench.llm.dtype, sizes))
         prefill.append(timed(lambda: bench.llm.think(read))[0])
         one, _ = timed(lambda: _write(bench, spoken, 1))
         many, _ = timed(lambda: _write(bench, spoken, 1 + STEPS))

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcache.llm.lookup import MOST_GUESSES
 from gcache.llm.plain_decoder import PlainDecoder
 
 
@@ -70,14 +71,18 @@ class CacheLook:
         return found
 
 
+#: Tokens of a row that a step of decoding feeds, guesses included.
+STEP = 1 + MOST_GUESSES
+
+
 class LiveBytes:
     """Watches a model while it is entered; `peak` is the most seen so far.
 
     Args:
         model: a transformers causal model.
         heads, dim: its key-value heads and their size.
-        every: of the passes that feed one token per row, look into each `every`-th; passes that
-            read prompts are all looked into.
+        every: of the passes that feed a few tokens per row, up to `STEP`, look into each `every`-th;
+            passes that read more are all looked into.
 
     Raises:
         RuntimeError: on leaving, if the model's layers were never called: then nothing was gauged.
@@ -89,7 +94,7 @@ class LiveBytes:
         self.every = every
         self.peak = Peak()
         self.passes = 0
-        self._single_passes = 0
+        self._steps = 0
         self._pass = ""
         self._looking = False
         self._before: list[weakref.ref[Tensor]] = []
@@ -138,8 +143,8 @@ class LiveBytes:
     def _begin_pass(self, rows: int, width: int) -> None:
         self.passes += 1
         self._pass = f"pass {self.passes}, {rows} rows of {width}"
-        self._single_passes += width == 1
-        self._looking = width > 1 or self._single_passes % self.every == 0
+        self._steps += width <= STEP
+        self._looking = width > STEP or self._steps % self.every == 0
         self._take("before the first layer")
 
     def _take(self, place: str) -> None:

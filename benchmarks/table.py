@@ -74,6 +74,7 @@ def _end_to_end(records: Sequence[Record]) -> str:
 def _decoding(records: Sequence[Record]) -> str:
     head = [
         "model", "transformers, text tokens/s", "ours, text tokens/s", "ratio", "ratio after the first token",
+        "without lookup, ratio", "ratio after the first token",
         "same tokens as transformers",
         "transformers at batch 1, same tokens", "largest fp32 gap where texts part", "fp32, same tokens",
     ]  # fmt: skip
@@ -88,6 +89,8 @@ def _decoding(records: Sequence[Record]) -> str:
                 spread(speeds["ours"]),
                 spread(m["ratio"], "x"),
                 spread(m["ratio_after_first"], "x"),
+                spread(m["ratio_without_lookup"], "x"),
+                spread(m["ratio_after_first_without_lookup"], "x"),
                 _same(m["agreement"]),
                 _same(m["yardstick"]),
                 f"{_largest_gap(m['agreement'])} (at batch 1: {_largest_gap(m['yardstick'])})",

@@ -58,10 +58,14 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         group, "--pack_weights", Limits.pack_weights,
         "in bf16 on a CPU: a second copy of the weights in the layout it multiplies fastest (default: %(default)s)",
     )  # fmt: skip
+    add_boolean(
+        group, "--prompt_lookup", Limits.prompt_lookup,
+        "guess tokens of a text from what was said before and check them in one pass (default: %(default)s)",
+    )  # fmt: skip
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb, args.pack_weights)
+    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb, args.pack_weights, args.prompt_lookup)
 
 
 def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> None:

@@ -77,6 +77,7 @@ class Run:
     ) -> None:
         self.graph, self.config = graph, graph.config
         self.example, self.agents = example, agents
+        self.question = graph.layout.question(example.question)
         self.topology, self.topology_log_prob = topology, topology_log_prob
         self.temperature, self.seed = temperature, seed
         self.thoughts, self.keep = thoughts, keep_caches
@@ -125,10 +126,9 @@ class Run:
         )  # fmt: skip
 
     async def _read_question(self) -> None:
-        tokens = self.graph.layout.question(self.example.question)
-        request = ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)
+        request = ThinkRequest(self.question, source=SHARED, kind=SlotKind.PREFIX)
         self.shared, fresh = await self._once("question", lambda: self.graph.llm.think(request))
-        prefilled = len(tokens) if fresh else 0
+        prefilled = len(self.question) if fresh else 0
         self.trace.append(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
 
     async def _think(self, node: Node, tasks: dict[Node, asyncio.Task[None]]) -> None:
@@ -196,7 +196,9 @@ class Run:
             fused = self._fused(node, arriving)
             received += self._slots_received(fused)
             seed = self.seed * len(groups) + number
-            requests.append(GenerateRequest(tokens, fused, self.config.max_new_tokens, self.temperature, seed))
+            requests.append(
+                GenerateRequest(tokens, fused, self.config.max_new_tokens, self.temperature, seed, self.question)
+            )
         texts = [self.graph.llm.generate(request) for request in requests]
         del fused, requests
         if not self.keep:  # from here on the batch alone holds what it needs

@@ -1,12 +1,14 @@
 """Writing text in a batch that changes while it runs: rows leave when they are done, others join.
 
-Everything that belongs to a token stays on the device; the host looks at one number per step
-(whether any row is done) and only then at rows.
+A step writes a token for every row, and more where the guesses of `gcache.llm.lookup` were right.
+What belongs to a token stays on the device; the host looks at a few numbers per step, and at
+rows only when some are done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from gcache.llm.chunks import Size, alike
 from gcache.llm.in_flight import last_real
+from gcache.llm.lookup import Luck, guessed
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.llm.rows import grown
 
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
 
 Ticket = TypeVar("Ticket", bound=Hashable)
-#: Prompts that are read in one pass where they come with caches of their own.
+#: Prompts that are read in one pass where they come with caches of their own: so many, or a
+#: quarter of those that join together.
 READ_WITH_PAST = 4
+#: Rows of logits that are looked at together: so many fit a processor's cache.
+LOGIT_ROWS = 16
 #: What became of a row: its text, or what went wrong.
 Outcome = Generation | Exception
 
@@ -42,8 +48,8 @@ class Decoding(Generic[Ticket]):
         self.rows = llm.rows()
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
-        self._written = _PerRow(llm.device)
-        self._stops = torch.tensor(sorted(llm.stop_tokens), device=llm.device)
+        self._written = _PerRow(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
+        self._luck = Luck()
 
     def __len__(self) -> int:
         return len(self.tickets)
@@ -87,10 +93,11 @@ class Decoding(Generic[Ticket]):
         joining = sorted(zip(tickets, requests, strict=True), key=lambda pair: len(pair[1].tokens), reverse=True)
         requests.clear()
         outcomes: list[tuple[Ticket, Outcome]] = []
+        most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
             together = next(alike([len(request.tokens) for _, request in reversed(joining)])).stop
             if any(request.past is not None for _, request in joining[-together:]):
-                together = min(together, READ_WITH_PAST)
+                together = min(together, most)
             read = [joining.pop() for _ in range(together)]
             outcomes += self._join([ticket for ticket, _ in read], [request for _, request in read])
         return outcomes
@@ -112,20 +119,24 @@ class Decoding(Generic[Ticket]):
         self.tickets += tickets
         self._slots += [Size.of(request).total for request in requests]
         self._written.add(requests)
-        return self._write(hidden, first)
+        return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
 
     @torch.no_grad()
     def step(self) -> list[tuple[Ticket, Outcome]]:
-        """One more token for every row; returns the texts that are done."""
-        embeds = self.llm.embedding(self._written.values["latest"])[:, None]
+        """A token or more for every row; returns the texts that are done."""
+        tokens = self._written.values["latest"][:, None]
+        guesses = self._written.guesses(self._luck.guesses(len(self)) if self.llm.prompt_lookup else 0)
+        tokens = torch.cat((tokens, guesses), dim=1)
+        embeds = self.llm.embedding(tokens)
         failed: list[tuple[Ticket, Outcome]] = []
         try:
-            hidden = self.rows.feed(embeds)[:, 0]
+            hidden = self.rows.feed(embeds)
         except Exception as error:
             if len(self) == 1:
                 return self._leave([0], [error])
-            hidden, failed = self._row_by_row(embeds)
-        return failed + (self._write(hidden, 0) if self.tickets else [])
+            guesses = guesses[:, :0]
+            hidden, failed = self._row_by_row(embeds[:, :1])
+        return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
 
     def drop(self, ticket: Ticket) -> None:
         """Let a row go whose text nobody waits for any more."""
@@ -138,9 +149,9 @@ class Decoding(Generic[Ticket]):
         errors: dict[int, Exception] = {}
         for row in range(len(self)):
             try:
-                states.append(self.rows.feed(embeds[row : row + 1], torch.ones_like(self.rows.used[:1]), row)[:, 0])
+                states.append(self.rows.feed(embeds[row : row + 1], torch.ones_like(self.rows.used[:1]), row))
             except Exception as error:
-                states.append(embeds[row])
+                states.append(embeds[row : row + 1])
                 errors[row] = error
         hidden = torch.cat(states)
         for gone in sorted(errors, reverse=True):  # as `Rows.remove` fills the places
@@ -148,13 +159,21 @@ class Decoding(Generic[Ticket]):
             hidden = hidden[:-1]
         return hidden, self._leave(list(errors), list(errors.values()))
 
-    def _write(self, hidden: Tensor, first: int) -> list[tuple[Ticket, Outcome]]:
-        """Draw a token for rows from `first` on; those that are done leave."""
-        done, stopped = self._written.draw(self.llm.logits(hidden), first, self._stops)
-        if not bool(done.any()):
+    def _write(self, hidden: Tensor, first: int, guesses: Tensor) -> list[tuple[Ticket, Outcome]]:
+        """Draw tokens for rows from `first` on, of states (n, 1 + g, E) and guesses (n, g).
+
+        Rows that are done leave.
+        """
+        drawn = self._written.draw(self.llm.head(hidden), first, guesses)
+        if guesses.shape[1]:
+            self.rows.take_back(hidden.shape[1] - drawn.count)
+            self._luck.tried(len(self), int(drawn.count.sum()) - len(self))
+        else:
+            self._luck.not_tried()
+        if not bool(drawn.done.any()):
             return []
-        gone = (first + done.nonzero().squeeze(1)).tolist()
-        ended = stopped.tolist()
+        gone = (first + drawn.done.nonzero().squeeze(1)).tolist()
+        ended = drawn.stopped.tolist()
         texts = [self._text(row, ended[row - first]) for row in gone]
         return self._leave(gone, texts)
 
@@ -172,18 +191,32 @@ class Decoding(Generic[Ticket]):
         return left
 
 
-class _PerRow:
-    """What was drawn for each row so far, and how the next token is to be drawn."""
+@dataclass(frozen=True)
+class _Drawn:
+    """What a step wrote, per row (n,): how many tokens, whether the text is done, whether a stop token did it."""
 
-    def __init__(self, device: torch.device) -> None:
+    count: Tensor
+    done: Tensor
+    stopped: Tensor
+
+
+class _PerRow:
+    """What was drawn for each row so far, and how the next token is to be drawn.
+
+    Args:
+        stops: (s,) the ids that end a text.
+    """
+
+    def __init__(self, device: torch.device, stops: Tensor) -> None:
+        self.stops = stops
         self.count = 0
         self.greedy = True  # no row is drawn at random
-        self._arange = torch.zeros(0, dtype=torch.long, device=device)
         self.values = {
-            "tokens": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, longest text)
-            "log_probs": torch.zeros((0, 0), device=device),
+            "history": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, W) context, prompt, text
+            "log_probs": torch.zeros((0, 0), device=device),  # (R, longest text)
             "uniforms": torch.zeros((0, 0), dtype=torch.float64, device=device),
             "latest": torch.zeros(0, dtype=torch.long, device=device),  # (R,)
+            "start": torch.zeros(0, dtype=torch.long, device=device),  # of the text in the history
             "length": torch.zeros(0, dtype=torch.long, device=device),
             "limit": torch.zeros(0, dtype=torch.long, device=device),
             "temperature": torch.zeros(0, device=device),
@@ -192,17 +225,21 @@ class _PerRow:
     def add(self, requests: Sequence[GenerateRequest]) -> None:
         """Rows for new requests behind the others."""
         first, self.count = self.count, self.count + len(requests)
-        width = max(self.values["tokens"].shape[1], *(r.max_new_tokens for r in requests))
+        before = [r.context + r.tokens for r in requests]
+        longest = max(self.values["log_probs"].shape[1], *(r.max_new_tokens for r in requests))
+        whole = (len(b) + r.max_new_tokens for b, r in zip(before, requests, strict=True))
+        widest = max(self.values["history"].shape[1], *whole)
         for name, old in self.values.items():
+            width = widest if name == "history" else longest
             self.values[name] = grown(old, (self.count, width)[: old.dim()])
-        for row, request in enumerate(requests, start=first):
+        for row, (request, tokens) in enumerate(zip(requests, before, strict=True), start=first):
+            self.values["history"][row, : len(tokens)] = torch.tensor(tokens)
+            self.values["start"][row] = len(tokens)
             self.values["limit"][row] = request.max_new_tokens
             self.values["temperature"][row] = request.temperature
-            self.values["length"][row] = 0
             if request.temperature:
                 self.greedy = False
                 self.values["uniforms"][row, : request.max_new_tokens] = _uniforms(request)
-        self._arange = torch.arange(self.count, device=self.values["length"].device)
 
     def move(self, source: int, target: int) -> None:
         for values in self.values.values():
@@ -212,32 +249,62 @@ class _PerRow:
         """Keep the first `count` rows."""
         self.count = count
         self.values = {name: values[:count] for name, values in self.values.items()}
-        self._arange = self._arange[:count]
         self.greedy = not bool(self.values["temperature"].any())
 
     def of(self, row: int) -> tuple[list[int], list[float]]:
         """A row's tokens and their log-probabilities."""
-        length = int(self.values["length"][row])
-        return self.values["tokens"][row, :length].tolist(), self.values["log_probs"][row, :length].tolist()
+        start, length = int(self.values["start"][row]), int(self.values["length"][row])
+        tokens: list[int] = self.values["history"][row, start : start + length].tolist()
+        return tokens, self.values["log_probs"][row, :length].tolist()
 
-    def draw(self, logits: Tensor, first: int, stops: Tensor) -> tuple[Tensor, Tensor]:
-        """A token for each row from `first` on, of (n, V) logits.
+    def guesses(self, count: int) -> Tensor:
+        """(R, count) the tokens that may come after each row's latest."""
+        if not count:
+            return self.values["latest"].new_zeros((self.count, 0))
+        return guessed(self.values["history"], self.values["start"] + self.values["length"], count)
 
-        Returns (n,) whether the row is done, and whether an end of turn made it so.
+    def draw(self, logits: Tensor, first: int, guesses: Tensor) -> _Drawn:
+        """Tokens for each row from `first` on.
+
+        Args:
+            logits: (n, 1 + g, V) after the latest token and after each guess.
+            guesses: (n, g). The logits after a guess count where it is the token that was drawn.
         """
         own = {name: values[first:] for name, values in self.values.items()}
-        rows = self._arange[: self.count - first]
-        if self.greedy:
-            tokens = logits.argmax(dim=-1)
-            log_probs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
-        else:
-            tokens, log_probs = _drawn(logits, own["temperature"], own["uniforms"][rows, own["length"]])
-        own["tokens"][rows, own["length"]] = tokens
-        own["log_probs"][rows, own["length"]] = log_probs
-        own["latest"].copy_(tokens)
-        own["length"] += 1
-        stopped = torch.isin(tokens, stops)
-        return stopped | (own["length"] >= own["limit"]), stopped
+        before = own["length"].clone()
+        done = torch.zeros_like(before, dtype=torch.bool)
+        stopped = torch.zeros_like(done)
+        going = torch.arange(len(before), device=before.device)
+        for place in range(logits.shape[1]):
+            length = own["length"][going]
+            tokens, log_probs = self._picked(logits[:, place] if place == 0 else logits[going, place], own, going)
+            own["history"][going, own["start"][going] + length] = tokens
+            own["log_probs"][going, length] = log_probs
+            own["length"][going] = length + 1
+            own["latest"][going] = tokens
+            stopped[going] = torch.isin(tokens, self.stops)
+            done[going] = stopped[going] | (length + 1 >= own["limit"][going])
+            if place == guesses.shape[1]:
+                break
+            going = going[~done[going] & (tokens == guesses[going, place])]
+            if not len(going):
+                break
+        return _Drawn(own["length"] - before, done, stopped)
+
+    def _picked(self, logits: Tensor, own: dict[str, Tensor], going: Tensor) -> tuple[Tensor, Tensor]:
+        """(m,) ids and log-probabilities for rows `going`, of (m, V) logits."""
+        picked = []
+        for rows, part in zip(going.split(LOGIT_ROWS), logits.split(LOGIT_ROWS), strict=True):
+            part = part.float()
+            if self.greedy:
+                best, tokens = part.max(dim=-1)
+                rest = part.sub_(best[:, None]).exp_().sum(dim=-1)
+                picked.append((tokens, -rest.log()))
+            else:
+                uniform = own["uniforms"][rows, own["length"][rows]]
+                picked.append(_drawn(part, own["temperature"][rows], uniform))
+        all_tokens, all_log_probs = zip(*picked, strict=True)
+        return torch.cat(all_tokens), torch.cat(all_log_probs)
 
 
 def _uniforms(request: GenerateRequest) -> Tensor:

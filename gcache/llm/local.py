@@ -41,6 +41,7 @@ class LocalLLM:
         max_batch_tokens, max_batch_size, max_cache_gb: see `gcache.llm.memory.Limits`.
         pack_weights: where it helps (bf16 on a CPU), keep a second copy of the weights in the
             layout that the CPU reads; see `gcache.llm.packing`.
+        prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
 
     Raises:
         ConfigError: limits that are not allowed.
@@ -56,8 +57,9 @@ class LocalLLM:
         max_batch_size: int = Limits.max_batch_size,
         max_cache_gb: float | None = None,
         pack_weights: bool = Limits.pack_weights,
+        prompt_lookup: bool = Limits.prompt_lookup,
     ) -> None:
-        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb, pack_weights)
+        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb, pack_weights, prompt_lookup)
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
@@ -65,6 +67,7 @@ class LocalLLM:
         self.label = label
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_size = max_batch_size
+        self.prompt_lookup = prompt_lookup
         self.ledger = CacheLedger(limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
         if limits.pack_weights and can_pack(model):
@@ -261,10 +264,14 @@ class LocalLLM:
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         return embeds
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., V) logits in the model's precision."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits.float()
+        return self.head(hidden).float()
 
     def text(self, ids: Sequence[int]) -> str:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids

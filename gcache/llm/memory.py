@@ -34,6 +34,7 @@ class Limits:
         max_cache_gb: the most GB (2^30 bytes) of caches, those of batches in flight included;
             None for no limit.
         pack_weights: keep a second copy of the weights where that is faster (bf16 on a CPU).
+        prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -43,6 +44,7 @@ class Limits:
     max_batch_tokens: int = 32768
     max_cache_gb: float | None = None
     pack_weights: bool = True
+    prompt_lookup: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_batch_tokens"):

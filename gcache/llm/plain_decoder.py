@@ -18,6 +18,10 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 #: transformers' decoders that are computed as above, with or without biases of queries, keys and values.
 KNOWN = ("LlamaModel", "Qwen2Model")
+#: In passes of up to so many tokens a row, the heads of a group are attended to as queries of one
+#: head, if that makes at least so many: their keys are read once then. On a CPU (16 rows, 400 slots)
+#: 7 queries take 0.44 ms a layer that way, against 0.68; 3 take 0.86 against 0.70.
+MOST_FOLDED, LEAST_FOLDED = 8, 5
 
 
 class Slots(Protocol):
@@ -45,6 +49,7 @@ class PlainDecoder:
         self.epsilon: float = decoder.norm.variance_epsilon
         self.dim: int = decoder.layers[0].self_attn.head_dim
         self.scale: float = decoder.layers[0].self_attn.scaling
+        self.group: int = decoder.config.num_attention_heads // decoder.config.num_key_value_heads
         self.layers = [
             (
                 layer.input_layernorm.weight,
@@ -64,6 +69,8 @@ class PlainDecoder:
         """
         states = embeds
         batch, width, _ = states.shape
+        group = self.group if width <= MOST_FOLDED and width * self.group >= LEAST_FOLDED else 1
+        mask = mask.repeat(1, 1, group, 1) if group > 1 else mask
         cos, sin = (angles[:, None] for angles in self.rotary(states, positions))  # (B, 1, S, D)
         for number, (norm, query, key, value, out, mlp_norm, gate, up, down) in enumerate(self.layers):
             normed = self._norm(states, norm)
@@ -71,9 +78,12 @@ class PlainDecoder:
                 product(normed).view(batch, width, -1, self.dim).transpose(1, 2) for product in (query, key, value)
             )
             keys, values = slots.update(_rotated(keys, cos, sin), values, number)
+            queries = _rotated(queries, cos, sin)
+            if group > 1:  # the heads of a group, side by side, as queries of the same keys
+                queries = queries.reshape(batch, -1, group * width, self.dim)
             mixed = scaled_dot_product_attention(
-                _rotated(queries, cos, sin), keys, values, mask, scale=self.scale, enable_gqa=True
-            )
+                queries, keys, values, mask, scale=self.scale, enable_gqa=group < self.group
+            ).view(batch, -1, width, self.dim)
             states = states + out(mixed.transpose(1, 2).reshape(batch, width, -1))
             normed = self._norm(states, mlp_norm)
             states = states + down(silu(gate(normed)) * up(normed))

@@ -44,6 +44,8 @@ class GenerateRequest:
         max_new_tokens: the most tokens written, the end-of-turn token included.
         temperature: 0 is greedy; otherwise tokens are drawn from softmax(logits / temperature).
         seed: fixes the draws of this request, whatever else is in its batch.
+        context: tokens that the text may well repeat, such as those of the question in `past`.
+            Next tokens are guessed from them (see `gcache.llm.lookup`); they change no text.
     """
 
     tokens: tuple[int, ...]
@@ -51,6 +53,7 @@ class GenerateRequest:
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+    context: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require_tokens(self.tokens)

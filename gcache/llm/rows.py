@@ -22,7 +22,7 @@ from gcache.llm.hf_slots import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.plain_decoder import PlainDecoder
 
 #: Slots that blocks grow by when a row has reached their end.
-GROWTH = 32
+GROWTH = 16
 Decoder = PlainDecoder | TransformersDecoder
 
 
@@ -141,7 +141,7 @@ class Rows(TransformersCache):
         # padded inputs write behind their row's end, where nothing is yet
         reach = self.longest + width if lengths is None else int(used.max()) + width
         if reach > self.capacity:
-            self._resize(max(self.count, 1), reach + GROWTH if width == 1 else reach)
+            self._resize(max(self.count, 1), reach + GROWTH if lengths is None else reach)
             used = self.used[rows]
         steps = torch.arange(width, device=embeds.device)
         slots = used[:, None] + steps  # (n, S)
@@ -152,6 +152,12 @@ class Rows(TransformersCache):
         self.positions[rows] += added
         self.longest = max(self.longest, reach if lengths is None else int(self.used[rows].max()))
         return hidden
+
+    def take_back(self, slots: Tensor) -> None:
+        """Forget so many of each row's last slots, (count,), as if they had not been fed."""
+        self.used[: self.count] -= slots
+        self.positions[: self.count] -= slots
+        self.longest = int(self.used[: self.count].max())
 
     def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
         """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""

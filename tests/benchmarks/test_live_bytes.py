@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.live_bytes import CacheLook, LiveBytes
+from benchmarks.live_bytes import STEP, CacheLook, LiveBytes
 
 HEADS, DIM, LAYERS = 2, 8, 2
 SLOT = 2 * LAYERS * HEADS * DIM * 4  # bytes of a slot's keys and values, fp32
@@ -63,13 +63,13 @@ def test_what_was_let_go_does_not_count(tiny_llama: Any) -> None:
     assert seen.peak.nbytes == SLOT
 
 
-def test_of_single_token_passes_only_some_are_looked_into(tiny_llama: Any) -> None:
+def test_of_decoding_steps_only_some_are_looked_into(tiny_llama: Any) -> None:
     with gauge(tiny_llama, every=3) as seen, torch.no_grad():
-        cache = tiny_llama(torch.ones(1, 2, dtype=torch.long), use_cache=True).past_key_values
+        cache = tiny_llama(torch.ones(1, STEP + 1, dtype=torch.long), use_cache=True).past_key_values
         for _ in range(5):
             tiny_llama(torch.ones(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
     assert seen.passes == 6
-    assert seen.peak.nbytes == (2 + 3) * SLOT  # after the third single token; the fifth was not looked at
+    assert seen.peak.nbytes == (STEP + 1 + 3) * SLOT  # after the third step; the fifth was not looked at
 
 
 def test_it_leaves_nothing_behind(tiny_llama: Any) -> None:

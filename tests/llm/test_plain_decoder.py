@@ -67,6 +67,19 @@ def test_packed_weights_multiply_like_plain_ones(tiny_tokenizer: Any, tiny_qwen2
 
 
 @needs_packing
+@pytest.mark.parametrize("shape", [(16, 1, 32), (17, 1, 32), (8, 3, 32), (32, 1, 32), (33, 1, 32), (20, 32)])
+def test_every_number_of_rows_is_multiplied_right(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    plain = torch.nn.Linear(32, 48).bfloat16().requires_grad_(False)
+    states = torch.randn(shape).bfloat16()
+    with torch.no_grad():
+        product = PackedLinear(plain)(states)
+    expected = torch.nn.functional.linear(states.float(), plain.weight.float(), plain.bias.float())
+    assert product.shape == expected.shape
+    torch.testing.assert_close(product.float(), expected, atol=2e-2, rtol=2e-2)
+
+
+@needs_packing
 def test_gradients_go_through_the_plain_weights(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
     model = copy.deepcopy(tiny_qwen2).bfloat16()
     llm = LocalLLM(model, tiny_tokenizer)

@@ -1,0 +1,192 @@
+"""Guessed tokens change no text; right ones save passes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcache.cache.kv_cache import FusedCache
+from gcache.llm import decoding
+from gcache.llm.local import LocalLLM
+from gcache.llm.lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
+from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+
+Guess = Callable[[Tensor, Tensor, int], Tensor]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([5, 6, 7, 8, 5, 6], [7, 8]),  # what followed the last place that ended alike
+        ([1, 5, 6, 2, 9, 6, 3, 5, 6], [2, 9]),  # the longer match wins over the later one
+        ([6, 1, 6, 2, 6], [2, 6]),  # of two alike, the later
+        ([4, 4, 4], [4, 4]),  # a text that goes in circles goes on
+        ([8, 1, 2, 1, 2, 1], [2, 1]),
+        ([7, 3, 4, 9, 3, 4, 8, 3, 4], [8, 3]),
+    ],
+)
+def test_guesses_by_hand(tokens: list[int], expected: list[int]) -> None:
+    history = torch.tensor([[*tokens, 0, 0]])
+    assert guessed(history, torch.tensor([len(tokens)]), 2)[0].tolist() == expected
+
+
+def test_each_row_is_looked_up_up_to_its_own_end() -> None:
+    history = torch.tensor([[5, 6, 5, 8, 5], [5, 6, 5, 8, 5], [9, 1, 2, 3, 4]])
+    found = guessed(history, torch.tensor([3, 5, 1]), 1)
+    assert found[:2, 0].tolist() == [6, 8]
+    assert found.shape == (3, 1)  # nothing matches in the third, whatever is guessed then
+
+
+def requests(llm: LocalLLM, temperature: float) -> list[GenerateRequest]:
+    past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8, 31), latent_steps=2)])[0])
+    return [
+        GenerateRequest(
+            tuple(range(3, 6 + n)), past if n % 2 else None, 1 + 5 * n, temperature, seed=n, context=(5, 9, 8, 31)[:n]
+        )
+        for n in range(7)
+    ]
+
+
+def counting_passes(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the width of each pass from now on."""
+    widths: list[int] = []
+    decoder = llm.decoder
+
+    def counted(embeds: Tensor, *rest: Any) -> Tensor:
+        widths.append(embeds.shape[1])
+        return decoder(embeds, *rest)
+
+    monkeypatch.setattr(llm, "decoder", counted)
+    return widths
+
+
+def assert_same(texts: list[Generation], plain: list[Generation]) -> None:
+    for text, expected in zip(texts, plain, strict=True):
+        assert (text.tokens, text.finished) == (expected.tokens, expected.finished)
+        assert text.log_probs == pytest.approx(expected.log_probs, abs=1e-4)
+
+
+def without_lookup(llm: LocalLLM, asked: list[GenerateRequest]) -> list[Generation]:
+    llm.prompt_lookup = False
+    try:
+        return llm.generate(asked)
+    finally:
+        llm.prompt_lookup = True
+
+
+def perfect(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
+    """Knows the texts beforehand, by all that comes before."""
+    known = {
+        request.context + request.tokens + text.tokens[:n]: text.tokens[n:]
+        for request, text in zip(asked, texts, strict=True)
+        for n in range(1, len(text.tokens) + 1)
+    }
+
+    def guess(history: Tensor, ends: Tensor, count: int) -> Tensor:
+        rows = [known[tuple(row[:end].tolist())] for row, end in zip(history, ends, strict=True)]
+        return torch.tensor([[*row, *(0,) * count][:count] for row in rows])
+
+    return guess
+
+
+def always(token: int) -> Guess:
+    return lambda history, ends, count: torch.full((len(history), count), token)
+
+
+def half_wrong(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
+    """The first guess is right, those behind it are not."""
+    right = perfect(asked, texts)
+
+    def guess(history: Tensor, ends: Tensor, count: int) -> Tensor:
+        guesses = right(history, ends, count)
+        guesses[:, 1:] = 63
+        return guesses
+
+    return guess
+
+
+@pytest.mark.parametrize("stops", [frozenset(), None])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("how", ["real", "perfect", "wrong", "half wrong"])
+def test_no_guess_changes_a_text(
+    tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch, temperature: float, how: str, stops: frozenset[int] | None
+) -> None:
+    asked = requests(tiny_llm, temperature)
+    if stops is None:  # a token that some text writes ends it there
+        tiny_llm.stop_tokens = frozenset()
+        stops = frozenset({tiny_llm.generate(asked[-1:])[0].tokens[9]})
+    tiny_llm.stop_tokens = stops
+    plain = without_lookup(tiny_llm, asked)
+    guesses: dict[str, Guess] = {
+        "real": guessed,
+        "perfect": perfect(asked, plain),
+        "wrong": always(63),
+        "half wrong": half_wrong(asked, plain),
+    }
+    monkeypatch.setattr(decoding, "guessed", guesses[how])
+    assert_same(tiny_llm.generate(asked), plain)
+    tiny_llm.max_batch_size = 3  # rows come and go
+    assert_same(tiny_llm.generate(asked), plain)
+
+
+def test_right_guesses_save_passes(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_llm.stop_tokens = frozenset()
+    asked = [GenerateRequest((5, 9, 8), max_new_tokens=41)]
+    plain = without_lookup(tiny_llm, asked)
+    widths = counting_passes(tiny_llm, monkeypatch)
+    monkeypatch.setattr(decoding, "guessed", perfect(asked, plain))
+    assert_same(tiny_llm.generate(asked), plain)
+    assert widths == [3] + [1 + MOST_GUESSES] * (40 // (1 + MOST_GUESSES))
+
+
+def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_llm.stop_tokens = frozenset()
+    asked = [GenerateRequest((5, 9, 8), max_new_tokens=200)]
+    never = min(set(range(64)) - set(without_lookup(tiny_llm, asked)[0].tokens))
+    widths = counting_passes(tiny_llm, monkeypatch)
+    monkeypatch.setattr(decoding, "guessed", always(never))
+    tiny_llm.generate(asked)
+    assert len(widths) == 200
+    tried = [width for width in widths[1:] if width > 1]
+    assert 5 < len(tried) < 30 and tried != widths[1 : 1 + len(tried)]
+
+
+def test_a_full_batch_is_not_made_longer() -> None:
+    luck = Luck()
+    assert [luck.guesses(rows) for rows in (1, 12, 16, 24, 32, 64)] == [MOST_GUESSES, 3, 2, 1, 0, 0]
+    assert all(rows * (1 + luck.guesses(rows)) <= MOST_TOKENS for rows in range(1, 49))
+    while luck.right >= LEAST_RIGHT:
+        luck.tried(16, 0)
+    assert luck.guesses(1) == 0
+    for _ in range(200):
+        luck.not_tried()
+    assert luck.guesses(1) == MOST_GUESSES
+
+
+def test_models_that_go_through_transformers_guess_as_well(tiny_tokenizer: Any) -> None:
+    from conftest import TINY
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(4)
+    llm = LocalLLM(Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval(), tiny_tokenizer, "other")
+    asked = requests(llm, 0.0)
+    assert_same(llm.generate(asked), without_lookup(llm, asked))
+
+
+def test_log_probs_are_the_models_own_where_guesses_were_right(
+    tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the whole text read at once, in a copy of the model that never guesses."""
+    tiny_llm.stop_tokens = frozenset()
+    asked = [GenerateRequest((5, 9, 8), max_new_tokens=20)]
+    monkeypatch.setattr(decoding, "guessed", perfect(asked, without_lookup(tiny_llm, asked)))
+    text = tiny_llm.generate(asked)[0]
+    whole = torch.tensor([asked[0].tokens + text.tokens])
+    logits = copy.deepcopy(tiny_llm.model)(whole).logits[0, 2:-1].log_softmax(-1)
+    own = logits.gather(1, torch.tensor(text.tokens)[:, None]).squeeze(1)
+    assert list(text.log_probs) == pytest.approx(own.tolist(), abs=1e-4)
