@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gcache.llm.chunks import Size, alike
 from gcache.llm.in_flight import last_real
-from gcache.llm.lookup import Luck, guessed
+from gcache.llm.lookup import REMEMBERED, Luck, guessed
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.llm.rows import grown
 
@@ -179,6 +179,7 @@ class Decoding(Generic[Ticket]):
 
     def _text(self, row: int, ended: bool) -> Generation:
         tokens, log_probs = self._written.of(row)
+        self._written.remember(tokens)
         return Generation(self.llm.text(tokens), tuple(tokens), tuple(log_probs), ended)
 
     def _leave(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
@@ -211,6 +212,7 @@ class _PerRow:
         self.stops = stops
         self.count = 0
         self.greedy = True  # no row is drawn at random
+        self.others = torch.zeros(0, dtype=torch.long, device=device)  # tokens of texts that are done
         self.values = {
             "history": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, W) context, prompt, text
             "log_probs": torch.zeros((0, 0), device=device),  # (R, longest text)
@@ -257,11 +259,15 @@ class _PerRow:
         tokens: list[int] = self.values["history"][row, start : start + length].tolist()
         return tokens, self.values["log_probs"][row, :length].tolist()
 
+    def remember(self, tokens: Sequence[int]) -> None:
+        """Look into these, too, for guesses."""
+        self.others = torch.cat((self.others, self.others.new_tensor(tokens)))[-REMEMBERED:]
+
     def guesses(self, count: int) -> Tensor:
         """(R, count) the tokens that may come after each row's latest."""
         if not count:
             return self.values["latest"].new_zeros((self.count, 0))
-        return guessed(self.values["history"], self.values["start"] + self.values["length"], count)
+        return guessed(self.values["history"], self.values["start"] + self.values["length"], self.others, count)
 
     def draw(self, logits: Tensor, first: int, guesses: Tensor) -> _Drawn:
         """Tokens for each row from `first` on.

@@ -1,11 +1,12 @@
 """Guessing the next tokens of a text from what was said before it.
 
-Text repeats its question and itself, so what followed the last place that ended alike is often
-what comes next (prompt lookup; Saxena 2023). A step of decoding feeds the guesses behind the latest
-token. All states come from one pass, which costs little more than one token's where reading the
-weights is most of the work; a state counts only if the token drawn before it is the guess it was
-made with (as in speculative decoding; Leviathan et al. 2023). Guesses change no text, greedy or
-drawn: every token is drawn from the model's own distribution, with the draw of its place in the text.
+Text repeats its question and itself, and answers to questions of a kind repeat each other, so what
+followed the last place that ended alike is often what comes next (prompt lookup; Saxena 2023). A
+step of decoding feeds the guesses behind the latest token. All states come from one pass, which
+costs little more than one token's where reading the weights is most of the work; a state counts
+only if the token drawn before it is the guess it was made with (as in speculative decoding;
+Leviathan et al. 2023). Guesses change no text, greedy or drawn: every token is drawn from the
+model's own distribution, with the draw of its place in the text.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Tokens that are compared: the longest match counts, and of those the latest.
+#: Tokens that are compared: the longest match counts.
 LONGEST_MATCH = 4
+#: Tokens of texts that have left the batch, which are looked into as well.
+REMEMBERED = 8192
 #: Guesses of a row, at most; and tokens of a pass, all rows together, up to which more of them cost
 #: little. With more the pass is bound by arithmetic.
 MOST_GUESSES, MOST_TOKENS = 3, 48
@@ -25,29 +28,40 @@ LEAST_RIGHT = 0.15
 MEMORY, REGAINED = 0.1, 0.001
 
 
-def guessed(history: Tensor, ends: Tensor, count: int) -> Tensor:
+def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
     """The tokens that followed the most similar place.
 
+    That is where most tokens are the same up to it; one more counts for a place in the row's own
+    history, and of equals the latest wins, a row's own before others'.
+
     Args:
-        history: (R, W) token ids; what is behind a row's end is not compared.
+        history: (R, W) token ids; what is behind a row's end is not looked at.
         ends: (R,) tokens of each row, at least 1.
+        others: (P,) tokens to look into besides.
         count: of guesses.
 
     Returns (R, count) ids; where nothing matches, some ids.
     """
-    width = history.shape[1]
-    places = torch.arange(width, device=history.device)
-    alike = places < ends[:, None] - 1  # (R, W): places that something follows
-    score = torch.zeros_like(history)
-    for back in range(min(LONGEST_MATCH, width)):
-        last = history.gather(1, (ends - 1 - back).clamp_min(0)[:, None])
-        alike[:, back:] &= history[:, : width - back] == last
-        alike[:, :back] = False
+    rows, width = history.shape
+    known = torch.cat((history.flatten(), others))  # (N,)
+    places = torch.arange(len(known), device=known.device)
+    followed = places < len(known) - 1
+    followed[: rows * width] = (places[:width] < ends[:, None] - 1).flatten()
+    latest = history.gather(1, ends[:, None] - 1)
+    row, place = ((known == latest) & followed).nonzero(as_tuple=True)  # (M,) each: where rows may go on
+    alike = torch.ones_like(row, dtype=torch.bool)
+    score = torch.ones_like(row)
+    for back in range(1, LONGEST_MATCH):
+        alike &= known[(place - back).clamp_min(0)] == history[row, (ends[row] - 1 - back).clamp_min(0)]
         score += alike
-    best = (score * width + places).argmax(dim=1, keepdim=True)
-    period = (ends[:, None] - 1 - best).clamp_min(1)  # where the text ends, what was found starts anew
-    following = best + 1 + torch.arange(count, device=history.device) % period
-    return history.gather(1, following.clamp_max(width - 1))
+    own = place // width == row
+    key = (2 * (score + own) + own) * len(known) + place
+    best = known.new_zeros(rows).scatter_reduce(0, row, key, "amax") % len(known)
+    # where a row ends, what was found in it starts anew
+    own_row = torch.arange(rows, device=best.device)
+    period = torch.where(best // width == own_row, own_row * width + ends - 1 - best, count).clamp_min(1)
+    following = best[:, None] + 1 + torch.arange(count, device=best.device) % period[:, None]
+    return known[following.clamp_max(len(known) - 1)]
 
 
 class Luck:

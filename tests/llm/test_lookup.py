@@ -16,7 +16,8 @@ from gcache.llm.local import LocalLLM
 from gcache.llm.lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
-Guess = Callable[[Tensor, Tensor, int], Tensor]
+NONE = torch.zeros(0, dtype=torch.long)
+Guess = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,25 @@ Guess = Callable[[Tensor, Tensor, int], Tensor]
 )
 def test_guesses_by_hand(tokens: list[int], expected: list[int]) -> None:
     history = torch.tensor([[*tokens, 0, 0]])
-    assert guessed(history, torch.tensor([len(tokens)]), 2)[0].tolist() == expected
+    assert guessed(history, torch.tensor([len(tokens)]), NONE, 2)[0].tolist() == expected
 
 
 def test_each_row_is_looked_up_up_to_its_own_end() -> None:
-    history = torch.tensor([[5, 6, 5, 8, 5], [5, 6, 5, 8, 5], [9, 1, 2, 3, 4]])
-    found = guessed(history, torch.tensor([3, 5, 1]), 1)
-    assert found[:2, 0].tolist() == [6, 8]
+    history = torch.tensor([[5, 6, 5, 8, 5], [15, 16, 15, 18, 15], [9, 1, 2, 3, 4]])
+    found = guessed(history, torch.tensor([3, 5, 1]), NONE, 1)
+    assert found[:2, 0].tolist() == [6, 18]
     assert found.shape == (3, 1)  # nothing matches in the third, whatever is guessed then
+
+
+def test_other_texts_are_looked_into_too() -> None:
+    history = torch.tensor([[9, 9, 9, 9, 0, 0], [7, 5, 6, 8, 0, 0], [1, 5, 6, 0, 0, 0]])
+    ends, others = torch.tensor([4, 4, 3]), torch.tensor([3, 5, 6, 2, 4])
+    assert guessed(history, ends, NONE, 1)[2].tolist() == [8]  # what another row wrote
+    assert guessed(history, ends, others, 2)[2].tolist() == [2, 4]  # of equals, the latest
+    own = torch.tensor([[1, 6, 3, 4, 5, 6]])
+    assert guessed(own, torch.tensor([6]), others, 2).tolist() == [[3, 4]]  # its own counts one more
+    longer = torch.tensor([8, 4, 5, 6, 7, 7])
+    assert guessed(own, torch.tensor([6]), longer, 2).tolist() == [[7, 7]]
 
 
 def requests(llm: LocalLLM, temperature: float) -> list[GenerateRequest]:
@@ -87,7 +99,7 @@ def perfect(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
         for n in range(1, len(text.tokens) + 1)
     }
 
-    def guess(history: Tensor, ends: Tensor, count: int) -> Tensor:
+    def guess(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
         rows = [known[tuple(row[:end].tolist())] for row, end in zip(history, ends, strict=True)]
         return torch.tensor([[*row, *(0,) * count][:count] for row in rows])
 
@@ -95,15 +107,15 @@ def perfect(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
 
 
 def always(token: int) -> Guess:
-    return lambda history, ends, count: torch.full((len(history), count), token)
+    return lambda history, ends, others, count: torch.full((len(history), count), token)
 
 
 def half_wrong(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
     """The first guess is right, those behind it are not."""
     right = perfect(asked, texts)
 
-    def guess(history: Tensor, ends: Tensor, count: int) -> Tensor:
-        guesses = right(history, ends, count)
+    def guess(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
+        guesses = right(history, ends, others, count)
         guesses[:, 1:] = 63
         return guesses
 
