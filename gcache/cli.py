@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -178,6 +179,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if args.checkpoint:
+        _require_only_its_own(args)
         graph = session.load_graph(args.checkpoint, flags.limits(args))
     else:
         spec = flags.graph_spec(
@@ -189,6 +191,24 @@ def _run(args: argparse.Namespace) -> int:
     if args.trace:
         _print_trace(result)
     return 0
+
+
+def _require_only_its_own(args: argparse.Namespace) -> None:
+    """Refuse flags of the model and the graph beside a checkpoint, which has its own.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    from gcache.llm.memory import Limits
+
+    allowed = {"question", "checkpoint", "trace", "verbose", *(field.name for field in dataclasses.fields(Limits))}
+    defaults = vars(_parser().parse_args(["run", "a question"]))
+    given = [name for name, default in defaults.items() if name not in allowed and getattr(args, name) != default]
+    if given:
+        raise ConfigError(
+            f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
+            "or leave out --checkpoint to put an untrained graph together"
+        )
 
 
 def _print_trace(result: Any) -> None:

@@ -23,9 +23,9 @@ REMEMBERED = 8192
 MOST_GUESSES, MOST_TOKENS = 3, 48
 #: Right guesses per row below which they cost more than they save.
 LEAST_RIGHT = 0.15
-#: Weight of a step in the running mean of these; and what a step without guesses adds to the mean,
-#: so that guessing is tried again after some tens of steps.
-MEMORY, REGAINED = 0.1, 0.001
+#: The running mean of these at first, the weight of a step in it, and what a step without guesses
+#: adds to it, so that guessing is tried again after some tens of steps.
+HOPE, MEMORY, REGAINED = 0.5, 0.1, 0.001
 
 
 def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
@@ -68,7 +68,7 @@ class Luck:
     """Whether guesses pay: how many of a row's were right of late."""
 
     def __init__(self) -> None:
-        self.right = 0.5
+        self.right = HOPE
 
     def guesses(self, rows: int) -> int:
         """How many to make for each of so many rows."""
@@ -80,4 +80,4 @@ class Luck:
         self.right += MEMORY * (right / rows - self.right)
 
     def not_tried(self) -> None:
-        self.right += REGAINED
+        self.right = min(HOPE, self.right + REGAINED)
