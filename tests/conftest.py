@@ -125,6 +125,18 @@ def tiny_llm(request: pytest.FixtureRequest, tiny_tokenizer: PreTrainedTokenizer
     return LocalLLM(request.getfixturevalue(request.param), tiny_tokenizer, label=request.param)
 
 
+@pytest.fixture
+def other_llm(tiny_tokenizer: PreTrainedTokenizerFast) -> LocalLLM:
+    """A LocalLLM over a decoder that `PlainDecoder` does not know: its passes go through transformers."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from gcache.llm.local import LocalLLM
+
+    torch.manual_seed(4)
+    model = Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval()
+    return LocalLLM(model, tiny_tokenizer, "other")
+
+
 @pytest.fixture(scope="session")
 def embedded_llm() -> LocalLLM:
     """The installed model in fp32; the test is skipped where it is not installed."""

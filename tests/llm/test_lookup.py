@@ -180,14 +180,9 @@ def test_a_full_batch_is_not_made_longer() -> None:
     assert luck.guesses(1) == MOST_GUESSES
 
 
-def test_models_that_go_through_transformers_guess_as_well(tiny_tokenizer: Any) -> None:
-    from conftest import TINY
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(4)
-    llm = LocalLLM(Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval(), tiny_tokenizer, "other")
-    asked = requests(llm, 0.0)
-    assert_same(llm.generate(asked), without_lookup(llm, asked))
+def test_models_that_go_through_transformers_guess_as_well(other_llm: LocalLLM) -> None:
+    asked = requests(other_llm, 0.0)
+    assert_same(other_llm.generate(asked), without_lookup(other_llm, asked))
 
 
 def test_log_probs_are_the_models_own_where_guesses_were_right(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 
 from gcache.cache.kv_cache import FusedCache
 from gcache.llm.local import LocalLLM
@@ -33,13 +32,9 @@ def test_it_computes_what_transformers_computes(tiny_llm: LocalLLM) -> None:
     torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_decoder_of_another_shape_goes_through_transformers(tiny_tokenizer: Any) -> None:
+def test_a_decoder_of_another_shape_goes_through_transformers(other_llm: LocalLLM) -> None:
     """Thoughts, texts and log-probabilities of it agree with each other, in a batch and alone."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(4)
-    model = Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval()
-    llm = LocalLLM(model, tiny_tokenizer, "other")
+    llm = other_llm
     assert not isinstance(llm.decoder, PlainDecoder)
     past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8), latent_steps=2)])[0])
     asked = [GenerateRequest(tuple(range(3, 5 + n)), past if n % 2 else None, 4 + n) for n in range(5)]
