@@ -3,7 +3,8 @@
 Same model, same questions, same roles, same latent steps, greedy text. Time and memory are two
 passes, because looking at memory takes time. For time, the reference has a batch in hand and a
 graph twice that many questions, of which a batch is in a forward pass. Memory is looked at with as
-many questions in hand, and once more with one batch in hand for both.
+many questions in hand, and once more with one batch in hand for both; twice as many are asked, so
+that an answered question is followed by another.
 
 Answers end where they end, and different prompts end them at different places. So the time is
 taken once more with all texts equally long: nothing ends a turn before `EQUAL` tokens.
@@ -224,14 +225,14 @@ def ours(bench: Bench, topology: str, transfer: str) -> System:
 def _peaks(bench: Bench, system: System, in_hand: int) -> tuple[Peak, Peak]:
     """Peak cache bytes with so many questions in hand, and with one batch in hand."""
     batch = bench.settings.batch
-    one_batch = _peak(bench, system, batch, batch)
-    return (one_batch if in_hand == batch else _peak(bench, system, in_hand, in_hand)), one_batch
+    one_batch = _peak(bench, system, batch)
+    return (one_batch if in_hand == batch else _peak(bench, system, in_hand)), one_batch
 
 
-def _peak(bench: Bench, system: System, in_hand: int, questions: int) -> Peak:
+def _peak(bench: Bench, system: System, in_hand: int) -> Peak:
     _, heads, dim = bench.llm.cache_shape
     with LiveBytes(bench.loaded.model, heads, dim, LOOK_EVERY) as gauge:
-        system(bench.examples[:questions], in_hand)
+        system(bench.examples[: 2 * in_hand], in_hand)
     return gauge.peak
 
 

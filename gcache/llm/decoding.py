@@ -17,6 +17,7 @@ from torch import Tensor
 from gcache.llm.chunks import Size, alike
 from gcache.llm.in_flight import last_real
 from gcache.llm.lookup import REMEMBERED, Luck, guessed
+from gcache.llm.pages import room_of
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.llm.rows import grown
 
@@ -75,13 +76,17 @@ class Decoding(Generic[Ticket]):
             return 0
         bytes_ = self.llm.slot_bytes
         return self.llm.ledger.most_that_fit(
-            vacant, lambda n: max(0, self._block(slots[:n]) * bytes_ - self.rows.nbytes), free=len(self) > 0
+            vacant, lambda n: max(0, self._kept(slots[:n]) * bytes_ - self.rows.nbytes), free=len(self) > 0
         )
 
     def _block(self, more: Sequence[int]) -> int:
-        """Slots of a block for the rows there are and `more`, at their longest."""
+        """Slots that a pass looks at for the rows there are and `more`, at their longest, padding as well."""
         everyone = [*self._slots, *more]
         return len(everyone) * max(everyone, default=0)
+
+    def _kept(self, more: Sequence[int]) -> int:
+        """Slots that are kept for them."""
+        return sum(map(room_of, (*self._slots, *more)))
 
     def join(self, tickets: Sequence[Ticket], requests: list[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         """Read the requests' prompts and let them write along; returns those that are done already.
@@ -108,7 +113,7 @@ class Decoding(Generic[Ticket]):
         try:
             embeds, lengths = self.llm.embed([r.tokens for r in requests])
             pasts = [self.llm.checked(r.past) for r in requests]
-            first = self.rows.add(pasts, embeds.shape[1] + 1)
+            first = self.rows.add(pasts, [len(r.tokens) + 1 for r in requests])
             hidden = last_real(self.rows.feed(embeds, lengths, first), lengths)
         except Exception as error:
             self.rows.remove(range(before, self.rows.count))
@@ -149,7 +154,7 @@ class Decoding(Generic[Ticket]):
         errors: dict[int, Exception] = {}
         for row in range(len(self)):
             try:
-                states.append(self.rows.feed(embeds[row : row + 1], torch.ones_like(self.rows.used[:1]), row))
+                states.append(self.rows.feed(embeds[row : row + 1], torch.ones_like(self.rows.positions[:1]), row))
             except Exception as error:
                 states.append(embeds[row : row + 1])
                 errors[row] = error

@@ -24,6 +24,7 @@ from gcache.llm.hf_slots import TransformersDecoder
 from gcache.llm.in_flight import InFlight, last_real, own_slots
 from gcache.llm.memory import CacheLedger, Limits
 from gcache.llm.packing import can_pack, pack
+from gcache.llm.pages import room_of
 from gcache.llm.plain_decoder import PlainDecoder, is_known
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 from gcache.llm.rows import Rows
@@ -161,7 +162,7 @@ class LocalLLM:
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
         rows = self.rows()
-        rows.add(pasts, max(len(r.tokens) for r in requests) + steps)
+        rows.add(pasts, [len(r.tokens) + steps for r in requests])
         states: list[Tensor] = []
         for part in alike([len(r.tokens) for r in requests]):
             embeds, lengths = self.embed([r.tokens for r in requests[part]])
@@ -227,8 +228,7 @@ class LocalLLM:
 
     def _bytes(self, sizes: Sequence[Size]) -> int:
         """Of a batch in flight, and of what it leaves behind."""
-        block = len(sizes) * max(size.total for size in sizes)
-        return (block + sum(size.read + size.later for size in sizes)) * self.slot_bytes
+        return sum(room_of(size.total) + size.read + size.later for size in sizes) * self.slot_bytes
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])

@@ -1,12 +1,11 @@
 """Sequences that a decoder continues side by side, without gradient: the caches of a batch.
 
 Every row is a sequence of slots without a gap: what it received, its prompt, what it thought or
-wrote. Rows of any lengths stand in one block per layer, each from the left; what lies beyond a
-row's end is never attended to and is written over later. So rows join a running batch and leave
-it, and batching changes nothing: a row sees its own slots at its own positions.
+wrote. Rows of any lengths stand in one batch, each from the left; what lies beyond a row's end is
+never attended to and is written over later. So rows join a running batch and leave it, and
+batching changes nothing: a row sees its own slots at its own positions.
 
-Blocks grow by a few slots at a time, one layer after another, and only by what is needed: the
-cache of a batch is never held twice.
+A row takes as many pages (`gcache.llm.pages`) as its own slots need, whatever the others' lengths.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
 from gcache.llm.hf_slots import TransformersCache, TransformersDecoder, lowest
+from gcache.llm.pages import NOBODYS, PAGE, Pages
 from gcache.llm.plain_decoder import PlainDecoder
 
-#: Slots that blocks grow by when a row has reached their end.
-GROWTH = 16
 Decoder = PlainDecoder | TransformersDecoder
 
 
@@ -36,71 +34,79 @@ class Rows(TransformersCache):
 
     def __init__(self, decoder: Decoder, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         self.decoder = decoder
-        layers, heads, dim = shape
         self.dtype = dtype
-        # per layer (R, H, C, D), R rows of capacity C; rows from `count` on are unused
-        self.keys = [torch.empty((0, heads, 0, dim), dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.empty_like(block) for block in self.keys]
-        self.bias = torch.zeros((0, 0), device=device)  # (R, C), added to the logits of each slot
-        self.used = torch.zeros(0, dtype=torch.long, device=device)  # (R,) slots of each row
+        self.pages = Pages(shape, dtype, device)
+        self.used: list[int] = []  # slots of each row
+        self._owned: list[list[int]] = []  # pages of each row, in order
+        # the same for the device, in rows that may be more than there are now
+        self._table = torch.zeros((0, 0), dtype=torch.long, device=device)  # (R, M) pages
+        self._bias = torch.zeros((0, 0), device=device)  # (R, M * PAGE), added to the logits of each slot
+        self._ends = torch.zeros(0, dtype=torch.long, device=device)  # (R,) slots
         self.positions = torch.zeros(0, dtype=torch.long, device=device)  # (R,) of each row's next slot
-        self.count = 0
-        self.longest = 0
-        # of the pass going on: its rows, their numbers (n, 1), the fresh slots (n, S), the slots seen
-        self._at: tuple[slice, Tensor, Tensor, int] | None = None
+        # of the pass going on: pages and places in them of the fresh slots (n, S), what attention reads, n
+        self._at: tuple[Tensor, Tensor, Tensor, int] | None = None
 
     @property
-    def capacity(self) -> int:
-        return int(self.bias.shape[1])
+    def count(self) -> int:
+        return len(self.used)
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, of unused room as well."""
-        return sum(block.nbytes for block in (*self.keys, *self.values))
+        return self.pages.nbytes
 
     # -- joining and leaving ------------------------------------------------------------------
 
-    def add(self, pasts: Sequence[FusedCache | None], room: int) -> int:
-        """New rows behind the others, with room for `room` slots; returns the first one's number."""
+    def add(self, pasts: Sequence[FusedCache | None], room: Sequence[int]) -> int:
+        """New rows behind the others, each with room for so many slots; returns the first one's number."""
         first, slots = self.count, [0 if past is None else past.slots for past in pasts]
-        self._resize(first + len(pasts), max(self.longest, max(slots) + room))
+        self.used += slots
+        self._owned += [[] for _ in pasts]
+        self._grow_tables(self.count, 0)
+        self._reserve(first, [length + more for length, more in zip(slots, room, strict=True)])
         blocked = lowest(self.dtype)
         for row, (past, length) in enumerate(zip(pasts, slots, strict=True), start=first):
-            self.used[row] = length
+            self._ends[row] = length
             self.positions[row] = 0 if past is None else past.next_positions[0]
-            self.bias[row] = 0.0
+            self._bias[row] = 0.0
             if past is not None and length:
-                self.bias[row, :length] = past.bias[0].clamp_min(blocked).masked_fill(~past.mask[0], blocked)
+                self._bias[row, :length] = past.bias[0].clamp_min(blocked).masked_fill(~past.mask[0], blocked)
                 self._copy_in(row, past)
-        self.count += len(pasts)
-        self.longest = max(self.longest, *slots)
         return first
 
     def _copy_in(self, row: int, past: FusedCache) -> None:
+        slots = torch.arange(past.slots, device=self._table.device)
+        pages, offsets = self._table[row, slots // PAGE], slots % PAGE
         start = 0
         for part in past.parts:
-            stop = start + part.slots
+            here = slice(start, start + part.slots)
             for layer, (keys, values) in enumerate(zip(part.keys[:, 0], part.values[:, 0], strict=True)):
-                self.keys[layer][row, :, start:stop] = keys
-                self.values[layer][row, :, start:stop] = values
-            start = stop
+                self.pages.write(layer, pages[here], offsets[here], keys.transpose(0, 1), values.transpose(0, 1))
+            start = here.stop
 
-    def _resize(self, rows: int, slots: int) -> None:
-        """Room for so many rows of so many slots; whatever is there stays."""
-        if rows > len(self.used) or slots > self.capacity:
-            self._allocate(rows, max(slots, self.capacity))
+    def _reserve(self, first: int, slots: Sequence[int], ahead: int = 0) -> None:
+        """Pages for rows from `first` on, so that each has room for so many slots in all."""
+        missing = [max(0, -(-n // PAGE) - len(self._owned[row])) for row, n in enumerate(slots, start=first)]
+        if not any(missing):
+            return
+        taken = self.pages.take(sum(missing), ahead)
+        self._grow_tables(0, max(len(self._owned[row]) + more for row, more in enumerate(missing, start=first)))
+        places = []
+        for row, more in enumerate(missing, start=first):
+            start = len(self._owned[row])
+            places += [(row, start + number) for number in range(more)]
+            self._owned[row] += taken[len(places) - more : len(places)]
+        at = torch.tensor(places, device=self._table.device)
+        self._table[at[:, 0], at[:, 1]] = torch.tensor(taken, device=self._table.device)
 
-    def _allocate(self, rows: int, capacity: int) -> None:
-        """Blocks of exactly this size, one layer after another."""
-        kept, width = self.count, min(self.longest, capacity)
-        for blocks in (self.keys, self.values):
-            for layer, old in enumerate(blocks):
-                # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
-                blocks[layer] = old.new_zeros((rows, old.shape[1], capacity, old.shape[3]))
-                blocks[layer][:kept, :, :width] = old[:kept, :, :width]
-        self.bias = grown(self.bias, (rows, capacity))
-        self.used = grown(self.used, (rows,))
-        self.positions = grown(self.positions, (rows,))
+    def _grow_tables(self, rows: int, pages: int) -> None:
+        """Room for so many rows of so many pages; whatever is there stays."""
+        rows, pages = max(rows, len(self._ends)), max(pages, self._table.shape[1])
+        if (rows, pages) != self._table.shape:
+            self._table = grown(self._table, (rows, pages))  # what is new is NOBODYS
+            self._bias = grown(self._bias, (rows, pages * PAGE))
+            self._ends = grown(self._ends, (rows,))
+            self.positions = grown(self.positions, (rows,))
 
     def remove(self, gone: Sequence[int]) -> list[tuple[int, int]]:
         """Let rows leave; the last rows move into their places.
@@ -109,20 +115,31 @@ class Rows(TransformersCache):
         """
         moves: list[tuple[int, int]] = []
         for row in sorted(gone, reverse=True):
-            self.count -= 1
-            if row == self.count:
-                continue
-            moves.append((self.count, row))
-            width = int(self.used[self.count])
-            for blocks in (self.keys, self.values):
-                for block in blocks:
-                    block[row, :, :width] = block[self.count, :, :width]
-            for per_row in (self.bias, self.used, self.positions):
-                per_row[row] = per_row[self.count]
-        self.longest = int(self.used[: self.count].max()) if self.count else 0
-        if self.count <= len(self.used) // 2:
-            self._allocate(self.count, self.longest)
+            self.pages.give_back(self._owned[row])
+            last = self.count - 1
+            if row != last:
+                moves.append((last, row))
+                self.used[row], self._owned[row] = self.used[last], self._owned[last]
+                for per_row in (self._table, self._bias, self._ends, self.positions):
+                    per_row[row] = per_row[last]
+            self._table[last] = NOBODYS
+            del self.used[last], self._owned[last]
+        if len(self.pages.free) > self.count or not self.count:
+            self._compact()
         return moves
+
+    def _compact(self) -> None:
+        """Give free pages back to the machine."""
+        kept = [page for owned in self._owned for page in owned]
+        self.pages.keep_only(torch.tensor(kept, dtype=torch.long, device=self._table.device))
+        number, widest = 1, max(map(len, self._owned), default=0)
+        self._table = torch.zeros_like(self._table[: self.count, :widest])
+        for row, owned in enumerate(self._owned):
+            self._owned[row] = list(range(number, number + len(owned)))
+            self._table[row, : len(owned)] = torch.tensor(self._owned[row])
+            number += len(owned)
+        self._bias = self._bias[: self.count, : widest * PAGE].clone()
+        self._ends, self.positions = self._ends[: self.count].clone(), self.positions[: self.count].clone()
 
     # -- one pass -----------------------------------------------------------------------------
 
@@ -137,33 +154,33 @@ class Rows(TransformersCache):
         """
         count, width, _ = embeds.shape
         rows = slice(first, first + count)
-        used = self.used[rows]
-        # padded inputs write behind their row's end, where nothing is yet
-        reach = self.longest + width if lengths is None else int(used.max()) + width
-        if reach > self.capacity:
-            self._resize(max(self.count, 1), reach + GROWTH if lengths is None else reach)
-            used = self.used[rows]
+        added = [width] * count if lengths is None else lengths.tolist()
+        ends = [used + more for used, more in zip(self.used[rows], added, strict=True)]
+        self._reserve(first, ends, ahead=count if lengths is None else 0)
+        # padded inputs write behind their row's end, where nothing is yet, or to nobody's page
+        reach = -(-(max(self.used[rows]) + width) // PAGE)
+        self._grow_tables(0, reach)
         steps = torch.arange(width, device=embeds.device)
-        slots = used[:, None] + steps  # (n, S)
-        self._at = (rows, torch.arange(first, first + count, device=embeds.device)[:, None], slots, reach)
-        hidden = self.decoder(embeds, self._mask(rows, slots, reach), self.positions[rows, None] + steps, self)
-        added = width if lengths is None else lengths
-        self.used[rows] += added
-        self.positions[rows] += added
-        self.longest = max(self.longest, reach if lengths is None else int(self.used[rows].max()))
+        slots = self._ends[rows, None] + steps  # (n, S)
+        pages = self._table[rows].gather(1, slots // PAGE)
+        self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
+        hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
+        self.used[rows] = ends
+        self._ends[rows] += width if lengths is None else lengths
+        self.positions[rows] += width if lengths is None else lengths
         return hidden
 
     def take_back(self, slots: Tensor) -> None:
         """Forget so many of each row's last slots, (count,), as if they had not been fed."""
-        self.used[: self.count] -= slots
+        self._ends[: self.count] -= slots
         self.positions[: self.count] -= slots
-        self.longest = int(self.used[: self.count].max())
+        self.used = [used - less for used, less in zip(self.used, slots.tolist(), strict=True)]
 
     def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
         """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""
         columns = torch.arange(reach, device=slots.device)
         seen = columns <= slots[:, :, None]  # (n, S, T)
-        bias = self.bias[rows, None, :reach].expand(seen.shape)
+        bias = self._bias[rows, None, :reach].expand(seen.shape)
         return torch.where(seen, bias, lowest(self.dtype)).to(self.dtype)[:, None]
 
     # -- what transformers asks of a cache ----------------------------------------------------
@@ -171,25 +188,24 @@ class Rows(TransformersCache):
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write a layer's fresh (n, H, S, D) at their slots; returns the rows' slots so far."""
         assert self._at is not None
-        rows, numbers, slots, reach = self._at
-        key_block, value_block = self.keys[layer_idx], self.values[layer_idx]
-        key_block[numbers, :, slots] = keys.transpose(1, 2)
-        value_block[numbers, :, slots] = values.transpose(1, 2)
-        return key_block[rows, :, :reach], value_block[rows, :, :reach]
+        pages, offsets, places, count = self._at
+        self.pages.write(layer_idx, pages, offsets, keys.transpose(1, 2), values.transpose(1, 2))
+        return self.pages.rows(layer_idx, places, count)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.longest
+        return max(self.used, default=0)
 
     # -- what was added -----------------------------------------------------------------------
 
     def slots_of(self, row: int, start: int, prompt: int, source: int, kind: SlotKind) -> KVCache:
         """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
-        stop = int(self.used[row])
-        ordinals = torch.arange(stop - start, device=self.used.device)[None]
+        stop = self.used[row]
+        keys, values = self.pages.slots(self._table[row], start, stop)
+        ordinals = torch.arange(stop - start, device=self._ends.device)[None]
         kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
         return KVCache(
-            torch.stack([block[row : row + 1, :, start:stop] for block in self.keys]),
-            torch.stack([block[row : row + 1, :, start:stop] for block in self.values]),
+            keys,
+            values,
             self.positions[row] - (stop - start) + ordinals,
             torch.ones_like(ordinals, dtype=torch.bool),
             kinds,

@@ -25,7 +25,7 @@ def test_it_computes_what_transformers_computes(tiny_llm: LocalLLM) -> None:
     assert isinstance(tiny_llm.decoder, PlainDecoder)
     tokens = tuple(range(3, 40))
     rows = tiny_llm.rows()
-    rows.add([None], len(tokens))
+    rows.add([None], [len(tokens)])
     embeds, lengths = tiny_llm.embed([tokens])
     own = rows.feed(embeds, lengths)
     theirs = tiny_llm.model.model(torch.tensor([tokens])).last_hidden_state
@@ -110,6 +110,6 @@ def test_a_layer_with_a_forward_of_its_own_is_asked(tiny_qwen2: Any, tiny_tokeni
     model.model.layers[0].mlp.up_proj = own
     llm, tokens = LocalLLM(model, tiny_tokenizer), tuple(range(3, 20))
     rows = llm.rows()
-    rows.add([None], len(tokens))
+    rows.add([None], [len(tokens)])
     states = rows.feed(*llm.embed([tokens]))
     torch.testing.assert_close(states, model.model(torch.tensor([tokens])).last_hidden_state, atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.in_flight import InFlight, last_real
 from gcache.llm.local import LocalLLM
+from gcache.llm.pages import NOBODYS, PAGE, room_of
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 CLOSE = 1e-4
@@ -28,7 +29,7 @@ def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> No
     pasts = [None, one, FusedCache.join([one, two])]
     histories: list[tuple[int, ...]] = [(4,), (10, 11, 12), (20, 21)]
     rows = tiny_llm.rows()
-    rows.add(pasts, 3)
+    rows.add(pasts, [1, 3, 2])
     embeds, lengths = tiny_llm.embed(histories)
     states = last_real(rows.feed(embeds, lengths), lengths)
     for state, history, past in zip(states, histories, pasts, strict=True):
@@ -36,7 +37,7 @@ def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> No
 
     assert rows.remove([0]) == [(2, 0)]  # the last row takes the place of the first
     pasts, histories = [pasts[2], pasts[1]], [histories[2], histories[1]]
-    assert rows.add([two], 2) == 2
+    assert rows.add([two], [2]) == 2
     embeds, lengths = tiny_llm.embed([(33, 34)])
     rows.feed(embeds, lengths, first=2)
     pasts, histories = [*pasts, two], [*histories, (33, 34)]
@@ -59,7 +60,7 @@ def test_a_pass_that_breaks_leaves_the_rows_as_they_were(
     tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tiny_llm.rows()
-    rows.add([None, None], 2)
+    rows.add([None, None], [2, 2])
     embeds, lengths = tiny_llm.embed([(4, 5), (6, 7)])
     rows.feed(embeds, lengths)
     update = rows.update
@@ -76,6 +77,55 @@ def test_a_pass_that_breaks_leaves_the_rows_as_they_were(
     states = rows.feed(tiny_llm.embedding(torch.tensor([10, 11]))[:, None])[:, 0]
     for state, history in zip(states, [(4, 5, 10), (6, 7, 11)], strict=True):
         torch.testing.assert_close(state, reference(tiny_llm, history, None), atol=CLOSE, rtol=0)
+
+
+@torch.no_grad()
+def test_a_row_costs_what_it_is_long_and_leaves_its_room_to_others(tiny_llm: LocalLLM) -> None:
+    lengths = [3, 120, 17, 64]
+    rows = tiny_llm.rows()
+    rows.add([None] * 4, lengths)
+    embeds, sizes = tiny_llm.embed([tuple(range(1, 2)) * n for n in lengths])
+    rows.feed(embeds, sizes)
+
+    def most(used: list[int]) -> int:
+        return (sum(map(room_of, used)) + PAGE) * tiny_llm.slot_bytes  # nobody's page, too
+
+    assert rows.nbytes <= most(lengths) < 4 * 120 * tiny_llm.slot_bytes
+    for _ in range(2 * PAGE):
+        rows.feed(tiny_llm.embedding(torch.full((4, 1), 5)))
+    assert rows.nbytes <= most([n + 2 * PAGE for n in lengths])
+    rows.remove([1])  # the longest
+    left = [length + 2 * PAGE for length in (3, 17, 64)]
+    assert sorted(rows.used) == left and rows.nbytes <= most(left)
+    held = rows.nbytes
+    rows.remove([rows.used.index(left[0])])
+    rows.add([None], [left[0]])
+    assert rows.nbytes <= held
+
+
+@torch.no_grad()
+def test_no_page_has_two_owners_and_none_is_lost(tiny_llm: LocalLLM) -> None:
+    rows, generator = tiny_llm.rows(), torch.Generator().manual_seed(0)
+
+    def any_of(n: int) -> int:
+        return int(torch.randint(n, (1,), generator=generator))
+
+    for _ in range(60):
+        if rows.count > 5 or (rows.count and any_of(3) == 0):
+            rows.remove(sorted({any_of(rows.count) for _ in range(1 + any_of(3))}))
+        else:
+            lengths = [1 + any_of(30) for _ in range(1 + any_of(3))]
+            first = rows.add([None] * len(lengths), lengths)
+            embeds, sizes = tiny_llm.embed([(7,) * n for n in lengths])
+            rows.feed(embeds, sizes, first)
+        for _ in range(any_of(12)):
+            if rows.count:
+                rows.feed(tiny_llm.embedding(torch.full((rows.count, 1), 5)))
+        owned = [page for pages in rows._owned for page in pages]
+        assert sorted([*owned, *rows.pages.free]) == list(range(1, rows.pages.count))
+        for row, pages in enumerate(rows._owned):
+            assert len(pages) * PAGE >= rows.used[row]
+            assert rows._table[row].tolist() == pages + [NOBODYS] * (rows._table.shape[1] - len(pages))
 
 
 def test_fusing_copies_no_slot(tiny_llm: LocalLLM) -> None:
