@@ -9,13 +9,20 @@ All three are ways to group the incoming caches, so they share prompts, fuser an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gcache.errors import unknown
+from gcache.tasks.choices import extract_choice
 from gcache.tasks.grading import extract_number, numbers_equal
 
 DECISIONS = ("refer", "direct", "vote")
+#: Kinds of answers, and how what a text states is read from it.
+STATES: Mapping[str, Callable[[str], str | None]] = {
+    "number": extract_number,
+    "choice": extract_choice,
+    "words": lambda text: None,
+}
 
 
 @dataclass(frozen=True)
@@ -28,19 +35,23 @@ class DecisionMaker:
         answer_prefix: words put into its mouth, from which its text goes on; they are not part
             of the answer.
         method: one of `DECISIONS`.
+        states: what an answer states, by which votes are compared; one of `STATES`.
 
     Raises:
-        ConfigError: unknown method.
+        ConfigError: unknown method, or unknown kind of answer.
     """
 
     description: str
     instructions: str
     answer_prefix: str = ""
     method: str = "refer"
+    states: str = "number"
 
     def __post_init__(self) -> None:
         if self.method not in DECISIONS:
             raise unknown("decision method", self.method, DECISIONS)
+        if self.states not in STATES:
+            raise unknown("kind of answer", self.states, STATES)
 
     def groups(self, weights: Sequence[float]) -> list[tuple[int, ...]]:
         """Which incoming caches, by number, are heard together; one text is written per group."""
@@ -54,14 +65,14 @@ class DecisionMaker:
     def combine(self, texts: Sequence[str], weights: Sequence[float]) -> str:
         """The answer: the only text, or the first text of the answer that weighs most.
 
-        Answers are compared as numbers where they state one, else as stripped text.
+        Answers are compared by what they state, else as stripped text.
         """
         if len(texts) == 1:
             return texts[0]
         firsts: list[int] = []  # one text per different answer
         votes: list[float] = []
         for number, weight in enumerate(weights):
-            same = [v for v, first in enumerate(firsts) if same_answer(texts[first], texts[number])]
+            same = [v for v, first in enumerate(firsts) if self.same(texts[first], texts[number])]
             if same:
                 votes[same[0]] += weight
             else:
@@ -69,19 +80,43 @@ class DecisionMaker:
                 votes.append(weight)
         return texts[firsts[votes.index(max(votes))]]
 
+    def same(self, left: str, right: str) -> bool:
+        """Whether two texts state the same, or, where either states nothing, are the same words."""
+        one, other = (STATES[self.states](text) for text in (left, right))
+        if one is None or other is None:
+            return left.strip() == right.strip()
+        return numbers_equal(one, other) if self.states == "number" else one == other
 
-def same_answer(left: str, right: str) -> bool:
-    """Whether two texts state the same number, or, where either states none, the same words."""
-    numbers = extract_number(left), extract_number(right)
-    if numbers[0] is None or numbers[1] is None:
-        return left.strip() == right.strip()
-    return numbers_equal(numbers[0], numbers[1])
 
+CHOOSE = (
+    "Think step by step and write your reasoning. Then write on the last line: The answer is (X), with the letter of "
+    "the right choice for X."
+)
 
 DECISION_MAKERS: Mapping[str, DecisionMaker] = {
     "maths": DecisionMaker(
         "The decision maker, who reads what the others thought and states the number.",
         "Think step by step and write your working. Write the final number on the last line after ####.",
+    ),
+    "science": DecisionMaker(
+        "The decision maker, who reads what the others thought and states the letter of the right choice.",
+        CHOOSE,
+        states="choice",
+    ),
+    "medicine": DecisionMaker(
+        "The decision maker, a senior doctor who reads what the others thought and states the right choice.",
+        CHOOSE,
+        states="choice",
+    ),
+    "knowledge": DecisionMaker(
+        "The decision maker, who reads what the others thought and states the letter of the right choice.",
+        CHOOSE,
+        states="choice",
+    ),
+    "code": DecisionMaker(
+        "The decision maker, who reads what the others thought and writes the final function.",
+        "Write the whole function in one Python code block. Write nothing after it.",
+        states="words",
     ),
     "split_facts": DecisionMaker(
         "The decision maker, who knows nothing and answers the question.",
@@ -99,5 +134,4 @@ def decision_maker(domain: str, method: str = "refer") -> DecisionMaker:
     """
     if domain not in DECISION_MAKERS:
         raise unknown("domain", domain, DECISION_MAKERS)
-    base = DECISION_MAKERS[domain]
-    return DecisionMaker(base.description, base.instructions, base.answer_prefix, method)
+    return replace(DECISION_MAKERS[domain], method=method)

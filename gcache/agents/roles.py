@@ -63,8 +63,143 @@ MATHS: tuple[Agent, ...] = (
     ),
 )
 
+SCIENCE: tuple[Agent, ...] = (
+    Agent(
+        "physicist",
+        "The physicist, who reasons from laws, units and orders of magnitude.",
+        "You are the physicist. Name the law behind the question, estimate, and check units and signs.",
+    ),
+    Agent(
+        "chemist",
+        "The chemist, who reasons about structures, mechanisms and conditions.",
+        "You are the chemist. Draw up the structures and the mechanism, and say what the conditions change.",
+    ),
+    Agent(
+        "biologist",
+        "The biologist, who reasons about organisms, genes and experiments.",
+        "You are the biologist. Say which process is meant, and what the experiment would show.",
+    ),
+    Agent(
+        "sceptic",
+        "The sceptic, who rules choices out one by one.",
+        "You are the sceptic. Look for what is wrong with each choice, and keep what is left.",
+    ),
+)
+
+MEDICINE: tuple[Agent, ...] = (
+    Agent(
+        "diagnostician",
+        "The diagnostician, who goes from findings to the likeliest illness.",
+        "You are the diagnostician. List the telling findings and the illness they point to.",
+    ),
+    Agent(
+        "pharmacologist",
+        "The pharmacologist, who knows drugs, their effects and their dangers.",
+        "You are the pharmacologist. Say which drugs and mechanisms matter here, and what they would do.",
+    ),
+    Agent(
+        "pathologist",
+        "The pathologist, who explains what happens in tissues and cells.",
+        "You are the pathologist. Explain the findings by what happens in organs, tissues and cells.",
+    ),
+    Agent(
+        "examiner",
+        "The examiner, who compares each choice with the findings.",
+        "You are the examiner. Hold every choice against the findings and say which one fits them all.",
+    ),
+)
+
+CODE: tuple[Agent, ...] = (
+    Agent(
+        "designer",
+        "The designer, who chooses an algorithm and its data structures.",
+        "You are the designer. Choose an algorithm, and name its steps and its cost.",
+    ),
+    Agent(
+        "coder",
+        "The coder, who writes the function in Python.",
+        "You are the coder. Write the function in Python, with the name and the parameters asked for.",
+    ),
+    Agent(
+        "tester",
+        "The tester, who thinks of the inputs that break a program.",
+        "You are the tester. Name the edge cases: empty, one, many, negative, equal, very large.",
+    ),
+    Agent(
+        "reader",
+        "The reader, who compares what is asked with what a program does.",
+        "You are the reader. Go through the statement and its examples word by word and say what they demand.",
+    ),
+)
+
+KNOWLEDGE: tuple[Agent, ...] = (
+    Agent(
+        "scholar",
+        "The scholar, who recalls the facts that a question is about.",
+        "You are the scholar. Recall the facts and definitions that decide the question.",
+    ),
+    Agent(
+        "reasoner",
+        "The reasoner, who goes from facts to what follows.",
+        "You are the reasoner. Go from what is given to what follows, one step after another.",
+    ),
+    Agent(
+        "experimenter",
+        "The experimenter, who pictures the situation and what would be seen.",
+        "You are the experimenter. Picture the situation and say what would be observed.",
+    ),
+    Agent(
+        "doubter",
+        "The doubter, who says why each tempting choice is wrong.",
+        "You are the doubter. Say of each tempting choice why it is wrong, and what remains.",
+    ),
+)
+
+#: Pipelines of any domain: one after another, and side by side.
+PIPELINE: tuple[Agent, ...] = (
+    Agent(
+        "planner",
+        "The planner, who lays out how a question can be answered.",
+        "You are the planner. Lay out, step by step, how this question can be answered. Do not answer it.",
+    ),
+    Agent(
+        "critic",
+        "The critic, who looks for what is missing or wrong in a plan.",
+        "You are the critic. Say what is missing or wrong in the plan so far, and how to mend it.",
+    ),
+    Agent(
+        "refiner",
+        "The refiner, who turns a plan and its critique into a better one.",
+        "You are the refiner. Turn the plan and the critique into one improved plan, with its key steps worked out.",
+    ),
+)
+EXPERTS: tuple[Agent, ...] = (
+    Agent(
+        "mathematician",
+        "The mathematician, who answers by calculating and proving.",
+        "You are the mathematician. Work on this question by calculation and proof, and state your result.",
+    ),
+    Agent(
+        "scientist",
+        "The scientist, who answers from knowledge of nature and people.",
+        "You are the scientist. Work on this question from what is known of nature and people, and state your result.",
+    ),
+    Agent(
+        "programmer",
+        "The programmer, who answers by an algorithm.",
+        "You are the programmer. Work on this question by writing down an algorithm, and state its result.",
+    ),
+)
+
 #: Domain -> the agents that work on it. `split_facts` brings its own with every question.
-DOMAINS: Mapping[str, tuple[Agent, ...]] = {"maths": MATHS, "split_facts": ()}
+DOMAINS: Mapping[str, tuple[Agent, ...]] = {
+    "maths": MATHS,
+    "science": SCIENCE,
+    "medicine": MEDICINE,
+    "code": CODE,
+    "knowledge": KNOWLEDGE,
+    "split_facts": (),
+}
 
 
 def pick_agents(domain: str, roles: Sequence[str] | None = None, count: int | None = None) -> tuple[Agent, ...]:

@@ -7,6 +7,7 @@ text states no answer, the outcome is `unparsed`. Nothing is read or imported be
 
 from __future__ import annotations
 
+from gcache.tasks.choices import extract_choice, grade_choice
 from gcache.tasks.example import Example, Grade, Note, Outcome, Task
 from gcache.tasks.grading import extract_number, grade_exact_code, grade_number, numbers_equal
 from gcache.tasks.gsm8k import Gsm8k
@@ -22,7 +23,9 @@ __all__ = [
     "Note",
     "Outcome",
     "Task",
+    "extract_choice",
     "extract_number",
+    "grade_choice",
     "grade_exact_code",
     "grade_number",
     "make_task",

@@ -60,7 +60,7 @@ def extract_number(text: str, *, last_number: bool = True) -> str | None:
         The number as a string, or None if the text states none.
     """
     text = _tidy(text)
-    box = _last_box(text)
+    box = last_box(text)
     if box is not None:
         tail = _EQUALS.split(box)[-1].strip()
         speaks = len(tail) <= _LONGEST_EXPRESSION and re.search("[0-9]", tail)
@@ -127,7 +127,7 @@ def _tidy(text: str) -> str:
     return re.sub(r"(?<=[0-9])(?:\\,|\u202f)(?=[0-9]{3})", "", text)
 
 
-def _last_box(text: str) -> str | None:
+def last_box(text: str) -> str | None:
     r"""What is in the last closed, non-empty `\boxed{...}` of at most 1,000 characters."""
     for box in reversed(list(re.finditer(r"\\boxed ?\{", text))[-_LAST_FEW:]):
         rest, depth = text[box.end() : box.end() + 1000], 1

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from gcache.errors import ConfigError, DataError
 from gcache.tasks.example import Example, Grade
 from gcache.tasks.grading import grade_number
-from gcache.tasks.gsm8k import Split, check_limit, is_held_out
+from gcache.tasks.splits import Split, check_limit, is_held_out
 
 MOST = 100_000  # questions of one split and seed
 _BLOCK = 1024  # questions generated at a time

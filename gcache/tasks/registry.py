@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,29 +14,31 @@ from gcache.tasks.example import Task
 TaskFactory = Callable[..., Any]  # returns a Task
 
 
-def _gsm8k() -> TaskFactory:
-    from gcache.tasks.gsm8k import Gsm8k
+def _from(module: str, name: str) -> Callable[[], TaskFactory]:
+    """Imports a task's class when it is asked for."""
 
-    return Gsm8k
+    def factory() -> TaskFactory:
+        found: TaskFactory = getattr(importlib.import_module(f"gcache.tasks.{module}"), name)
+        return found
 
-
-def _gsm_symbolic() -> TaskFactory:
-    from gcache.tasks.gsm_symbolic import GsmSymbolic
-
-    return GsmSymbolic
-
-
-def _split_facts() -> TaskFactory:
-    from gcache.tasks.split_facts import SplitFacts
-
-    return SplitFacts
+    return factory
 
 
 #: Name -> a function that imports the task's factory, whose parameters are the task's options.
 TASKS: Mapping[str, Callable[[], TaskFactory]] = {
-    "gsm8k": _gsm8k,
-    "gsm_symbolic": _gsm_symbolic,
-    "split_facts": _split_facts,
+    "gsm8k": _from("gsm8k", "Gsm8k"),
+    "gsm_symbolic": _from("gsm_symbolic", "GsmSymbolic"),
+    "split_facts": _from("split_facts", "SplitFacts"),
+    "gpqa": _from("multiple_choice", "Gpqa"),
+    "medqa": _from("multiple_choice", "MedQa"),
+    "arc_easy": _from("multiple_choice", "ArcEasy"),
+    "arc_challenge": _from("multiple_choice", "ArcChallenge"),
+    "mmlu": _from("multiple_choice", "Mmlu"),
+    "aime24": _from("aime", "Aime24"),
+    "aime25": _from("aime", "Aime25"),
+    "humaneval": _from("code", "HumanEval"),
+    "humanevalplus": _from("code", "HumanEvalPlus"),
+    "mbppplus": _from("code", "MbppPlus"),
 }
 
 

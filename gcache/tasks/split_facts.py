@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from gcache.errors import ConfigError
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.grading import grade_exact_code
-from gcache.tasks.gsm8k import check_limit
+from gcache.tasks.splits import check_limit
 
 #: (keeper, place). The first part trains, the rest is held out; the cut is TRAIN_PLACES.
 PLACES: tuple[tuple[str, str], ...] = (

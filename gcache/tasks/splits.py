@@ -1,0 +1,40 @@
+"""Which questions of a task are asked: splits, limits, orders."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from gcache.errors import ConfigError
+
+Split = Literal["train", "test"]
+T = TypeVar("T")
+
+
+def is_held_out(question: str) -> bool:
+    """Whether a question belongs to the test split: a fifth do, by a hash of the text alone."""
+    digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % 5 == 0
+
+
+def check_limit(limit: int | None, seed: int) -> None:
+    """Raise ConfigError for a `limit` below 1 or a negative `seed`."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be 1 or more, or None for all questions, got {limit}")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, got {seed}")
+
+
+def pick(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """The first `limit` items: in their own order for seed 0, shuffled by any other seed.
+
+    Raises:
+        ConfigError: `limit` is below 1, or `seed` is negative.
+    """
+    check_limit(limit, seed)
+    picked = list(items)
+    if seed:
+        random.Random(seed).shuffle(picked)
+    return picked[:limit]
