@@ -33,6 +33,14 @@ class TrainingError(GcacheError):
     """Training cannot go on: a trainable parameter gets no gradient, or a loss is not finite."""
 
 
+class ApiError(GcacheError):
+    """A server failed for good, or answered something that is no answer."""
+
+
+class BudgetSpent(ApiError):
+    """Nothing is left of the budget of API requests or tokens."""
+
+
 def unknown(what: str, got: object, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that is not in a registry.
 

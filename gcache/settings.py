@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from gcache.errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 _HUB_SECONDS = 10.0
@@ -61,6 +63,41 @@ def hub_commit(repo_id: str) -> str | None:
     except Exception as error:  # whatever the HTTP library of the day raises
         logger.info("the hub does not answer (%s); using downloaded files only", type(error).__name__)
         return None
+
+
+#: Names of an API key, in the order they are looked for.
+API_KEYS = ("API_KEY", "DASHSCOPE_API_KEY", "OPENAI_API_KEY")
+
+
+def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
+    """What the environment, or else the file `.env`, says of an API.
+
+    Returns the name and value of the first of `API_KEYS` that is set, and BASE_URL and API_MODEL,
+    where set. A variable of the environment counts before the same one of the file, and a key of
+    the environment before any of the file. Empty ones count as unset.
+
+    Raises:
+        ConfigError: the file is there and cannot be read.
+    """
+    from dotenv import dotenv_values
+
+    try:
+        written = dotenv_values(env_file) if env_file.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{env_file} cannot be read ({error}); mend or remove it") from error
+    sources = [
+        {name: value.strip() for name, value in source.items() if value and value.strip()}
+        for source in (os.environ, written)
+    ]
+    found: dict[str, str] = {}
+    for source in sources:
+        keys = [name for name in API_KEYS if name in source]
+        if keys and not any(name in found for name in API_KEYS):
+            found[keys[0]] = source[keys[0]]
+        for name in ("BASE_URL", "API_MODEL"):
+            if name in source:
+                found.setdefault(name, source[name])
+    return found
 
 
 def installed_file(package: str, ending: str) -> Path | None:

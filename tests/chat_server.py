@@ -1,0 +1,157 @@
+"""A server of OpenAI's chat completions, small enough to misbehave on purpose."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+#: Gets the handler and the parsed body of a request, and answers.
+Behaviour = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+def send(
+    handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None,
+    claimed: int | None = None,
+) -> None:  # fmt: skip
+    """Answer with a body; `claimed`: the length it pretends to have."""
+    handler.send_response(status)
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(body) if claimed is None else claimed))
+    handler.end_headers()
+    handler.wfile.write(body)
+    handler.wfile.flush()
+
+
+def completion(text: str, prompt: int = 3, written: int = 2, reason: str = "stop") -> dict[str, Any]:
+    """A chat completion."""
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "toy",
+        "choices": [{"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
+    }  # fmt: skip
+
+
+def says(text: str, **counts: Any) -> Behaviour:
+    return lambda handler, _: send(handler, 200, json.dumps(completion(text, **counts)).encode())
+
+
+def answers(body: Any) -> Behaviour:
+    """200 with any JSON."""
+    return lambda handler, _: send(handler, 200, json.dumps(body).encode())
+
+
+def fails(status: int, message: str = "no", **headers: str) -> Behaviour:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = json.dumps({"error": {"message": message}}).encode()
+    return lambda handler, _: send(handler, status, body, named)
+
+
+def sends(body: bytes, content_type: str = "application/json") -> Behaviour:
+    """200 with any bytes."""
+    return lambda handler, _: send(handler, 200, body, {"Content-Type": content_type})
+
+
+def cuts(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+    """Half of a body, and the end of the connection."""
+    body = json.dumps(completion("never arrives whole")).encode()
+    send(handler, 200, body[: len(body) // 2], claimed=len(body))
+    handler.close_connection = True
+
+
+def hangs(seconds: float) -> Behaviour:
+    return lambda handler, _: time.sleep(seconds)
+
+
+def runs(llm: Any) -> Behaviour:
+    """Answers with a `LocalLLM`, one request after another."""
+    from gcache.llm.requests import GenerateRequest
+
+    busy = threading.Lock()
+
+    def behave(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        with busy:
+            prompt = llm.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
+            request = GenerateRequest(
+                tuple(prompt),
+                None,
+                body["max_tokens"],
+                body["temperature"],
+                body.get("seed", 0),
+            )
+            text = llm.generate([request])[0]
+        says(text.text, prompt=len(prompt), written=len(text.tokens), reason="stop" if text.finished else "length")(
+            handler, body
+        )
+
+    return behave
+
+
+@dataclass
+class ChatServer:
+    """What was asked of a running server, and where it is.
+
+    Attributes:
+        script: what to do with the next requests, in order; the last one is done over and over.
+        seen: the bodies that came; `times`: when; `headers`: theirs.
+    """
+
+    script: list[Behaviour]
+    base_url: str = ""
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self.lock:
+            behave = self.script[min(len(self.seen), len(self.script) - 1)]
+            self.seen.append(body)
+            self.times.append(time.monotonic())
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            behave(handler, body)
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+
+@contextmanager
+def serving(*script: Behaviour) -> Iterator[ChatServer]:
+    """A server on a free port of this machine, for as long as the block runs."""
+    state = ChatServer(list(script))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            state.handle(self)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256  # callers that may wait to be let in
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    state.base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
