@@ -17,8 +17,11 @@ from gcache.gnn.features import ENCODERS, Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import TOPOLOGIES
+from gcache.graph.hints import HINTS
 from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource, PolicySource
+from gcache.graph.writers import GENERATION_MODES, make_writer
+from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
@@ -38,6 +41,10 @@ class GraphSpec:
         topology: "learned", or the name of a fixed one.
         encoder: of role and query features.
         decision_probability, agent_probability: how likely an edge is before training.
+        generation_mode: who writes the decision maker's text; see `gcache.graph.writers`.
+        hint: what the API is told in the mode api_hint; see `gcache.graph.hints`.
+        latent_space_realign: whether latent steps go through W_a; see `gcache.llm.alignment`.
+        api_model, base_url: of the API in modes that ask one; None for what the environment says.
         seed: of the policy's first weights and of random topologies.
         The rest: see `GraphConfig`, `load_model` and the fusers.
     """
@@ -58,6 +65,11 @@ class GraphSpec:
     hidden_dim: int = 64
     decision_probability: float = 0.3
     agent_probability: float = 0.1
+    generation_mode: str = "local"
+    hint: str = "meta"
+    latent_space_realign: bool = True
+    api_model: str | None = None
+    base_url: str | None = None
     seed: int = 0
     graph: GraphConfig = field(default_factory=GraphConfig)
 
@@ -68,9 +80,13 @@ class GraphSpec:
             ("fuser", self.fuser, FUSERS),
             ("topology", self.topology, {LEARNED, *TOPOLOGIES}),
             ("encoder", self.encoder, ENCODERS),
+            ("generation mode", self.generation_mode, GENERATION_MODES),
+            ("hint", self.hint, HINTS),
         ):
             if name not in allowed:
                 raise unknown(what, name, allowed)
+        if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
+            raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
         check_positions(self.positions)
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
@@ -106,28 +122,39 @@ class Built:
     fingerprint: str
 
 
-def build(spec: GraphSpec, limits: Limits | None = None) -> Built:
+def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = None) -> Built:
     """Load the model and put the graph together.
 
     Args:
         limits: how much the model may take at once.
+        api: what is asked in modes that ask an API; None for one of the spec's and the
+            environment's settings.
 
     Raises:
         ModelError: the model cannot be had, or its caches cannot be shifted.
+        ConfigError: the mode needs an API, and nothing says which.
     """
+    if api is None and spec.generation_mode != "local":
+        api = ApiLLM(ApiSettings.found(spec.api_model, spec.base_url))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
-    llm = LocalLLM(loaded.model, loaded.tokenizer, loaded.label, **dataclasses.asdict(limits or Limits()))
-    return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint)
+    llm = LocalLLM(
+        loaded.model, loaded.tokenizer, loaded.label, realign=spec.latent_space_realign,
+        **dataclasses.asdict(limits or Limits()),
+    )  # fmt: skip
+    return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
 
 
-def assemble(spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "") -> Built:
+def assemble(
+    spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "", api: ApiLLM | None = None
+) -> Built:
     """Put a graph together around a model that is there already."""
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
     source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
     policy = source.policy if isinstance(source, PolicySource) else None
     agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
     decision = decision_maker(spec.domain, spec.decision_method)
-    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph)
+    writer = make_writer(spec.generation_mode, api, spec.hint)
+    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer)
     return Built(spec, graph, llm, policy, fingerprint)
 
 

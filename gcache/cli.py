@@ -20,12 +20,24 @@ A run whose --out holds a checkpoint of the same settings is resumed there.
 """
 EVAL_EXAMPLES = """example:
   gcache eval --checkpoint runs/split_facts --limit 200 --seed 0 --json eval.json
+  gcache eval --method latent_mas --task gsm8k --data test.jsonl --limit 50
+"""
+COMPARE_EXAMPLES = """examples:
+  gcache compare --methods single,text_mas,latent_mas,gcache --task gsm8k --data test.jsonl --json gsm8k.json
+  gcache compare --methods latent_mas,gcache --task medqa --data medqa.json --prompt hierarchical
+Without --checkpoint nothing was learned, so a data file is used whole; with one, its held-out part.
 """
 RUN_EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
   gcache run --topology star --trace "What is 17 * 6?"
   gcache run --checkpoint runs/gsm8k "What is 17 * 6?"
 """
+
+#: Flags that say what model there is, and how methods go.
+OF_A_MODEL = ("llm_name", "dtype", "device", "device_map", "quantization")
+OF_A_METHOD = (
+    "prompt", "latent_steps", "latent_only", "latent_space_realign", "think", "max_new_tokens", "topology",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +71,14 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from gcache.flags import add_graph_flags, add_limit_flags, add_model_flags, add_train_flags
+    from gcache.flags import (
+        add_api_flags,
+        add_graph_flags,
+        add_limit_flags,
+        add_method_flags,
+        add_model_flags,
+        add_train_flags,
+    )
     from gcache.graph.cache_graph import IN_FLIGHT
     from gcache.training.report import COMPARED
     from gcache.training.trainer import TrainConfig
@@ -92,20 +111,37 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
-    for add in (add_model_flags, add_graph_flags, add_limit_flags):
+    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(train)
     add_train_flags(train, TrainConfig())
 
-    evaluate = command("eval", _eval, "Accuracy of a checkpoint on test questions.", EVAL_EXAMPLES)
+    evaluate = command("eval", _eval, "Accuracy of a checkpoint, or of a method, on test questions.", EVAL_EXAMPLES)
     _add_task_flags(evaluate, required=False)
-    evaluate.add_argument("--checkpoint", required=True, help="--out folder of a training run, or a step-* folder")
+    evaluate.add_argument("--checkpoint", help="--out folder of a training run, or a step-* folder")
+    evaluate.add_argument("--method", help="instead: one of the methods of `gcache compare`, which see")
     evaluate.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     evaluate.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
     evaluate.add_argument(
         "--batch_size", type=int, default=IN_FLIGHT, help="questions in flight at once (default: %(default)s)"
     )
+    add_api_flags(evaluate, modes=False)
+    add_method_flags(evaluate)
+    add_model_flags(evaluate)
     add_limit_flags(evaluate)
+
+    compare = command("compare", _compare, "Several methods on the same questions.", COMPARE_EXAMPLES)
+    compare.add_argument(
+        "--methods", required=True, help="separated by commas: single, text_mas, latent_mas, gdesigner, gcache"
+    )
+    _add_task_flags(compare, required=True)
+    compare.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
+    compare.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
+    compare.add_argument("--checkpoint", help="a trained graph for gcache and gdesigner; all methods use its model")
+    add_method_flags(compare)
+    add_model_flags(compare)
+    add_limit_flags(compare)
 
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
@@ -113,17 +149,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
     run.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
     run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
-    for add in (add_model_flags, add_graph_flags, add_limit_flags):
+    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(run)
     return parser
 
 
 def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
-    text = "split_facts, gsm8k or gsm_symbolic" + ("" if required else " (default: the one it was trained on)")
+    from gcache.tasks.registry import TASKS
+
+    text = ", ".join(TASKS) + ("" if required else " (default: the one it was trained on)")
     parser.add_argument("--task", required=required, help=text)
-    parser.add_argument("--data", help="data file of a task that reads one (gsm8k: the official JSONL)")
+    parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
     parser.add_argument(
-        "--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="for example n_agents=4 for split_facts"
+        "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
+        help="for example n_agents=4 for split_facts, whole_file=true for any task with --data",
     )
 
 
@@ -141,9 +180,15 @@ def _train(args: argparse.Namespace) -> int:
     config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
     out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
     limits = flags.limits(args)
-    result = session.train(task_spec, spec, config, out, args.report, args.compare, limits=limits)
+    api = None if spec.generation_mode == "local" else flags.api(args)
+    result = session.train(task_spec, spec, config, out, args.report, args.compare, limits=limits, api=api)
     if result.table:
         print(f"\n{result.table}")
+    if result.stopped:
+        print(f"{result.stopped}; the same command goes on from there")
+    for name in result.not_trained:
+        print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
+    print_api(args, api)
     print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")
     if result.table:
         print(f"report:     {out / 'report.md'}, report.json, topology.png")
@@ -155,20 +200,60 @@ def _eval(args: argparse.Namespace) -> int:
 
     if args.task is None and (args.data or args.task_option):
         raise ConfigError("--data and --task_option need --task")
+    if args.method:
+        if args.task is None:
+            raise ConfigError("--method needs --task")
+        args.methods = args.method
+        return _compare(args)
+    if not args.checkpoint:
+        raise ConfigError("nothing to evaluate; name a --checkpoint, or a --method")
+    _require_defaults(args, (*OF_A_MODEL, *OF_A_METHOD))
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")
     spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
     found = session.evaluate_checkpoint(
-        args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.limits(args)
-    )
-    tokens = ", ".join(f"{value:.1f} {kind}" for kind, value in found.tokens.items())
+        args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.limits(args),
+        api=lambda made: flags.api(args, made.api_model, made.base_url), on_error=args.on_error,
+    )  # fmt: skip
+    tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or not kind.startswith("api"))
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         f"unparsed    {found.unparsed}\n"
-        f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"
+        + (f"failed      {found.failed}, not graded\n" if found.failed else "")
+        + (f"stopped     {found.stopped}\n" if found.stopped else "")
+        + f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"
         f"tokens      per question: {tokens}\n"
         f"seconds     {found.seconds:.1f}"
     )
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from gcache import flags, session
+    from gcache.build import GraphSpec
+    from gcache.graph.records import GraphConfig
+    from gcache.methods.registry import MethodSettings
+
+    task_spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task = task_spec.make()
+    if args.checkpoint:
+        _require_defaults(args, (*OF_A_MODEL, "topology"))
+    tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
+    settings = MethodSettings(
+        task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think
+    )
+    transfer = "latent" if args.latent_only else "own"
+    spec = GraphSpec(
+        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
+        quantization=args.quantization, domain=task.domain, topology=args.topology, seed=args.seed,
+        latent_space_realign=args.latent_space_realign,
+        graph=GraphConfig(latent_steps=args.latent_steps, transfer=transfer, max_new_tokens=tokens),
+    )  # fmt: skip
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    found = session.compare_methods(
+        names, task_spec, spec, settings, args.limit, args.seed, args.checkpoint, args.json, limits=flags.limits(args)
+    )
+    print(f"\n{found.table}", end="")
     return 0
 
 
@@ -180,12 +265,15 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if args.checkpoint:
         _require_only_its_own(args)
-        graph = session.load_graph(args.checkpoint, flags.limits(args))
+        graph = session.load_graph(
+            args.checkpoint, flags.limits(args), lambda made: flags.api(args, made.api_model, made.base_url)
+        )
     else:
         spec = flags.graph_spec(
             args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser
         )  # fmt: skip
-        graph = build(spec, flags.limits(args)).graph
+        api = None if spec.generation_mode == "local" else flags.api(args)
+        graph = build(spec, flags.limits(args), api).graph
     result = graph.run(args.question)
     print(result.answer)
     if args.trace:
@@ -201,14 +289,48 @@ def _require_only_its_own(args: argparse.Namespace) -> None:
     """
     from gcache.llm.memory import Limits
 
-    allowed = {"question", "checkpoint", "trace", "verbose", *(field.name for field in dataclasses.fields(Limits))}
+    own = {"question", "checkpoint", "trace", "verbose", "on_error"}
+    allowed = own | {field.name for field in dataclasses.fields(Limits)} | set(_api_flags())
     defaults = vars(_parser().parse_args(["run", "a question"]))
-    given = [name for name, default in defaults.items() if name not in allowed and getattr(args, name) != default]
+    _refuse_changed(args, defaults, [name for name in defaults if name not in allowed])
+
+
+def _require_defaults(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse flags of `gcache compare`, by name, that a checkpoint makes meaningless."""
+    defaults = vars(_parser().parse_args(["compare", "--methods", "single", "--task", "gsm8k"]))
+    _refuse_changed(args, defaults, names)
+
+
+def _refuse_changed(args: argparse.Namespace, defaults: dict[str, Any], names: Sequence[str]) -> None:
+    given = [name for name in names if getattr(args, name) != defaults[name]]
     if given:
         raise ConfigError(
             f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
             "or leave out --checkpoint to put an untrained graph together"
         )
+
+
+def _api_flags() -> list[str]:
+    """Flags that say how an API is asked, not what the graph is."""
+    from gcache.flags import add_api_flags
+
+    parser = argparse.ArgumentParser(add_help=False)
+    add_api_flags(parser, modes=False)
+    return list(vars(parser.parse_args([])))
+
+
+def print_api(args: argparse.Namespace, api: Any) -> None:
+    """What the API was asked in all."""
+    if api is None:
+        return
+    from gcache import flags
+
+    budget = api.budget
+    price = flags.cost(args, budget.read, budget.written)
+    print(
+        f"API:        {budget.requests} requests, {budget.read} tokens read, {budget.written} written"
+        + (f", cost {price}" if price else "")
+    )
 
 
 def _print_trace(result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from gcache.build import GraphSpec
 from gcache.errors import ConfigError
 from gcache.graph.records import GraphConfig
+from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.memory import Limits
 from gcache.training.trainer import TrainConfig
 
@@ -72,9 +73,108 @@ def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> N
     group = parser.add_argument_group("graph")
     group.add_argument("--latent_steps", type=int, default=latent_steps, help="per agent (default: %(default)s)")
     group.add_argument("--transfer", default="own", help="own, latent or context: what an agent hands on")
+    group.add_argument(
+        "--hands", default="cache", help="cache, or both: the agents also say something, for their successors' prompts"
+    )
+    group.add_argument("--speak_tokens", type=int, default=GraphConfig.speak_tokens, help="of an agent's text")
     group.add_argument("--positions", default="parallel", help="parallel or sequential: where handed-on slots go")
     group.add_argument("--decision_turn", default="new", help="new or same: the decision maker's chat turn")
     group.add_argument("--max_new_tokens", type=int, help="of an answer (default: what the task needs)")
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of methods that are compared."""
+    group = parser.add_argument_group("methods")
+    group.add_argument(
+        "--prompt", default="sequential",
+        help="of text_mas and latent_mas. sequential: planner, critic, refiner, judger; hierarchical: experts and a "
+        "summariser (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--latent_steps", type=int, default=10,
+        help="per agent; 0: caches are handed over without any (default: %(default)s)",
+    )  # fmt: skip
+    add_boolean(group, "--latent_only", False, "agents hand on their latents alone (default: %(default)s)")
+    add_boolean(
+        group, "--latent_space_realign", True,
+        "latent steps feed back the hidden state through W_a; false: the hidden state itself, at the norm of an "
+        "embedding (default: %(default)s)",
+    )  # fmt: skip
+    add_boolean(group, "--think", False, "answers begin with <think>, for reasoning models (default: %(default)s)")
+    group.add_argument("--max_new_tokens", type=int, help="of every text (default: what the task needs)")
+    group.add_argument(
+        "--topology", default="full", help="of gcache and gdesigner without a checkpoint (default: %(default)s)"
+    )
+
+
+def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
+    """Flags of the API that writes text; `modes`: and of who writes."""
+    group = parser.add_argument_group("text (address, key and model: flags, then the environment, then .env)")
+    if modes:
+        group.add_argument(
+            "--generation_mode", default="local",
+            help="local: the local model writes on the fused cache; hybrid: it drafts and the API refines; api_hint: "
+            "the API writes, told of the caches by --hint (default: %(default)s)",
+        )  # fmt: skip
+        group.add_argument(
+            "--hint", default="meta",
+            help="meta: one line of numbers; lens: the words nearest to each latent step; draft: a short local reading "
+            "of the cache; text: what the agents said, with --hands both (default: %(default)s)",
+        )  # fmt: skip
+    group.add_argument("--api_model", help="the model's name at the server (else API_MODEL)")
+    group.add_argument("--base_url", help="of an OpenAI-compatible API, up to and with /v1 (else BASE_URL)")
+    group.add_argument(
+        "--api_key", help="better set as API_KEY in the environment or .env: a command line is seen by other users"
+    )
+    group.add_argument("--requests_per_second", type=float, help="the most requests a second (default: no limit)")
+    group.add_argument(
+        "--api_concurrency", type=int, default=ApiSettings.concurrency, help="requests at once (default: %(default)s)"
+    )
+    group.add_argument(
+        "--api_timeout", type=float, default=ApiSettings.timeout, help="seconds of a request (default: %(default)s)"
+    )
+    group.add_argument(
+        "--api_retries", type=int, default=ApiSettings.retries,
+        help="after 429, 5xx, a time-out or a lost connection (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--api_option", nargs="+", default=[], metavar="NAME=VALUE",
+        help="further fields of each request, for example enable_thinking=false",
+    )  # fmt: skip
+    group.add_argument(
+        "--api_budget", metavar="BUDGET", help="stop when it is spent: 500requests or 2e6tokens (default: no limit)"
+    )
+    group.add_argument("--price_in", type=float, help="of a million tokens read, in any currency, to report costs")
+    group.add_argument("--price_out", type=float, help="of a million tokens written")
+    group.add_argument(
+        "--on_error", default="stop",
+        help="when the API fails for good: stop, or skip the question, which is then not graded (default: %(default)s)",
+    )  # fmt: skip
+
+
+def api(args: argparse.Namespace, model: str | None = None, base_url: str | None = None) -> ApiLLM:
+    """The API that the flags and the surroundings describe.
+
+    Args:
+        model, base_url: where neither says otherwise.
+    """
+    settings = ApiSettings.found(
+        args.api_model or model, args.base_url or base_url, args.api_key,
+        requests_per_second=args.requests_per_second, concurrency=args.api_concurrency, timeout=args.api_timeout,
+        retries=args.api_retries, extra=task_options(args.api_option),
+    )  # fmt: skip
+    for name in ("price_in", "price_out"):
+        price = getattr(args, name)
+        if price is not None and not 0 <= price < float("inf"):
+            raise ConfigError(f"--{name} must be 0 or more, got {price}")
+    return ApiLLM(settings, Budget.parse(args.api_budget) if args.api_budget else None)
+
+
+def cost(args: argparse.Namespace, read: float, written: float) -> str:
+    """What so many tokens cost, in words; "" where no price is given."""
+    if args.price_in is None and args.price_out is None:
+        return ""
+    return f"{(read * (args.price_in or 0) + written * (args.price_out or 0)) / 1e6:.4f}"
 
 
 def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> None:
@@ -95,7 +195,7 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
 
 
 def task_options(pairs: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` words as task options; whole numbers become int.
+    """`NAME=VALUE` words as options; numbers, true and false become what they say.
 
     Raises:
         ConfigError: a word without "=".
@@ -104,9 +204,20 @@ def task_options(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise ConfigError(f"a task option is NAME=VALUE, got {pair!r}")
-        options[name] = int(value) if value.lstrip("-").isdigit() else value
+            raise ConfigError(f"an option is NAME=VALUE, got {pair!r}")
+        options[name] = _value(value)
     return options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1) -> GraphConfig:
@@ -116,6 +227,8 @@ def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1)
         rounds=rounds,
         max_new_tokens=default_tokens if args.max_new_tokens is None else args.max_new_tokens,
         decision_turn=args.decision_turn,
+        hands=args.hands,
+        speak_tokens=args.speak_tokens,
     )
 
 
@@ -129,6 +242,10 @@ def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more
         domain=domain,
         positions=args.positions,
         graph=graph,
+        generation_mode=args.generation_mode,
+        hint=args.hint,
+        api_model=args.api_model,
+        base_url=args.base_url,
         seed=getattr(args, "seed", 0),
         **more,
     )
@@ -149,6 +266,7 @@ def train_config(args: argparse.Namespace, iterations: int, batch_size: int, lim
         gradient=args.fuser_gradient,
         train_limit=limit,
         checkpoint_every=args.checkpoint_every,
+        on_error=args.on_error,
         seed=args.seed,
     )
 

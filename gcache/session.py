@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gcache.build import Built, GraphSpec, build
-from gcache.errors import CheckpointError, ConfigError
+from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
 from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
 from gcache.graph.fixed import FixedTopology
+from gcache.llm.api import ApiLLM
 from gcache.llm.memory import Limits
+from gcache.methods.compare import Compared, compare, markdown
+from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.evaluate import Evaluation, evaluate
 from gcache.training.report import COMPARED, Report
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.trainer import Reinforce, TrainConfig, check_on_error
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +44,19 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a training run ended, and its report's tables where one was asked for."""
+    """Where a training run ended, and its report's tables where one was asked for.
+
+    Attributes:
+        stopped: why it ended before its last step, "" where it did not.
+        not_trained: parts of the graph that its mode gives no gradient.
+    """
 
     out: Path
     checkpoint: Path
     history: list[dict[str, Any]]
     table: str | None
+    stopped: str = ""
+    not_trained: tuple[str, ...] = ()
 
 
 def train(
@@ -58,6 +68,7 @@ def train(
     compare: Sequence[str] = COMPARED,
     progress: bool = True,
     limits: Limits | None = None,
+    api: ApiLLM | None = None,
 ) -> TrainResult:
     """Train a graph on a task.
 
@@ -66,6 +77,7 @@ def train(
         report: evaluate on this many test questions before and after; 0 for no report.
         compare: fixed topologies in the report.
         limits: how much the model may take at once.
+        api: see `build`.
 
     Raises:
         GcacheError: anything a user can mend. Nothing is written before all settings are checked.
@@ -76,27 +88,33 @@ def train(
     # reads the data, so that a broken line is named before a model is loaded
     task.train(config.train_limit, config.seed)
     questions = list(task.test(report, config.seed)) if report else []
-    built = build(spec, limits)
+    built = build(spec, limits, api)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
     written = Report(built, task, questions, compare, progress) if report else None
     if written:
         written.before()
     history = trainer.train(progress=progress)
     table = None
-    if written:
+    if written and not trainer.stopped:
         written.after()
         table = written.write(out, {"task": task_spec.to_json(), "graph": spec.to_json(), "n": report})
-    return TrainResult(out, checkpoints.read(out).folder, history, table)
+    return TrainResult(out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained))
 
 
 def load(
-    path: str | Path, llm_name: str | None = None, device: str | None = None, limits: Limits | None = None
+    path: str | Path,
+    llm_name: str | None = None,
+    device: str | None = None,
+    limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
 ) -> tuple[Built, TaskSpec]:
     """A trained graph and the task it was trained on, from a checkpoint.
 
     Args:
         llm_name, device: override where the same model is to be found or put.
         limits: how much the model may take at once.
+        api: makes what is asked where the checkpoint's mode asks an API; None for one of its own
+            and the environment's settings.
 
     Raises:
         CheckpointError: missing, broken, or made for another model.
@@ -104,14 +122,17 @@ def load(
     found = checkpoints.read(path)
     values = found.spec.to_json()
     values.update({k: v for k, v in {"llm_name": llm_name, "device": device}.items() if v is not None})
-    built = build(GraphSpec.from_json(values), limits)
+    spec = GraphSpec.from_json(values)
+    built = build(spec, limits, api(spec) if api and spec.generation_mode != "local" else None)
     checkpoints.restore(found, built)
     return built, TaskSpec(**found.task)
 
 
-def load_graph(path: str | Path, limits: Limits | None = None) -> CacheGraph:
+def load_graph(
+    path: str | Path, limits: Limits | None = None, api: Callable[[GraphSpec], ApiLLM] | None = None
+) -> CacheGraph:
     """The trained graph of a checkpoint, ready to `run`."""
-    return load(path, limits=limits)[0].graph
+    return load(path, limits=limits, api=api)[0].graph
 
 
 def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: Any) -> CacheGraph:
@@ -136,24 +157,108 @@ def evaluate_checkpoint(
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
     limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
+    on_error: str = "stop",
 ) -> Evaluation:
     """Accuracy of a checkpoint on test questions; written to `json_file` where one is named.
+
+    Args:
+        api: see `load`.
+        on_error: see `evaluate`.
 
     Raises:
         CheckpointError: missing or broken, or of a domain whose agents do not fit the task.
     """
-    built, trained_on = load(checkpoint, limits=limits)
+    check_on_error(on_error)
+    built, trained_on = load(checkpoint, limits=limits, api=api)
     task = (task_spec or trained_on).make()
     if task.domain != built.spec.domain:
         raise CheckpointError(
             f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs {task.domain}"
         )
     found = evaluate(
-        built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress
-    )
+        built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress,
+        on_error=on_error,
+    )  # fmt: skip
     if json_file:
         write_json(json_file, {"checkpoint": str(checkpoint), "limit": limit, "seed": seed, **found.to_json()})
     return found
 
 
-__all__ = ["TaskSpec", "TrainResult", "evaluate_checkpoint", "load", "load_graph", "make_graph", "train"]
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_methods` found."""
+
+    rows: list[Compared]
+    table: str
+
+
+def compare_methods(
+    names: Sequence[str],
+    task_spec: TaskSpec,
+    spec: GraphSpec,
+    settings: MethodSettings,
+    limit: int = 200,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    json_file: Path | None = None,
+    progress: bool = True,
+    limits: Limits | None = None,
+) -> Comparison:
+    """Several methods on the same test questions and the same model.
+
+    Args:
+        names: see `gcache.methods.registry`.
+        task_spec: without a checkpoint nothing was learned, so a data file is used whole, as
+            if it were a test set; with one, its held-out part, unless `whole_file` says otherwise.
+        spec: the model, and the graph of gcache and gdesigner where there is no checkpoint.
+        settings: of the methods; its `graph` is filled in here.
+        checkpoint: a trained graph for gcache and gdesigner, whose model all methods use.
+        json_file: gets everything, answer by answer.
+
+    Raises:
+        GcacheError: anything a user can mend, before a model is loaded where that is possible.
+    """
+    for name in names:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    if task_spec.data is not None and checkpoint is None:
+        task_spec = replace(task_spec, options={"whole_file": True, **task_spec.options})
+    task = task_spec.make()
+    examples = list(task.test(limit, seed))
+    if any(example.notes for example in examples):
+        raise ConfigError(
+            f"the task {task.name!r} deals out what agents know, which these methods do not hand round; compare on "
+            "another task, or use the report of `gcache train`"
+        )
+    if checkpoint is not None:
+        built, _ = load(checkpoint, limits=limits)
+        if built.spec.domain != task.domain:
+            raise CheckpointError(
+                f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs "
+                f"{task.domain}"
+            )
+    else:
+        built = build(spec, limits)
+    settings = replace(settings, graph=built.graph)
+    methods = [make_method(name, built.llm, built.graph.layout.tokenizer, settings) for name in names]
+    rows = compare(methods, task, examples, progress)
+    if json_file:
+        kept = {name: value for name, value in vars(settings).items() if name != "graph"}
+        write_json(
+            json_file,
+            {
+                "task": task_spec.to_json(), "limit": limit, "seed": seed, "model": built.llm.label,
+                "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype).removeprefix("torch."),
+                "graph": built.spec.to_json(), "checkpoint": None if checkpoint is None else str(checkpoint),
+                "settings": kept, "max_batch_size": built.llm.max_batch_size, "questions": [e.meta for e in examples],
+                "rows": [row.to_json() for row in rows],
+            },
+        )  # fmt: skip
+    return Comparison(rows, markdown(rows))
+
+
+__all__ = [
+    "Comparison", "TaskSpec", "TrainResult", "compare_methods", "evaluate_checkpoint", "load", "load_graph",
+    "make_graph", "train",
+]  # fmt: skip

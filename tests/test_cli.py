@@ -253,13 +253,14 @@ def experiment(*flags: str) -> int:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        return int(module.main(list(flags)))
+        return int(module.EXPERIMENT.main(list(flags)))
     except SystemExit as exit_:  # argparse
         return int(exit_.code or 0)
 
 
-def test_run_gsm8k_runs_as_a_script() -> None:
-    script = str(ROOT / "experiments" / "run_gsm8k.py")
+@pytest.mark.parametrize("name", ["gsm8k", "gpqa", "gsm8k_api", "gpqa_api", "humaneval", "medqa"])
+def test_an_experiment_runs_as_a_script(name: str) -> None:
+    script = str(ROOT / "experiments" / f"run_{name}.py")
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert "--optimized_spatial" in shown.stdout

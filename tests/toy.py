@@ -11,6 +11,7 @@ from gcache.agents.roles import Agent
 from gcache.build import Built, GraphSpec, assemble
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig
+from gcache.llm.api import ApiLLM
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade
 
@@ -54,10 +55,15 @@ class ToyTask:
         return Grade("right" if words[0] in self.right else "wrong", words[0])
 
 
-def toy_built(llm: LocalLLM, tokenizer: Any, n_agents: int = 3, graph: GraphConfig | None = None, **spec: Any) -> Built:
+def toy_built(
+    llm: LocalLLM, tokenizer: Any, n_agents: int = 3, graph: GraphConfig | None = None,
+    api: ApiLLM | None = None, **spec: Any,
+) -> Built:  # fmt: skip
     """A graph of the toy agents; a learned topology on hashed features unless told otherwise."""
     settings = {"encoder": "hash", "hidden_dim": 8, "decision_probability": 0.6, "agent_probability": 0.4, **spec}
-    made = assemble(GraphSpec(graph=graph or GraphConfig(latent_steps=1, max_new_tokens=3), **settings), llm, tokenizer)
+    made = assemble(
+        GraphSpec(graph=graph or GraphConfig(latent_steps=1, max_new_tokens=3), **settings), llm, tokenizer, api=api
+    )
     source, fuser, config = made.graph.source_of_topologies, made.graph.fuser, made.graph.config
-    toy = CacheGraph(llm, tokenizer, AGENTS[:n_agents], DECISION, source, fuser, config)
+    toy = CacheGraph(llm, tokenizer, AGENTS[:n_agents], DECISION, source, fuser, config, made.graph.writer)
     return Built(made.spec, toy, llm, made.policy, made.fingerprint)

@@ -14,6 +14,7 @@ that a prefix is the same tokens whatever follows it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +89,11 @@ class ChatLayout:
         if not ids:
             raise ConfigError(f"the tokenizer makes no token of {text!r}; pass words")
         return tuple(int(token) for token in ids)
+
+
+def with_said(words: str, said: Sequence[tuple[str, str]]) -> str:
+    """Words of a prompt, after what others said, as (role, words)."""
+    if not said:
+        return words
+    lines = "\n".join(f"- {role}: {text.strip()}" for role, text in said)
+    return f"Other agents said:\n{lines}\n\n{words}"

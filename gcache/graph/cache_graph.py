@@ -10,21 +10,24 @@ from typing import Any
 import torch
 
 from gcache.agents.decision import DecisionMaker
-from gcache.agents.layout import ChatLayout
+from gcache.agents.layout import ChatLayout, with_said
 from gcache.agents.roles import Agent, agents_for
 from gcache.cache.fuser import CacheFuser
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.errors import ConfigError
+from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.hand_over import Node, Weights, fused_for
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.run import Run, Thoughts
 from gcache.graph.sources import TopologyDistribution, TopologySource
+from gcache.graph.writers import LocalWriter, Writer
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.tasks.example import Example
 
 #: Questions in flight at once where nobody says otherwise.
 IN_FLIGHT = 64
+#: What an agent is asked for its text.
+SPEAK = "Say in a few sentences what you found, for the others to go on from."
 #: Prompts whose tokens are remembered.
 KNOWN_PROMPTS = 1000
 
@@ -40,6 +43,7 @@ class CacheGraph:
         source: where topologies come from.
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
+        writer: who writes the decision maker's text; see `gcache.graph.writers`.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class CacheGraph:
         source: TopologySource,
         fuser: CacheFuser,
         config: GraphConfig | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self.llm = BatchingLLM(llm)
         self.layout = ChatLayout.of(tokenizer)
@@ -59,6 +64,7 @@ class CacheGraph:
         self.source_of_topologies = source
         self.fuser = fuser
         self.config = config or GraphConfig()
+        self.writer: Writer = writer or LocalWriter()
         self._prompts: dict[tuple[str, bool], tuple[int, ...]] = {}  # tokens of prompts, which repeat
 
     async def arun(
@@ -107,6 +113,7 @@ class CacheGraph:
         keep_caches: bool = False,
         topology: Callable[[Example], Topology] | None = None,
         on_result: Callable[[int, RunResult], None] | None = None,
+        on_failure: Callable[[int, ApiError], None] | None = None,
         **options: Any,
     ) -> list[RunResult]:
         """Answer many questions, so many at a time; results in the order of the questions.
@@ -118,7 +125,11 @@ class CacheGraph:
             on_result: called with a question's number and result as soon as it is answered.
             options: see `arun`.
 
-        The first run that fails stops the others and raises.
+            on_failure: called with the number of a question whose API failed for good, and how; it is
+                missing in the results, and the others go on. Once a budget is spent, no further
+                question is asked, and nothing is called for those that were not.
+
+        The first run that fails otherwise stops the others and raises.
         """
         if in_flight < 1:
             raise ConfigError(f"in_flight must be 1 or more, got {in_flight}")
@@ -128,7 +139,15 @@ class CacheGraph:
         async def one_after_another() -> None:
             for number, example in coming:
                 chosen = topology(example) if topology else None
-                result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                try:
+                    result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                except ApiError as error:
+                    if on_failure is None:
+                        raise
+                    on_failure(number, error)
+                    if isinstance(error, BudgetSpent):
+                        return
+                    continue
                 results[number] = result
                 if on_result:
                     on_result(number, result)
@@ -139,7 +158,7 @@ class CacheGraph:
         finally:
             for worker in workers:
                 worker.cancel()
-        return [results[number] for number in range(len(examples))]
+        return [results[number] for number in sorted(results)]
 
     def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
         """`arun_all` for code that is not asynchronous."""
@@ -159,18 +178,24 @@ class CacheGraph:
 
     # -- pieces that a run and its replay share ----------------------------------------------
 
-    def agent_tokens(self, agent: Agent) -> tuple[int, ...]:
-        key = (agent.prompt, self.config.latent_steps > 0)
+    def agent_tokens(self, agent: Agent, said: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """An agent's prompt, with what others said, as (role, words), before its own words."""
+        key = (with_said(agent.prompt, said), self.config.latent_steps > 0)
         if key not in self._prompts:
             if len(self._prompts) >= KNOWN_PROMPTS:
                 self._prompts.clear()
             self._prompts[key] = self.layout.agent(*key)
         return self._prompts[key]
 
-    def decision_tokens(self) -> tuple[int, ...]:
+    def decision_tokens(self, said: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """The decision maker's prompt, with what others said before its own words."""
         return self.layout.decision(
-            self.decision.instructions, self.decision.answer_prefix, self.config.decision_turn
+            with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn
         )
+
+    def speak_tokens(self) -> tuple[int, ...]:
+        """What an agent that has thought is asked, so that it says what it hands on."""
+        return self.layout.decision(SPEAK)
 
     def source(self, node: Node, n_agents: int) -> int:
         """The number that marks a node's slots."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gcache.agents.layout import DECISION_TURNS
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, GcacheError, unknown
 from gcache.gnn.topology import Topology
+from gcache.llm.api import ApiText
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
 
 TRANSFERS = ("own", "latent", "context")
+#: What goes over an edge: the agent's cache, or its cache and what it says.
+HANDS = ("cache", "both")
+
+#: Kinds of tokens that are counted.
+TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,10 @@ class GraphConfig:
 
     Attributes:
         latent_steps: each agent's latent steps.
-        transfer: what an agent hands on: its own slots, only its latents, or all it had.
+        transfer: what an agent's cache is: its own slots, only its latents, or all it had.
+        hands: what an agent hands on: its cache, or its cache and a text ("both"), which stands in
+            its successors' prompts.
+        speak_tokens: the most tokens of an agent's text.
         rounds: how often the agents think; from the second round on each also hears itself.
         max_new_tokens: the most tokens of an answer.
         decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
@@ -37,6 +46,8 @@ class GraphConfig:
     rounds: int = 1
     max_new_tokens: int = 256
     decision_turn: str = "new"
+    hands: str = "cache"
+    speak_tokens: int = 128
 
     def __post_init__(self) -> None:
         if self.latent_steps < 0:
@@ -49,6 +60,10 @@ class GraphConfig:
             raise unknown("transfer", self.transfer, TRANSFERS)
         if self.transfer == "latent" and self.latent_steps == 0:
             raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
+        if self.hands not in HANDS:
+            raise unknown("kind of hand-over", self.hands, HANDS)
+        if self.speak_tokens < 1:
+            raise ConfigError(f"speak_tokens must be 1 or more, got {self.speak_tokens}")
         if self.decision_turn not in DECISION_TURNS:
             raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
 
@@ -65,7 +80,8 @@ class Step:
             "unheard" (no path leads to the decision maker, so nothing was computed), "answer",
             "memory" (something gave way to the limit of cache bytes while the run was going on).
         started, ended: seconds since the run began.
-        prefilled, latent, generated: tokens this step computed.
+        prefilled, latent, generated: tokens this step computed here.
+        api_read, api_written: tokens that an API read and wrote for it, by its own count.
         received: slots that came over edges.
         note: of a "memory" step, what gave way.
     """
@@ -81,15 +97,32 @@ class Step:
     generated: int = 0
     received: int = 0
     note: str = ""
+    api_read: int = 0
+    api_written: int = 0
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """One text the decision maker wrote: on which agents' caches, after which prompt."""
+    """One text the decision maker wrote: on which agents' caches, after which prompt.
+
+    Attributes:
+        generation: what the local model wrote, None where it wrote nothing.
+        api: what an API wrote, None where none was asked.
+        hint: what the API was told of the caches.
+    """
 
     heard: tuple[int, ...]
     tokens: tuple[int, ...]
-    generation: Generation
+    generation: Generation | None
+    api: ApiText | None = None
+    hint: str = ""
+
+    @property
+    def text(self) -> str:
+        """The API's where there is one, else the local model's."""
+        if self.api is not None:
+            return self.api.text
+        return "" if self.generation is None else self.generation.text
 
 
 class KeptCaches:
@@ -142,6 +175,8 @@ class RunResult:
         trace: who did what when.
         edge_bytes: bytes of keys and values handed over, by (source, target), all rounds.
         kept: the caches, see `shared` and `caches`.
+        prompts: (round, agent) -> the tokens of its prompt, what others had said included.
+        said: (round, agent) -> its text, where agents speak.
     """
 
     example: Example
@@ -154,6 +189,8 @@ class RunResult:
     edge_bytes: Mapping[tuple[int, int], int]
     kept: KeptCaches
     temperature: float
+    prompts: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    said: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     @property
     def shared(self) -> KVCache:
@@ -167,10 +204,10 @@ class RunResult:
 
     @property
     def text_log_prob(self) -> float:
-        """log pi(y | q, G), summed over all texts."""
-        return sum(s.generation.log_prob for s in self.spoken)
+        """log pi(y | q, G), summed over all texts of the local model."""
+        return sum(s.generation.log_prob for s in self.spoken if s.generation is not None)
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens computed in this run: prefilled, latent, generated."""
-        return {name: sum(getattr(s, name) for s in self.trace) for name in ("prefilled", "latent", "generated")}
+        """Tokens of this run, by `TOKENS`."""
+        return {name: sum(getattr(s, name) for s in self.trace) for name in TOKENS}

@@ -13,16 +13,19 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.gnn.topology import Topology
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
-from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.graph.writers import Asked, Heard, api_tokens
+from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 from gcache.tasks.example import Example
 
 if TYPE_CHECKING:
@@ -52,6 +55,23 @@ class Thoughts:
             self._known[key] = asyncio.ensure_future(make())
         # shielded: a run that is cancelled must not cancel what others wait for
         return await asyncio.shield(self._known[key]), fresh
+
+
+@dataclass(frozen=True)
+class _Thought:
+    """What came of an agent's turn.
+
+    Attributes:
+        own: its own slots; handed: what it hands on.
+        states: (S, E) of its latent steps, where somebody wants them.
+        said: its text, where it speaks; asked_to_speak: the tokens before it.
+    """
+
+    own: KVCache
+    handed: KVCache
+    states: Tensor | None
+    said: Generation | None
+    asked_to_speak: tuple[int, ...]
 
 
 class Run:
@@ -87,6 +107,9 @@ class Run:
         self.shared: KVCache | None = None
         self.own: dict[Node, KVCache] = {}
         self.handed: dict[Node, KVCache] = {}
+        self.states: dict[Node, Tensor] = {}  # of latent steps, where the writer wants them
+        self.said: dict[Node, str] = {}  # where agents speak
+        self.prompts: dict[Node, tuple[int, ...]] = {}
         self.readers = self._count_readers()
         self.keys: dict[Node, int] = {}
         self.events = len(graph.llm.ledger.events)
@@ -122,7 +145,7 @@ class Run:
         self._note_memory()
         return RunResult(
             self.example, self.agents, answer, self.topology, self.topology_log_prob, spoken,
-            tuple(self.trace), dict(self.edge_bytes), kept, self.temperature,
+            tuple(self.trace), dict(self.edge_bytes), kept, self.temperature, dict(self.prompts), dict(self.said),
         )  # fmt: skip
 
     async def _read_question(self) -> None:
@@ -139,32 +162,46 @@ class Run:
         for sender, _ in coming:
             await tasks[sender]
         started = self._now()
-        tokens = self.graph.agent_tokens(self.agents[agent])
+        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts([sender for sender, _ in coming]))
+        self.prompts[node] = tokens
         received = self._fused(agent, coming)
         slots = self._slots_received(received)
         request = ThinkRequest(tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)))
         del received
         key = None if self.thoughts is None else self._key(node)
-        (own, self.handed[node]), fresh = await self._once(key, lambda: self._thought(request))
+        thought, fresh = await self._once(key, lambda: self._thought(request))
+        self.handed[node] = thought.handed
+        if thought.states is not None:
+            self.states[node] = thought.states
+        if thought.said is not None:
+            self.said[node] = thought.said.text
         if self.keep:
-            self.own[node] = own
+            self.own[node] = thought.own
         else:
             self._let_go(sender for sender, _ in coming)
         self.trace.append(
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self._now(),
-                prefilled=len(tokens) if fresh else 0,
+                prefilled=len(tokens) + len(thought.asked_to_speak) if fresh else 0,
                 latent=self.config.latent_steps if fresh else 0,
+                generated=len(thought.said.tokens) if fresh and thought.said else 0,
                 received=slots,
             )
         )  # fmt: skip
+
+    def _heard_texts(self, senders: Iterable[Node]) -> list[tuple[str, str]]:
+        """(role, words) of those who said something."""
+        return [(self.agents[node[1]].role, self.said[node]) for node in senders if self.said.get(node, "").strip()]
 
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
         return (await make(), True) if self.thoughts is None else await self.thoughts.once(key, make)
 
-    async def _thought(self, request: ThinkRequest) -> tuple[KVCache, KVCache]:
-        """An agent's own slots, and what it hands on."""
+    async def _thought(self, request: ThinkRequest) -> _Thought:
+        """An agent's own slots, what it hands on, and what it says."""
+        states: list[Tensor] = []
+        if self.graph.writer.wants_states:
+            request = replace(request, watch=states.append)
         own = await self.graph.llm.think(request)
         received = request.past
         assert received is not None
@@ -173,7 +210,16 @@ class Run:
         for part in FusedCache.plain(handed).parts:
             if all(part is not known for known in (own, *received.parts)):
                 self.graph.llm.ledger.hold(part)
-        return own, handed
+        said: Generation | None = None
+        asked: tuple[int, ...] = ()
+        if self.config.hands == "both":
+            asked = self.graph.speak_tokens()
+            whole = FusedCache.join([received, FusedCache.plain(own)])
+            # greedy: an agent's words are part of the environment, only the answer is drawn
+            said = await self.graph.llm.generate(
+                GenerateRequest(asked, whole, self.config.speak_tokens, context=self.question)
+            )
+        return _Thought(own, handed, states[-1] if states else None, said, asked)
 
     def _let_go(self, read: Iterable[Node]) -> None:
         """Forget what was handed to everyone it is for."""
@@ -188,37 +234,48 @@ class Run:
         last = self.config.rounds - 1
         edges = self.topology.into(node)
         started = self._now()
-        tokens = self.graph.decision_tokens()
+        heard = [self._heard_over((last, edge.source), edge.weight) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
-        requests, received = [], 0
+        texts, received, read = [], 0, 0
         for number, group in enumerate(groups):
-            arriving = [((last, edges[i].source), (edges[i].source, node)) for i in group]
-            fused = self._fused(node, arriving)
+            said = self._heard_texts([(last, edges[i].source) for i in group])
+            tokens = self.graph.decision_tokens(said)
+            fused = self._fused(node, [((last, edges[i].source), (edges[i].source, node)) for i in group])
             received += self._slots_received(fused)
-            seed = self.seed * len(groups) + number
-            requests.append(
-                GenerateRequest(tokens, fused, self.config.max_new_tokens, self.temperature, seed, self.question)
-            )
-        texts = [self.graph.llm.generate(request) for request in requests]
-        del fused, requests
+            read += len(tokens)
+            asked = Asked(
+                self.example.question, self.graph.decision.instructions, tokens, self.question, fused,
+                tuple(heard[i] for i in group), self.config.max_new_tokens, self.temperature,
+                self.seed * len(groups) + number,
+            )  # fmt: skip
+            texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
+        del fused, asked, heard
+        await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
         if not self.keep:  # from here on the batch alone holds what it needs
             self.shared = None
             self.handed.clear()
-        written = await asyncio.gather(*texts)
-        spoken = tuple(
-            Spoken(tuple(edges[i].source for i in group), tokens, text)
-            for group, text in zip(groups, written, strict=True)
-        )
-        answer = decision.combine([s.generation.text for s in spoken], [e.weight for e in edges])
+        try:
+            spoken = tuple(await asyncio.gather(*texts))
+        finally:
+            for text in texts:
+                text.cancel()
+        answer = decision.combine([s.text for s in spoken], [e.weight for e in edges])
+        api_read, api_written = api_tokens(spoken)
         self.trace.append(
             Step(
                 node, "decision maker", last, "answer", started, self._now(),
-                prefilled=len(tokens) * len(groups),
-                generated=sum(len(s.generation.tokens) for s in spoken),
-                received=received,
+                prefilled=read if any(s.generation for s in spoken) else 0,
+                generated=sum(len(s.generation.tokens) for s in spoken if s.generation),
+                received=received, api_read=api_read, api_written=api_written,
             )
         )  # fmt: skip
         return spoken, answer
+
+    def _heard_over(self, sender: Node, weight: float) -> Heard:
+        return Heard(
+            sender[1], self.agents[sender[1]].role, weight, self.handed[sender], self.states.get(sender),
+            self.said.get(sender, ""),
+        )  # fmt: skip
 
     def _fused(self, receiver: int, arriving: Sequence[tuple[Node, tuple[int, int] | None]]) -> FusedCache:
         assert self.shared is not None

@@ -35,12 +35,17 @@ class Alignment:
     tied: bool
 
     @classmethod
-    def of_model(cls, model: Any, ridge: float = 1e-4) -> Alignment:
-        """Solve for W_a. `ridge` is lambda, relative to the mean diagonal of W_out' W_out."""
+    def of_model(cls, model: Any, ridge: float = 1e-4, realign: bool = True) -> Alignment:
+        """Solve for W_a. `ridge` is lambda, relative to the mean diagonal of W_out' W_out.
+
+        Without `realign`, W_a is the identity: the hidden state itself at the norm of an embedding.
+        """
         w_in = model.get_input_embeddings().weight.detach()
         w_out = model.get_output_embeddings().weight.detach()
         tied = w_in.data_ptr() == w_out.data_ptr() or torch.equal(w_in, w_out)
         w_in, w_out = w_in.float(), w_out.float()  # (V, E) each
+        if not realign:
+            return cls(torch.eye(w_in.shape[1], device=w_in.device), float(w_in.norm(dim=1).mean()), tied)
         gram = w_out.T @ w_out
         strength = ridge * float(gram.diagonal().mean())
         damped = gram + strength * torch.eye(gram.shape[0], device=gram.device)

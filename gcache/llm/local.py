@@ -43,6 +43,7 @@ class LocalLLM:
         pack_weights: where it helps (bf16 on a CPU), keep a second copy of the weights in the
             layout that the CPU reads; see `gcache.llm.packing`.
         prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
+        realign: see `gcache.llm.alignment`.
 
     Raises:
         ConfigError: limits that are not allowed.
@@ -59,6 +60,7 @@ class LocalLLM:
         max_cache_gb: float | None = None,
         pack_weights: bool = Limits.pack_weights,
         prompt_lookup: bool = Limits.prompt_lookup,
+        realign: bool = True,
     ) -> None:
         limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb, pack_weights, prompt_lookup)
         _require_full_attention(model, label)
@@ -76,7 +78,7 @@ class LocalLLM:
         #: What passes without gradient go through.
         self.decoder = PlainDecoder(model.model) if is_known(model.model) else TransformersDecoder(model.model)
         self._require_rope_holds()
-        self.alignment = Alignment.of_model(model)
+        self.alignment = Alignment.of_model(model, realign=realign)
         self.stop_tokens = _stop_tokens(model, tokenizer)
 
     @property
@@ -168,7 +170,9 @@ class LocalLLM:
             embeds, lengths = self.embed([r.tokens for r in requests[part]])
             states.append(last_real(rows.feed(embeds, lengths, part.start), lengths))
         hidden = torch.cat(states)
+        fed: list[Tensor] = []
         for _ in range(steps):
+            fed.append(hidden)
             hidden = rows.feed(self.alignment(hidden)[:, None])[:, 0]
         thoughts = [
             rows.slots_of(row, 0 if past is None else past.slots, len(request.tokens), request.source, request.kind)
@@ -176,6 +180,9 @@ class LocalLLM:
         ]
         for thought in thoughts:
             self.ledger.hold(thought)
+        for row, request in enumerate(requests):
+            if request.watch is not None:
+                request.watch(torch.stack([state[row] for state in fed]) if fed else hidden[:0])
         return thoughts
 
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
@@ -272,6 +279,13 @@ class LocalLLM:
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32."""
         return self.head(hidden).float()
+
+    @torch.no_grad()
+    def lens(self, states: Tensor, count: int) -> list[tuple[str, ...]]:
+        """The `count` tokens nearest to each of (S, E) hidden states, nearest first: what the model
+        would write there (the logit lens, at the last layer)."""
+        best = self.logits(states).topk(count, dim=-1).indices
+        return [tuple(self.tokenizer.decode([token]).strip() for token in row) for row in best.tolist()]
 
     def text(self, ids: Sequence[int]) -> str:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids

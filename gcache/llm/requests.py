@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,6 +21,7 @@ class ThinkRequest:
         latent_steps: how often the last hidden state is fed back.
         source: the node of the graph that asks; its slots carry this number.
         kind: what the prompt's slots are.
+        watch: called with the (S, E) hidden states that the latent steps fed back.
     """
 
     tokens: tuple[int, ...]
@@ -27,6 +29,7 @@ class ThinkRequest:
     latent_steps: int = 0
     source: int = 0
     kind: SlotKind = SlotKind.PROMPT
+    watch: Callable[[Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         _require_tokens(self.tokens)

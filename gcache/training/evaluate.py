@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
 
-from gcache.errors import ConfigError
+from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
+from gcache.graph.records import TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
 from gcache.tasks.example import Example, Grade, Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,12 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        accuracy: right answers per question, unparsed ones counted as not right.
+        accuracy: right answers per answered question, unparsed ones counted as not right.
         low, high: its 95 % interval (Wilson).
-        unparsed: questions whose text stated no answer.
+        n: answered questions.
+        unparsed: of these, those whose text stated no answer.
+        failed: questions whose API failed for good; they are not graded.
+        stopped: why further questions were not asked, "" where all were.
         edges: mean number of edges per question.
         edges_kept: that, as a share of the edges of the full graph.
         tokens: computed per question, by kind.
@@ -53,6 +60,8 @@ class Evaluation:
     tokens: dict[str, float]
     seconds: float
     rows: tuple[Row, ...]
+    failed: int = 0
+    stopped: str = ""
 
     def to_json(self, rows: bool = True) -> dict[str, Any]:
         values = asdict(self)
@@ -69,22 +78,39 @@ def evaluate(
     topology: Callable[[Example], Topology] | None = None,
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
+    on_error: str = "stop",
 ) -> Evaluation:
     """Greedy answers on the source's most likely topology, or on `topology(example)`.
 
-    A run that fails raises; a failure is never graded.
+    A run that fails raises, or, with `on_error="skip"`, is left out if it was the API that failed
+    for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
+
+    Raises:
+        ApiError: no question was answered at all.
     """
     _require_questions(examples)
     started = time.perf_counter()
+    failures: list[ApiError] = []
+
+    def failed(number: int, error: ApiError) -> None:
+        if on_error == "stop" and not isinstance(error, BudgetSpent):
+            raise error
+        logger.warning("question %s has no answer: %s", examples[number].id, error)
+        failures.append(error)
+
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update()
+            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed
         )
+    if not results:
+        raise failures[-1]
+    spent = [str(error) for error in failures if isinstance(error, BudgetSpent)]
     graded = [(r.example, r.answer, task.grade(r.answer, r.example)) for r in results]
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [r.topology.n_agents * (r.topology.n_agents + 1) / 2 for r in results]
-    tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in ("prefilled", "latent", "generated")}
-    return _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
+    tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
+    found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
+    return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
 
 
 def evaluate_text(
@@ -110,7 +136,7 @@ def evaluate_text(
                 prefilled.append(prompt)
                 generated.append(len(generation.tokens))
             bar.update(len(chunk))
-    tokens = {"prefilled": _mean(prefilled), "latent": 0.0, "generated": _mean(generated)}
+    tokens = {**dict.fromkeys(TOKENS, 0.0), "prefilled": _mean(prefilled), "generated": _mean(generated)}
     none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
     return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
 

@@ -103,12 +103,14 @@ class Objective:
         Equal texts on equal topologies are replayed once; those whose advantages cancel, not at
         all. Both leave the sum as it is.
         """
+        if not self.graph.writer.learns:
+            return 0
         if not any(p.requires_grad for p in self.graph.fuser.parameters()) and all(w is None for w in weights):
             return 0
         shares: dict[tuple[object, ...], tuple[Replay, float]] = {}
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
-                tokens = tuple(s.generation.tokens for s in result.spoken)
+                tokens = tuple(s.generation.tokens for s in result.spoken if s.generation)
                 key = (q, result.topology.pairs, tokens)
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))

@@ -59,6 +59,7 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         result = replay.result
         last, decision = graph.config.rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
+            assert spoken.generation is not None, "only texts of the local model are replayed"
             arriving = [(caches[last, agent], (agent, decision)) for agent in spoken.heard]
             past = fused_for(graph.fuser, shared, arriving, replay.weights)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
@@ -142,7 +143,7 @@ def _request(
     result = replay.result
     coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
     received = fused_for(graph.fuser, shared, coming, replay.weights)
-    tokens = graph.agent_tokens(result.agents[node[1]])
+    tokens = result.prompts[node]  # what others said included
     return ThinkRequest(tokens, received, graph.config.latent_steps, graph.source(node, len(result.agents)))
 
 

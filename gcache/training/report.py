@@ -47,7 +47,9 @@ class Report:
         for name in self.topologies:
             self._evaluate(LABELS.get(name, name), fixed=name)
         graph, task = self.built.graph, self.task
-        self.rows.append(evaluate_text(graph, task, self.examples, "full text in one prompt", progress=self.progress))
+        if graph.writer.mode == "local":  # another writer's rows would be compared with another model's text
+            label = "full text in one prompt"
+            self.rows.append(evaluate_text(graph, task, self.examples, label, progress=self.progress))
         if self.built.policy is not None:
             self.rows.append(self._untrained())
 

@@ -21,9 +21,9 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
-from gcache.errors import CheckpointError, ConfigError, TrainingError, unknown
+from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError, unknown
 from gcache.files import write_text
-from gcache.graph.records import RunResult
+from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.run import Thoughts
 from gcache.statistics import mean_interval
 from gcache.tasks.example import Example, Task
@@ -32,6 +32,15 @@ from gcache.training.objective import Objective, Prices, advantages, check_basel
 from gcache.training.replay import GRADIENTS
 
 logger = logging.getLogger(__name__)
+
+#: What may become of a run whose API fails for good.
+ON_ERROR = ("stop", "skip")
+
+
+def check_on_error(value: str) -> None:
+    """Raise ConfigError for what is not one of `ON_ERROR`."""
+    if value not in ON_ERROR:
+        raise unknown("way to go on after an error", value, ON_ERROR)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class TrainConfig:
         clip: the most the norm of each part's gradient may be.
         train_limit: how many training questions there are to draw from; None for all.
         checkpoint_every: steps between checkpoints.
+        on_error: what becomes of a run whose API fails for good: "stop" ends the training, "skip"
+            leaves the run's question out of its step. It is never graded.
         seed: of everything that is drawn.
     """
 
@@ -68,10 +79,12 @@ class TrainConfig:
     clip: float = 1.0
     train_limit: int | None = None
     checkpoint_every: int = 10
+    on_error: str = "stop"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_baseline(self.baseline, self.rollouts)
+        check_on_error(self.on_error)
         if self.gradient not in GRADIENTS:
             raise unknown("fuser gradient", self.gradient, GRADIENTS)
         for name in ("iterations", "batch_size", "checkpoint_every"):
@@ -85,6 +98,16 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
+
+
+def learning(built: Built) -> nn.ModuleDict:
+    """The parts that get a gradient, under the names checkpoints use.
+
+    Where an API writes the text alone, no log-probability of it reaches the fuser, so it is left out.
+    """
+    parts = checkpoints.trainable(built)
+    learns = built.graph.writer.learns
+    return nn.ModuleDict({name: part for name, part in parts.items() if learns or name != "fuser"})
 
 
 class Reinforce:
@@ -106,11 +129,17 @@ class Reinforce:
     ) -> None:
         self.built, self.task, self.config, self.out = built, task, config, out
         self.task_record = dict(task_record or {"name": task.name})
-        self.parts = checkpoints.trainable(built)
+        self.parts = learning(built)
+        self.not_trained = sorted(checkpoints.trainable(built).keys() - self.parts.keys())
+        for name in self.not_trained:
+            logger.warning(
+                "the %s is not trained: in the mode %s the API alone writes the text, and no gradient of it reaches "
+                "the %s", name, built.graph.writer.mode, name,
+            )  # fmt: skip
         if not list(self.parts.parameters()):
             raise ConfigError(
                 "nothing to train: the topology is fixed and the fuser learns nothing; use --topology learned, "
-                "or --fuser concat"
+                "or --fuser concat with the generation mode local or hybrid"
             )
         self.optimizer = self._optimizer()
         self.objective = Objective(
@@ -118,6 +147,8 @@ class Reinforce:
         )
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
+        #: Why training ended before its last step, "" where it did not.
+        self.stopped = ""
 
     def _optimizer(self) -> torch.optim.AdamW:
         rates = {"policy": (self.config.lr, self.config.weight_decay), "fuser": (self.config.fuser_lr, 0.0)}
@@ -146,7 +177,13 @@ class Reinforce:
         total = self.config.iterations
         with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
             for step in range(self.done, total):
-                metrics = self.step(step, self._questions(questions, step))
+                try:
+                    metrics = self.step(step, self._questions(questions, step))
+                except BudgetSpent as error:
+                    self.stopped = f"stopped after {step} of {total} steps: {error}"
+                    logger.warning("%s; what was learned is kept, and the same command goes on from it", self.stopped)
+                    self.save()
+                    break
                 self._write(metrics)
                 history.append(metrics)
                 self.done = step + 1
@@ -161,7 +198,11 @@ class Reinforce:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * (1 - step / self.config.iterations)
-        groups = asyncio.run(self._rollouts(step, questions))
+        asked = asyncio.run(self._rollouts(step, questions))
+        groups = [group for group in asked if group]
+        failed = len(asked) - len(groups)
+        if not groups:
+            raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
         ran = time.perf_counter()
         grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
@@ -171,10 +212,13 @@ class Reinforce:
         if self.unreached and measured["replayed"]:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
-        return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
+        return self._metrics(step, groups, grades, utilities, {**measured, "failed": failed}, norms, started, ran)
 
     async def _rollouts(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
-        """All of a batch's rollouts at once; those of a question share equal thoughts."""
+        """All of a batch's rollouts at once; those of a question share equal thoughts.
+
+        With `on_error="skip"`, a question of which a rollout failed for good has none.
+        """
         graph, config = self.built.graph, self.config
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
@@ -184,7 +228,15 @@ class Reinforce:
                 graph.arun(example, sample=True, temperature=config.temperature, seed=seed, thoughts=thoughts)
                 for seed in seeds
             ]
-            return list(await asyncio.gather(*runs))
+            try:
+                return list(await asyncio.gather(*runs))
+            except BudgetSpent:
+                raise
+            except ApiError as error:
+                if config.on_error == "stop":
+                    raise
+                logger.warning("question %s is left out of step %d: %s", example.id, step, error)
+                return []
 
         return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
 
@@ -237,7 +289,8 @@ class Reinforce:
             **measured,
             **{f"gradient_norm_{name}": value for name, value in norms.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
-            **{f"tokens_{k}": sum(r.tokens[k] for r in runs) for k in ("prefilled", "latent", "generated")},
+            "not_trained": self.not_trained,
+            **{f"tokens_{kind}": sum(r.tokens[kind] for r in runs) for kind in TOKENS},
             "seconds_rollouts": ran - started,
             "seconds_gradient": now - ran,
             "seconds": now - started,
@@ -271,10 +324,11 @@ class Reinforce:
     def _require_same_settings(self, found: checkpoints.Checkpoint) -> None:
         """A resumed run must be the same run (its learning rate's decay depends on the number of
         iterations, so that may not change either)."""
+        free = ("checkpoint_every", "on_error", "base_url")  # none of them changes what is learned
         now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
         then = {**found.spec.to_json(), **found.training, "task": found.task}
         for name in sorted(now.keys() | then.keys()):
-            if _plain(now.get(name)) != _plain(then.get(name)) and name != "checkpoint_every":
+            if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
                 raise CheckpointError(
                     f"{self.out} holds a run with {name}={then.get(name)!r}, this one has {now.get(name)!r}; pass "
                     "the same settings to resume it, or another --out"

@@ -1,0 +1,14 @@
+"""Train, or ask, a graph of agents on GPQA.
+
+python experiments/run_gpqa.py --data gpqa_main.csv --num_iterations 10
+python experiments/run_gpqa.py --task_option subset=diamond        (from the hub, which asks for access)
+"""
+
+import sys
+
+from gcache.experiment import Experiment
+
+EXPERIMENT = Experiment("gpqa", __doc__ or "")
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.main())

@@ -1,0 +1,312 @@
+"""What is compared: text graphs, latent pipelines, and their rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ScriptedLLM
+from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
+
+from gcache.agents.layout import ChatLayout
+from gcache.agents.roles import EXPERTS, PIPELINE
+from gcache.cache.kv_cache import SlotKind
+from gcache.errors import ConfigError
+from gcache.gnn.topology import Edge, Topology
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.records import GraphConfig
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import GenerateRequest
+from gcache.methods.cache_method import CacheMethod
+from gcache.methods.compare import compare, markdown
+from gcache.methods.method import Answer
+from gcache.methods.registry import METHODS, MethodSettings, make_method
+from gcache.methods.text_graph import TextGraph
+from gcache.statistics import paired_difference
+from gcache.tasks.example import Example
+
+EXAMPLES = [Example(f"q{n}", question, "") for n, question in enumerate(QUESTIONS)]
+
+
+class Drawn:
+    """Always the same topology."""
+
+    def __init__(self, *pairs: tuple[int, int]) -> None:
+        self.topology = Topology(3, tuple(Edge(*pair) for pair in pairs))
+
+    def distribution(self, *_: Any) -> Drawn:
+        return self
+
+    def most_likely(self) -> tuple[Topology, torch.Tensor]:
+        return self.topology, torch.zeros(())
+
+
+def shown(tokenizer: Any, request: GenerateRequest) -> str:
+    return " ".join(tokenizer.decode(request.tokens).split())
+
+
+# -- text -----------------------------------------------------------------------------------------
+
+
+def test_text_goes_along_the_edges(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    said = {"plan": "one two", "find": "three", "solve": "sum"}
+    scripted_llm.write = lambda request: next(
+        (text for word, text in said.items() if f"{word} " in shown(tiny_tokenizer, request).split("question")[-1]),
+        "final",
+    )
+    graph = TextGraph(
+        "text",
+        scripted_llm,
+        ChatLayout.of(tiny_tokenizer),
+        AGENTS,
+        DECISION,
+        Drawn((0, 1), (1, 3)),
+        9,  # type: ignore[arg-type]
+    )
+    (answer,) = graph.answer([Example("q", "is it blue ?", "")])
+    waves = [[shown(tiny_tokenizer, request) for request in batch] for batch in scripted_llm.texts]
+    assert [len(wave) for wave in waves] == [1, 1, 1]  # planner, critic, decision maker; the solver is not heard
+    assert "the box has 3 red apples" in waves[0][0] and "said" not in waves[0][0]
+    assert "planner : one two" in waves[1][0].replace("<unk> ", "") and "3 red apples" not in waves[1][0]
+    assert "critic : three" in waves[2][0].replace("<unk> ", "") and "planner :" not in waves[2][0]
+    assert answer.said == (("planner", "one two"), ("critic", "three")) and answer.cache_bytes == 0
+    assert answer.tokens["prefilled"] == sum(len(batch[0].tokens) for batch in scripted_llm.texts)
+    assert answer.tokens["generated"] == sum(len(text.split()) for text in ("one two", "three", answer.text))
+
+
+def test_everyone_whose_predecessors_have_written_writes_in_one_batch(
+    scripted_llm: ScriptedLLM, tiny_tokenizer: Any
+) -> None:
+    done = []
+    graph = TextGraph(
+        "text",
+        scripted_llm,
+        ChatLayout.of(tiny_tokenizer),
+        AGENTS,
+        DECISION,
+        Drawn((0, 2), (1, 2), (2, 3)),
+        9,  # type: ignore[arg-type]
+    )
+    answers = graph.answer(EXAMPLES, lambda: done.append(1))
+    assert [len(batch) for batch in scripted_llm.texts] == [16, 8, 8] and len(done) == 8
+    assert [answer.example.id for answer in answers] == [example.id for example in EXAMPLES]
+
+
+def test_one_prompt_alone_is_the_graph_without_agents(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    tiny_llm.stop_tokens = frozenset()
+    layout = ChatLayout.of(tiny_tokenizer)
+    answers = TextGraph("single", tiny_llm, layout, (), DECISION, None, 4).answer(EXAMPLES)
+    for example, answer in zip(EXAMPLES, answers, strict=True):
+        talk = [{"role": "user", "content": f"{example.question}\n\n{DECISION.instructions}"}]
+        prompt = tiny_tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+        assert answer.text == tiny_llm.generate([GenerateRequest(tuple(prompt), None, 4)])[0].text
+        assert dict(answer.tokens) == {
+            "prefilled": len(prompt), "latent": 0, "generated": 4, "api_read": 0, "api_written": 0,
+        }  # fmt: skip
+
+
+# -- by name --------------------------------------------------------------------------------------
+
+
+def settings(**values: Any) -> MethodSettings:
+    return MethodSettings(**{"domain": "maths", "max_new_tokens": 4, "latent_steps": 2, **values})
+
+
+@pytest.mark.parametrize("prompt", ["sequential", "hierarchical"])
+def test_the_two_forms_of_pipelines(
+    scripted_llm: ScriptedLLM, tiny_llm: LocalLLM, tiny_tokenizer: Any, prompt: str
+) -> None:
+    text = make_method("text_mas", tiny_llm, tiny_tokenizer, settings(prompt=prompt))
+    latent = make_method("latent_mas", tiny_llm, tiny_tokenizer, settings(prompt=prompt))
+    assert isinstance(text, TextGraph) and isinstance(latent, CacheMethod)
+    agents = PIPELINE if prompt == "sequential" else EXPERTS
+    assert text.agents == latent.graph.agents == agents and len(agents) == 3
+    assert latent.graph.config.transfer == "context" and latent.graph.config.latent_steps == 2
+    heard = latent.graph.run(QUESTIONS[0]).topology.pairs
+    spoken = text.source.distribution(agents, text.decision, "").most_likely()[0].pairs  # type: ignore[union-attr]
+    if prompt == "sequential":
+        assert heard == {(0, 1), (1, 2), (2, 3)} and spoken == {(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)}
+    else:
+        assert heard == spoken == {(0, 3), (1, 3), (2, 3)}
+
+
+def test_no_latent_step_means_none_and_the_cache_goes_on(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    method = make_method("latent_mas", tiny_llm, tiny_tokenizer, settings(latent_steps=0))
+    assert isinstance(method, CacheMethod)
+    result = method.graph.run(QUESTIONS[0])
+    assert result.tokens["latent"] == 0 and result.tokens["prefilled"] > 0
+    assert all(int((cache.kinds == int(SlotKind.LATENT)).sum()) == 0 for cache in result.caches.values())
+    sizes = [result.edge_bytes[pair] for pair in ((0, 1), (1, 2), (2, 3))]
+    assert 0 < sizes[0] < sizes[1] < sizes[2]  # each hands on all it had
+    (answer,) = method.answer([Example("q", QUESTIONS[0], "")])
+    assert answer.cache_bytes == sum(sizes) and answer.text == result.answer
+
+
+def test_latents_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    method = make_method("latent_mas", tiny_llm, tiny_tokenizer, settings(latent_only=True))
+    (answer,) = method.answer([Example("q", QUESTIONS[0], "")])
+    # two latents over each of three edges
+    assert answer.cache_bytes == 3 * 2 * tiny_llm.slot_bytes and answer.tokens["latent"] == 6
+
+
+@pytest.mark.parametrize("prompt", ["sequential", "hierarchical"])
+@pytest.mark.parametrize("latent_steps", [0, 3])
+def test_latent_pipelines_answer_the_same_in_any_batch(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, prompt: str, latent_steps: int
+) -> None:
+    tiny_llm.stop_tokens = frozenset(range(4))
+    chosen = settings(prompt=prompt, latent_steps=latent_steps, max_new_tokens=6)
+    together = make_method("latent_mas", tiny_llm, tiny_tokenizer, chosen).answer(EXAMPLES * 2)
+    tiny_llm.max_batch_size = 1
+    alone = make_method("latent_mas", tiny_llm, tiny_tokenizer, chosen).answer(EXAMPLES)
+    assert [answer.text for answer in together] == [answer.text for answer in alone] * 2
+
+
+def test_the_learned_graph_serves_text_as_well(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = toy_built(tiny_llm, tiny_tokenizer, decision_probability=0.9, agent_probability=0.8).graph
+    chosen = settings(graph=graph)
+    text = make_method("gdesigner", tiny_llm, tiny_tokenizer, chosen)
+    cache = make_method("gcache", tiny_llm, tiny_tokenizer, chosen)
+    assert isinstance(text, TextGraph) and isinstance(cache, CacheMethod)
+    assert cache.graph is graph
+    (answer,) = text.answer(EXAMPLES[:1])
+    assert [role for role, _ in answer.said] == [
+        graph.agents[n].role for n in sorted(graph.topology(EXAMPLES[0]).heard)
+    ]
+
+
+def test_reasoning_models_begin_with_think(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    for name in ("single", "text_mas", "latent_mas"):
+        method = make_method(name, tiny_llm, tiny_tokenizer, settings(think=True))
+        decision = method.decision if isinstance(method, TextGraph) else method.graph.decision  # type: ignore[attr-defined]
+        assert decision.answer_prefix == "<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("debate", {}, "unknown method 'debate'; choose one of: gcache, gdesigner, latent_mas, single, text_mas"),
+        ("gcache", {}, "the method 'gcache' needs a graph"),
+        ("gdesigner", {}, "the method 'gdesigner' needs a graph"),
+        ("single", {"prompt": "circular"}, "unknown prompt 'circular'; choose one of: hierarchical, sequential"),
+        ("latent_mas", {"latent_only": True, "latent_steps": 0}, "latent_only hands on latents, but latent_steps is 0"),
+        ("latent_mas", {"latent_steps": -1}, "latent_steps must be 0 or more, got -1"),
+        ("single", {"max_new_tokens": 0}, "max_new_tokens must be 1 or more, got 0"),
+    ],
+)
+def test_what_is_no_method(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str, values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_method(name, tiny_llm, tiny_tokenizer, settings(**values))
+    assert set(METHODS) == {"single", "text_mas", "latent_mas", "gdesigner", "gcache"}
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+class Says:
+    """A method that says what it is told, at a price."""
+
+    def __init__(self, name: str, *texts: str) -> None:
+        self.name, self.texts = name, texts
+
+    def answer(self, examples: Any, on_answer: Any = lambda: None) -> list[Answer]:
+        tokens = {"prefilled": 10, "latent": 2, "generated": 3}
+        return [Answer(e, text, tokens, cache_bytes=2**20) for e, text in zip(examples, self.texts, strict=True)]
+
+
+def test_rows_are_paired_with_the_first() -> None:
+    # right is a text that begins with a digit or one of a few words; "" states nothing
+    methods = [Says("one", "1", "1", "box", ""), Says("two", "1", "2", "3", "you")]
+    first, second = compare(methods, ToyTask(), EXAMPLES[:4], progress=False)
+    assert (first.accuracy, first.difference, first.unparsed) == (0.5, 0.0, 1)
+    assert (second.accuracy, second.difference, second.unparsed) == (0.75, 0.25, 0)
+    assert (second.difference_low, second.difference_high) == paired_difference(
+        [True, True, False, False], [True, True, True, False]
+    )[1:]
+    assert (second.generated, second.prefilled, second.latent, second.cache_bytes) == (3, 10, 2, 2**20)
+    assert second.answers[3] == ("q3", "wrong", "you", "you") and json.dumps(second.to_json())
+    table = markdown([first, second]).splitlines()
+    assert len(table) == 4 and "| two | 0.750 |" in table[3] and "+0.250" in table[3] and "+0" not in table[2]
+
+
+@pytest.mark.parametrize("methods", [[], [Says("one", "1"), Says("one", "1")]])
+def test_comparisons_that_are_none(methods: list[Any]) -> None:
+    with pytest.raises(ConfigError, match="must be one or more, each once"):
+        compare(methods, ToyTask(), EXAMPLES[:1], progress=False)
+
+
+def test_no_question_is_no_comparison() -> None:
+    with pytest.raises(ConfigError, match="no question to compare on"):
+        compare([Says("one")], ToyTask(), [], progress=False)
+
+
+def test_the_command_compares_and_writes_every_answer(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gcache.cli import main
+
+    data, out = tmp_path / "test.jsonl", tmp_path / "out.json"
+    rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(6)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [
+        "compare", "--task", "gsm8k", "--data", str(data), "--limit", "5", "--llm_name", str(model_folder),
+        "--latent_steps", "1", "--max_new_tokens", "3", "--json", str(out),
+    ]  # fmt: skip
+    assert main([*command, "--methods", "single,text_mas,latent_mas,gdesigner,gcache"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split(" | ")[0] for line in printed.strip().splitlines()[2:]] == [
+        "| single", "| text_mas", "| latent_mas", "| gdesigner", "| gcache",
+    ]  # fmt: skip
+    found = json.loads(out.read_text())
+    assert [row["n"] for row in found["rows"]] == [5] * 5 and len(found["rows"][0]["answers"]) == 5
+    assert found["rows"][0]["answers"][4][0] == "gsm8k-5"  # the file is used whole, from its start
+    assert found["settings"]["latent_steps"] == 1 and found["dtype"] == "bfloat16"
+    assert main([*command, "--methods", "single,guess"]) == 2
+    assert "unknown method 'guess'" in capsys.readouterr().err
+    assert main([*command, "--methods", "single", "--checkpoint", "x"]) == 2
+    assert "--llm_name: a checkpoint has its own model" in capsys.readouterr().err
+
+
+def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gcache.cli import main
+
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"question": "what is 1 + 2 ?", "answer": "#### 3"}\n')
+    one = ["eval", "--method", "latent_mas", "--llm_name", str(model_folder), "--max_new_tokens", "2"]
+    assert main([*one, "--task", "gsm8k", "--data", str(data)]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("| latent_mas | ")
+    for wrong, said in (
+        (one, "--method needs --task"),
+        (["eval"], "nothing to evaluate; name a --checkpoint, or a --method"),
+        (["eval", "--checkpoint", "x", "--latent_steps", "3"], "--latent_steps: a checkpoint has its own"),
+    ):
+        assert main(wrong) == 2 and said in capsys.readouterr().err
+
+
+def test_methods_refuse_a_task_that_deals_out_knowledge(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gcache.cli import main
+
+    assert main(["compare", "--methods", "single", "--task", "split_facts", "--llm_name", str(model_folder)]) == 2
+    assert "deals out what agents know" in capsys.readouterr().err
+
+
+def test_realigning_can_be_left_out(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    plain = LocalLLM(tiny_llm.model, tiny_tokenizer, "plain", realign=False)
+    hidden = torch.randn(3, 32)
+    fed = plain.alignment(hidden)
+    torch.testing.assert_close(fed, hidden * (plain.alignment.norm / hidden.norm(dim=-1, keepdim=True)))
+    assert not torch.allclose(fed, tiny_llm.alignment(hidden), atol=1e-3) or tiny_llm.alignment.tied
+
+
+def test_a_graph_of_its_own_config_is_left_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = toy_built(
+        tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=1, max_new_tokens=2), topology="star"
+    ).graph
+    method = make_method("gcache", tiny_llm, tiny_tokenizer, settings(graph=graph, max_new_tokens=9))
+    assert isinstance(method, CacheMethod) and isinstance(method.graph, CacheGraph)
+    assert method.answer(EXAMPLES[:1])[0].text == graph.run(QUESTIONS[0]).answer
