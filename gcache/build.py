@@ -8,18 +8,23 @@ from typing import Any
 
 import torch
 
-from gcache.agents.decision import decision_maker
-from gcache.agents.roles import DOMAINS, pick_agents
+from gcache.agents.decision import DecisionMaker, decision_maker
+from gcache.agents.layout import ChatLayout
+from gcache.agents.roles import DOMAINS, Agent, pick_agents
 from gcache.cache.fuser import FUSERS, make_fuser
 from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.embeds import ENDPOINTS
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.graph.hints import HINTS
 from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource, PolicySource
+from gcache.graph.sources import FixedSource, PolicySource, TopologySource
+from gcache.graph.speakers import ApiSpeaker, LocalSpeaker
+from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.graph.writers import GENERATION_MODES, make_writer
 from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.loading import load_model
@@ -44,6 +49,7 @@ class GraphSpec:
         generation_mode: who writes the decision maker's text; see `gcache.graph.writers`.
         hint: what the API is told in the mode api_hint; see `gcache.graph.hints`.
         latent_space_realign: whether latent steps go through W_a; see `gcache.llm.alignment`.
+        embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.embeds`.
         api_model, base_url: of the API in modes that ask one; None for what the environment says.
         seed: of the policy's first weights and of random topologies.
         The rest: see `GraphConfig`, `load_model` and the fusers.
@@ -68,6 +74,7 @@ class GraphSpec:
     generation_mode: str = "local"
     hint: str = "meta"
     latent_space_realign: bool = True
+    embeds_endpoint: str = "completions"
     api_model: str | None = None
     base_url: str | None = None
     seed: int = 0
@@ -82,11 +89,21 @@ class GraphSpec:
             ("encoder", self.encoder, ENCODERS),
             ("generation mode", self.generation_mode, GENERATION_MODES),
             ("hint", self.hint, HINTS),
+            ("endpoint of prompt embeddings", self.embeds_endpoint, ENDPOINTS),
         ):
             if name not in allowed:
                 raise unknown(what, name, allowed)
         if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
             raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
+        if self.generation_mode == "api" and self.graph.hands != "text":
+            raise ConfigError("in the mode 'api' the agents hand on text alone; add --hands text")
+        if self.graph.hands == "text" and self.generation_mode not in ("local", "api"):
+            raise ConfigError(
+                f"the mode {self.generation_mode!r} reads caches, but the agents hand on text alone; use --hands cache "
+                "or both, or the mode local or api"
+            )
+        if self.generation_mode == "api_embeds" and self.graph.latent_steps == 0:
+            raise ConfigError("the mode 'api_embeds' sends latent thoughts, but latent_steps is 0; set it to 1 or more")
         check_positions(self.positions)
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
@@ -113,11 +130,11 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class Built:
-    """A graph with the parts that training reaches into."""
+    """A graph with the parts that training reaches into; without a local model where an API says all."""
 
     spec: GraphSpec
-    graph: CacheGraph
-    llm: LocalLLM
+    graph: AgentGraph
+    llm: LocalLLM | None
     policy: TopologyPolicy | None
     fingerprint: str
 
@@ -136,6 +153,9 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     """
     if api is None and spec.generation_mode != "local":
         api = ApiLLM(ApiSettings.found(spec.api_model, spec.base_url))
+    if spec.generation_mode == "api":
+        assert api is not None
+        return _built(spec, SpeakingGraph(ApiSpeaker(api), *_cast(spec), spec.graph, spec.generation_mode))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, realign=spec.latent_space_realign,
@@ -148,14 +168,27 @@ def assemble(
     spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "", api: ApiLLM | None = None
 ) -> Built:
     """Put a graph together around a model that is there already."""
+    agents, decision, source = _cast(spec)
+    if spec.graph.hands == "text":
+        speaking = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, decision, source, spec.graph)
+        return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
-    source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
-    policy = source.policy if isinstance(source, PolicySource) else None
-    agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
-    decision = decision_maker(spec.domain, spec.decision_method)
-    writer = make_writer(spec.generation_mode, api, spec.hint)
+    layout = ChatLayout.of(tokenizer)
+    writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
     graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer)
-    return Built(spec, graph, llm, policy, fingerprint)
+    return _built(spec, graph, llm, fingerprint)
+
+
+def _built(spec: GraphSpec, graph: AgentGraph, llm: LocalLLM | None = None, fingerprint: str = "") -> Built:
+    source = graph.source_of_topologies
+    return Built(spec, graph, llm, source.policy if isinstance(source, PolicySource) else None, fingerprint)
+
+
+def _cast(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologySource]:
+    """Who the agents are, who decides, and where topologies come from."""
+    source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
+    agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
+    return agents, decision_maker(spec.domain, spec.decision_method), source
 
 
 def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:

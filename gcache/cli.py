@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         add_model_flags,
         add_train_flags,
     )
-    from gcache.graph.cache_graph import IN_FLIGHT
+    from gcache.graph.agent_graph import IN_FLIGHT
     from gcache.training.report import COMPARED
     from gcache.training.trainer import TrainConfig
 

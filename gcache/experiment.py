@@ -75,7 +75,7 @@ class Experiment:
         flags.add_boolean(
             made, "--optimized_spatial", True, "learn the edges; false: keep those of --mode and train the fuser alone"
         )
-        flags.add_boolean(made, "--use_cache", True, "agents hand on caches (text alone is not offered yet)")
+        flags.add_boolean(made, "--use_cache", True, "agents hand on caches; false: text alone")
         flags.add_model_flags(made)
         flags.add_graph_flags(made)
         flags.add_api_flags(made)
@@ -118,10 +118,6 @@ class Experiment:
 
     def settings(self, args: argparse.Namespace) -> tuple[session.TaskSpec, GraphSpec]:
         """The task and the graph the flags describe."""
-        if not args.use_cache:
-            raise ConfigError(
-                "--use_cache false asks for text on the edges, which is not offered yet; pass --use_cache"
-            )
         if args.mode not in MODES:
             raise unknown("mode", args.mode, MODES)
         if args.decision_method not in DECISIONS:
@@ -146,7 +142,8 @@ def known_names(args: argparse.Namespace) -> None:
     """Turn the model names that early users know into our flags, in place.
 
     hybrid_cache and local_cache are the modes hybrid and local, with the embedded model; the name of
-    an API's model (no folder, no file, no owner before a slash) is that model, told of the caches.
+    an API's model (no folder, no file, no owner before a slash) is that model, told of the caches,
+    or, without caches, alone.
     """
     name = args.llm_name
     if name in LLM_NAMES:
@@ -158,8 +155,12 @@ def known_names(args: argparse.Namespace) -> None:
             "--llm_name %s is no folder, file or owner/name of the hub: taken for the name of an API's model", name
         )
         args.llm_name, args.api_model = EMBEDDED, name
-        if args.generation_mode == "local":
+        if not args.use_cache:
+            args.generation_mode = "api"
+        elif args.generation_mode == "local":
             args.generation_mode = "api_hint"
+    if not args.use_cache:
+        args.hands = "text"
 
 
 def ask(args: argparse.Namespace, task_spec: session.TaskSpec, spec: GraphSpec, api: ApiLLM | None) -> int:

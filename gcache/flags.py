@@ -74,7 +74,8 @@ def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> N
     group.add_argument("--latent_steps", type=int, default=latent_steps, help="per agent (default: %(default)s)")
     group.add_argument("--transfer", default="own", help="own, latent or context: what an agent hands on")
     group.add_argument(
-        "--hands", default="cache", help="cache, or both: the agents also say something, for their successors' prompts"
+        "--hands", default="cache",
+        help="what goes over an edge: cache; text, which the agents say, for their successors' prompts; or both",
     )
     group.add_argument("--speak_tokens", type=int, default=GraphConfig.speak_tokens, help="of an agent's text")
     group.add_argument("--positions", default="parallel", help="parallel or sequential: where handed-on slots go")
@@ -114,12 +115,19 @@ def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
         group.add_argument(
             "--generation_mode", default="local",
             help="local: the local model writes on the fused cache; hybrid: it drafts and the API refines; api_hint: "
-            "the API writes, told of the caches by --hint (default: %(default)s)",
+            "the API writes, told of the caches by --hint; api_embeds: a server of the same model that takes prompt "
+            "embeddings writes, given the latent thoughts; api: the API alone, agents handing on text "
+            "(default: %(default)s)",
         )  # fmt: skip
         group.add_argument(
             "--hint", default="meta",
             help="meta: one line of numbers; lens: the words nearest to each latent step; draft: a short local reading "
             "of the cache; text: what the agents said, with --hands both (default: %(default)s)",
+        )  # fmt: skip
+        group.add_argument(
+            "--embeds_endpoint", default="completions",
+            help="of api_embeds: completions (the whole prompt as embeddings) or chat (a content part; default: "
+            "%(default)s)",
         )  # fmt: skip
     group.add_argument("--api_model", help="the model's name at the server (else API_MODEL)")
     group.add_argument("--base_url", help="of an OpenAI-compatible API, up to and with /v1 (else BASE_URL)")
@@ -227,7 +235,8 @@ def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1)
         rounds=rounds,
         max_new_tokens=default_tokens if args.max_new_tokens is None else args.max_new_tokens,
         decision_turn=args.decision_turn,
-        hands=args.hands,
+        # without a local model there is nothing else to hand on
+        hands="text" if args.generation_mode == "api" and args.hands == "cache" else args.hands,
         speak_tokens=args.speak_tokens,
     )
 
@@ -244,6 +253,7 @@ def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more
         graph=graph,
         generation_mode=args.generation_mode,
         hint=args.hint,
+        embeds_endpoint=args.embeds_endpoint,
         api_model=args.api_model,
         base_url=args.base_url,
         seed=getattr(args, "seed", 0),

@@ -11,7 +11,7 @@ from typing import Any
 from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
-from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
+from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.llm.api import ApiLLM
 from gcache.llm.memory import Limits
@@ -130,12 +130,12 @@ def load(
 
 def load_graph(
     path: str | Path, limits: Limits | None = None, api: Callable[[GraphSpec], ApiLLM] | None = None
-) -> CacheGraph:
+) -> AgentGraph:
     """The trained graph of a checkpoint, ready to `run`."""
     return load(path, limits=limits, api=api)[0].graph
 
 
-def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: Any) -> CacheGraph:
+def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: Any) -> AgentGraph:
     """An untrained graph: a model by name and a topology by name.
 
     Args:
@@ -240,18 +240,21 @@ def compare_methods(
             )
     else:
         built = build(spec, limits)
+    llm = built.llm
+    if llm is None:
+        raise ConfigError(f"checkpoint {checkpoint} has no local model to compare methods on; name one that has")
     settings = replace(settings, graph=built.graph)
-    methods = [make_method(name, built.llm, built.graph.layout.tokenizer, settings) for name in names]
+    methods = [make_method(name, llm, llm.tokenizer, settings) for name in names]
     rows = compare(methods, task, examples, progress)
     if json_file:
         kept = {name: value for name, value in vars(settings).items() if name != "graph"}
         write_json(
             json_file,
             {
-                "task": task_spec.to_json(), "limit": limit, "seed": seed, "model": built.llm.label,
-                "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype).removeprefix("torch."),
+                "task": task_spec.to_json(), "limit": limit, "seed": seed, "model": llm.label,
+                "model_fingerprint": built.fingerprint, "dtype": str(llm.dtype).removeprefix("torch."),
                 "graph": built.spec.to_json(), "checkpoint": None if checkpoint is None else str(checkpoint),
-                "settings": kept, "max_batch_size": built.llm.max_batch_size, "questions": [e.meta for e in examples],
+                "settings": kept, "max_batch_size": llm.max_batch_size, "questions": [e.meta for e in examples],
                 "rows": [row.to_json() for row in rows],
             },
         )  # fmt: skip

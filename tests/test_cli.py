@@ -284,7 +284,11 @@ def test_run_gsm8k_trains_with_the_flags_its_users_know(
 
 @pytest.mark.parametrize(
     ("flags", "word"),
-    [(["--use_cache", "false"], "--use_cache"), (["--use_cache", "maybe"], "maybe"), (["--mode", "Ring"], "Ring")],
+    [
+        (["--use_cache", "false", "--llm_name", "hybrid_cache"], "reads caches"),
+        (["--use_cache", "maybe"], "maybe"),
+        (["--mode", "Ring"], "Ring"),
+    ],
 )
 def test_run_gsm8k_refuses_bad_flags_with_exit_code_2(
     flags: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

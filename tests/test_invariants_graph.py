@@ -20,7 +20,7 @@ from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
 from gcache.graph.records import GraphConfig, RunResult, Spoken
-from gcache.graph.run import Thoughts
+from gcache.graph.thoughts import Thoughts
 from gcache.llm.in_flight import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation, LogProbRequest, ThinkRequest

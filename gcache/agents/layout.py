@@ -91,9 +91,10 @@ class ChatLayout:
         return tuple(int(token) for token in ids)
 
 
-def with_said(words: str, said: Sequence[tuple[str, str]]) -> str:
-    """Words of a prompt, after what others said, as (role, words)."""
+def with_said(words: str, said: Sequence[tuple[str, str]], first: bool = True) -> str:
+    """Words of a prompt with what others said, as (role, words), before them or after them."""
     if not said:
         return words
     lines = "\n".join(f"- {role}: {text.strip()}" for role, text in said)
-    return f"Other agents said:\n{lines}\n\n{words}"
+    heard = f"Other agents said:\n{lines}"
+    return f"{heard}\n\n{words}" if first else f"{words}\n\n{heard}"

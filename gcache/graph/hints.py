@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gcache.llm.requests import Generation
 
 if TYPE_CHECKING:
-    from gcache.graph.writers import Asked
+    from gcache.graph.asked import Asked
     from gcache.llm.batching import BatchingLLM
 
 #: Tokens that the lens shows of each latent step.

@@ -15,8 +15,8 @@ from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
 
 TRANSFERS = ("own", "latent", "context")
-#: What goes over an edge: the agent's cache, or its cache and what it says.
-HANDS = ("cache", "both")
+#: What goes over an edge: the agent's cache, what it says, or both.
+HANDS = ("cache", "text", "both")
 
 #: Kinds of tokens that are counted.
 TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
@@ -29,8 +29,8 @@ class GraphConfig:
     Attributes:
         latent_steps: each agent's latent steps.
         transfer: what an agent's cache is: its own slots, only its latents, or all it had.
-        hands: what an agent hands on: its cache, or its cache and a text ("both"), which stands in
-            its successors' prompts.
+        hands: what an agent hands on: its cache, a text, which stands in its successors' prompts, or
+            both.
         speak_tokens: the most tokens of an agent's text.
         rounds: how often the agents think; from the second round on each also hears itself.
         max_new_tokens: the most tokens of an answer.
@@ -78,12 +78,13 @@ class Step:
         round: 0 for the first.
         what: "think", "shared" (another rollout's thought of the same inputs was used),
             "unheard" (no path leads to the decision maker, so nothing was computed), "answer",
-            "memory" (something gave way to the limit of cache bytes while the run was going on).
+            "memory" (something gave way to the limit of cache bytes while the run was going on),
+            "say" (an agent of a graph without caches spoke), "failed" (its API failed for good).
         started, ended: seconds since the run began.
         prefilled, latent, generated: tokens this step computed here.
         api_read, api_written: tokens that an API read and wrote for it, by its own count.
         received: slots that came over edges.
-        note: of a "memory" step, what gave way.
+        note: of a "memory" step, what gave way; of a "failed" one, how.
     """
 
     agent: int

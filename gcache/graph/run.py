@@ -19,42 +19,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.gnn.topology import Topology
+from gcache.graph.agent_graph import Start
+from gcache.graph.asked import Asked, Heard
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
-from gcache.graph.writers import Asked, Heard, api_tokens
+from gcache.graph.writers import api_tokens
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
-from gcache.tasks.example import Example
 
 if TYPE_CHECKING:
     from gcache.graph.cache_graph import CacheGraph
-
-
-class Thoughts:
-    """What the rollouts of one question have in common, computed once.
-
-    A thought is known by everything it depends on: its agent, its round, and the thoughts and
-    weights that came in. Rollouts that share a `Thoughts` must share the question, its agents and
-    the graph.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[Hashable, asyncio.Future[Any]] = {}
-        self._names: dict[Hashable, int] = {}
-
-    def name(self, inputs: Hashable) -> int:
-        """A short name for what a thought depends on, the same for the same inputs."""
-        return self._names.setdefault(inputs, len(self._names))
-
-    async def once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        """The value behind a key, and whether this call had to make it."""
-        fresh = key not in self._known
-        if fresh:
-            self._known[key] = asyncio.ensure_future(make())
-        # shielded: a run that is cancelled must not cancel what others wait for
-        return await asyncio.shield(self._known[key]), fresh
 
 
 @dataclass(frozen=True)
@@ -77,31 +51,18 @@ class _Thought:
 class Run:
     """The state of one question. See the module's docstring for its flow.
 
-    Args:
-        thoughts: what the rollouts of this question share; None where there are no others.
-        keep_caches: whether the result holds the caches. Where it does not, and nobody shares
-            them, each is let go as soon as the last one who reads it has it.
+    Where the result is not to hold the caches, and nobody shares them, each is let go as soon as the
+    last one who reads it has it.
     """
 
-    def __init__(
-        self,
-        graph: CacheGraph,
-        example: Example,
-        agents: tuple[Agent, ...],
-        topology: Topology,
-        topology_log_prob: float,
-        temperature: float,
-        seed: int,
-        thoughts: Thoughts | None = None,
-        keep_caches: bool = True,
-    ) -> None:
+    def __init__(self, graph: CacheGraph, start: Start) -> None:
         self.graph, self.config = graph, graph.config
-        self.example, self.agents = example, agents
-        self.question = graph.layout.question(example.question)
-        self.topology, self.topology_log_prob = topology, topology_log_prob
-        self.temperature, self.seed = temperature, seed
-        self.thoughts, self.keep = thoughts, keep_caches
-        self.weights = edge_weights(topology)
+        self.example, self.agents = start.example, start.agents
+        self.question = graph.layout.question(start.example.question)
+        self.topology, self.topology_log_prob = start.topology, start.topology_log_prob
+        self.temperature, self.seed = start.temperature, start.seed
+        self.thoughts, self.keep = start.thoughts, start.keep_caches
+        self.weights = edge_weights(start.topology)
         self.trace: list[Step] = []
         self.edge_bytes: dict[tuple[int, int], int] = {}
         self.shared: KVCache | None = None

@@ -3,6 +3,8 @@
     local      the local model, on the fused cache
     hybrid     the local model writes a draft on the fused cache, the API refines it
     api_hint   the API, given the question and a hint of what the fused cache holds (`gcache.graph.hints`)
+    api_embeds the API, given the agents' latent thoughts as embeddings (`gcache.graph.embeds`)
+    api        the API, and so do the agents; there are no caches (`gcache.graph.speaking_graph`)
 
 What learns follows from where the text comes from. In local and hybrid runs the local model's
 tokens are drawn on the fused cache, so their log-probability reaches the fuser and the edge
@@ -17,65 +19,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.errors import ConfigError, unknown
+from gcache.graph.asked import Asked
+from gcache.graph.embeds import ENDPOINTS, EmbedsWriter
 from gcache.graph.hints import HINTS, Hint
 from gcache.graph.records import Spoken
 from gcache.llm.api import ApiLLM, ApiText
 from gcache.llm.batching import BatchingLLM
-from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.requests import Generation
 
-GENERATION_MODES = ("local", "hybrid", "api_hint")
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What came over one edge.
-
-    Attributes:
-        agent: its number.
-        states: (S, E) hidden states after its latent steps, where the writer wants them.
-        text: what it said, "" where it says nothing.
-    """
-
-    agent: int
-    role: str
-    weight: float
-    cache: KVCache
-    states: Tensor | None = None
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What there is to write from.
-
-    Attributes:
-        question: its words.
-        instructions: the decision maker's words.
-        prompt: its tokens for the local model, behind `received`.
-        context: tokens of the question.
-        received: the fused cache, the question's slots first.
-    """
-
-    question: str
-    instructions: str
-    prompt: tuple[int, ...]
-    context: tuple[int, ...]
-    received: FusedCache
-    heard: tuple[Heard, ...]
-    max_new_tokens: int
-    temperature: float
-    seed: int
-
-    def request(self, max_new_tokens: int | None = None, prompt: tuple[int, ...] | None = None) -> GenerateRequest:
-        """For the local model."""
-        return GenerateRequest(
-            prompt or self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed,
-            self.context,
-        )  # fmt: skip
+GENERATION_MODES = ("local", "hybrid", "api_hint", "api_embeds", "api")
 
 
 async def _spoken(heard: tuple[int, ...], prompt: tuple[int, ...], text: Coroutine[Any, Any, Generation]) -> Spoken:
@@ -177,8 +130,14 @@ def asking(api: ApiLLM, asked: Asked) -> Callable[[str], Coroutine[Any, Any, Api
     return ask
 
 
-def make_writer(mode: str, api: ApiLLM | None = None, hint: str = "meta") -> Writer:
+def make_writer(
+    mode: str, api: ApiLLM | None = None, hint: str = "meta", layout: Any = None, endpoint: str = ENDPOINTS[0]
+) -> Writer:
     """The writer of a generation mode.
+
+    Args:
+        hint: of the mode api_hint.
+        layout, endpoint: of the mode api_embeds.
 
     Raises:
         ConfigError: unknown mode or hint, or a mode that needs an API where there is none.
@@ -189,8 +148,12 @@ def make_writer(mode: str, api: ApiLLM | None = None, hint: str = "meta") -> Wri
         raise unknown("hint", hint, HINTS)
     if mode == "local":
         return LocalWriter()
+    if mode == "api":
+        raise ConfigError("in the mode 'api' there is no cache to write on; the graph is a SpeakingGraph")
     if api is None:
         raise ConfigError(f"the generation mode {mode!r} needs an API; name its model by --api_model, or use local")
+    if mode == "api_embeds":
+        return EmbedsWriter(api, layout, endpoint)
     return HybridWriter(api) if mode == "hybrid" else HintWriter(api, HINTS[hint]())
 
 

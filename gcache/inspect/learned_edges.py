@@ -11,7 +11,7 @@ import torch
 
 from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
-from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.agent_graph import AgentGraph
 from gcache.tasks.example import Example
 
 DECISION = "decision maker"
@@ -36,7 +36,7 @@ class LearnedEdge:
     pairs: int
 
 
-def learned_edges(graph: CacheGraph, examples: Sequence[Example]) -> list[LearnedEdge]:
+def learned_edges(graph: AgentGraph, examples: Sequence[Example]) -> list[LearnedEdge]:
     """One row per pair of kinds: those into the decision maker first, then by probability.
 
     Empty where the topology is fixed.

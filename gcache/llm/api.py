@@ -26,6 +26,8 @@ from gcache.settings import API_KEYS, api_variables
 
 logger = logging.getLogger(__name__)
 
+#: What a message says: words, or parts such as {"type": "text", "text": ...}.
+Content = str | Sequence[Mapping[str, Any]]
 #: Seconds before the second attempt; doubled before each further one, up to the most.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: A server that asks for a longer wait than this is not waited for.
@@ -238,12 +240,16 @@ class ApiLLM:
         self._random = random.Random()
 
     async def chat(
-        self, messages: Sequence[tuple[str, str]], max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0
+        self,
+        messages: Sequence[tuple[str, Content]],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> ApiText:
         """The server's answer to a talk.
 
         Args:
-            messages: (role, words), in order.
+            messages: (role, words or content parts), in order.
             max_new_tokens: the most tokens it may write.
             seed: passed on where the text is drawn; servers may heed it or not.
 
@@ -251,12 +257,31 @@ class ApiLLM:
             ApiError: it failed for good; the message says how, and never shows the key.
             BudgetSpent: nothing is left to ask with.
         """
+        talk = [{"role": role, "content": content} for role, content in messages]
+        return await self._ask("chat", {"messages": talk}, max_new_tokens, temperature, seed)
+
+    async def complete(
+        self, prompt_embeds: str, max_new_tokens: int = 256, temperature: float = 0.0, seed: int = 0
+    ) -> ApiText:
+        """The server's continuation of a prompt of embeddings (`gcache.graph.embeds`).
+
+        Args:
+            prompt_embeds: base64 of a saved tensor (S, E).
+
+        Raises:
+            ApiError, BudgetSpent: as for `chat`.
+        """
+        own = {"prompt": "", "extra_body": {"prompt_embeds": prompt_embeds}}
+        return await self._ask("completion", own, max_new_tokens, temperature, seed)
+
+    async def _ask(
+        self, kind: str, own: dict[str, Any], max_new_tokens: int, temperature: float, seed: int
+    ) -> ApiText:
+        """A request of one kind, tried until it is answered or failed for good."""
         body: dict[str, Any] = {
-            "model": self.settings.model,
-            "messages": [{"role": role, "content": content} for role, content in messages],
-            "max_tokens": max_new_tokens,
-            "temperature": temperature,
-        }
+            "model": self.settings.model, "max_tokens": max_new_tokens, "temperature": temperature, **own,
+        }  # fmt: skip
+        body["extra_body"] = {**self.settings.extra, **own.get("extra_body", {})} or None
         if temperature > 0:
             body["seed"] = seed
         line = await self._own_line()
@@ -265,7 +290,7 @@ class ApiLLM:
                 await line.wait()
                 self.budget.check()
                 self.budget.requests += 1
-                outcome = await self._attempt(line, body)
+                outcome = await self._attempt(line, kind, body)
                 if isinstance(outcome, _Failure):
                     if not outcome.passing or attempt > self.settings.retries:
                         raise self._error(outcome, attempt)
@@ -290,11 +315,12 @@ class ApiLLM:
 
     # -- one attempt --------------------------------------------------------------------------
 
-    async def _attempt(self, line: _Line, body: dict[str, Any]) -> Any:
+    async def _attempt(self, line: _Line, kind: str, body: dict[str, Any]) -> Any:
         """The server's parsed answer, or a `_Failure`."""
         import openai
 
-        asked = line.client.chat.completions.create(**body, extra_body=dict(self.settings.extra) or None)
+        create: Any = line.client.chat.completions.create if kind == "chat" else line.client.completions.create
+        asked = create(**body)
         try:
             return await asyncio.wait_for(asked, self.settings.timeout)
         except (asyncio.TimeoutError, openai.APITimeoutError):
@@ -320,7 +346,9 @@ class ApiLLM:
         choices = getattr(answer, "choices", None)
         if not isinstance(choices, list) or not choices:
             raise self._error(_Failure("an answer without choices", passing=False), attempts)
-        content = getattr(getattr(choices[0], "message", None), "content", None)
+        content = getattr(choices[0], "text", None)  # of a completion; a chat's stands in its message
+        if content is None:
+            content = getattr(getattr(choices[0], "message", None), "content", None)
         if not isinstance(content, str):
             raise self._error(_Failure("a choice without text", passing=False), attempts)
         return ApiText(content, prompt, completion, str(choices[0].finish_reason), attempts)

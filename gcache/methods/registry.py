@@ -13,22 +13,23 @@ and a summariser who answers).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gcache.agents.decision import DecisionMaker, decision_maker
-from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
 from gcache.cache.fuser import make_fuser
 from gcache.errors import ConfigError, unknown
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.sources import FixedSource, TopologySource
+from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM
-from gcache.methods.cache_method import CacheMethod
+from gcache.methods.graph_method import GraphMethod
 from gcache.methods.method import Method
-from gcache.methods.text_graph import TextGraph
 
 #: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
 #: what came before it, so in a sequence each reads all earlier ones; a cache carries its context.
@@ -36,6 +37,8 @@ FORMS: Mapping[str, tuple[tuple[Agent, ...], str, str]] = {
     "sequential": (PIPELINE, "full", "chain"),
     "hierarchical": (EXPERTS, "star", "star"),
 }
+#: Questions in hand for each row of a batch: while some write, others think.
+IN_HAND = 2
 #: What a reasoning model is put into the mouth.
 THINK = "<think>\n"
 
@@ -60,7 +63,7 @@ class MethodSettings:
     latent_steps: int = 10
     latent_only: bool = False
     think: bool = False
-    graph: CacheGraph | None = None
+    graph: AgentGraph | None = None
 
     def __post_init__(self) -> None:
         if self.prompt not in FORMS:
@@ -75,23 +78,28 @@ class MethodSettings:
         made = decision_maker(self.domain)
         return replace(made, answer_prefix=THINK) if self.think else made
 
-    def the_graph(self, method: str) -> CacheGraph:
+    def the_graph(self, method: str) -> AgentGraph:
         """Raises ConfigError where there is none."""
         if self.graph is None:
             raise ConfigError(f"the method {method!r} needs a graph; pass one, or a checkpoint")
         return self.graph
 
 
+def _speaking(
+    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], source: TopologySource
+) -> Method:
+    config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
+    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, settings.decision, source, config)
+    return GraphMethod(name, graph, IN_HAND * llm.max_batch_size)
+
+
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    layout = ChatLayout.of(tokenizer)
-    return TextGraph("single", llm, layout, (), settings.decision, None, settings.max_new_tokens)
+    return _speaking("single", llm, tokenizer, settings, (), FixedSource("none"))
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     agents, topology, _ = FORMS[settings.prompt]
-    source = FixedSource(topology)
-    layout = ChatLayout.of(tokenizer)
-    return TextGraph("text_mas", llm, layout, agents, settings.decision, source, settings.max_new_tokens)
+    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedSource(topology))
 
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -101,19 +109,16 @@ def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Meth
     )
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
     graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
-    return CacheMethod("latent_mas", graph, 2 * llm.max_batch_size)
+    return GraphMethod("latent_mas", graph, IN_HAND * llm.max_batch_size)
 
 
 def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     graph = settings.the_graph("gdesigner")
-    return TextGraph(
-        "gdesigner", llm, graph.layout, graph.agents, settings.decision, graph.source_of_topologies,
-        settings.max_new_tokens,
-    )  # fmt: skip
+    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.source_of_topologies)
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    return CacheMethod("gcache", settings.the_graph("gcache"), 2 * llm.max_batch_size)
+    return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.max_batch_size)
 
 
 METHODS: Mapping[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from gcache.build import Built, GraphSpec
 from gcache.errors import CheckpointError
 from gcache.files import write_text
+from gcache.graph.cache_graph import CacheGraph
 
 FORMAT = 1
 
@@ -45,7 +46,7 @@ class Checkpoint:
 
 def trainable(built: Built) -> nn.ModuleDict:
     """All that learns, under the names checkpoints use."""
-    parts: dict[str, nn.Module] = {"fuser": built.graph.fuser}
+    parts: dict[str, nn.Module] = {"fuser": built.graph.fuser} if isinstance(built.graph, CacheGraph) else {}
     if built.policy is not None:
         parts["policy"] = built.policy
     return nn.ModuleDict(parts)
@@ -127,7 +128,7 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
     if built.fingerprint and checkpoint.fingerprint and built.fingerprint != checkpoint.fingerprint:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder} was trained on the model {checkpoint.fingerprint}, but "
-            f"{built.llm.label!r} is {built.fingerprint}; load it with the model it was trained on"
+            f"{built.spec.llm_name!r} is {built.fingerprint}; load it with the model it was trained on"
         )
     target = trainable(built)
     expected = _flat(target.state_dict())

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
-from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
+from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
@@ -71,7 +72,7 @@ class Evaluation:
 
 
 def evaluate(
-    graph: CacheGraph,
+    graph: AgentGraph,
     task: Task,
     examples: Sequence[Example],
     name: str = "graph",
@@ -100,7 +101,8 @@ def evaluate(
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed
+            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
+            lenient=on_error == "skip",
         )
     if not results:
         raise failures[-1]

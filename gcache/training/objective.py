@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
@@ -66,8 +67,8 @@ class Objective:
         micro_batch: runs whose texts are replayed in one pass; bounds the memory.
     """
 
-    graph: CacheGraph
-    llm: LocalLLM
+    graph: AgentGraph
+    llm: LocalLLM | None
     prices: Prices
     gradient: str = "decision"
     micro_batch: int = 32
@@ -103,8 +104,9 @@ class Objective:
         Equal texts on equal topologies are replayed once; those whose advantages cancel, not at
         all. Both leave the sum as it is.
         """
-        if not self.graph.writer.learns:
+        if not self.graph.learns:
             return 0
+        assert isinstance(self.graph, CacheGraph) and self.llm is not None
         if not any(p.requires_grad for p in self.graph.fuser.parameters()) and all(w is None for w in weights):
             return 0
         shares: dict[tuple[object, ...], tuple[Replay, float]] = {}

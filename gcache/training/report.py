@@ -12,6 +12,7 @@ import torch
 from gcache.build import Built
 from gcache.files import write_json, write_text
 from gcache.gnn.topology import Topology
+from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learned_edges
 from gcache.tasks.example import Example, Task
@@ -47,7 +48,8 @@ class Report:
         for name in self.topologies:
             self._evaluate(LABELS.get(name, name), fixed=name)
         graph, task = self.built.graph, self.task
-        if graph.writer.mode == "local":  # another writer's rows would be compared with another model's text
+        # an API's rows would be compared with another model's text
+        if isinstance(graph, CacheGraph) and graph.mode == "local":
             label = "full text in one prompt"
             self.rows.append(evaluate_text(graph, task, self.examples, label, progress=self.progress))
         if self.built.policy is not None:

@@ -24,7 +24,7 @@ from gcache.build import Built
 from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError, unknown
 from gcache.files import write_text
 from gcache.graph.records import TOKENS, RunResult
-from gcache.graph.run import Thoughts
+from gcache.graph.thoughts import Thoughts
 from gcache.statistics import mean_interval
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
@@ -106,8 +106,7 @@ def learning(built: Built) -> nn.ModuleDict:
     Where an API writes the text alone, no log-probability of it reaches the fuser, so it is left out.
     """
     parts = checkpoints.trainable(built)
-    learns = built.graph.writer.learns
-    return nn.ModuleDict({name: part for name, part in parts.items() if learns or name != "fuser"})
+    return nn.ModuleDict({name: part for name, part in parts.items() if built.graph.learns or name != "fuser"})
 
 
 class Reinforce:
@@ -134,7 +133,7 @@ class Reinforce:
         for name in self.not_trained:
             logger.warning(
                 "the %s is not trained: in the mode %s the API alone writes the text, and no gradient of it reaches "
-                "the %s", name, built.graph.writer.mode, name,
+                "the %s", name, built.graph.mode, name,
             )  # fmt: skip
         if not list(self.parts.parameters()):
             raise ConfigError(
@@ -225,7 +224,10 @@ class Reinforce:
             thoughts = Thoughts()
             seeds = [_seed(config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
-                graph.arun(example, sample=True, temperature=config.temperature, seed=seed, thoughts=thoughts)
+                graph.arun(
+                    example, sample=True, temperature=config.temperature, seed=seed, thoughts=thoughts,
+                    lenient=config.on_error == "skip",
+                )
                 for seed in seeds
             ]
             try:

@@ -26,8 +26,8 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.run import Thoughts
 from gcache.graph.sources import FixedSource
+from gcache.graph.thoughts import Thoughts
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.tasks.example import Example, Note
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from chat_server import Behaviour, ChatServer, fails, runs, says, serving
-from toy import AGENTS, QUESTIONS, ToyTask, toy_built
+from chat_server import Behaviour, ChatServer, answers, fails, runs, says, serving
+from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built, GraphSpec
+from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.graph.records import GraphConfig
-from gcache.graph.run import Thoughts
+from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import GENERATION_MODES, make_writer
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
@@ -88,8 +91,6 @@ def test_the_lens_shows_what_each_latent_step_is_nearest_to(
     # by hand: the agent's last hidden state, through the output head; then the same after one latent step
     question = tiny_llm.think([ThinkRequest(made.graph.layout.question(QUESTIONS[0]))])[0]
     states: list[torch.Tensor] = []
-    from gcache.cache.kv_cache import FusedCache
-
     tokens = made.graph.agent_tokens(AGENTS[1])
     tiny_llm.think([ThinkRequest(tokens, FusedCache.plain(question), 2, watch=states.append)])
     assert states[0].shape == (2, 32)
@@ -169,6 +170,88 @@ def test_what_was_drawn_after_speech_can_be_replayed(tiny_llm: LocalLLM, tiny_to
     replays = [Replay(result, edge_weights(result.topology)) for result in results]
     for result, again in zip(results, log_probs(graph, tiny_llm, replays, gradient), strict=True):
         assert float(again.detach()) == pytest.approx(result.text_log_prob, abs=1e-3)
+
+
+# -- thoughts as embeddings -----------------------------------------------------------------------
+
+
+def completes(text: str, prompt: int) -> Behaviour:
+    """A completion, as of /v1/completions."""
+    body = {
+        "id": "cmpl-1", "object": "text_completion", "created": 0, "model": "toy",
+        "choices": [{"index": 0, "finish_reason": "stop", "text": text, "logprobs": None}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": 2, "total_tokens": prompt + 2},
+    }  # fmt: skip
+    return answers(body)
+
+
+def sent(data: str) -> torch.Tensor:
+    """The tensor that a server is sent, read as a server must read it."""
+    return torch.load(io.BytesIO(base64.b64decode(data)), weights_only=True)
+
+
+def expected_thoughts(made: Built, llm: LocalLLM) -> list[torch.Tensor]:
+    """What each agent's latent steps feed back, in a star, one agent after another."""
+    question = llm.think([ThinkRequest(made.graph.layout.question(QUESTIONS[0]))])[0]
+    states: list[torch.Tensor] = []
+    for agent in AGENTS:
+        past = FusedCache.plain(question)
+        llm.think([ThinkRequest(made.graph.agent_tokens(agent), past, 2, watch=states.append)])
+    return [llm.alignment(state) for state in states]
+
+
+def test_a_server_is_sent_the_prompt_and_the_thoughts_as_embeddings(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    config = GraphConfig(latent_steps=2, max_new_tokens=3)
+    with serving(completes("", 48), completes("sum 5", 30)) as server:
+        made = built(tiny_llm, tiny_tokenizer, server.base_url, "api_embeds", topology="star", graph=config)
+        result = made.graph.run(QUESTIONS[0])
+        again = made.graph.run(QUESTIONS[0])
+    assert result.answer == again.answer == "sum 5" and not made.graph.learns
+    assert len(server.seen) == 1 + 2 and sent(server.seen[0]["prompt_embeds"]).shape == (48, 32)  # one probe
+    assert server.seen[1]["prompt"] == "" and server.seen[1]["max_tokens"] == 3
+    words = made.graph.layout.decision(DECISION.instructions, turn="same")
+    before, after = (tiny_llm.embedding(torch.tensor(t)) for t in (made.graph.layout.question(QUESTIONS[0]), words))
+    whole = torch.cat((before, *expected_thoughts(made, tiny_llm), after))
+    torch.testing.assert_close(sent(server.seen[1]["prompt_embeds"]), whole, atol=1e-5, rtol=0)
+
+
+def test_or_the_thoughts_as_parts_of_a_message(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    config = GraphConfig(latent_steps=2, max_new_tokens=3)
+    with serving(says("", prompt=60), says("sum 5")) as server:
+        made = built(
+            tiny_llm,
+            tiny_tokenizer,
+            server.base_url,
+            "api_embeds",
+            topology="star",
+            graph=config,
+            embeds_endpoint="chat",
+        )
+        assert made.graph.run(QUESTIONS[0]).answer == "sum 5"
+    system, user = server.seen[1]["messages"]
+    assert system["content"] == DECISION.instructions and user["content"][0] == {"type": "text", "text": QUESTIONS[0]}
+    assert [part["type"] for part in user["content"]] == ["text"] + ["prompt_embeds"] * 3
+    for found, expected in zip(user["content"][1:], expected_thoughts(made, tiny_llm), strict=True):
+        torch.testing.assert_close(sent(found["data"]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ([fails(400, "prompt is required")], "takes no prompt embeddings .*prompt is required.*--enable-prompt-embeds"),
+        ([completes("hello", 1)], "passes over prompt embeddings: it was sent 48 and counts 1 prompt tokens"),
+        ([fails(404)], "or use the mode api_hint"),
+    ],
+)
+def test_a_server_that_takes_no_embeddings_is_found_out_by_one_request(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, script: list[Behaviour], said: str
+) -> None:
+    with serving(*script) as server:
+        made = built(tiny_llm, tiny_tokenizer, server.base_url, "api_embeds", topology="star")
+        for _ in range(2):
+            with pytest.raises(ApiError, match=said):
+                evaluate(made.graph, ToyTask(), ToyTask().test(), progress=False)
+        assert len(server.seen) == 1
 
 
 # -- what learns ----------------------------------------------------------------------------------
@@ -311,7 +394,15 @@ def test_a_budget_that_is_spent_before_the_first_answer(
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"generation_mode": "cloud"}, "unknown generation mode 'cloud'; choose one of: api_hint, hybrid, local"),
+        (
+            {"generation_mode": "cloud"},
+            "unknown generation mode 'cloud'; choose one of: api, api_embeds, api_hint, hybrid, local",
+        ),
+        ({"embeds_endpoint": "mail"}, "unknown endpoint of prompt embeddings 'mail'; choose one of: chat, completions"),
+        (
+            {"generation_mode": "api_embeds", "graph": GraphConfig(latent_steps=0)},
+            "sends latent thoughts, but latent_st",
+        ),
         ({"hint": "smell"}, "unknown hint 'smell'; choose one of: draft, lens, meta, text"),
         ({"generation_mode": "api_hint", "hint": "text"}, "the hint 'text' is what agents said, .* --hands both"),
     ],
@@ -319,13 +410,13 @@ def test_a_budget_that_is_spent_before_the_first_answer(
 def test_modes_that_are_none(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         GraphSpec(**spec)
-    assert len(GENERATION_MODES) == 3
+    assert len(GENERATION_MODES) == 5
 
 
 def test_modes_need_their_api() -> None:
     with pytest.raises(ConfigError, match="the generation mode 'hybrid' needs an API; name its model by --api_model"):
         make_writer("hybrid")
-    with pytest.raises(ConfigError, match="unknown kind of hand-over 'voice'; choose one of: both, cache"):
+    with pytest.raises(ConfigError, match="unknown kind of hand-over 'voice'; choose one of: both, cache, text"):
         GraphConfig(hands="voice")
     with pytest.raises(ConfigError, match="speak_tokens must be 1 or more, got 0"):
         GraphConfig(speak_tokens=0)

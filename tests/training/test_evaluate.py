@@ -27,6 +27,9 @@ EXAMPLES = [Example(f"q{i}", question, "") for i, question in enumerate(SCRIPT)]
 AGENTS = (Agent("planner", "plans", "plan"), Agent("critic", "finds", "find it"))
 
 
+NO_API = {"api_read": 0.0, "api_written": 0.0}
+
+
 @pytest.fixture
 def graph(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> CacheGraph:
     """A chain of two agents around a model that answers by the script."""
@@ -63,7 +66,7 @@ def test_edges_and_tokens_per_question_by_hand(graph: CacheGraph) -> None:
     assert found.edges == 2
     assert found.edges_kept == pytest.approx(2 / 3)  # of 3 edges in the full graph of two agents
     # questions of 4, 4, 4 and 2 words behind 2 tokens; 4 and 5 of the agents, 7 of the decision maker
-    assert found.tokens == {"prefilled": 5.5 + 9 + 7, "latent": 2.0, "generated": 1.0, "api_read": 0.0, "api_written": 0.0}
+    assert found.tokens == {"prefilled": 5.5 + 9 + 7, "latent": 2.0, "generated": 1.0, **NO_API}
     assert found.seconds > 0
 
 
@@ -115,7 +118,7 @@ def test_the_text_baseline_is_graded_alike(graph: CacheGraph, scripted_llm: Scri
     assert [row.outcome for row in found.rows] == ["right", "wrong", "unparsed", "right"]
     assert (found.name, found.accuracy, found.unparsed, found.edges, found.edges_kept) == ("one prompt", 0.5, 1, 0, 0)
     # the question, both agents' words (1 + 2), the decision maker's 7
-    assert found.tokens == {"prefilled": 5.5 + 3 + 7, "latent": 0.0, "generated": 1.0, "api_read": 0.0, "api_written": 0.0}
+    assert found.tokens == {"prefilled": 5.5 + 3 + 7, "latent": 0.0, "generated": 1.0, **NO_API}
     assert [len(batch) for batch in scripted_llm.texts] == [3, 1]
     assert scripted_llm.thoughts == []
 

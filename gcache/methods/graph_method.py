@@ -1,17 +1,17 @@
-"""A graph of agents that hand each other caches, as a method: gcache itself, and latent pipelines."""
+"""A graph of agents as a method: whatever they hand each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcache.graph.cache_graph import IN_FLIGHT, CacheGraph
+from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
 from gcache.methods.method import Answer
 from gcache.tasks.example import Example
 
 
 @dataclass(frozen=True)
-class CacheMethod:
+class GraphMethod:
     """Greedy answers on the graph's most likely topology.
 
     Args:
@@ -19,7 +19,7 @@ class CacheMethod:
     """
 
     name: str
-    graph: CacheGraph
+    graph: AgentGraph
     in_flight: int = IN_FLIGHT
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
@@ -27,8 +27,11 @@ class CacheMethod:
         results = self.graph.run_all(examples, in_flight=self.in_flight, on_result=lambda *_: on_answer())
         return [
             Answer(
-                r.example, r.answer, r.tokens, sum(r.edge_bytes.values()),
+                r.example,
+                r.answer,
+                r.tokens,
+                sum(r.edge_bytes.values()),
                 tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
             )
             for r in results
-        ]  # fmt: skip
+        ]

@@ -1,0 +1,207 @@
+"""What all graphs of agents have in common: who they are, who hands to whom, and how questions are run.
+
+A graph holds nothing of any question, so any number of runs go on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gcache.agents.decision import DecisionMaker
+from gcache.agents.roles import Agent, agents_for
+from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.gnn.topology import Topology
+from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.sources import TopologyDistribution, TopologySource
+from gcache.graph.thoughts import Thoughts
+from gcache.tasks.example import Example
+
+#: Questions in flight at once where nobody says otherwise.
+IN_FLIGHT = 64
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+        topology_log_prob: log p(G | q) of `topology`.
+        thoughts: what the rollouts of this question share; None where there are no others.
+        keep_caches: whether the result holds the caches.
+        lenient: whether an agent whose API fails for good is gone on without.
+    """
+
+    example: Example
+    agents: tuple[Agent, ...]
+    topology: Topology
+    topology_log_prob: float = 0.0
+    temperature: float = 0.0
+    seed: int = 0
+    thoughts: Thoughts | None = None
+    keep_caches: bool = True
+    lenient: bool = False
+
+
+class AgentGraph(ABC):
+    """Agents that answer questions together.
+
+    Args:
+        agents: who they are, for questions that bring no agents of their own.
+        decision: who answers.
+        source: where topologies come from.
+        config: see `GraphConfig`.
+        mode: the generation mode's name.
+        learns: whether the fuser and the edge weights learn from the answer's log-probability.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        decision: DecisionMaker,
+        source: TopologySource,
+        config: GraphConfig | None = None,
+        mode: str = "local",
+        learns: bool = True,
+    ) -> None:
+        self.agents = tuple(agents)
+        self.decision = decision
+        self.source_of_topologies = source
+        self.config = config or GraphConfig()
+        self.mode = mode
+        self.learns = learns
+
+    @abstractmethod
+    async def start(self, start: Start) -> RunResult:
+        """Run one question from its start to its answer."""
+
+    # -- questions in, answers out --------------------------------------------------------------
+
+    async def arun(
+        self,
+        example: Example | str,
+        *,
+        topology: Topology | None = None,
+        sample: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
+        thoughts: Thoughts | None = None,
+        keep_caches: bool = True,
+        lenient: bool = False,
+    ) -> RunResult:
+        """Answer one question.
+
+        Args:
+            example: a question, or a task's example.
+            topology: run on this one; else on the source's most likely one, or with `sample`
+                on one drawn by `seed`.
+            temperature: of the answer's text; 0 is greedy.
+            seed: of the topology's and the text's draws.
+            thoughts: share equal thoughts with the other rollouts of this question.
+            keep_caches: whether the result holds the caches of the question and the agents.
+            lenient: whether an agent whose API fails for good is gone on without; the decision
+                maker's failure is the run's.
+
+        Raises:
+            ApiError: the API failed for good.
+        """
+        asked = Example("question", example, "") if isinstance(example, str) else example
+        agents = self.agents_of(asked)
+        log_prob = 0.0
+        if topology is None:
+            with torch.no_grad():
+                distribution = self.distribution(asked)
+                generator = torch.Generator().manual_seed(seed)
+                topology, drawn = distribution.sample(generator) if sample else distribution.most_likely()
+                log_prob = float(drawn)
+        return await self.start(
+            Start(asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient)
+        )
+
+    def run(self, example: Example | str, **options: Any) -> RunResult:
+        """`arun` for code that is not asynchronous."""
+        return asyncio.run(self.arun(example, **options))
+
+    async def arun_all(
+        self,
+        examples: Sequence[Example],
+        *,
+        in_flight: int = IN_FLIGHT,
+        keep_caches: bool = False,
+        topology: Callable[[Example], Topology] | None = None,
+        on_result: Callable[[int, RunResult], None] | None = None,
+        on_failure: Callable[[int, ApiError], None] | None = None,
+        **options: Any,
+    ) -> list[RunResult]:
+        """Answer many questions, so many at a time; results in the order of the questions.
+
+        Args:
+            in_flight: questions that are thought about or written at once: as one is answered,
+                the next begins. Twice the batch of texts keeps that batch full.
+            topology: of each question; else the source's.
+            on_result: called with a question's number and result as soon as it is answered.
+            options: see `arun`.
+
+            on_failure: called with the number of a question whose API failed for good, and how; it is
+                missing in the results, and the others go on. Once a budget is spent, no further
+                question is asked, and nothing is called for those that were not.
+
+        The first run that fails otherwise stops the others and raises.
+        """
+        if in_flight < 1:
+            raise ConfigError(f"in_flight must be 1 or more, got {in_flight}")
+        results: dict[int, RunResult] = {}
+        coming = iter(enumerate(examples))
+
+        async def one_after_another() -> None:
+            for number, example in coming:
+                chosen = topology(example) if topology else None
+                try:
+                    result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                except ApiError as error:
+                    if on_failure is None:
+                        raise
+                    on_failure(number, error)
+                    if isinstance(error, BudgetSpent):
+                        return
+                    continue
+                results[number] = result
+                if on_result:
+                    on_result(number, result)
+
+        workers = [asyncio.create_task(one_after_another()) for _ in range(min(in_flight, len(examples)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return [results[number] for number in sorted(results)]
+
+    def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
+        """`arun_all` for code that is not asynchronous."""
+        return asyncio.run(self.arun_all(examples, **options))
+
+    def distribution(self, example: Example | str) -> TopologyDistribution:
+        """What the source says of a question; with gradient where it learns."""
+        asked = Example("question", example, "") if isinstance(example, str) else example
+        return self.source_of_topologies.distribution(
+            self.agents_of(asked), self.decision, asked.question
+        )
+
+    def topology(self, example: Example | str) -> Topology:
+        """The most likely topology of a question."""
+        with torch.no_grad():
+            return self.distribution(example).most_likely()[0]
+
+    def agents_of(self, example: Example) -> tuple[Agent, ...]:
+        """Who works on a question.
+
+        Raises:
+            ConfigError: neither the question nor the graph has any agents.
+        """
+        return agents_for(example, self.agents)

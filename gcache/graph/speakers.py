@@ -1,0 +1,80 @@
+"""Who speaks in a graph whose agents hand each other text: the local model, or an API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gcache.agents.layout import ChatLayout, with_said
+from gcache.llm.api import ApiLLM, ApiText
+from gcache.llm.batching import LLM, BatchingLLM
+from gcache.llm.requests import GenerateRequest, Generation
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a speaker is asked.
+
+    Attributes:
+        words: the agent's, or the decision maker's.
+        said: what others said, as (role, words).
+        prefix: words put into its mouth.
+    """
+
+    question: str
+    words: str
+    said: Sequence[tuple[str, str]]
+    max_new_tokens: int
+    prefix: str = ""
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What it said; `tokens` is the prompt of the local model, empty where an API spoke."""
+
+    tokens: tuple[int, ...]
+    generation: Generation | None = None
+    api: ApiText | None = None
+
+    @property
+    def text(self) -> str:
+        if self.api is not None:
+            return self.api.text
+        return "" if self.generation is None else self.generation.text
+
+
+class Speaker(Protocol):
+    """Says something."""
+
+    async def say(self, prompt: Prompt) -> Utterance: ...
+
+
+class LocalSpeaker:
+    """The local model, in the question's own turn; its calls are batched over all runs in flight."""
+
+    def __init__(self, llm: LLM, tokenizer: Any) -> None:
+        self.llm = BatchingLLM(llm)
+        self.layout = ChatLayout.of(tokenizer)
+
+    async def say(self, prompt: Prompt) -> Utterance:
+        words = with_said(prompt.words, prompt.said)
+        tokens = self.layout.question(prompt.question) + self.layout.decision(words, prompt.prefix, turn="same")
+        request = GenerateRequest(tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed)
+        return Utterance(tokens, await self.llm.generate(request))
+
+
+@dataclass(frozen=True)
+class ApiSpeaker:
+    """An API: the speaker's words are the system's, the question and what was said the user's.
+
+    A prefix is left out: no server puts words into its own mouth.
+    """
+
+    api: ApiLLM
+
+    async def say(self, prompt: Prompt) -> Utterance:
+        talk = [("system", prompt.words), ("user", with_said(prompt.question, prompt.said, first=False))]
+        return Utterance((), api=await self.api.chat(talk, prompt.max_new_tokens, prompt.temperature, prompt.seed))

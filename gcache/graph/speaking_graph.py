@@ -1,0 +1,174 @@
+"""A graph of agents that hand each other text, with the local model or an API speaking.
+
+    said_i = say( question, what the predecessors of i said, the role of i )
+
+Every agent reads the question and all that was said to it again: this is what handing on caches is
+compared with. What learns is the topology alone, from log p(G | q): text has no weight that a
+gradient could reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Hashable, Iterable, Sequence
+
+import torch
+
+from gcache.agents.decision import DecisionMaker
+from gcache.agents.roles import Agent
+from gcache.errors import ApiError, BudgetSpent
+from gcache.gnn.topology import Topology
+from gcache.graph.agent_graph import AgentGraph, Start
+from gcache.graph.hand_over import Node, senders
+from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.sources import TopologyDistribution, TopologySource
+from gcache.graph.speakers import Prompt, Speaker, Utterance
+from gcache.tasks.example import Example
+
+
+class SpeakingGraph(AgentGraph):
+    """Agents that answer by handing each other text; none at all is one prompt alone.
+
+    Args:
+        speaker: says everything.
+        agents, decision, source, config, mode: see `AgentGraph`.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        agents: Sequence[Agent],
+        decision: DecisionMaker,
+        source: TopologySource,
+        config: GraphConfig | None = None,
+        mode: str = "local",
+    ) -> None:
+        self.speaker = speaker
+        super().__init__(agents, decision, source, config, mode, learns=False)
+
+    async def start(self, start: Start) -> RunResult:
+        return await _Talk(self, start).go()
+
+    def agents_of(self, example: Example) -> tuple[Agent, ...]:
+        """As for any graph, but there may be none."""
+        return super().agents_of(example) if example.notes or self.agents else ()
+
+    def distribution(self, example: Example | str) -> TopologyDistribution:
+        alone = isinstance(example, str) or not example.notes
+        return _Alone() if alone and not self.agents else super().distribution(example)
+
+
+class _Alone:
+    """The only topology of no agents."""
+
+    def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, torch.Tensor]:
+        return self.most_likely()
+
+    def most_likely(self) -> tuple[Topology, torch.Tensor]:
+        return Topology(0), torch.zeros(())
+
+
+class _Talk:
+    """One question's way through the graph."""
+
+    def __init__(self, graph: SpeakingGraph, start: Start) -> None:
+        self.graph, self.config, self.begin = graph, graph.config, start
+        self.agents, self.topology = start.agents, start.topology
+        self.said: dict[Node, str] = {}
+        self.prompts: dict[Node, tuple[int, ...]] = {}
+        self.trace: list[Step] = []
+        self.keys: dict[Node, int] = {}
+        self.began = time.perf_counter()
+
+    async def go(self) -> RunResult:
+        tasks: dict[Node, asyncio.Task[None]] = {}
+        for round_ in range(self.config.rounds):
+            for agent in range(len(self.agents)):
+                if agent in self.topology.heard:
+                    tasks[round_, agent] = asyncio.create_task(self._speak((round_, agent), tasks))
+                else:
+                    self._note(agent, round_, "unheard", self._now())
+        try:
+            await asyncio.gather(*tasks.values())
+            spoken, answer = await self._answer()
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        return RunResult(
+            self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
+            tuple(self.trace), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
+        )  # fmt: skip
+
+    async def _speak(self, node: Node, tasks: dict[Node, asyncio.Task[None]]) -> None:
+        round_, agent = node
+        coming = [sender for sender, _ in senders(self.topology, round_, agent)]
+        await asyncio.sleep(0)  # every task of the run exists before one is looked up
+        for sender in coming:
+            await tasks[sender]
+        started = self._now()
+        # greedy: an agent's words are part of the environment, only the answer is drawn
+        prompt = Prompt(
+            self.begin.example.question, self.agents[agent].prompt, self._heard(coming), self.config.speak_tokens
+        )
+        try:
+            utterance, fresh = await self._once(node, prompt)
+        except ApiError as error:
+            if not self.begin.lenient or isinstance(error, BudgetSpent):
+                raise
+            self._note(agent, round_, "failed", started, note=str(error))
+            return
+        self.said[node], self.prompts[node] = utterance.text, utterance.tokens
+        self._note(agent, round_, "say" if fresh else "shared", started, [utterance] if fresh else [])
+
+    async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
+        decision, last = self.graph.decision, self.config.rounds - 1
+        edges = self.topology.into(self.topology.decision_node)
+        started = self._now()
+        groups = decision.groups([e.weight for e in edges])
+        prompts = [
+            Prompt(
+                self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
+                self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
+                self.begin.seed * len(groups) + number,
+            )
+            for number, group in enumerate(groups)
+        ]  # fmt: skip
+        utterances = await asyncio.gather(*(self.graph.speaker.say(prompt) for prompt in prompts))
+        spoken = tuple(
+            Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api)
+            for group, u in zip(groups, utterances, strict=True)
+        )
+        self._note(self.topology.decision_node, last, "answer", started, utterances)
+        return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
+
+    def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:
+        return [(self.agents[node[1]].role, self.said[node]) for node in nodes if self.said.get(node, "").strip()]
+
+    async def _once(self, node: Node, prompt: Prompt) -> tuple[Utterance, bool]:
+        """Rollouts of a question that heard the same say the same."""
+        if self.begin.thoughts is None:
+            return await self.graph.speaker.say(prompt), True
+        return await self.begin.thoughts.once(self._key(node, prompt), lambda: self.graph.speaker.say(prompt))
+
+    @staticmethod
+    def _key(node: Node, prompt: Prompt) -> Hashable:
+        return node, tuple(prompt.said)
+
+    def _note(
+        self, agent: int, round_: int, what: str, started: float, said: Sequence[Utterance] = (), note: str = ""
+    ) -> None:
+        written = [u.generation for u in said if u.generation is not None]
+        asked = [u.api for u in said if u.api is not None]
+        role = self.agents[agent].role if agent < len(self.agents) else "decision maker"
+        self.trace.append(
+            Step(
+                agent, role, round_, what, started, self._now(),
+                prefilled=sum(len(u.tokens) for u in said), generated=sum(len(g.tokens) for g in written), note=note,
+                api_read=sum(t.prompt_tokens or 0 for t in asked),
+                api_written=sum(t.completion_tokens or 0 for t in asked),
+            )
+        )  # fmt: skip
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.began
