@@ -180,16 +180,9 @@ def _train(args: argparse.Namespace) -> int:
     config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
     out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
     limits = flags.limits(args)
-    api = None if spec.generation_mode == "local" else flags.api(args)
+    api = flags.api_if_asked(args, spec)
     result = session.train(task_spec, spec, config, out, args.report, args.compare, limits=limits, api=api)
-    if result.table:
-        print(f"\n{result.table}")
-    if result.stopped:
-        print(f"{result.stopped}; the same command goes on from there")
-    for name in result.not_trained:
-        print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
-    print_api(args, api)
-    print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")
+    print_outcome(args, spec, result, api)
     if result.table:
         print(f"report:     {out / 'report.md'}, report.json, topology.png")
     return 0
@@ -272,7 +265,7 @@ def _run(args: argparse.Namespace) -> int:
         spec = flags.graph_spec(
             args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser
         )  # fmt: skip
-        api = None if spec.generation_mode == "local" else flags.api(args)
+        api = flags.api_if_asked(args, spec)
         graph = build(spec, flags.limits(args), api).graph
     result = graph.run(args.question)
     print(result.answer)
@@ -319,18 +312,24 @@ def _api_flags() -> list[str]:
     return list(vars(parser.parse_args([])))
 
 
-def print_api(args: argparse.Namespace, api: Any) -> None:
-    """What the API was asked in all."""
-    if api is None:
-        return
+def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) -> None:
+    """Where a training run ended, what it did not train, and what the API was asked in all."""
     from gcache import flags
 
-    budget = api.budget
-    price = flags.cost(args, budget.read, budget.written)
-    print(
-        f"API:        {budget.requests} requests, {budget.read} tokens read, {budget.written} written"
-        + (f", cost {price}" if price else "")
-    )
+    if result.table:
+        print(f"\n{result.table}")
+    if result.stopped:
+        print(f"{result.stopped}; the same command goes on from there")
+    for name in result.not_trained:
+        print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
+    if api is not None:
+        budget = api.budget
+        price = flags.cost(args, budget.read, budget.written)
+        print(
+            f"API:        {budget.requests} requests, {budget.read} tokens read, {budget.written} written"
+            + (f", cost {price}" if price else "")
+        )
+    print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.out / 'metrics.jsonl'}")
 
 
 def _print_trace(result: Any) -> None:

@@ -12,11 +12,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gcache import flags, session
 from gcache.build import LEARNED, GraphSpec, build
-from gcache.cli import guarded, log_to_stderr, print_api
+from gcache.cli import guarded, log_to_stderr, print_outcome
 from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.llm.api import ApiLLM
@@ -42,13 +41,11 @@ class Experiment:
     Attributes:
         task: its name.
         about: the script's docstring.
-        options: of the task.
         generation_mode: unless a flag says otherwise.
     """
 
     task: str
     about: str
-    options: tuple[tuple[str, Any], ...] = ()
     generation_mode: str = "local"
 
     def parser(self) -> argparse.ArgumentParser:
@@ -92,7 +89,7 @@ class Experiment:
 
     def run(self, args: argparse.Namespace) -> int:
         task, spec = self.settings(args)
-        api = None if spec.generation_mode == "local" else flags.api(args)
+        api = flags.api_if_asked(args, spec)
         if args.question_id is not None:
             return ask(args, task, spec, api)
         if args.report < 0:
@@ -106,14 +103,7 @@ class Experiment:
                 f"{line['utility_high']:.3f}), unparsed {line['unparsed']}, edges {line['edges']:.2f}, "
                 f"{line['seconds']:.1f} s"
             )
-        if result.table:
-            print(f"\n{result.table}")
-        if result.stopped:
-            print(result.stopped)
-        for name in result.not_trained:
-            print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
-        print_api(args, api)
-        print(f"checkpoint: {result.checkpoint}\nmetrics:    {out / 'metrics.jsonl'}")
+        print_outcome(args, spec, result, api)
         return 0
 
     def settings(self, args: argparse.Namespace) -> tuple[session.TaskSpec, GraphSpec]:
@@ -123,8 +113,7 @@ class Experiment:
         if args.decision_method not in DECISIONS:
             raise unknown("decision method", args.decision_method, DECISIONS)
         known_names(args)
-        options = {**dict(self.options), **flags.task_options(args.task_option)}
-        task_spec = session.TaskSpec(self.task, args.data, options)
+        task_spec = session.TaskSpec(self.task, args.data, flags.task_options(args.task_option))
         task = task_spec.make()
         spec = flags.graph_spec(
             args,

@@ -178,6 +178,11 @@ def api(args: argparse.Namespace, model: str | None = None, base_url: str | None
     return ApiLLM(settings, Budget.parse(args.api_budget) if args.api_budget else None)
 
 
+def api_if_asked(args: argparse.Namespace, spec: GraphSpec) -> ApiLLM | None:
+    """The API of the flags, where the graph's mode asks one."""
+    return None if spec.generation_mode == "local" else api(args)
+
+
 def cost(args: argparse.Namespace, read: float, written: float) -> str:
     """What so many tokens cost, in words; "" where no price is given."""
     if args.price_in is None and args.price_out is None:

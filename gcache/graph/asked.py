@@ -50,9 +50,8 @@ class Asked:
     temperature: float
     seed: int
 
-    def request(self, max_new_tokens: int | None = None, prompt: tuple[int, ...] | None = None) -> GenerateRequest:
+    def request(self, max_new_tokens: int | None = None) -> GenerateRequest:
         """For the local model."""
         return GenerateRequest(
-            prompt or self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed,
-            self.context,
-        )  # fmt: skip
+            self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed, self.context
+        )

@@ -24,6 +24,7 @@ from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
+from gcache.graph.turns import Coming, take_turns
 from gcache.graph.writers import api_tokens
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
@@ -87,20 +88,8 @@ class Run:
     async def go(self) -> RunResult:
         """Run the question to its answer."""
         await self._read_question()
-        tasks: dict[Node, asyncio.Task[None]] = {}
-        for round_ in range(self.config.rounds):
-            for agent in range(len(self.agents)):
-                if agent not in self.topology.heard:
-                    now = self._now()
-                    self.trace.append(Step(agent, self.agents[agent].role, round_, "unheard", now, now))
-                    continue
-                tasks[round_, agent] = asyncio.create_task(self._think((round_, agent), tasks))
-        try:
-            await asyncio.gather(*tasks.values())
-            spoken, answer = await self._answer()
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        await take_turns(self.topology, self.config.rounds, self._think, self._note_unheard)
+        spoken, answer = await self._answer()
         kept = KeptCaches(self.shared, self.own)
         self.graph.llm.ledger.finished(kept)
         self._note_memory()
@@ -115,13 +104,12 @@ class Run:
         prefilled = len(self.question) if fresh else 0
         self.trace.append(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
 
-    async def _think(self, node: Node, tasks: dict[Node, asyncio.Task[None]]) -> None:
+    def _note_unheard(self, node: Node) -> None:
+        now = self._now()
+        self.trace.append(Step(node[1], self.agents[node[1]].role, node[0], "unheard", now, now))
+
+    async def _think(self, node: Node, coming: Coming) -> None:
         round_, agent = node
-        coming = senders(self.topology, round_, agent)
-        # yield once so that every task of the run exists before one is looked up
-        await asyncio.sleep(0)
-        for sender, _ in coming:
-            await tasks[sender]
         started = self._now()
         tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts([sender for sender, _ in coming]))
         self.prompts[node] = tokens

@@ -20,10 +20,11 @@ from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.hand_over import Node, senders
+from gcache.graph.hand_over import Node
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.speakers import Prompt, Speaker, Utterance
+from gcache.graph.turns import Coming, take_turns
 from gcache.tasks.example import Example
 
 
@@ -78,39 +79,27 @@ class _Talk:
         self.said: dict[Node, str] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.trace: list[Step] = []
-        self.keys: dict[Node, int] = {}
         self.began = time.perf_counter()
 
     async def go(self) -> RunResult:
-        tasks: dict[Node, asyncio.Task[None]] = {}
-        for round_ in range(self.config.rounds):
-            for agent in range(len(self.agents)):
-                if agent in self.topology.heard:
-                    tasks[round_, agent] = asyncio.create_task(self._speak((round_, agent), tasks))
-                else:
-                    self._note(agent, round_, "unheard", self._now())
-        try:
-            await asyncio.gather(*tasks.values())
-            spoken, answer = await self._answer()
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        await take_turns(self.topology, self.config.rounds, self._speak, self._note_unheard)
+        spoken, answer = await self._answer()
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
             tuple(self.trace), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
         )  # fmt: skip
 
-    async def _speak(self, node: Node, tasks: dict[Node, asyncio.Task[None]]) -> None:
+    def _note_unheard(self, node: Node) -> None:
+        self._note(node[1], node[0], "unheard", self._now())
+
+    async def _speak(self, node: Node, coming: Coming) -> None:
         round_, agent = node
-        coming = [sender for sender, _ in senders(self.topology, round_, agent)]
-        await asyncio.sleep(0)  # every task of the run exists before one is looked up
-        for sender in coming:
-            await tasks[sender]
         started = self._now()
         # greedy: an agent's words are part of the environment, only the answer is drawn
         prompt = Prompt(
-            self.begin.example.question, self.agents[agent].prompt, self._heard(coming), self.config.speak_tokens
-        )
+            self.begin.example.question, self.agents[agent].prompt, self._heard(sender for sender, _ in coming),
+            self.config.speak_tokens,
+        )  # fmt: skip
         try:
             utterance, fresh = await self._once(node, prompt)
         except ApiError as error:

@@ -83,12 +83,8 @@ class DataSet(ABC):
         return pick(self._split("test"), limit, seed)
 
     def _read(self, path: Path) -> list[Example]:
-        examples = []
-        for place, number, row in rows_of(path, self.form, self.columns):
-            try:
-                examples.append(self.example(row, number))
-            except DataError as error:
-                raise DataError(f"{path}, {place}: {error}") from error
+        rows = rows_of(path, self.form, self.columns)
+        examples = self._examples((f"{path}, {place}", number, row) for place, number, row in rows)
         if not examples:
             raise DataError(f"{path}: the file is empty; expected {self.form}")
         return examples
@@ -125,12 +121,16 @@ class DataSet(ABC):
         except Exception as error:  # `datasets` lets the errors of five libraries through
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"cannot load {name} from the Hugging Face hub ({reason}); {way_out}") from error
+        return self._examples((f"{name}, row {number}", number, row) for number, row in enumerate(rows, start=1))
+
+    def _examples(self, rows: Iterable[tuple[str, int, Row]]) -> list[Example]:
+        """What rows mean, each given with where it stands and its number."""
         examples = []
-        for number, row in enumerate(rows, start=1):
+        for where, number, row in rows:
             try:
                 examples.append(self.example(row, number))
             except DataError as error:
-                raise DataError(f"{name}, row {number}: {error}") from error
+                raise DataError(f"{where}: {error}") from error
         return examples
 
 
