@@ -16,11 +16,11 @@ from gcache.graph.fixed import FixedTopology
 from gcache.llm.api import ApiLLM
 from gcache.llm.memory import Limits
 from gcache.methods.compare import Compared, compare, markdown
+from gcache.methods.evaluate import Evaluation, evaluate
 from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
-from gcache.training.evaluate import Evaluation, evaluate
 from gcache.training.report import COMPARED, Report
 from gcache.training.trainer import Reinforce, TrainConfig, check_on_error
 

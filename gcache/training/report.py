@@ -15,8 +15,8 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learned_edges
+from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.tasks.example import Example, Task
-from gcache.training.evaluate import Evaluation, evaluate, evaluate_text
 
 #: How the rows of fixed topologies are called, where their own name says too little.
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}

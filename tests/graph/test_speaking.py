@@ -21,7 +21,7 @@ from gcache.graph.sources import FixedSource
 from gcache.graph.speakers import ApiSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.api import ApiLLM, ApiSettings
-from gcache.training.evaluate import evaluate
+from gcache.methods.evaluate import evaluate
 from gcache.training.trainer import Reinforce, TrainConfig
 
 TEXT = GraphConfig(hands="text", max_new_tokens=7, speak_tokens=5)

@@ -23,7 +23,7 @@ from gcache.graph.writers import GENERATION_MODES, make_writer
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
-from gcache.training.evaluate import evaluate
+from gcache.methods.evaluate import evaluate
 from gcache.training.objective import Objective, Prices
 from gcache.training.trainer import Reinforce, TrainConfig
 

@@ -15,8 +15,8 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource
 from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.methods.evaluate import evaluate, evaluate_text
 from gcache.tasks.example import Example, Note
-from gcache.training.evaluate import evaluate, evaluate_text
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM
