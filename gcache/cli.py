@@ -27,6 +27,15 @@ COMPARE_EXAMPLES = """examples:
   gcache compare --methods latent_mas,gcache --task medqa --data medqa.json --prompt hierarchical
 Without --checkpoint nothing was learned, so a data file is used whole; with one, its held-out part.
 """
+CONTROLS_EXAMPLES = """examples:
+  gcache controls runs/split_facts --limit 200 --json controls.json
+  gcache controls runs/gsm8k --task gsm8k --data test.jsonl --only "no transfer,masked,other question"
+Where cutting the channel costs nothing, the channel carried nothing. Controls:
+  no transfer, masked, zeroed, noise, other question         nothing the agents thought arrives
+  random latents, identity W_a, random W_a                   latent steps carry nothing, or another map
+  all edges, random edges                                    other edges than the learned ones
+  same words as text                                         the agents' words in one prompt, no cache
+"""
 RUN_EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
   gcache run --topology star --trace "What is 17 * 6?"
@@ -143,6 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     add_model_flags(compare)
     add_limit_flags(compare)
 
+    controls = command(
+        "controls", _controls, "A trained graph with its channel cut, blocked or replaced.", CONTROLS_EXAMPLES
+    )
+    controls.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
+    _add_task_flags(controls, required=False)
+    controls.add_argument("--only", default="", help="controls, separated by commas (default: all that apply)")
+    controls.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
+    controls.add_argument("--seed", type=int, default=0, help="of questions and draws (default: %(default)s)")
+    controls.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
+    controls.add_argument("--plot", type=Path, metavar="FILE", help="picture (default: beside --json, as .png)")
+    add_api_flags(controls, modes=False)
+    add_limit_flags(controls)
+
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
     run.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
@@ -191,8 +213,7 @@ def _train(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from gcache import flags, session
 
-    if args.task is None and (args.data or args.task_option):
-        raise ConfigError("--data and --task_option need --task")
+    spec = _task_if_named(args)
     if args.method:
         if args.task is None:
             raise ConfigError("--method needs --task")
@@ -203,7 +224,6 @@ def _eval(args: argparse.Namespace) -> int:
     _require_defaults(args, (*OF_A_MODEL, *OF_A_METHOD))
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")
-    spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
     found = session.evaluate_checkpoint(
         args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.limits(args),
         api=lambda made: flags.api(args, made.api_model, made.base_url), on_error=args.on_error,
@@ -248,6 +268,29 @@ def _compare(args: argparse.Namespace) -> int:
     )
     print(f"\n{found.table}", end="")
     return 0
+
+
+def _controls(args: argparse.Namespace) -> int:
+    from gcache import flags, session
+
+    if args.on_error != "stop":
+        raise ConfigError("--on_error must be stop: controls are compared question by question, so none may be missing")
+    found = session.control_checkpoint(
+        args.checkpoint, _task_if_named(args), [name.strip() for name in args.only.split(",") if name.strip()],
+        args.limit, args.seed, args.json, args.plot, limits=flags.limits(args),
+        api=lambda made: flags.api(args, made.api_model, made.base_url),
+    )  # fmt: skip
+    print(f"\n{found.table}", end="")
+    return 0
+
+
+def _task_if_named(args: argparse.Namespace) -> Any:
+    """The task of the flags; None for the one that a checkpoint was trained on."""
+    from gcache import flags, session
+
+    if args.task is None and (args.data or args.task_option):
+        raise ConfigError("--data and --task_option need --task")
+    return session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
 
 
 def _run(args: argparse.Namespace) -> int:

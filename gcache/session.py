@@ -12,7 +12,9 @@ from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
 from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
+from gcache.inspect.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
 from gcache.llm.api import ApiLLM
 from gcache.llm.memory import Limits
 from gcache.methods.compare import Compared, compare, markdown
@@ -172,10 +174,7 @@ def evaluate_checkpoint(
     check_on_error(on_error)
     built, trained_on = load(checkpoint, limits=limits, api=api)
     task = (task_spec or trained_on).make()
-    if task.domain != built.spec.domain:
-        raise CheckpointError(
-            f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs {task.domain}"
-        )
+    _require_domain(checkpoint, built, task)
     found = evaluate(
         built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress,
         on_error=on_error,
@@ -183,6 +182,70 @@ def evaluate_checkpoint(
     if json_file:
         write_json(json_file, {"checkpoint": str(checkpoint), "limit": limit, "seed": seed, **found.to_json()})
     return found
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What `control_checkpoint` found."""
+
+    rows: list[Controlled]
+    table: str
+
+
+def control_checkpoint(
+    checkpoint: str | Path,
+    task_spec: TaskSpec | None = None,
+    names: Sequence[str] = (),
+    limit: int = 200,
+    seed: int = 0,
+    json_file: Path | None = None,
+    plot: Path | None = None,
+    progress: bool = True,
+    limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
+) -> Controls:
+    """A trained graph under each control, on the same test questions; see `gcache.inspect.controls`.
+
+    Args:
+        task_spec: None for the task it was trained on.
+        names: of the controls; all that can change something where none is named.
+        json_file: gets everything, answer by answer.
+        plot: gets the picture; beside `json_file` where that alone is named.
+        api: see `load`.
+
+    Raises:
+        CheckpointError: missing or broken, or of a graph whose agents hand on no caches.
+    """
+    for name in names:
+        if name not in CONTROLS:
+            raise unknown("control", name, CONTROLS)
+    built, trained_on = load(checkpoint, limits=limits, api=api)
+    graph, llm, of_task = built.graph, built.llm, task_spec or trained_on
+    if not isinstance(graph, CacheGraph) or llm is None:
+        raise CheckpointError(f"the agents of checkpoint {checkpoint} hand on text alone; controls change caches")
+    task = of_task.make()
+    _require_domain(checkpoint, built, task)
+    rows = run_controls(graph, llm, task, list(task.test(limit, seed)), names, seed, progress)
+    if json_file:
+        write_json(
+            json_file,
+            {
+                "checkpoint": str(checkpoint), "task": of_task.to_json(), "graph": built.spec.to_json(),
+                "model_fingerprint": built.fingerprint, "limit": limit, "seed": seed,
+                "rows": [row.to_json() for row in rows],
+            },
+        )  # fmt: skip
+        plot = plot or json_file.with_suffix(".png")
+    if plot:
+        draw_controls(rows, plot, f"{task.name}: the trained graph and its controls")
+    return Controls(rows, controls_markdown(rows))
+
+
+def _require_domain(checkpoint: str | Path, built: Built, task: Task) -> None:
+    if task.domain != built.spec.domain:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs {task.domain}"
+        )
 
 
 @dataclass(frozen=True)
@@ -233,11 +296,7 @@ def compare_methods(
         )
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits)
-        if built.spec.domain != task.domain:
-            raise CheckpointError(
-                f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs "
-                f"{task.domain}"
-            )
+        _require_domain(checkpoint, built, task)
     else:
         built = build(spec, limits)
     llm = built.llm
@@ -262,6 +321,6 @@ def compare_methods(
 
 
 __all__ = [
-    "Comparison", "TaskSpec", "TrainResult", "compare_methods", "evaluate_checkpoint", "load", "load_graph",
-    "make_graph", "train",
+    "Comparison", "Controls", "TaskSpec", "TrainResult", "compare_methods", "control_checkpoint",
+    "evaluate_checkpoint", "load", "load_graph", "make_graph", "train",
 ]  # fmt: skip

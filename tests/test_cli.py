@@ -70,6 +70,39 @@ def test_eval_reads_the_checkpoint_and_writes_json(
     assert "95 % interval" in capsys.readouterr().out
 
 
+def test_controls_writes_a_table_json_and_a_picture(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "controls.json"
+    flags = ["--limit", "3", "--only", "masked, random edges", "--json", str(file)]
+    assert main(["controls", str(trained), *flags]) == 0
+    table = capsys.readouterr().out.strip().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| as it is", "| masked", "| random edges"]
+    found = json.loads(file.read_text())
+    assert [row["found"]["name"] for row in found["rows"]] == ["as it is", "masked", "random edges"]
+    assert all(len(row["found"]["rows"]) == 3 for row in found["rows"])
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--only", "mask"], "unknown control 'mask'"),
+        (["--only", "random W_a"], "no agent of this graph takes a latent step"),
+        (["--task", "gsm_symbolic"], "has agents for split_facts"),
+        (["--data", "x.jsonl"], "need --task"),
+        (["--on_error", "skip"], "--on_error must be stop"),
+        (["--limit", "1"], "the only one with 5 agents"),
+    ],
+)
+def test_controls_refuses_what_it_cannot_do(
+    trained: Path, tmp_path: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "controls.json"
+    assert words in error_line(capsys, ["controls", str(trained), "--json", str(file), *flags])
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_answers_a_question_and_prints_its_trace(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--llm_name", str(model_folder), "--topology", "star", "--max_new_tokens", "4", "--trace"]
     assert main(["run", *flags, "what is 2 + 3 ?"]) == 0

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gcache.statistics import Z95, mean_interval, wilson
+from gcache.statistics import Z95, bootstrap_difference, mean_interval, wilson
 
 
 def test_wilson_by_hand() -> None:
@@ -52,3 +52,28 @@ def test_the_mean_interval_by_hand() -> None:
 def test_the_interval_of_one_value_or_of_equal_ones_is_that_value() -> None:
     assert mean_interval([0.7]) == (0.7, 0.7, 0.7)
     assert mean_interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_interval_by_enumeration() -> None:
+    """Of 3 questions with differences 1, 0, 0 a resample has k ones with a known chance: none has
+    8/27, all three 1/27 (3.7 %, above the upper 2.5 %), so the interval is 0 to 1."""
+    difference, low, high = bootstrap_difference([0, 0, 1], [1, 0, 1])
+    assert difference == pytest.approx(1 / 3)
+    assert (low, high) == (0.0, 1.0)
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_where_both_hold() -> None:
+    first = [0.0] * 400
+    second = [1.0] * 120 + [0.0] * 280
+    difference, low, high = bootstrap_difference(first, second)
+    spread = 1.96 * math.sqrt(0.3 * 0.7 / 400)
+    assert difference == pytest.approx(0.3)
+    assert (low, high) == pytest.approx((0.3 - spread, 0.3 + spread), abs=0.006)
+
+
+def test_the_bootstrap_is_paired_and_repeatable() -> None:
+    first, second = [0.0, 1.0] * 50, [0.0, 1.0] * 50
+    assert bootstrap_difference(first, second) == (0.0, 0.0, 0.0)  # unpaired it would have a width
+    assert bootstrap_difference(first, second[::-1]) == bootstrap_difference(first, second[::-1])
+    with pytest.raises(ValueError, match="same length"):
+        bootstrap_difference([1.0], [])

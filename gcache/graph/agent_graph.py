@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,15 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent, agents_for
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
+from gcache.graph.channel import Channel
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.thoughts import Thoughts
+from gcache.llm.alignment import Alignment
 from gcache.tasks.example import Example
 
+#: Runs a question on a topology; None for the source's.
+Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 #: Questions in flight at once where nobody says otherwise.
 IN_FLIGHT = 64
 
@@ -35,6 +39,8 @@ class Start:
         thoughts: what the rollouts of this question share; None where there are no others.
         keep_caches: whether the result holds the caches.
         lenient: whether an agent whose API fails for good is gone on without.
+        channel: what becomes of every cache on its way; see `gcache.graph.channel`.
+        alignment: what latent steps feed back instead of the model's own `Alignment`.
     """
 
     example: Example
@@ -46,6 +52,12 @@ class Start:
     thoughts: Thoughts | None = None
     keep_caches: bool = True
     lenient: bool = False
+    channel: Channel | None = None
+    alignment: Alignment | None = None
+
+    def __post_init__(self) -> None:
+        if self.thoughts is not None and (self.channel or self.alignment):
+            raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")
 
 
 class AgentGraph(ABC):
@@ -93,6 +105,8 @@ class AgentGraph(ABC):
         thoughts: Thoughts | None = None,
         keep_caches: bool = True,
         lenient: bool = False,
+        channel: Channel | None = None,
+        alignment: Alignment | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -106,6 +120,8 @@ class AgentGraph(ABC):
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
                 maker's failure is the run's.
+            channel: what becomes of every cache on its way; see `gcache.graph.channel`.
+            alignment: what latent steps feed back instead of the model's own `Alignment`.
 
         Raises:
             ApiError: the API failed for good.
@@ -120,7 +136,9 @@ class AgentGraph(ABC):
                 topology, drawn = distribution.sample(generator) if sample else distribution.most_likely()
                 log_prob = float(drawn)
         return await self.start(
-            Start(asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient)
+            Start(
+                asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel, alignment
+            )
         )
 
     def run(self, example: Example | str, **options: Any) -> RunResult:
@@ -134,6 +152,7 @@ class AgentGraph(ABC):
         in_flight: int = IN_FLIGHT,
         keep_caches: bool = False,
         topology: Callable[[Example], Topology] | None = None,
+        ask: Ask | None = None,
         on_result: Callable[[int, RunResult], None] | None = None,
         on_failure: Callable[[int, ApiError], None] | None = None,
         **options: Any,
@@ -144,6 +163,7 @@ class AgentGraph(ABC):
             in_flight: questions that are thought about or written at once: as one is answered,
                 the next begins. Twice the batch of texts keeps that batch full.
             topology: of each question; else the source's.
+            ask: how a question is run, on its topology; else by `arun`, with the `options`.
             on_result: called with a question's number and result as soon as it is answered.
             options: see `arun`.
 
@@ -162,7 +182,10 @@ class AgentGraph(ABC):
             for number, example in coming:
                 chosen = topology(example) if topology else None
                 try:
-                    result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                    if ask is None:
+                        result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
+                    else:
+                        result = await ask(example, chosen)
                 except ApiError as error:
                     if on_failure is None:
                         raise

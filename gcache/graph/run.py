@@ -22,6 +22,7 @@ from torch import Tensor
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
+from gcache.graph.channel import Passing
 from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
 from gcache.graph.turns import Coming, take_turns
@@ -63,6 +64,7 @@ class Run:
         self.topology, self.topology_log_prob = start.topology, start.topology_log_prob
         self.temperature, self.seed = start.temperature, start.seed
         self.thoughts, self.keep = start.thoughts, start.keep_caches
+        self.channel, self.alignment = start.channel, start.alignment
         self.weights = edge_weights(start.topology)
         self.trace: list[Step] = []
         self.edge_bytes: dict[tuple[int, int], int] = {}
@@ -113,9 +115,12 @@ class Run:
         started = self._now()
         tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts([sender for sender, _ in coming]))
         self.prompts[node] = tokens
-        received = self._fused(agent, coming)
+        received = self._fused(node, coming)
         slots = self._slots_received(received)
-        request = ThinkRequest(tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)))
+        request = ThinkRequest(
+            tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)),
+            alignment=self.alignment,
+        )  # fmt: skip
         del received
         key = None if self.thoughts is None else self._key(node)
         thought, fresh = await self._once(key, lambda: self._thought(request))
@@ -189,7 +194,7 @@ class Run:
         for number, group in enumerate(groups):
             said = self._heard_texts([(last, edges[i].source) for i in group])
             tokens = self.graph.decision_tokens(said)
-            fused = self._fused(node, [((last, edges[i].source), (edges[i].source, node)) for i in group])
+            fused = self._fused((last, node), [((last, edges[i].source), (edges[i].source, node)) for i in group])
             received += self._slots_received(fused)
             read += len(tokens)
             asked = Asked(
@@ -226,12 +231,16 @@ class Run:
             self.said.get(sender, ""),
         )  # fmt: skip
 
-    def _fused(self, receiver: int, arriving: Sequence[tuple[Node, tuple[int, int] | None]]) -> FusedCache:
+    def _fused(self, receiver: Node, arriving: Sequence[tuple[Node, tuple[int, int] | None]]) -> FusedCache:
         assert self.shared is not None
-        for sender, _ in arriving:
-            edge = (sender[1], receiver)
-            self.edge_bytes[edge] = self.edge_bytes.get(edge, 0) + self.handed[sender].nbytes
-        caches = [(self.handed[sender], edge) for sender, edge in arriving]
+        caches: list[tuple[KVCache, tuple[int, int] | None]] = []
+        for sender, edge in arriving:
+            handed = self.handed[sender]
+            crossed = (sender[1], receiver[1])
+            self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + handed.nbytes
+            if self.channel is not None:
+                handed = self.channel(Passing(self.example.question, sender, receiver, handed, self.shared))
+            caches.append((handed, edge))
         return self.graph.fuse(self.shared, caches, self.weights)
 
     def _slots_received(self, fused: FusedCache) -> int:

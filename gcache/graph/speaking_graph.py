@@ -17,7 +17,7 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.errors import ApiError, BudgetSpent
+from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph, Start
 from gcache.graph.hand_over import Node
@@ -49,6 +49,13 @@ class SpeakingGraph(AgentGraph):
         super().__init__(agents, decision, source, config, mode, learns=False)
 
     async def start(self, start: Start) -> RunResult:
+        """See `AgentGraph`.
+
+        Raises:
+            ConfigError: a channel or an alignment, where no cache is handed over and nothing is latent.
+        """
+        if start.channel or start.alignment:
+            raise ConfigError("the agents of this graph hand on text alone; there is no cache to change")
         return await _Talk(self, start).go()
 
     def agents_of(self, example: Example) -> tuple[Agent, ...]:

@@ -171,9 +171,10 @@ class LocalLLM:
             states.append(last_real(rows.feed(embeds, lengths, part.start), lengths))
         hidden = torch.cat(states)
         fed: list[Tensor] = []
+        align = requests[0].alignment or self.alignment
         for _ in range(steps):
             fed.append(hidden)
-            hidden = rows.feed(self.alignment(hidden)[:, None])[:, 0]
+            hidden = rows.feed(align(hidden)[:, None])[:, 0]
         thoughts = [
             rows.slots_of(row, 0 if past is None else past.slots, len(request.tokens), request.source, request.kind)
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
@@ -192,8 +193,9 @@ class LocalLLM:
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
         one = torch.ones_like(lengths)
+        align = requests[0].alignment or self.alignment
         for _ in range(steps):
-            hidden = batch.feed(self.alignment(hidden)[:, None], one)[:, 0]
+            hidden = batch.feed(align(hidden)[:, None], one)[:, 0]
         sources = [r.source for r in requests]
         return own_slots(batch, start, lengths, embeds.shape[1], sources, requests[0].kind).unbatch()
 
@@ -221,7 +223,7 @@ class LocalLLM:
         """Run requests in batches that fit; results in the order asked."""
         results: dict[int, Any] = {}
         sizes = [Size.of(request) for request in requests]
-        keys = [getattr(request, "latent_steps", 0) for request in requests]
+        keys = [(getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None))) for r in requests]
         for batch in batches(sizes, keys, self.max_batch_tokens, self.max_batch_size):
             while batch:
                 count = self._most_that_fit([sizes[i] for i in batch])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.errors import ConfigError
+from gcache.llm.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ThinkRequest:
         source: the node of the graph that asks; its slots carry this number.
         kind: what the prompt's slots are.
         watch: called with the (S, E) hidden states that the latent steps fed back.
+        alignment: what latent steps feed back; None for the model's own.
     """
 
     tokens: tuple[int, ...]
@@ -30,6 +32,7 @@ class ThinkRequest:
     source: int = 0
     kind: SlotKind = SlotKind.PROMPT
     watch: Callable[[Tensor], None] | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         _require_tokens(self.tokens)

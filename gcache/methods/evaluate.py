@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
@@ -80,8 +80,11 @@ def evaluate(
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
     on_error: str = "stop",
+    ask: Ask | None = None,
 ) -> Evaluation:
     """Greedy answers on the source's most likely topology, or on `topology(example)`.
+
+    `ask` runs a question, where it is not the graph itself that does.
 
     A run that fails raises, or, with `on_error="skip"`, is left out if it was the API that failed
     for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
@@ -102,8 +105,8 @@ def evaluate(
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
             examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
-            lenient=on_error == "skip",
-        )
+            lenient=on_error == "skip", ask=ask,
+        )  # fmt: skip
     if not results:
         raise failures[-1]
     spent = [str(error) for error in failures if isinstance(error, BudgetSpent)]
@@ -122,8 +125,10 @@ def evaluate_text(
     name: str,
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
+    topology: Callable[[Example], Topology] | None = None,
 ) -> Evaluation:
-    """The baseline of `gcache.methods.one_prompt` on the same questions."""
+    """The baseline of `gcache.methods.one_prompt` on the same questions: the words of all agents, or
+    of those that are heard on `topology(example)`."""
     _require_questions(examples)
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
@@ -132,7 +137,7 @@ def evaluate_text(
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
-            answers = answer_all_in_one_prompt(graph, chunk)
+            answers = answer_all_in_one_prompt(graph, chunk, (lambda e: topology(e).heard) if topology else None)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 graded.append((example, generation.text, task.grade(generation.text, example)))
                 prefilled.append(prompt)

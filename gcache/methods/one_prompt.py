@@ -7,7 +7,7 @@ caches. Laid out as the graph lays out its own prompts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from gcache.agents.roles import agents_for
 from gcache.graph.cache_graph import CacheGraph
@@ -15,20 +15,32 @@ from gcache.llm.requests import GenerateRequest, Generation
 from gcache.tasks.example import Example
 
 
-async def answer_in_one_prompt(graph: CacheGraph, example: Example) -> tuple[Generation, int]:
-    """The decision maker's greedy text with all agents' words before its own, and the number of
-    prompt tokens."""
-    words = "\n".join(agent.private or agent.instructions for agent in agents_for(example, graph.agents))
-    layout = graph.layout
-    tokens = layout.question(example.question) + layout.agent(words, thinks=False) + graph.decision_tokens()
+async def answer_in_one_prompt(
+    graph: CacheGraph, example: Example, heard: Collection[int] | None = None
+) -> tuple[Generation, int]:
+    """The decision maker's greedy text with the agents' words before its own, and the number of
+    prompt tokens.
+
+    Args:
+        heard: whose words; None for all agents'.
+    """
+    agents = agents_for(example, graph.agents)
+    said = [a.private or a.instructions for i, a in enumerate(agents) if heard is None or i in heard]
+    words = graph.layout.agent("\n".join(said), thinks=False) if said else ()
+    tokens = graph.layout.question(example.question) + words + graph.decision_tokens()
     request = GenerateRequest(tokens, None, graph.config.max_new_tokens)
     return await graph.llm.generate(request), len(tokens)
 
 
-def answer_all_in_one_prompt(graph: CacheGraph, examples: Sequence[Example]) -> list[tuple[Generation, int]]:
+def answer_all_in_one_prompt(
+    graph: CacheGraph,
+    examples: Sequence[Example],
+    heard: Callable[[Example], Collection[int]] | None = None,
+) -> list[tuple[Generation, int]]:
     """`answer_in_one_prompt` for a batch, in the order of the examples."""
 
     async def together() -> list[tuple[Generation, int]]:
-        return list(await asyncio.gather(*(answer_in_one_prompt(graph, example) for example in examples)))
+        asked = (answer_in_one_prompt(graph, example, heard(example) if heard else None) for example in examples)
+        return list(await asyncio.gather(*asked))
 
     return asyncio.run(together())
