@@ -123,6 +123,12 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         "Answer the question.",
         answer_prefix="Answer:",
     ),
+    "hidden_profile": DecisionMaker(
+        "The decision maker, who knows what everybody knows and chooses.",
+        "Count the points of each choice, then answer with one letter.",
+        answer_prefix="Answer:",
+        states="choice",
+    ),
 }
 
 

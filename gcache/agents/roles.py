@@ -191,7 +191,7 @@ EXPERTS: tuple[Agent, ...] = (
     ),
 )
 
-#: Domain -> the agents that work on it. `split_facts` brings its own with every question.
+#: Domain -> the agents that work on it. Those without any bring their own with every question.
 DOMAINS: Mapping[str, tuple[Agent, ...]] = {
     "maths": MATHS,
     "science": SCIENCE,
@@ -199,6 +199,7 @@ DOMAINS: Mapping[str, tuple[Agent, ...]] = {
     "code": CODE,
     "knowledge": KNOWLEDGE,
     "split_facts": (),
+    "hidden_profile": (),
 }
 
 

@@ -64,8 +64,8 @@ class DataSet(ABC):
         self._hub: dict[Split, list[Example]] = {}
 
     @abstractmethod
-    def example(self, row: Row, number: int) -> Example:
-        """What a row means.
+    def example(self, row: Row, number: int) -> Example | None:
+        """What a row means; None for a question that this task cannot ask.
 
         Args:
             number: of the row in its file, from 1; of the line, where the file has lines.
@@ -73,6 +73,10 @@ class DataSet(ABC):
         Raises:
             DataError: it is broken; the message says how, the caller says where.
         """
+
+    def identity(self, example: Example) -> str:
+        """The text by whose hash a question is held out."""
+        return example.question
 
     def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Questions to learn from; see `pick` for `limit` and `seed`."""
@@ -98,7 +102,7 @@ class DataSet(ABC):
             examples = self._hub[split]
         if self._whole_file or (self._path is None and len(set(self.hub[2].values())) == 2):
             return examples
-        kept = [example for example in examples if is_held_out(example.question) == (split == "test")]
+        kept = [example for example in examples if is_held_out(self.identity(example)) == (split == "test")]
         if not kept:
             raise DataError(
                 f"{self._path or self.hub[0]}: none of its {len(examples)} questions falls into the {split} split; "
@@ -128,9 +132,11 @@ class DataSet(ABC):
         examples = []
         for where, number, row in rows:
             try:
-                examples.append(self.example(row, number))
+                example = self.example(row, number)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from error
+            if example is not None:
+                examples.append(example)
         return examples
 
 

@@ -20,13 +20,23 @@ class Gsm8k(DataSet):
     hub = ("openai/gsm8k", "main", {"train": "train", "test": "test"})
 
     def example(self, row: Row, number: int) -> Example:
-        question, solution = words(row, "question"), words(row, "answer")
-        _, marker, gold = solution.rpartition("####")
-        answer = extract_number(f"#### {gold}", last_number=False) if marker else None
-        if answer is None:
-            raise DataError(f"the field 'answer' must end in '#### N', got {solution[-40:]!r}")
+        question, answer = problem(row)
         return Example(id=f"gsm8k-{number}", question=question, answer=answer)
 
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the number that the text states equals the example's."""
         return grade_number(text, example.answer)
+
+
+def problem(row: Row) -> tuple[str, str]:
+    """The question of a row, and its answer as a plain number.
+
+    Raises:
+        DataError: a field is missing, or the solution states no number.
+    """
+    question, solution = words(row, "question"), words(row, "answer")
+    _, marker, gold = solution.rpartition("####")
+    answer = extract_number(f"#### {gold}", last_number=False) if marker else None
+    if answer is None:
+        raise DataError(f"the field 'answer' must end in '#### N', got {solution[-40:]!r}")
+    return question, answer

@@ -3,7 +3,8 @@
 N agents each keep a place and privately know facts about it; the facts stand in that agent's
 prompt and nowhere else. One of them is a gossip who states wrong values about everybody's place.
 The decision maker knows nothing and is asked one fact. So no edge answers nothing, every edge
-lets the gossip in, and the one right edge depends on the question.
+lets the gossip in, and the one right edge depends on the question. Adversaries, where asked for,
+insist on a wrong value of the very fact that is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.splits import check_limit
@@ -55,6 +57,8 @@ class SplitFacts:
 
     Args:
         n_agents: keepers and the gossip together, from 3 to 12.
+        gossip: without it, all agents are keepers.
+        adversary: further agents that insist on a wrong answer.
         train_size, test_size: how many questions a split has unless `limit` says otherwise.
 
     Raises:
@@ -62,6 +66,8 @@ class SplitFacts:
     """
 
     n_agents: int = 5
+    gossip: bool = True
+    adversary: int = 0
     train_size: int = 4096
     test_size: int = 512
     name: str = field(default="split_facts", init=False)
@@ -69,9 +75,12 @@ class SplitFacts:
     max_new_tokens: int = field(default=6, init=False)
 
     def __post_init__(self) -> None:
-        most = min(len(PLACES) - TRAIN_PLACES + 1, len(NAMES) - TRAIN_NAMES)
+        if not isinstance(self.gossip, bool):
+            raise ConfigError(f"gossip must be true or false, got {self.gossip!r}")
+        most = min(len(PLACES) - TRAIN_PLACES + self.gossip, len(NAMES) - TRAIN_NAMES)
         if not 3 <= self.n_agents <= most:
             raise ConfigError(f"n_agents must be from 3 to {most} for split_facts, got {self.n_agents}")
+        check_adversaries(self.adversary)
 
     def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Questions about the first places, names and values."""
@@ -94,7 +103,7 @@ class SplitFacts:
         train = split == "train"
         places = PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:]
         names = NAMES[:TRAIN_NAMES] if train else NAMES[TRAIN_NAMES:]
-        chosen = rng.sample(places, self.n_agents - 1)
+        chosen = rng.sample(places, self.n_agents - self.gossip)
         people = rng.sample(names, self.n_agents)
         attribute = rng.choice(ATTRIBUTES)
         values = _values(rng, 2 * len(chosen), train)
@@ -106,7 +115,11 @@ class SplitFacts:
             for i in range(len(chosen))
         ]
         told = [facts[i].format(rumour[i]) for i in rng.sample(range(len(chosen)), len(chosen))]
-        notes.append(_gossip(people[-1], told))
+        if self.gossip:
+            notes.append(_gossip(people[-1], told))
+        # drawn last, so that the world is the same with and without them
+        wrong = _values(rng, self.adversary, train, besides=values)
+        notes += [adversary(facts[asked].format(value)) for value in wrong]
         rng.shuffle(notes)
         keeper, place = chosen[asked]
         return Example(
@@ -118,9 +131,11 @@ class SplitFacts:
         )
 
 
-def _values(rng: random.Random, count: int, train: bool) -> list[str]:
-    """Distinct three-digit numbers; those of training and test have no number in common."""
-    return [str(v) for v in rng.sample([v for v in range(100, 1000) if (v % 7 in (2, 5)) != train], count)]
+def _values(rng: random.Random, count: int, train: bool, besides: Sequence[str] = ()) -> list[str]:
+    """Distinct three-digit numbers, `besides` left out; those of training and test have none in common."""
+    known = {int(value) for value in besides}
+    allowed = [v for v in range(100, 1000) if (v % 7 in (2, 5)) != train and v not in known]
+    return [str(v) for v in rng.sample(allowed, count)]
 
 
 def _keeper(person: str, keeper: str, place: str, fact: str, asked: bool) -> Note:

@@ -17,7 +17,7 @@ LINE = '{"question": "What is 1 + 1?", "answer": "#### 2"}\n'
 def test_names() -> None:
     assert set(TASKS) == {
         "gsm8k", "gsm_symbolic", "split_facts", "gpqa", "medqa", "arc_easy", "arc_challenge", "mmlu", "aime24",
-        "aime25", "humaneval", "humanevalplus", "mbppplus",
+        "aime25", "humaneval", "humanevalplus", "mbppplus", "split_gsm8k", "hidden_profile", "hiddenbench",
     }  # fmt: skip
 
 

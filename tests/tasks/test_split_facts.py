@@ -187,3 +187,29 @@ def test_grading(text: str, outcome: str) -> None:
     for example in drawn("test", 5):
         said = text.format(answer=example.answer, rumour=example.meta["rumour"])
         assert SplitFacts().grade(said, example).outcome == outcome
+
+
+def test_without_the_gossip_all_are_keepers() -> None:
+    for example in SplitFacts(4, gossip=False).test(50):
+        assert Counter(note.kind for note in example.notes) == {"asked keeper": 1, "other keeper": 3}
+
+
+def test_adversaries_insist_on_a_wrong_value_in_the_same_world() -> None:
+    alone, pushed = SplitFacts().train(50), SplitFacts(adversary=2).train(50)
+    for without, example in zip(alone, pushed, strict=True):
+        assert (without.question, without.answer) == (example.question, example.answer)
+        keepers = {note for note in example.notes if note.kind != "adversary"}
+        assert keepers == set(without.notes)
+        claims = [note for note in example.notes if note.kind == "adversary"]
+        assert len(claims) == 2 and len({note.text for note in claims}) == 2
+        known = {value for note in keepers for value in facts(note.text).values()}
+        for note in claims:
+            (told,) = facts(note.text).items()
+            assert told[0] == asked(example)
+            assert told[1] not in known
+
+
+@pytest.mark.parametrize("options", [{"gossip": "no"}, {"adversary": -1}, {"adversary": True}, {"adversary": 9}])
+def test_bad_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        SplitFacts(**options)  # type: ignore[arg-type]

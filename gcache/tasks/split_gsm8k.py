@@ -1,0 +1,127 @@
+"""Split GSM8K: word problems whose sentences are dealt out among the agents.
+
+The decision maker sees the final question alone ("How many are left?"); what is told before it is
+cut into runs of sentences, one run per agent, which stand in that agent's prompt and nowhere else.
+So, unlike on GSM8K itself, nobody can answer without being handed something. The problems are those
+of Cobbe et al. (2021), arXiv:2110.14168.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from pathlib import Path
+
+from gcache.errors import ConfigError
+from gcache.tasks.data_set import DataSet, Row
+from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries, runs
+from gcache.tasks.example import Example, Grade, Note
+from gcache.tasks.grading import grade_number
+from gcache.tasks.gsm8k import Gsm8k, problem
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\u2019\u201d]*\s+(?=[\"'(\u2018\u201c]?[A-Z0-9$])")
+#: What ends in a full stop and ends no sentence.
+_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|a\.m|p\.m|[A-Z])\.$")
+
+
+class SplitGsm8k(DataSet):
+    """The task.
+
+    Args:
+        data, whole_file: see `DataSet`.
+        n_agents: among whom the sentences are dealt, from 1 to 8; where there are fewer sentences
+            than agents, the last ones know nothing.
+        shared: share of the sentences, from 0 to 1, that everybody sees before the question; which
+            ones is drawn by a hash of the problem.
+        adversary: further agents that claim a wrong number.
+
+    A problem that is one sentence cannot be split; it is left out.
+
+    Raises:
+        ConfigError: an option that is not allowed.
+    """
+
+    name = "split_gsm8k"
+    domain = "maths"
+    form = Gsm8k.form
+    hub = Gsm8k.hub
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        whole_file: bool = False,
+        n_agents: int = 3,
+        shared: float = 0.0,
+        adversary: int = 0,
+    ) -> None:
+        if isinstance(n_agents, bool) or not isinstance(n_agents, int) or not 1 <= n_agents <= MOST_AGENTS:
+            raise ConfigError(f"n_agents must be from 1 to {MOST_AGENTS} for split_gsm8k, got {n_agents!r}")
+        if isinstance(shared, bool) or not isinstance(shared, int | float) or not 0 <= shared <= 1:
+            raise ConfigError(f"shared must be a share from 0 to 1, got {shared!r}")
+        check_adversaries(adversary)
+        self.n_agents, self.shared, self.adversaries = n_agents, float(shared), adversary
+        super().__init__(data, whole_file)
+
+    def example(self, row: Row, number: int) -> Example | None:
+        whole, answer = problem(row)
+        *told, question = sentences(whole)
+        if not told:
+            return None
+        rng = random.Random(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest())
+        open_to_all = set(rng.sample(range(len(told)), round(self.shared * len(told))))
+        common = [told[i] for i in sorted(open_to_all)]
+        private = [sentence for i, sentence in enumerate(told) if i not in open_to_all]
+        notes = [_witness(i, part) for i, part in enumerate(runs(private, self.n_agents))]
+        for _ in range(self.adversaries):
+            notes.append(adversary(f"The answer is {_wrong(answer, rng)}."))
+        return Example(
+            id=f"split_gsm8k-{number}",
+            question=" ".join([*common, question]),
+            answer=answer,
+            notes=tuple(notes),
+            meta={"problem": whole},
+        )
+
+    def grade(self, text: str, example: Example) -> Grade:
+        """Right if the number that the text states equals the example's."""
+        return grade_number(text, example.answer)
+
+    def identity(self, example: Example) -> str:
+        """The whole problem: many problems end in the same question."""
+        return example.meta["problem"]
+
+
+def sentences(text: str) -> list[str]:
+    """A text's sentences, in order; joined by blanks they are the text, but for its white space."""
+    found: list[str] = []
+    for piece in _pieces(" ".join(text.split())):
+        if found and _ABBREVIATION.search(found[-1]):
+            found[-1] += f" {piece}"
+        else:
+            found.append(piece)
+    return found
+
+
+def _pieces(text: str) -> list[str]:
+    start, found = 0, []
+    for end in _SENTENCE_END.finditer(text):
+        found.append(text[start : end.end()].strip())
+        start = end.end()
+    return [*found, text[start:]]
+
+
+def _witness(index: int, told: list[str]) -> Note:
+    place = ORDINALS[index]
+    return Note(
+        role=f"{place} witness",
+        description=f"The {place} witness knows the {place} part of the story.",
+        text=f"The {place} witness: {' '.join(told) if told else 'I was told nothing.'}",
+        kind="witness" if told else "witness of nothing",
+    )
+
+
+def _wrong(answer: str, rng: random.Random) -> int:
+    """A whole number near the answer that is not it."""
+    value = round(float(answer))
+    return value + rng.choice([d for d in (-7, -5, -3, -2, 2, 3, 5, 7, 10) if value + d > 0])
