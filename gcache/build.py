@@ -11,7 +11,7 @@ import torch
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import DOMAINS, Agent, pick_agents
-from gcache.cache.fuser import FUSERS, make_fuser
+from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder

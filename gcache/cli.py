@@ -16,6 +16,7 @@ from gcache.errors import ConfigError, GcacheError
 TRAIN_EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
+  gcache train --task split_facts --adversary 1 --task_option gossip=false n_agents=4 --latent_steps 0
 A run whose --out holds a checkpoint of the same settings is resumed there.
 """
 EVAL_EXAMPLES = """example:
@@ -116,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--compare", nargs="*", default=list(COMPARED), help="fixed topologies in the report")
     train.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
-    train.add_argument("--fuser", default="concat", help="concat, weighted_sum or first (default: %(default)s)")
+    train.add_argument(
+        "--fuser", default="concat", help="concat, relevance, weighted_sum or first (default: %(default)s)"
+    )
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
@@ -182,6 +185,8 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     text = ", ".join(TASKS) + ("" if required else " (default: the one it was trained on)")
     parser.add_argument("--task", required=required, help=text)
     parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
+    parser.add_argument("--hops", type=int, metavar="N", help="of split_facts: how many agents' facts an answer needs")
+    parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
         "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
         help="for example n_agents=4 for split_facts, whole_file=true for any task with --data",
@@ -191,7 +196,7 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
 def _train(args: argparse.Namespace) -> int:
     from gcache import flags, session
 
-    task_spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
     task = task_spec.make()
     spec = flags.graph_spec(
         args, task.domain, flags.graph_config(args, task.max_new_tokens), topology=args.topology, fuser=args.fuser,
@@ -247,7 +252,7 @@ def _compare(args: argparse.Namespace) -> int:
     from gcache.graph.records import GraphConfig
     from gcache.methods.registry import MethodSettings
 
-    task_spec = session.TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
     task = task_spec.make()
     if args.checkpoint:
         _require_defaults(args, (*OF_A_MODEL, "topology"))
@@ -286,11 +291,19 @@ def _controls(args: argparse.Namespace) -> int:
 
 def _task_if_named(args: argparse.Namespace) -> Any:
     """The task of the flags; None for the one that a checkpoint was trained on."""
-    from gcache import flags, session
+    from gcache import session
 
-    if args.task is None and (args.data or args.task_option):
-        raise ConfigError("--data and --task_option need --task")
-    return session.TaskSpec(args.task, args.data, flags.task_options(args.task_option)) if args.task else None
+    options = _task_options(args)
+    if args.task is None and (args.data or options):
+        raise ConfigError("--data, --hops, --adversary and --task_option need --task")
+    return session.TaskSpec(args.task, args.data, options) if args.task else None
+
+
+def _task_options(args: argparse.Namespace) -> dict[str, Any]:
+    from gcache import flags
+
+    named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
+    return {**flags.task_options(args.task_option), **named}
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -198,8 +198,16 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
     group.add_argument("--weight_decay", type=float, default=config.weight_decay, help="(default: %(default)s)")
     group.add_argument("--edge_price", type=float, default=config.edge_price, help="lambda (default: %(default)s)")
     group.add_argument("--entropy_bonus", type=float, default=config.entropy_bonus, help="beta (default: %(default)s)")
+    group.add_argument(
+        "--token_price", type=float, default=config.token_price,
+        help="off the utility per 1,000 tokens of the answer (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mib_price", type=float, default=config.mib_price,
+        help="off the utility per MiB of caches handed over (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument("--temperature", type=float, default=config.temperature, help="(default: %(default)s)")
-    group.add_argument("--baseline", default=config.baseline, help="leave_one_out or none (default: %(default)s)")
+    group.add_argument("--baseline", default=config.baseline, help="leave_one_out, ema or none (default: %(default)s)")
     group.add_argument(
         "--fuser_gradient", default=config.gradient, help="decision: the last hop; full: every hop and latent step"
     )
@@ -276,6 +284,8 @@ def train_config(args: argparse.Namespace, iterations: int, batch_size: int, lim
         weight_decay=args.weight_decay,
         edge_price=args.edge_price,
         entropy_bonus=args.entropy_bonus,
+        token_price=args.token_price,
+        mib_price=args.mib_price,
         temperature=args.temperature,
         baseline=args.baseline,
         gradient=args.fuser_gradient,

@@ -15,7 +15,7 @@ from torch import Tensor
 from toy import AGENTS, DECISION, QUESTIONS
 from transformers import DynamicCache
 
-from gcache.cache.fuser import make_fuser
+from gcache.cache.fusers import make_fuser
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import GraphConfig

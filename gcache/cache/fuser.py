@@ -2,12 +2,12 @@
 
 A fuser takes the shared prefix and any number of incoming caches with their edge weights, and
 returns a `FusedCache`. To write another one, subclass `CacheFuser`, implement `merge`, and put it
-into `FUSERS`.
+into `gcache.cache.fusers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.placement import check_positions, place, without_repeats
 from gcache.cache.rope import Rope
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CacheFuser(nn.Module):
         arrived = [self._new_to(prefix, self._ready(item)) for item in incoming if item.cache.slots]
         if not arrived:
             return prefix
-        merged = self.merge(int(shared.next_positions[0]), arrived)
+        merged = self.merge(shared, arrived)
         return FusedCache.join([prefix, *merged])
 
     def prepare(self, cache: KVCache) -> KVCache:
@@ -79,8 +79,8 @@ class CacheFuser(nn.Module):
     def _ready(self, item: Incoming) -> Incoming:
         return item if item.prepared else replace(item, cache=self.prepare(item.cache), prepared=True)
 
-    def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        """Prepared caches that go, in this order, behind a prefix that ends before position `start`."""
+    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
+        """Caches that go, in this order, behind the shared prefix, of one or more prepared ones."""
         raise NotImplementedError
 
     @staticmethod
@@ -126,11 +126,12 @@ class ConcatFuser(CacheFuser):
             self.register_parameter(f"{name}_down", nn.Parameter(down))
             self.register_parameter(f"{name}_up", nn.Parameter(torch.zeros(layers, heads, rank, dim)))
 
-    def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
+    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
         caches = [item.cache for item in incoming]
         # where one slot comes over several edges, the heaviest edge brings it
         order = sorted(range(len(caches)), key=lambda i: (-float(incoming[i].weight.detach()), i))
         kept = dict(zip(order, without_repeats([caches[i] for i in order]), strict=True))
+        start = int(shared.next_positions[0])
         placed = place([kept[i] for i in range(len(caches))], start, self.positions, self.rope)
         return [FusedCache.plain(c).weighted(item.log_weight) for c, item in zip(placed, incoming, strict=True)]
 
@@ -174,7 +175,7 @@ class WeightedSumFuser(CacheFuser):
     `positions` says. Learns nothing of its own.
     """
 
-    def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
+    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
         if self.rope is None:
             raise ConfigError("weighted_sum re-rotates keys; pass the model's rope")
         longest = max((item.cache for item in incoming), key=lambda cache: cache.slots)
@@ -203,27 +204,7 @@ class FirstFuser(CacheFuser):
     Learns nothing of its own.
     """
 
-    def merge(self, start: int, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
+    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
         chosen = max(incoming, key=lambda item: float(item.weight.detach()))
-        (cache,) = place([chosen.cache], start, self.positions, self.rope)
+        (cache,) = place([chosen.cache], int(shared.next_positions[0]), self.positions, self.rope)
         return [FusedCache.plain(cache).weighted(chosen.log_weight)]
-
-
-FuserFactory = Callable[[tuple[int, int, int], str, Rope], CacheFuser]
-
-FUSERS: Mapping[str, FuserFactory] = {
-    "concat": lambda shape, positions, rope: ConcatFuser(*shape, positions=positions, rope=rope),
-    "weighted_sum": lambda shape, positions, rope: WeightedSumFuser(positions, rope),
-    "first": lambda shape, positions, rope: FirstFuser(positions, rope),
-}
-
-
-def make_fuser(name: str, shape: tuple[int, int, int], positions: str, rope: Rope) -> CacheFuser:
-    """A fuser by name, for caches of `shape` = (L, H_kv, D).
-
-    Raises:
-        ConfigError: unknown name or positions.
-    """
-    if name not in FUSERS:
-        raise unknown("fuser", name, FUSERS)
-    return FUSERS[name](shape, positions, rope)

@@ -19,7 +19,7 @@ from typing import Any
 
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
-from gcache.cache.fuser import make_fuser
+from gcache.cache.fusers import make_fuser
 from gcache.errors import ConfigError, unknown
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph

@@ -39,6 +39,7 @@ class Checkpoint:
     spec: GraphSpec
     task: dict[str, Any]
     training: dict[str, Any]
+    running: float
     fingerprint: str
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -59,9 +60,14 @@ def save(
     optimizer: torch.optim.Optimizer | None,
     task: Mapping[str, Any],
     training: Mapping[str, Any],
+    running: float = 0.0,
     keep: int = 2,
 ) -> Path:
-    """Write a checkpoint, then point `latest` at it, then drop all but the last `keep`."""
+    """Write a checkpoint, then point `latest` at it, then drop all but the last `keep`.
+
+    Args:
+        running: the running mean of utilities, for the baseline "ema".
+    """
     root = out / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{step:06d}"
@@ -75,6 +81,7 @@ def save(
             "graph": built.spec.to_json(),
             "task": dict(task),
             "training": dict(training),
+            "running_utility": running,
             "model_fingerprint": built.fingerprint,
         }
         write_text(temporary / "checkpoint.json", json.dumps(record, indent=2) + "\n")
@@ -108,6 +115,7 @@ def read(path: str | Path) -> Checkpoint:
             GraphSpec.from_json(record["graph"]),
             dict(record["task"]),
             dict(record["training"]),
+            float(record.get("running_utility", 0.0)),
             str(record["model_fingerprint"]),
             load_file(folder / "weights.safetensors"),
             load_file(folder / "optimizer.safetensors"),

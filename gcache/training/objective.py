@@ -3,9 +3,10 @@
     L = - sum over rollouts (U - b) [ log p(G | q) + log pi(y | q, G) ] / (Q K)
         + lambda E[edges] - beta H(edges)                        (means over questions)
 
-U is a rollout's utility, b the mean utility of the other rollouts of its question (Kool et al.
-2019, "Buy 4 REINFORCE samples, get a baseline for free"). An edge's weight is its probability, so
-log pi reaches the policy as well, through w in the fused cache.
+U is a rollout's utility less what it cost, b the mean utility of the other rollouts of its question
+(Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"), or see `BASELINES`. An
+edge's weight is its probability, so log pi reaches the policy as well, through w in the fused
+cache.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.replay import Replay, log_probs
 
-BASELINES = ("leave_one_out", "none")
+#: What is subtracted from a rollout's utility: the mean of its question's other rollouts; a running mean
+#: over steps; nothing, as in the published loss.
+BASELINES = ("leave_one_out", "ema", "none")
 
 
 def check_baseline(baseline: str, rollouts: int) -> None:
@@ -40,10 +43,17 @@ def check_baseline(baseline: str, rollouts: int) -> None:
         )
 
 
-def advantages(utilities: Tensor, baseline: str) -> Tensor:
-    """(Q, K) utilities minus each one's baseline."""
+def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor:
+    """(Q, K) utilities minus each one's baseline.
+
+    Args:
+        running: the baseline "ema": the running mean of utilities before this step, which none of
+            them is part of, so the estimate stays unbiased.
+    """
     if baseline == "none":
         return utilities
+    if baseline == "ema":
+        return utilities - running
     rollouts = utilities.shape[1]
     others = (utilities.sum(dim=1, keepdim=True) - utilities) / (rollouts - 1)
     return utilities - others

@@ -33,6 +33,8 @@ from gcache.training.replay import GRADIENTS
 
 logger = logging.getLogger(__name__)
 
+#: Of the running mean of utilities, the share that a step keeps.
+EMA = 0.9
 #: What may become of a run whose API fails for good.
 ON_ERROR = ("stop", "skip")
 
@@ -54,8 +56,10 @@ class TrainConfig:
         lr: of the policy, decaying linearly to 0; fuser_lr: of the fuser, likewise.
         weight_decay: of the policy (AdamW).
         edge_price, entropy_bonus: lambda and beta of the objective.
+        token_price, mib_price: taken off a rollout's utility per 1,000 tokens of the decision maker's
+            texts (the local model's and the API's) and per MiB of caches that went over its edges.
         temperature: of the sampled answers; above 0.
-        baseline: "leave_one_out", or "none".
+        baseline: "leave_one_out", "ema" or "none"; see `gcache.training.objective`.
         gradient: see `gcache.training.replay`.
         clip: the most the norm of each part's gradient may be.
         train_limit: how many training questions there are to draw from; None for all.
@@ -73,6 +77,8 @@ class TrainConfig:
     weight_decay: float = 0.1
     edge_price: float = 0.01
     entropy_bonus: float = 0.01
+    token_price: float = 0.0
+    mib_price: float = 0.0
     temperature: float = 1.0
     baseline: str = "leave_one_out"
     gradient: str = "decision"
@@ -94,7 +100,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a finite number above 0, got {value}")
-        for name in ("weight_decay", "edge_price", "entropy_bonus"):
+        for name in ("weight_decay", "edge_price", "entropy_bonus", "token_price", "mib_price"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
@@ -146,6 +152,8 @@ class Reinforce:
         )
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
+        #: Running mean of utilities, the baseline "ema".
+        self.running = 0.0
         #: Why training ended before its last step, "" where it did not.
         self.stopped = ""
 
@@ -154,9 +162,13 @@ class Reinforce:
         groups = [
             {"params": list(part.parameters()), "lr": rates[name][0], "base": rates[name][0],
              "weight_decay": rates[name][1]}
-            for name, part in self.parts.items() if list(part.parameters())
+            for name, part in self._named_parts().items()
         ]  # fmt: skip
         return torch.optim.AdamW(groups)
+
+    def _named_parts(self) -> dict[str, nn.Module]:
+        """Those with parameters, as the optimizer's groups."""
+        return {name: part for name, part in self.parts.items() if list(part.parameters())}
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -205,13 +217,41 @@ class Reinforce:
         ran = time.perf_counter()
         grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
+        net = utilities - torch.tensor([[self._cost(result) for result in group] for group in groups])
         self.optimizer.zero_grad(set_to_none=True)
-        measured = self.objective.backward(groups, advantages(utilities, self.config.baseline))
+        measured = self.objective.backward(groups, advantages(net, self.config.baseline, self.running))
+        self.running = float(net.mean()) if step == 0 else EMA * self.running + (1 - EMA) * float(net.mean())
         norms = self._checked_norms()
         if self.unreached and measured["replayed"]:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
-        return self._metrics(step, groups, grades, utilities, {**measured, "failed": failed}, norms, started, ran)
+        measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean()), "failed": failed}
+        return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
+
+    def _cost(self, result: RunResult) -> float:
+        """What a rollout's utility is less by."""
+        # not the trace's counts, in which what another rollout thought already is free
+        local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
+        generated = local + sum(s.api.written for s in result.spoken if s.api)
+        carried = sum(result.edge_bytes.values()) / 2**20
+        return self.config.token_price * generated / 1000 + self.config.mib_price * carried
+
+    def _signal_to_noise(self) -> dict[str, float]:
+        """|m|^2 / |v| of each part, of Adam's moments without their bias towards 0: the squared mean of
+        the last gradients (about ten, clipped) over their mean square. Gradients that are all alike give 1,
+        pure noise gives (1 - b1) / (1 + b1), which is 0.05."""
+        found: dict[str, float] = {}
+        for group, name in zip(self.optimizer.param_groups, self._named_parts(), strict=True):
+            first, second = group["betas"]
+            signal = power = 0.0
+            for parameter in group["params"]:
+                state = self.optimizer.state.get(parameter)
+                if state:
+                    steps = float(state["step"])
+                    signal += float((state["exp_avg"] / (1 - first**steps)).square().sum())
+                    power += float((state["exp_avg_sq"] / (1 - second**steps)).sum())
+            found[f"gradient_snr_{name}"] = signal / power if power else 0.0
+        return found
 
     async def _rollouts(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
         """All of a batch's rollouts at once; those of a question share equal thoughts.
@@ -305,7 +345,7 @@ class Reinforce:
     def save(self) -> Path:
         """Write a checkpoint of the steps done so far."""
         return checkpoints.save(
-            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config)
+            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config), self.running
         )
 
     def _resume_or_begin(self, resume: bool) -> None:
@@ -316,7 +356,7 @@ class Reinforce:
             found = checkpoints.read(self.out)
             self._require_same_settings(found)
             checkpoints.restore(found, self.built, self.optimizer)
-            self.done = found.step
+            self.done, self.running = found.step, found.running
             logger.info("resuming %s after step %d", self.out, self.done)
         self.out.mkdir(parents=True, exist_ok=True)
         # lines of steps after the checkpoint will be written again
@@ -328,7 +368,8 @@ class Reinforce:
         iterations, so that may not change either)."""
         free = ("checkpoint_every", "on_error", "base_url")  # none of them changes what is learned
         now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
-        then = {**found.spec.to_json(), **found.training, "task": found.task}
+        # a setting that an older run did not know has its default there
+        then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
         for name in sorted(now.keys() | then.keys()):
             if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
                 raise CheckpointError(

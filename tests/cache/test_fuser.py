@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.fuser import (
-    FUSERS,
-    ConcatFuser,
-    FirstFuser,
-    Incoming,
-    WeightedSumFuser,
-    make_fuser,
-)
+from gcache.cache.fuser import ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
+from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.cache.placement import first_seen, place
 from gcache.cache.rope import Rope
@@ -295,7 +289,8 @@ def test_first_keeps_only_the_heaviest_edge_at_its_weight(
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown fuser 'mean'; choose one of: concat, first, weighted_sum"):
+    known = "concat, first, relevance, weighted_sum"
+    with pytest.raises(ConfigError, match=f"unknown fuser 'mean'; choose one of: {known}"):
         make_fuser("mean", SHAPE, "parallel", ROPE)
     for name in FUSERS:
         with pytest.raises(ConfigError, match="unknown positions 'stacked'; choose one of: parallel, sequential"):

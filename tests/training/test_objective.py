@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import ToyTask, toy_built
+
+from gcache.errors import ConfigError
+from gcache.graph.records import GraphConfig
+from gcache.llm.local import LocalLLM
+from gcache.training.objective import advantages, check_baseline
+from gcache.training.trainer import EMA, Reinforce, TrainConfig
+
+
+def test_baselines_by_hand() -> None:
+    utilities = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    assert advantages(utilities, "none").tolist() == utilities.tolist()
+    assert advantages(utilities, "ema", 0.25).tolist() == [[0.75, -0.25, 0.25], [-0.25, -0.25, -0.25]]
+    expected = [[1 - 0.25, 0 - 0.75, 0.5 - 0.5], [0.0, 0.0, 0.0]]
+    assert advantages(utilities, "leave_one_out", 9.0).tolist() == expected
+
+
+def test_one_rollout_will_do_for_a_running_baseline() -> None:
+    check_baseline("ema", 1)
+    with pytest.raises(ConfigError, match="--baseline none"):
+        check_baseline("leave_one_out", 1)
+    with pytest.raises(ConfigError, match=r"'mean'.*ema"):
+        check_baseline("mean", 4)
+
+
+def trainer(llm: LocalLLM, tokenizer: Any, out: Path, **settings: Any) -> Reinforce:
+    config = TrainConfig(**{"iterations": 3, "batch_size": 2, "rollouts": 2, **settings})
+    built = toy_built(llm, tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=3))
+    return Reinforce(built, ToyTask(), config, out)
+
+
+def test_the_running_mean_is_of_net_utilities(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, baseline="ema", token_price=10.0)
+    history = learner.train(progress=False)
+    first, second, third = (line["net_utility"] for line in history)
+    assert learner.running == pytest.approx(EMA * (EMA * first + (1 - EMA) * second) + (1 - EMA) * third)
+
+
+def test_prices_are_of_the_answers_tokens_and_of_bytes_handed_over(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, token_price=100.0, mib_price=2.0)
+    result = learner.built.graph.run("what is 2 + 3 ?", sample=True, temperature=1.0, seed=3)
+    (spoken,) = result.spoken
+    assert spoken.generation is not None and result.edge_bytes
+    mib = sum(result.edge_bytes.values()) / 2**20
+    assert learner._cost(result) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
+    (line, *_) = learner.train(progress=False)
+    assert line["net_utility"] < line["utility"]
+
+
+def test_the_signal_to_noise_of_known_gradients(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """Gradients that are all alike give 1; signs by the toss of a coin give (1 - b1) / (1 + b1)."""
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path)
+    assert learner._signal_to_noise() == {"gradient_snr_fuser": 0.0, "gradient_snr_policy": 0.0}
+    parameters = list(learner.parts.parameters())
+    for _ in range(60):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 0.3)
+        learner.optimizer.step()
+    assert learner._signal_to_noise()["gradient_snr_policy"] == pytest.approx(1.0, abs=1e-4)
+    for _ in range(60):
+        for parameter in parameters:
+            parameter.grad = 0.3 * torch.where(torch.rand_like(parameter) < 0.5, 1.0, -1.0)
+        learner.optimizer.step()
+    assert learner._signal_to_noise()["gradient_snr_policy"] == pytest.approx(0.1 / 1.9, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["token_price", "mib_price"])
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_bad_price_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a finite number of 0 or more"):
+        TrainConfig(**{name: value})
