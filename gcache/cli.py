@@ -34,7 +34,7 @@ CONTROLS_EXAMPLES = """examples:
 Where cutting the channel costs nothing, the channel carried nothing. Controls:
   no transfer, masked, zeroed, noise, other question         nothing the agents thought arrives
   random latents, identity W_a, random W_a                   latent steps carry nothing, or another map
-  all edges, random edges                                    other edges than the learned ones
+  all edges, star, chain, layered, debate, random edges      other edges than the learned ones
   same words as text                                         the agents' words in one prompt, no cache
 """
 RUN_EXAMPLES = """examples:
@@ -185,7 +185,6 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     text = ", ".join(TASKS) + ("" if required else " (default: the one it was trained on)")
     parser.add_argument("--task", required=required, help=text)
     parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
-    parser.add_argument("--hops", type=int, metavar="N", help="of split_facts: how many agents' facts an answer needs")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
         "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
@@ -295,14 +294,14 @@ def _task_if_named(args: argparse.Namespace) -> Any:
 
     options = _task_options(args)
     if args.task is None and (args.data or options):
-        raise ConfigError("--data, --hops, --adversary and --task_option need --task")
+        raise ConfigError("--data, --adversary and --task_option need --task")
     return session.TaskSpec(args.task, args.data, options) if args.task else None
 
 
 def _task_options(args: argparse.Namespace) -> dict[str, Any]:
     from gcache import flags
 
-    named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
+    named = {} if args.adversary is None else {"adversary": args.adversary}
     return {**flags.task_options(args.task_option), **named}
 
 

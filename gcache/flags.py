@@ -206,7 +206,16 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
         "--mib_price", type=float, default=config.mib_price,
         help="off the utility per MiB of caches handed over (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--temperature", type=float, default=config.temperature, help="(default: %(default)s)")
+    group.add_argument("--anchor", help="a fixed topology that the edges are pulled to, as a prior (default: none)")
+    group.add_argument(
+        "--anchor_strength", type=float, default=config.anchor_strength,
+        help="of the squared distance to it (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--temperature", type=float, default=config.temperature, help="of sampled answers (default: %(default)s)"
+    )
+    group.add_argument("--temperature_end", type=float, help="what it comes to at the last step (default: the same)")
+    group.add_argument("--entropy_bonus_end", type=float, help="likewise of --entropy_bonus (default: the same)")
     group.add_argument("--baseline", default=config.baseline, help="leave_one_out, ema or none (default: %(default)s)")
     group.add_argument(
         "--fuser_gradient", default=config.gradient, help="decision: the last hop; full: every hop and latent step"
@@ -286,7 +295,11 @@ def train_config(args: argparse.Namespace, iterations: int, batch_size: int, lim
         entropy_bonus=args.entropy_bonus,
         token_price=args.token_price,
         mib_price=args.mib_price,
+        anchor=args.anchor,
+        anchor_strength=args.anchor_strength,
         temperature=args.temperature,
+        temperature_end=args.temperature_end,
+        entropy_bonus_end=args.entropy_bonus_end,
         baseline=args.baseline,
         gradient=args.fuser_gradient,
         train_limit=limit,

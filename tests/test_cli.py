@@ -90,7 +90,7 @@ def test_controls_writes_a_table_json_and_a_picture(
         (["--only", "mask"], "unknown control 'mask'"),
         (["--only", "random W_a"], "no agent of this graph takes a latent step"),
         (["--task", "gsm_symbolic"], "has agents for split_facts"),
-        (["--hops", "2"], "need --task"),
+        (["--adversary", "2"], "need --task"),
         (["--on_error", "skip"], "--on_error must be stop"),
         (["--limit", "1"], "the only one with 5 agents"),
     ],

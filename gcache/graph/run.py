@@ -238,7 +238,7 @@ class Run:
             handed = self.handed[sender]
             crossed = (sender[1], receiver[1])
             self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + handed.nbytes
-            if self.channel is not None:
+            if self.channel is not None and edge is not None:  # what an agent keeps for itself is on no edge
                 handed = self.channel(Passing(self.example.question, sender, receiver, handed, self.shared))
             caches.append((handed, edge))
         return self.graph.fuse(self.shared, caches, self.weights)

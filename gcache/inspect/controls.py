@@ -11,6 +11,8 @@ Every control asks the same questions of the same agents and changes one thing o
     identity W_a       latent steps feed back the hidden state itself
     random W_a         latent steps feed back a random projection of it
     all edges          the full graph, every edge at weight 1
+    star, chain,       those fixed topologies, likewise
+    layered, debate
     random edges       as many edges as the trained graph has on that question, drawn at random
     same words as text the words of those that are heard, in the decision maker's own prompt
 
@@ -132,11 +134,16 @@ def _random(trial: Trial) -> Evaluation:
     return trial.aligned("random W_a", replace(own, matrix=matrix))
 
 
-def _all_edges(trial: Trial) -> Evaluation:
-    def full(example: Example) -> Topology:
-        return FixedTopology("full", trial.topology[example.id].n_agents).most_likely()[0]
+def _fixed(topology: str, name: str = "") -> Callable[[Trial], Evaluation]:
+    """The control with a fixed topology instead of the learned one."""
 
-    return trial.evaluate("all edges", topology=full)
+    def evaluated(trial: Trial) -> Evaluation:
+        def chosen(example: Example) -> Topology:
+            return FixedTopology(topology, trial.topology[example.id].n_agents).most_likely()[0]
+
+        return trial.evaluate(name or topology, topology=chosen)
+
+    return evaluated
 
 
 def _random_edges(trial: Trial) -> Evaluation:
@@ -164,7 +171,8 @@ CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
     "random latents": lambda trial: trial.through("random latents", channels.random_latents),
     "identity W_a": _identity,
     "random W_a": _random,
-    "all edges": _all_edges,
+    "all edges": _fixed("full", "all edges"),
+    **{name: _fixed(name) for name in ("star", "chain", "layered", "debate")},
     "random edges": _random_edges,
     "same words as text": _text,
 }

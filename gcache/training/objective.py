@@ -1,12 +1,13 @@
 """The estimator: REINFORCE with a baseline, over topologies and texts together.
 
     L = - sum over rollouts (U - b) [ log p(G | q) + log pi(y | q, G) ] / (Q K)
-        + lambda E[edges] - beta H(edges)                        (means over questions)
+        + lambda E[edges] - beta H(edges) + alpha sum over edges (p_e - a_e)^2    (means over questions)
 
 U is a rollout's utility less what it cost, b the mean utility of the other rollouts of its question
 (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"), or see `BASELINES`. An
 edge's weight is its probability, so log pi reaches the policy as well, through w in the fused
-cache.
+cache. a_e is 1 for the edges of a given topology, the anchor, and 0 for all others (after
+G-Designer, Zhang et al. 2024: the topology one would have drawn by hand).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.replay import Replay, log_probs
@@ -61,10 +63,21 @@ def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor
 
 @dataclass(frozen=True)
 class Prices:
-    """lambda and beta: per expected edge, and for the entropy of the edges."""
+    """lambda, beta and alpha: per expected edge, for the entropy of the edges, and per squared distance
+    to the fixed topology named `anchor`."""
 
     edge: float = 0.0
     entropy: float = 0.0
+    anchor_strength: float = 0.0
+    anchor: str | None = None
+
+    def distance(self, distribution: EdgeDistribution) -> Tensor:
+        """0-dim, the sum over edges of (p_e - a_e)^2."""
+        if self.anchor is None:
+            return torch.zeros(())
+        pairs = FixedTopology(self.anchor, distribution.n_agents).most_likely()[0].pairs
+        wanted = torch.tensor([float(pair in pairs) for pair in distribution.candidates])
+        return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
 
 
 @dataclass(frozen=True)
@@ -83,8 +96,13 @@ class Objective:
     gradient: str = "decision"
     micro_batch: int = 32
 
-    def backward(self, groups: Sequence[Sequence[RunResult]], advantage: Tensor) -> dict[str, float]:
+    def backward(
+        self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: Prices | None = None
+    ) -> dict[str, float]:
         """Backward through L for Q groups of K runs and their (Q, K) advantages.
+
+        Args:
+            prices: of this step, where they are not always the same.
 
         Returns the mean entropy and expected edges, and how many texts were replayed.
         """
@@ -93,7 +111,7 @@ class Objective:
         weights = [None if d is None else d.probabilities.detach().requires_grad_() for d in learned]
         replayed = self._texts(groups, learned, weights, advantage)
         if any(d is not None for d in learned):
-            self._topologies(groups, learned, weights, advantage)
+            self._topologies(groups, learned, weights, advantage, prices or self.prices)
         known = [d for d in learned if d is not None]
         count = max(len(known), 1)
         return {
@@ -148,6 +166,7 @@ class Objective:
         learned: Sequence[EdgeDistribution | None],
         weights: Sequence[Tensor | None],
         advantage: Tensor,
+        prices: Prices,
     ) -> None:
         """Backward through log p(G), the prices, and what reached the edge weights."""
         loss = torch.zeros(())
@@ -157,8 +176,9 @@ class Objective:
             for k, result in enumerate(group):
                 if float(advantage[q, k]) != 0.0:
                     loss = loss - advantage[q, k] * distribution.log_prob(result.topology) / advantage.numel()
-            loss = loss + self.prices.edge * distribution.expected_edges / len(groups)
-            loss = loss - self.prices.entropy * distribution.entropy / len(groups)
+            loss = loss + prices.edge * distribution.expected_edges / len(groups)
+            loss = loss - prices.entropy * distribution.entropy / len(groups)
+            loss = loss + prices.anchor_strength * prices.distance(distribution) / len(groups)
             if leaf.grad is not None:  # the chain rule through w = p
                 loss = loss + (leaf.grad * distribution.probabilities).sum()
         loss.backward()

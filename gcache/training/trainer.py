@@ -23,8 +23,10 @@ from tqdm import tqdm
 from gcache.build import Built
 from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError, unknown
 from gcache.files import write_text
+from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.thoughts import Thoughts
+from gcache.graph.writers import api_tokens
 from gcache.statistics import mean_interval
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
@@ -58,7 +60,10 @@ class TrainConfig:
         edge_price, entropy_bonus: lambda and beta of the objective.
         token_price, mib_price: taken off a rollout's utility per 1,000 tokens of the decision maker's
             texts (the local model's and the API's) and per MiB of caches that went over its edges.
+        anchor, anchor_strength: a fixed topology that the edges are pulled to, and alpha of the objective.
         temperature: of the sampled answers; above 0.
+        temperature_end, entropy_bonus_end: what these come to at the last step, in equal steps; None
+            for no change.
         baseline: "leave_one_out", "ema" or "none"; see `gcache.training.objective`.
         gradient: see `gcache.training.replay`.
         clip: the most the norm of each part's gradient may be.
@@ -79,7 +84,11 @@ class TrainConfig:
     entropy_bonus: float = 0.01
     token_price: float = 0.0
     mib_price: float = 0.0
+    anchor: str | None = None
+    anchor_strength: float = 0.0
     temperature: float = 1.0
+    temperature_end: float | None = None
+    entropy_bonus_end: float | None = None
     baseline: str = "leave_one_out"
     gradient: str = "decision"
     clip: float = 1.0
@@ -96,14 +105,30 @@ class TrainConfig:
         for name in ("iterations", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("lr", "fuser_lr", "temperature", "clip"):
+        for name in ("lr", "fuser_lr", "temperature", "temperature_end", "clip"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a finite number above 0, got {value}")
-        for name in ("weight_decay", "edge_price", "entropy_bonus", "token_price", "mib_price"):
+        for name in (
+            "weight_decay", "edge_price", "entropy_bonus", "entropy_bonus_end", "token_price", "mib_price",
+            "anchor_strength",
+        ):  # fmt: skip
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
+        if self.anchor is not None:
+            FixedTopology(self.anchor, 1)
+        if (self.anchor is None) != (self.anchor_strength == 0):
+            raise ConfigError(
+                f"anchor is {self.anchor!r} and anchor_strength {self.anchor_strength}; pass both, or neither"
+            )
+
+    def scheduled(self, name: str, step: int) -> float:
+        """What `temperature` or `entropy_bonus` is at a step: a line from its value to its end."""
+        start, end = float(getattr(self, name)), getattr(self, f"{name}_end")
+        if end is None or self.iterations == 1:
+            return start
+        return start + (float(end) - start) * step / (self.iterations - 1)
 
 
 def learning(built: Built) -> nn.ModuleDict:
@@ -148,7 +173,7 @@ class Reinforce:
             )
         self.optimizer = self._optimizer()
         self.objective = Objective(
-            built.graph, built.llm, Prices(config.edge_price, config.entropy_bonus), config.gradient
+            built.graph, built.llm, self._prices(0), config.gradient
         )
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
@@ -219,7 +244,8 @@ class Reinforce:
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         net = utilities - torch.tensor([[self._cost(result) for result in group] for group in groups])
         self.optimizer.zero_grad(set_to_none=True)
-        measured = self.objective.backward(groups, advantages(net, self.config.baseline, self.running))
+        advantage = advantages(net, self.config.baseline, self.running)
+        measured = self.objective.backward(groups, advantage, self._prices(step))
         self.running = float(net.mean()) if step == 0 else EMA * self.running + (1 - EMA) * float(net.mean())
         norms = self._checked_norms()
         if self.unreached and measured["replayed"]:
@@ -228,11 +254,16 @@ class Reinforce:
         measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean()), "failed": failed}
         return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
 
+    def _prices(self, step: int) -> Prices:
+        config = self.config
+        entropy = config.scheduled("entropy_bonus", step)
+        return Prices(config.edge_price, entropy, config.anchor_strength, config.anchor)
+
     def _cost(self, result: RunResult) -> float:
         """What a rollout's utility is less by."""
         # not the trace's counts, in which what another rollout thought already is free
         local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
-        generated = local + sum(s.api.written for s in result.spoken if s.api)
+        generated = local + api_tokens(result.spoken)[1]
         carried = sum(result.edge_bytes.values()) / 2**20
         return self.config.token_price * generated / 1000 + self.config.mib_price * carried
 
@@ -259,13 +290,14 @@ class Reinforce:
         With `on_error="skip"`, a question of which a rollout failed for good has none.
         """
         graph, config = self.built.graph, self.config
+        temperature = config.scheduled("temperature", step)
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
             thoughts = Thoughts()
             seeds = [_seed(config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(
-                    example, sample=True, temperature=config.temperature, seed=seed, thoughts=thoughts,
+                    example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
                     lenient=config.on_error == "skip",
                 )
                 for seed in seeds

@@ -173,6 +173,13 @@ def test_another_questions_slots_stand_right_behind_this_question(tiny_llm: Loca
         recorder.replay(replace(short, sender=(0, 2)))
 
 
+def test_what_an_agent_remembers_is_on_no_edge(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    recorder = Recorder(tiny_llm.rope)
+    answer(around(tiny_llm, tiny_tokenizer, rounds=2), recorder)
+    assert {(sender[1], receiver[1]) for sender, receiver in recorder.passed} == {(0, 1), (1, 3), (2, 3)}
+    assert {receiver for _, receiver in recorder.passed} == {(0, 1), (1, 1), (1, 3)}
+
+
 def test_latent_steps_may_be_aligned_otherwise_beside_others(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """Two runs in flight at once, each with its own map, are what they are alone."""
     graph = around(tiny_llm, tiny_tokenizer)

@@ -8,9 +8,10 @@ import torch
 from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
+from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.training.objective import advantages, check_baseline
+from gcache.training.objective import Objective, Prices, advantages, check_baseline
 from gcache.training.trainer import EMA, Reinforce, TrainConfig
 
 
@@ -78,3 +79,63 @@ def test_the_signal_to_noise_of_known_gradients(tiny_llm: LocalLLM, tiny_tokeniz
 def test_a_bad_price_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be a finite number of 0 or more"):
         TrainConfig(**{name: value})
+
+
+def test_the_distance_to_an_anchor_by_hand() -> None:
+    # 0 -> decision maker, 1 -> decision maker, 0 -> 1, 1 -> 0
+    chances = torch.tensor([0.9, 0.3, 0.2, 0.4])
+    distribution = EdgeDistribution(2, tuple(candidate_edges(2)), torch.logit(chances))
+    star = Prices(anchor="star").distance(distribution)
+    assert float(star) == pytest.approx(0.1**2 + 0.7**2 + 0.2**2 + 0.4**2)
+    chain = Prices(anchor="chain").distance(distribution)  # 0 -> 1 -> decision maker
+    assert float(chain) == pytest.approx(0.9**2 + 0.7**2 + 0.8**2 + 0.4**2)
+    assert float(Prices().distance(distribution)) == 0.0
+
+
+def test_an_anchor_pulls(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    settings = {"iterations": 40, "lr": 0.05, "weight_decay": 0.0, "edge_price": 0.0, "entropy_bonus": 0.0}
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, **settings, anchor="star", anchor_strength=50.0)
+    learner.train(progress=False)
+    distribution = learner.built.graph.distribution("what is 2 + 3 ?")
+    assert isinstance(distribution, EdgeDistribution)
+    into = dict(zip(distribution.candidates, distribution.probabilities.tolist(), strict=True))
+    assert all((chance > 0.9) == (pair[1] == 3) for pair, chance in into.items()), into
+    assert all(chance < 0.1 for pair, chance in into.items() if pair[1] != 3), into
+
+
+def test_schedules_are_lines() -> None:
+    config = TrainConfig(iterations=5, temperature=1.0, temperature_end=0.2, entropy_bonus=0.1)
+    assert [config.scheduled("temperature", step) for step in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert [config.scheduled("entropy_bonus", step) for step in (0, 4)] == [0.1, 0.1]
+    assert TrainConfig(iterations=1, temperature_end=0.5).scheduled("temperature", 0) == 1.0
+
+
+def test_the_temperature_of_a_step_is_that_of_its_rollouts(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, temperature=1.0, temperature_end=0.5)
+    seen: list[float] = []
+    real = learner.objective.backward
+
+    def backward(groups: Any, *rest: Any) -> Any:
+        seen.extend({result.temperature for group in groups for result in group})
+        return real(groups, *rest)
+
+    monkeypatch.setattr(Objective, "backward", lambda self, *given: backward(*given))
+    learner.train(progress=False)
+    assert seen == [1.0, 0.75, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"anchor": "ring", "anchor_strength": 1.0}, "unknown topology 'ring'"),
+        ({"anchor": "star"}, "pass both, or neither"),
+        ({"anchor_strength": 1.0}, "pass both, or neither"),
+        ({"temperature_end": 0.0}, "temperature_end must be a finite number above 0"),
+        ({"entropy_bonus_end": -1.0}, "entropy_bonus_end must be a finite number of 0 or more"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)
