@@ -37,6 +37,10 @@ Where cutting the channel costs nothing, the channel carried nothing. Controls:
   all edges, star, chain, layered, debate, random edges      other edges than the learned ones
   same words as text                                         the agents' words in one prompt, no cache
 """
+CURVES_EXAMPLES = """example:
+  gcache curves runs/seed0 runs/seed1 --out curves.png
+Pale lines are single steps, strong ones the mean of five.
+"""
 RUN_EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
   gcache run --topology star --trace "What is 17 * 6?"
@@ -168,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     add_api_flags(controls, modes=False)
     add_limit_flags(controls)
 
+    curves = command("curves", _curves, "Learning curves of training runs, as a picture.", CURVES_EXAMPLES)
+    curves.add_argument("runs", nargs="+", type=Path, help="--out folders of training runs, or metrics files")
+    curves.add_argument("--out", type=Path, default=Path("curves.png"), help="picture (default: %(default)s)")
+    curves.add_argument("--title", default="", help="above the picture")
+
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
     run.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
@@ -285,6 +294,17 @@ def _controls(args: argparse.Namespace) -> int:
         api=lambda made: flags.api(args, made.api_model, made.base_url),
     )  # fmt: skip
     print(f"\n{found.table}", end="")
+    return 0
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from gcache.inspect.curves import draw_curves, read_metrics
+
+    names = [path.stem if path.is_file() else path.name for path in args.runs]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in args.runs]
+    draw_curves({name: read_metrics(path) for name, path in zip(names, args.runs, strict=True)}, args.out, args.title)
+    print(args.out)
     return 0
 
 
