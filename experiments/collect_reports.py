@@ -1,6 +1,7 @@
-"""Several runs' reports as one table, and as one small file per run.
+"""Several runs' reports, or their controls, as one table, and as one small file per run.
 
     python experiments/collect_reports.py runs/seed0 runs/seed1 runs/seed2 --out docs/results/split_facts
+    python experiments/collect_reports.py seed0-controls.json seed1-controls.json --out docs/results/split_facts
 
 Each row keeps what was answered, not the text it stood in.
 """
@@ -22,7 +23,10 @@ from gcache.files import write_text
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="--out folders of `gcache train --report` runs")
+    parser.add_argument(
+        "runs", nargs="+", type=Path,
+        help="--out folders of `gcache train --report` runs, or --json files of `gcache controls`",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder for the small files")
     args = parser.parse_args(argv)
     return guarded(lambda: collect(args.runs, args.out))
@@ -31,31 +35,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def collect(runs: Sequence[Path], out: Path) -> int:
     reports = [_report(run) for run in runs]
     for run, report in zip(runs, reports, strict=True):
-        write_text(out / f"{run.name}.json", json.dumps(_small(report), separators=(",", ":")) + "\n")
-        shutil.copyfile(run / "metrics.jsonl", out / f"{run.name}-metrics.jsonl")
+        write_text(out / f"{_name(run)}.json", json.dumps(_small(report), separators=(",", ":")) + "\n")
+        if run.is_dir():
+            shutil.copyfile(run / "metrics.jsonl", out / f"{run.name}-metrics.jsonl")
     names = list(dict.fromkeys(row["name"] for report in reports for row in report["rows"]))
-    print("| condition | " + " | ".join(run.name for run in runs) + " |")
+    print("| condition | " + " | ".join(_name(run) for run in runs) + " |")
     print("|---" * (len(runs) + 1) + "|")
     for name in names:
         print(f"| {name} | " + " | ".join(_cell(report, name) for report in reports) + " |")
     return 0
 
 
+def _name(run: Path) -> str:
+    return run.name if run.is_dir() else run.stem
+
+
 def _report(run: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"no report in {run} ({error}); pass the --out folder of a --report run") from error
-    return report
+        report: dict[str, Any] = json.loads((run / "report.json" if run.is_dir() else run).read_text(encoding="utf-8"))
+        rows = [{**row.pop("found"), "to_itself": row} if "found" in row else row for row in report["rows"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"no report in {run} ({error}); pass the --out folder of a --report run, or a file of `gcache controls`"
+        ) from error
+    return {**report, "rows": rows}
 
 
 def _small(report: dict[str, Any]) -> dict[str, Any]:
-    """Without the texts: [id, outcome, answer, edges] per question."""
+    """Without the texts and the way to the checkpoint: [id, outcome, answer, edges] per question."""
     rows = [
         {**row, "rows": [[r["id"], r["outcome"], r["answer"], r["edges"]] for r in row["rows"]]}
         for row in report["rows"]
     ]
-    return {**report, "rows": rows}
+    where = {"checkpoint": Path(report["checkpoint"]).name} if report.get("checkpoint") else {}
+    return {**report, **where, "rows": rows}
 
 
 def _cell(report: dict[str, Any], name: str) -> str:
@@ -63,7 +76,11 @@ def _cell(report: dict[str, Any], name: str) -> str:
     if not found:
         return ""
     row = found[0]
-    return f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}), {row['edges']:.2f} edges"
+    accuracy = f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    if "to_itself" not in row:
+        return f"{accuracy}, {row['edges']:.2f} edges"
+    change = row["to_itself"]
+    return f"{accuracy}; {change['difference']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})"
 
 
 if __name__ == "__main__":
