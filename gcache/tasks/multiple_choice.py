@@ -33,6 +33,9 @@ class MultipleChoice(DataSet, ABC):
         shuffle_seed: of the order of the choices; None for the order of the data.
     """
 
+    #: Weighing four choices one by one takes small models more than 256 (docs/results.md).
+    max_new_tokens = 512
+
     def __init__(
         self, data: str | Path | None = None, whole_file: bool = False, shuffle_seed: int | None = None
     ) -> None:

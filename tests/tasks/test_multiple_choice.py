@@ -178,5 +178,6 @@ def test_every_task_names_itself_and_a_domain_that_has_people(name: str) -> None
 
     task = make_task(name)
     assert isinstance(task, Task) and task.name == name
+    assert task.max_new_tokens == 512
     decision_maker(task.domain)
     assert len(pick_agents(task.domain)) in (0, 4)
