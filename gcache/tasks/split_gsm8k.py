@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from fractions import Fraction
 from pathlib import Path
 
 from gcache.errors import ConfigError
@@ -123,5 +124,5 @@ def _witness(index: int, told: list[str]) -> Note:
 
 def _wrong(answer: str, rng: random.Random) -> int:
     """A whole number near the answer that is not it."""
-    value = round(float(answer))
+    value = round(Fraction(answer))
     return value + rng.choice([d for d in (-7, -5, -3, -2, 2, 3, 5, 7, 10) if value + d > 0])

@@ -100,6 +100,13 @@ def test_adversaries_claim_a_wrong_number(file: Path) -> None:
             assert text.split("The answer is ")[1].split(".")[0] != example.answer
 
 
+def test_an_adversary_of_a_fraction(tmp_path: Path) -> None:
+    path = tmp_path / "fraction.jsonl"
+    path.write_text(json.dumps({"question": "Al cuts a cake in 4. He eats 3. How much?", "answer": "#### 3/4"}))
+    (example,) = SplitGsm8k(path, whole_file=True, adversary=1).test()
+    assert example.answer == "3/4" and "The answer is " in example.notes[-1].text
+
+
 def test_splits_are_by_the_whole_problem(tmp_path: Path) -> None:
     """Many problems end in the same question, and must not all fall on one side."""
     path = tmp_path / "same.jsonl"
