@@ -37,7 +37,6 @@ from gcache.graph.agent_graph import IN_FLIGHT, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import RunResult
-from gcache.llm.alignment import Alignment
 from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference
@@ -92,19 +91,11 @@ class Trial:
         chosen = topology or (lambda example: self.topology[example.id])
         return evaluate(self.graph, self.task, self.examples, name, chosen, IN_FLIGHT, self.progress, ask=ask)
 
-    def through(self, name: str, channel: channels.Channel) -> Evaluation:
-        """With something done to every cache on its way."""
+    def changed(self, name: str, **options: Any) -> Evaluation:
+        """With runs that differ by these options of `arun`: a channel, or an alignment."""
 
         async def ask(example: Example, topology: Topology | None) -> RunResult:
-            return await self.graph.arun(example, topology=topology, keep_caches=False, channel=channel)
-
-        return self.evaluate(name, ask)
-
-    def aligned(self, name: str, alignment: Alignment) -> Evaluation:
-        """With another map from hidden states to what latent steps feed back."""
-
-        async def ask(example: Example, topology: Topology | None) -> RunResult:
-            return await self.graph.arun(example, topology=topology, keep_caches=False, alignment=alignment)
+            return await self.graph.arun(example, topology=topology, keep_caches=False, **options)
 
         return self.evaluate(name, ask)
 
@@ -124,14 +115,15 @@ def _other_question(trial: Trial) -> Evaluation:
 
 def _identity(trial: Trial) -> Evaluation:
     own = trial.llm.alignment
-    return trial.aligned("identity W_a", replace(own, matrix=torch.eye(len(own.matrix), device=own.matrix.device)))
+    matrix = torch.eye(len(own.matrix), device=own.matrix.device)
+    return trial.changed("identity W_a", alignment=replace(own, matrix=matrix))
 
 
 def _random(trial: Trial) -> Evaluation:
     own = trial.llm.alignment
     generator = torch.Generator().manual_seed(trial.seed)
     matrix = torch.randn(own.matrix.shape, generator=generator).to(own.matrix.device) / len(own.matrix) ** 0.5
-    return trial.aligned("random W_a", replace(own, matrix=matrix))
+    return trial.changed("random W_a", alignment=replace(own, matrix=matrix))
 
 
 def _fixed(topology: str, name: str = "") -> Callable[[Trial], Evaluation]:
@@ -164,11 +156,11 @@ def _text(trial: Trial) -> Evaluation:
 CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
     AS_IT_IS: lambda trial: trial.evaluate(AS_IT_IS),
     "no transfer": _no_transfer,
-    "masked": lambda trial: trial.through("masked", channels.masked),
-    "zeroed": lambda trial: trial.through("zeroed", channels.zeroed),
-    "noise": lambda trial: trial.through("noise", channels.noise),
+    "masked": lambda trial: trial.changed("masked", channel=channels.masked),
+    "zeroed": lambda trial: trial.changed("zeroed", channel=channels.zeroed),
+    "noise": lambda trial: trial.changed("noise", channel=channels.noise),
     "other question": _other_question,
-    "random latents": lambda trial: trial.through("random latents", channels.random_latents),
+    "random latents": lambda trial: trial.changed("random latents", channel=channels.random_latents),
     "identity W_a": _identity,
     "random W_a": _random,
     "all edges": _fixed("full", "all edges"),
