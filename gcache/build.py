@@ -15,7 +15,7 @@ from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
-from gcache.gnn.policy import TopologyPolicy
+from gcache.gnn.policy import TopologyPolicy, check_probabilities
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.embeds import ENDPOINTS
@@ -107,6 +107,7 @@ class GraphSpec:
         check_positions(self.positions)
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
+        check_probabilities(decision=self.decision_probability, agent=self.agent_probability)
         if self.hidden_dim < 1:
             raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
 

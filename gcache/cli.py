@@ -15,6 +15,7 @@ from gcache.errors import ConfigError, GcacheError
 
 TRAIN_EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
+  gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
   gcache train --task split_facts --adversary 1 --task_option gossip=false n_agents=4 --latent_steps 0
 A run whose --out holds a checkpoint of the same settings is resumed there.
@@ -85,6 +86,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from gcache.build import GraphSpec
     from gcache.flags import (
         add_api_flags,
         add_graph_flags,
@@ -127,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
+    for name, what in (("decision", "into the decision maker"), ("agent", "among agents")):
+        train.add_argument(
+            f"--{name}_probability", type=float, default=getattr(GraphSpec, f"{name}_probability"),
+            help=f"of an edge {what}, before training (default: %(default)s)",
+        )  # fmt: skip
     for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(train)
     add_train_flags(train, TrainConfig())
@@ -194,6 +201,7 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     text = ", ".join(TASKS) + ("" if required else " (default: the one it was trained on)")
     parser.add_argument("--task", required=required, help=text)
     parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
+    parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
         "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
@@ -209,6 +217,7 @@ def _train(args: argparse.Namespace) -> int:
     spec = flags.graph_spec(
         args, task.domain, flags.graph_config(args, task.max_new_tokens), topology=args.topology, fuser=args.fuser,
         roles=tuple(args.roles), decision_method=args.decision_method, encoder=args.encoder,
+        decision_probability=args.decision_probability, agent_probability=args.agent_probability,
     )  # fmt: skip
     if args.report < 0:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
@@ -314,14 +323,14 @@ def _task_if_named(args: argparse.Namespace) -> Any:
 
     options = _task_options(args)
     if args.task is None and (args.data or options):
-        raise ConfigError("--data, --adversary and --task_option need --task")
+        raise ConfigError("--data, --hops, --adversary and --task_option need --task")
     return session.TaskSpec(args.task, args.data, options) if args.task else None
 
 
 def _task_options(args: argparse.Namespace) -> dict[str, Any]:
     from gcache import flags
 
-    named = {} if args.adversary is None else {"adversary": args.adversary}
+    named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
     return {**flags.task_options(args.task_option), **named}
 
 

@@ -76,9 +76,7 @@ class TopologyPolicy(nn.Module):
         super().__init__()
         from torch_geometric.nn import GCNConv
 
-        for name, value in (("decision", decision_probability), ("agent", agent_probability)):
-            if not 0.0 < value < 1.0:
-                raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
+        check_probabilities(decision=decision_probability, agent=agent_probability)
         self.feature_dim = feature_dim
         self.read = nn.Linear(3 * feature_dim, hidden_dim)
         self.gcn = GCNConv(hidden_dim, hidden_dim)
@@ -125,6 +123,13 @@ class TopologyPolicy(nn.Module):
         concern = CONCERN_SCALE * scale * (cosine - cosine[:n].mean())
         both = torch.cat([head(pairs) for head in self.heads], dim=1) + concern[sources, None] * self.agreement
         return EdgeDistribution(n, tuple(candidates), both.gather(1, kinds[:, None]).squeeze(1))
+
+
+def check_probabilities(**probabilities: float) -> None:
+    """Raise ConfigError, naming `NAME_probability`, for one that is not between 0 and 1."""
+    for name, value in probabilities.items():
+        if not 0.0 < value < 1.0:
+            raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
 
 
 def _edge_head(width: int, probability: float) -> nn.Sequential:
