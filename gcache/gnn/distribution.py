@@ -7,8 +7,8 @@ reached along exactly one path, so the probabilities of all topologies sum to 1,
     log p(G) = sum over visited edges that were free to choose of log Bernoulli(drawn; p_e).
 
 An edge that was forced out contributes nothing. The edges into the decision maker are visited
-first; they close no cycle. Among agents i -> j comes before j -> i for i < j, so where both are
-likely the first wins.
+first; they close no cycle. Among agents i -> j comes before j -> i for i < j, so the sampler favours the
+first where both are likely; `most_likely` does not, it goes by the probabilities.
 """
 
 from __future__ import annotations
@@ -65,13 +65,17 @@ class EdgeDistribution:
         return self._draw(lambda e: bool(uniform[e] < chances[e]))
 
     def most_likely(self) -> tuple[Topology, Tensor]:
-        """Every edge at its likelier value, in the sampler's order, with its log-probability.
+        """Every edge at its likelier value, with its log-probability.
 
-        This is the mode where no two likely edges close a cycle; where they do, the one that is
-        visited first stands.
+        Where likely edges close a cycle, the likelier ones stand. This is the mode where they close none.
         """
         logits = self.logits.detach()
-        return self._draw(lambda e: bool(logits[e] > 0))
+        chosen: set[tuple[int, int]] = set()
+        for e in torch.argsort(logits, descending=True, stable=True).tolist():
+            source, target = self.candidates[e]
+            if logits[e] > 0 and not reaches(chosen, target, source):
+                chosen.add((source, target))
+        return self._draw(lambda e: self.candidates[e] in chosen)
 
     def log_prob(self, topology: Topology) -> Tensor:
         """0-dim log-probability of a topology, with gradient.

@@ -3,10 +3,10 @@
     x_i = [ r_i ; q ; r_i * q ]                          role, query, and where they agree
     h   = relu(W x),   z = h + GCNConv(h, role graph)    (Kipf & Welling 2017, eq. 2)
     c_i = 4 sqrt(F) (cos(r_i, q) - mean over agents)       whose business the question is
-    logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + b_kind
+    logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + t c_j + b_kind
 
-kind is "among agents" or "into the decision maker"; s_kind starts at 0, so that before training
-every edge of a kind is about as likely, whatever the question. Three things depart from the
+kind is "among agents" or "into the decision maker", which has no c_j; s_kind and t start at 0, so that
+before training every edge of a kind is about as likely, whatever the question. Three things depart from the
 published design (G-Designer, Zhang et al. 2024, eq. 5-9), all because a topology has to depend on
 the question: the elementwise product r_i * q, without which the head learns which roles are good
 on average and stops there; the agreement c_i, which carries over to roles never trained on; and the
@@ -80,7 +80,7 @@ class TopologyPolicy(nn.Module):
         self.feature_dim = feature_dim
         self.read = nn.Linear(3 * feature_dim, hidden_dim)
         self.gcn = GCNConv(hidden_dim, hidden_dim)
-        self.agreement = nn.Parameter(torch.zeros(2))  # s_kind
+        self.agreement = nn.Parameter(torch.zeros(3))  # s_kind of both kinds, t
         self.heads = nn.ModuleList(
             _edge_head(hidden_dim, probability) for probability in (agent_probability, decision_probability)
         )
@@ -121,8 +121,11 @@ class TopologyPolicy(nn.Module):
         pairs = torch.cat((nodes[sources], nodes[targets], nodes[sources] * nodes[targets]), dim=1)
         cosine = agree.sum(dim=1) / self.feature_dim  # (N + 1,)
         concern = CONCERN_SCALE * scale * (cosine - cosine[:n].mean())
-        both = torch.cat([head(pairs) for head in self.heads], dim=1) + concern[sources, None] * self.agreement
-        return EdgeDistribution(n, tuple(candidates), both.gather(1, kinds[:, None]).squeeze(1))
+        both = torch.cat([head(pairs) for head in self.heads], dim=1) + concern[sources, None] * self.agreement[:2]
+        logits = both.gather(1, kinds[:, None]).squeeze(1)
+        among = targets < n
+        logits = logits + torch.where(among, concern[targets], 0.0) * self.agreement[2]
+        return EdgeDistribution(n, tuple(candidates), logits)
 
 
 def check_probabilities(**probabilities: float) -> None:

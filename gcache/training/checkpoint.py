@@ -117,14 +117,25 @@ def read(path: str | Path) -> Checkpoint:
             dict(record["training"]),
             float(record.get("running_utility", 0.0)),
             str(record["model_fingerprint"]),
-            load_file(folder / "weights.safetensors"),
-            load_file(folder / "optimizer.safetensors"),
+            _receiver_too(load_file(folder / "weights.safetensors")),
+            _receiver_too(load_file(folder / "optimizer.safetensors")),
         )
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(f"checkpoint {folder} cannot be read ({why}); train again, or name another") from error
+
+
+def _receiver_too(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of policies from before an edge's receiver was looked at: t = 0 says the same."""
+    old = (2,)
+    return {
+        name: torch.cat((tensor, torch.zeros(1)))
+        if name.startswith("policy.agreement") and tuple(tensor.shape) == old
+        else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimizer | None = None) -> None:

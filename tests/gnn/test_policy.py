@@ -71,10 +71,11 @@ def test_permuting_the_agents_permutes_the_edges(order: tuple[int, ...]) -> None
 
 def test_edges_are_directed_and_depend_on_the_question() -> None:
     made, asked = trained(), features(3)
-    found = table(made(asked))
-    assert abs(found[0, 1] - found[1, 0]) > 1e-3
-    other = table(made(QuestionFeatures(asked.roles, -asked.query)))
-    assert max(abs(found[pair] - other[pair]) for pair in found) > 1e-2
+    found = made(asked)
+    logits = dict(zip(found.candidates, found.logits.tolist(), strict=True))
+    assert abs(logits[0, 1] - logits[1, 0]) > 1e-2
+    other = made(QuestionFeatures(asked.roles, -asked.query))
+    assert float((found.logits - other.logits).abs().max()) > 1e-2
 
 
 def test_agents_with_the_same_role_get_the_same_edges() -> None:
@@ -148,3 +149,30 @@ def test_the_source_shows_the_policy_roles_and_question_and_nothing_private() ->
     seen = source.features([Agent("baker", "bakes bread")], decision, "who ?")
     assert torch.equal(seen.roles, encoder.encode(["bakes bread", "decides"]))
     assert torch.equal(seen.query, encoder.encode(["who ?"])[0])
+
+
+@pytest.mark.parametrize(("chances", "stays"), [((0.7, 0.9), (1, 0)), ((0.9, 0.7), (0, 1)), ((0.8, 0.8), (0, 1))])
+def test_of_two_likely_edges_that_close_a_cycle_the_likelier_stands(
+    chances: tuple[float, float], stays: tuple[int, int]
+) -> None:
+    probabilities = torch.tensor([0.6, 0.2, *chances])
+    distribution = EdgeDistribution(2, ((0, 2), (1, 2), (0, 1), (1, 0)), torch.logit(probabilities))
+    topology, log_prob = distribution.most_likely()
+    assert topology.pairs == {(0, 2), stays}
+    # the sampler comes to 0 -> 1 first, and where that is drawn it is never free to draw 1 -> 0
+    first, second = chances
+    expected = 0.6 * 0.8 * (first if stays == (0, 1) else (1 - first) * second)
+    assert float(log_prob.exp()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_a_question_is_about_reaches_edges_from_both_their_ends() -> None:
+    """Untrained, but for one weight, an edge is as likely as its end has to do with the question."""
+    roles = torch.eye(4, WIDTH)  # agents 0 to 2 and the decision maker
+    asked = QuestionFeatures(roles, roles[1])  # agent 1's business
+    for weight, likely in ((0, {(1, 0), (1, 2)}), (1, {(1, 3)}), (2, {(0, 1), (2, 1)})):
+        made = policy()
+        with torch.no_grad():
+            made.agreement[weight] = 3.0
+        found = table(made(asked))
+        among, into = 0.5, 0.8  # above what the kind starts with
+        assert {pair for pair, chance in found.items() if chance > (into if pair[1] == 3 else among)} == likely

@@ -8,7 +8,9 @@ import pytest
 
 from gcache.errors import ConfigError
 from gcache.tasks.example import Example, Task
-from gcache.tasks.split_facts import ATTRIBUTES, NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES, SplitFacts
+from gcache.tasks.places import NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES
+from gcache.tasks.split_facts import SplitFacts
+from gcache.tasks.worlds import ATTRIBUTES
 
 VALUE = re.compile(r"\d+")
 FACT = re.compile(r"The ([a-z ]+) of the ([a-z ]+) is (\d+)\.")
