@@ -21,8 +21,9 @@ from benchmarks.timing import ratios
 from gcache.build import LEARNED, GraphSpec, assemble
 from gcache.graph.records import GraphConfig
 from gcache.tasks.registry import make_task
+from gcache.training.config import TrainConfig
 from gcache.training.replay import GRADIENTS
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.trainer import Reinforce
 
 TASK = "split_facts"
 

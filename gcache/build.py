@@ -15,7 +15,7 @@ from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
-from gcache.gnn.policy import TopologyPolicy, check_probabilities
+from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.embeds import ENDPOINTS
@@ -46,6 +46,10 @@ class GraphSpec:
         topology: "learned", or the name of a fixed one.
         encoder: of role and query features.
         decision_probability, agent_probability: how likely an edge is before training.
+        temporal: whether edges from the round before are learned too.
+        channels: what may go over each edge, as a choice (see `gcache.gnn.topology.CHANNELS`); () for what
+            `graph.hands` says, everywhere.
+        latent_choices: numbers of latent steps that each agent chooses from; () for `graph.latent_steps`.
         generation_mode: who writes the decision maker's text; see `gcache.graph.writers`.
         hint: what the API is told in the mode api_hint; see `gcache.graph.hints`.
         latent_space_realign: whether latent steps go through W_a; see `gcache.llm.alignment`.
@@ -71,6 +75,9 @@ class GraphSpec:
     hidden_dim: int = 64
     decision_probability: float = 0.3
     agent_probability: float = 0.1
+    temporal: bool = False
+    channels: tuple[str, ...] = ()
+    latent_choices: tuple[int, ...] = ()
     generation_mode: str = "local"
     hint: str = "meta"
     latent_space_realign: bool = True
@@ -107,9 +114,28 @@ class GraphSpec:
         check_positions(self.positions)
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
+        self._check_choices()
         check_probabilities(decision=self.decision_probability, agent=self.agent_probability)
         if self.hidden_dim < 1:
             raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
+
+    def _check_choices(self) -> None:
+        """Refuse choices that nobody makes, or that would change nothing."""
+        check_choices(self.channels, self.latent_choices)
+        chosen = [name for name in ("temporal", "channels", "latent_choices") if getattr(self, name)]
+        if chosen and self.topology != LEARNED:
+            raise ConfigError(
+                f"{chosen[0]} is learned with the topology, but that is {self.topology!r}; use --topology {LEARNED}"
+            )
+        if self.temporal and self.graph.rounds == 1:
+            raise ConfigError("edges from the round before need one: set the number of rounds to 2 or more")
+        if (self.channels or self.latent_choices) and (self.graph.hands, self.graph.transfer) != ("cache", "own"):
+            raise ConfigError(
+                f"channels and latent_choices are chosen per edge and agent, so they need hands='cache' and "
+                f"transfer='own', got {self.graph.hands!r} and {self.graph.transfer!r}"
+            )
+        if "latents" in self.channels and not max(self.latent_choices, default=self.graph.latent_steps):
+            raise ConfigError("the channel 'latents' hands on latents, but there are 0 latent steps; set 1 or more")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -123,7 +149,8 @@ class GraphSpec:
         """
         try:
             graph = GraphConfig(**values["graph"])
-            rest = {**values, "graph": graph, "roles": tuple(values.get("roles", ()))}
+            tuples = {name: tuple(values.get(name, ())) for name in ("roles", "channels", "latent_choices")}
+            rest = {**values, "graph": graph, **tuples}
             return cls(**rest)
         except (TypeError, KeyError) as error:
             raise ConfigError(f"not the description of a graph: {error}") from error
@@ -196,5 +223,8 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
     encoder = make_encoder(spec.encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        policy = TopologyPolicy(encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability)
+        policy = TopologyPolicy(
+            encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.temporal,
+            spec.channels, spec.latent_choices,
+        )  # fmt: skip
     return policy, encoder

@@ -16,6 +16,7 @@ from gcache.errors import ConfigError, GcacheError
 TRAIN_EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
   gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
+  gcache train --task split_facts --channels cache latents text --latent_choices 0 2 --token_price 0.5
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
   gcache train --task split_facts --adversary 1 --task_option gossip=false n_agents=4 --latent_steps 0
 A run whose --out holds a checkpoint of the same settings is resumed there.
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     from gcache.build import GraphSpec
     from gcache.flags import (
         add_api_flags,
+        add_choice_flags,
         add_graph_flags,
         add_limit_flags,
         add_method_flags,
@@ -96,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         add_train_flags,
     )
     from gcache.graph.agent_graph import IN_FLIGHT
+    from gcache.training.config import TrainConfig
     from gcache.training.report import COMPARED
-    from gcache.training.trainer import TrainConfig
 
     parser = argparse.ArgumentParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
     parser.add_argument("--version", action="version", version=f"gcache {__version__}")
@@ -134,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}_probability", type=float, default=getattr(GraphSpec, f"{name}_probability"),
             help=f"of an edge {what}, before training (default: %(default)s)",
         )  # fmt: skip
-    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
+    for add in (add_model_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags):
         add(train)
     add_train_flags(train, TrainConfig())
 
@@ -215,7 +217,8 @@ def _train(args: argparse.Namespace) -> int:
     task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
     task = task_spec.make()
     spec = flags.graph_spec(
-        args, task.domain, flags.graph_config(args, task.max_new_tokens), topology=args.topology, fuser=args.fuser,
+        args, task.domain, flags.graph_config(args, task.max_new_tokens, args.num_rounds), topology=args.topology,
+        fuser=args.fuser, **flags.choices(args),
         roles=tuple(args.roles), decision_method=args.decision_method, encoder=args.encoder,
         decision_probability=args.decision_probability, agent_probability=args.agent_probability,
     )  # fmt: skip

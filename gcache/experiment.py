@@ -20,7 +20,7 @@ from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.llm.api import ApiLLM
 from gcache.llm.sources import EMBEDDED
-from gcache.training.trainer import TrainConfig
+from gcache.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ class Experiment:
         made.add_argument("--report", type=int, default=0, help="evaluate on this many held-out questions at the end")
         made.add_argument("--out", type=Path, help=f"folder of the run (default: runs/{self.task}-seedSEED)")
         made.add_argument("--agent_nums", type=int, default=4, help="agents (default: %(default)s)")
-        made.add_argument("--num_rounds", type=int, default=1, help="rounds of thinking (default: %(default)s)")
         made.add_argument("--mode", default="FullConnected", help=f"a topology: {', '.join(MODES)}")
         made.add_argument("--decision_method", default="FinalRefer", help=", ".join(DECISIONS))
         made.add_argument(
@@ -75,6 +74,7 @@ class Experiment:
         flags.add_boolean(made, "--use_cache", True, "agents hand on caches; false: text alone")
         flags.add_model_flags(made)
         flags.add_graph_flags(made)
+        flags.add_choice_flags(made)
         flags.add_api_flags(made)
         flags.add_limit_flags(made)
         flags.add_train_flags(made, TrainConfig(rollouts=2))
@@ -123,6 +123,7 @@ class Experiment:
             fuser=args.fuse_method,
             agent_nums=args.agent_nums,
             decision_method=DECISIONS[args.decision_method],
+            **flags.choices(args),
         )
         return task_spec, spec
 

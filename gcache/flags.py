@@ -7,10 +7,11 @@ from typing import Any
 
 from gcache.build import GraphSpec
 from gcache.errors import ConfigError
+from gcache.gnn.topology import CHANNELS
 from gcache.graph.records import GraphConfig
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.memory import Limits
-from gcache.training.trainer import TrainConfig
+from gcache.training.config import TrainConfig
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -81,6 +82,31 @@ def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> N
     group.add_argument("--positions", default="parallel", help="parallel or sequential: where handed-on slots go")
     group.add_argument("--decision_turn", default="new", help="new or same: the decision maker's chat turn")
     group.add_argument("--max_new_tokens", type=int, help="of an answer (default: what the task needs)")
+
+
+def add_choice_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of what is learned beside the edges within a round."""
+    group = parser.add_argument_group("choices of the policy, beside the edges within a round")
+    group.add_argument("--num_rounds", type=int, default=1, help="rounds of thinking (default: %(default)s)")
+    add_boolean(group, "--optimized_temporal", False, "learn edges from the round before, too (default: %(default)s)")
+    group.add_argument(
+        "--channels", nargs="+", default=[], metavar="CHANNEL",
+        help=f"what goes over each edge, chosen per question: {', '.join(CHANNELS)}; no edge (none) is always a choice "
+        "(default: what --hands says, over every edge)",
+    )  # fmt: skip
+    group.add_argument(
+        "--latent_choices", type=int, nargs="+", default=[], metavar="STEPS",
+        help="numbers of latent steps that each agent chooses from (default: --latent_steps for all)",
+    )  # fmt: skip
+
+
+def choices(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `GraphSpec`, of the flags of `add_choice_flags`."""
+    return {
+        "temporal": args.optimized_temporal,
+        "channels": tuple(name for name in args.channels if name != "none"),
+        "latent_choices": tuple(args.latent_choices),
+    }
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
@@ -200,11 +226,15 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
     group.add_argument("--entropy_bonus", type=float, default=config.entropy_bonus, help="beta (default: %(default)s)")
     group.add_argument(
         "--token_price", type=float, default=config.token_price,
-        help="off the utility per 1,000 tokens of the answer (default: %(default)s)",
+        help="off the utility per 1,000 tokens of texts and latent steps (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--mib_price", type=float, default=config.mib_price,
         help="off the utility per MiB of caches handed over (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--pruning_rate", type=float, default=config.pruning_rate,
+        help="share of the edges between roles, the least likely ones, that is cut half way (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--anchor", help="a fixed topology that the edges are pulled to, as a prior (default: none)")
     group.add_argument(
@@ -302,6 +332,7 @@ def train_config(args: argparse.Namespace, iterations: int, batch_size: int, lim
         entropy_bonus_end=args.entropy_bonus_end,
         baseline=args.baseline,
         gradient=args.fuser_gradient,
+        pruning_rate=args.pruning_rate,
         train_limit=limit,
         checkpoint_every=args.checkpoint_every,
         on_error=args.on_error,

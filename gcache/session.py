@@ -23,8 +23,9 @@ from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
+from gcache.training.config import TrainConfig, check_on_error
 from gcache.training.report import COMPARED, Report
-from gcache.training.trainer import Reinforce, TrainConfig, check_on_error
+from gcache.training.trainer import Reinforce
 
 logger = logging.getLogger(__name__)
 

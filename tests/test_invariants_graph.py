@@ -27,9 +27,10 @@ from gcache.llm.in_flight import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation, LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
+from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.replay import Replay, log_probs
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.trainer import Reinforce
 
 QUESTION, WORDS, LAST = (1, 22, 50, 40), (30, 31, 4, 35, 29), (44, 46, 26)
 

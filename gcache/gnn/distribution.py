@@ -8,29 +8,34 @@ reached along exactly one path, so the probabilities of all topologies sum to 1,
 
 An edge that was forced out contributes nothing. The edges into the decision maker are visited
 first; they close no cycle. Among agents i -> j comes before j -> i for i < j, so the sampler favours the
-first where both are likely; `most_likely` does not, it goes by the probabilities.
+first where both are likely; `most_likely` does not, it goes by the probabilities. Edges from the round
+before come last; they close no cycle either.
+
+What goes over a drawn edge, and how long an agent thinks, may be drawn as well: each from a softmax,
+whose log-probabilities are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from gcache.errors import ConfigError
-from gcache.gnn.topology import Edge, Topology, reaches
+from gcache.gnn.topology import Edge, EdgeKey, Topology, reaches
 
 
-def candidate_edges(n_agents: int) -> list[tuple[int, int]]:
-    """All edges that may be drawn, in the order they are visited."""
-    into_decision = [(i, n_agents) for i in range(n_agents)]
-    among = [
+def candidate_edges(n_agents: int, temporal: bool = False) -> list[EdgeKey]:
+    """All edges that may be drawn, in the order they are visited; `temporal`: those from the round before too."""
+    into_decision: list[EdgeKey] = [(i, n_agents) for i in range(n_agents)]
+    among: list[EdgeKey] = [
         pair for i in range(n_agents) for j in range(i + 1, n_agents) for pair in ((i, j), (j, i))
     ]
-    return into_decision + among
+    before: list[EdgeKey] = [(*pair, 1) for pair in among] if temporal else []
+    return into_decision + among + before
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,35 @@ class EdgeDistribution:
 
     Attributes:
         n_agents: N.
-        candidates: E edges, in the order the sampler visits them.
+        candidates: the keys of E edges, in the order the sampler visits them.
         logits: (E,) of their probabilities; gradient flows through them.
+        channels: C of `gcache.gnn.topology.CHANNELS`, one of which each drawn edge gets; () for no choice.
+        channel_logits: (E, C).
+        latent_choices: S numbers of latent steps, one of which each agent gets; () for no choice.
+        latent_logits: (N, S).
     """
 
     n_agents: int
-    candidates: tuple[tuple[int, int], ...]
+    candidates: tuple[EdgeKey, ...]
     logits: Tensor
+    channels: tuple[str, ...] = ()
+    channel_logits: Tensor | None = None
+    latent_choices: tuple[int, ...] = ()
+    latent_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if tuple(self.logits.shape) != (len(self.candidates),):
+        edges, agents = len(self.candidates), self.n_agents
+        if tuple(self.logits.shape) != (edges,):
             raise ConfigError(
-                f"logits must be (E,) = ({len(self.candidates)},), one per candidate, got {tuple(self.logits.shape)}"
+                f"logits must be (E,) = ({edges},), one per candidate, got {tuple(self.logits.shape)}"
             )
+        for name, logits, rows, options in (
+            ("channel_logits", self.channel_logits, edges, self.channels),
+            ("latent_logits", self.latent_logits, agents, self.latent_choices),
+        ):
+            shape = None if logits is None else tuple(logits.shape)
+            if shape != ((rows, len(options)) if options else None):
+                raise ConfigError(f"{name} must be ({rows}, {len(options)}) where there is a choice, got {shape}")
 
     @property
     def probabilities(self) -> Tensor:
@@ -62,20 +83,25 @@ class EdgeDistribution:
         """A topology and its log-probability (0-dim, with gradient)."""
         uniform = torch.rand(len(self.candidates), generator=generator)
         chances = self.probabilities.detach()
-        return self._draw(lambda e: bool(uniform[e] < chances[e]))
+        channels, steps = _picked(self.channel_logits, generator), _picked(self.latent_logits, generator)
+        return self._draw(lambda e: bool(uniform[e] < chances[e]), channels, steps)
 
     def most_likely(self) -> tuple[Topology, Tensor]:
-        """Every edge at its likelier value, with its log-probability.
+        """Every edge, channel and number of latent steps at its likelier value, with the log-probability.
 
-        Where likely edges close a cycle, the likelier ones stand. This is the mode where they close none.
+        Where likely edges close a cycle, the likelier ones stand. Without a choice of channels, this is the mode
+        where they close none.
         """
         logits = self.logits.detach()
-        chosen: set[tuple[int, int]] = set()
+        chosen: set[EdgeKey] = set()
         for e in torch.argsort(logits, descending=True, stable=True).tolist():
-            source, target = self.candidates[e]
-            if logits[e] > 0 and not reaches(chosen, target, source):
-                chosen.add((source, target))
-        return self._draw(lambda e: self.candidates[e] in chosen)
+            if logits[e] > 0 and not self._closes_cycle(chosen, self.candidates[e]):
+                chosen.add(self.candidates[e])
+        likeliest = [
+            [] if logits is None else logits.argmax(dim=1).tolist()
+            for logits in (self.channel_logits, self.latent_logits)
+        ]
+        return self._draw(lambda e: self.candidates[e] in chosen, *likeliest)
 
     def log_prob(self, topology: Topology) -> Tensor:
         """0-dim log-probability of a topology, with gradient.
@@ -88,13 +114,37 @@ class EdgeDistribution:
                 f"topology has edges {sorted(topology.pairs)} over {topology.n_agents} agents, which a "
                 f"distribution over {self.n_agents} agents with {len(self.candidates)} candidate edges cannot draw"
             )
-        return self._draw(lambda e: self.candidates[e] in topology.pairs)[1]
+        channels = [topology.channels.get(key) for key in self.candidates]
+        if {topology.channels[key] for key in topology.pairs} - set(self.channels or (None,)):
+            raise ConfigError(f"topology has channels {channels}, this distribution has {self.channels or 'no choice'}")
+        steps = topology.latent_steps or ()
+        if bool(steps) != bool(self.latent_choices) or set(steps) - set(self.latent_choices):
+            raise ConfigError(
+                f"topology has latent steps {steps}, this distribution has {self.latent_choices or 'no choice'}"
+            )
+        return self._draw(
+            lambda e: self.candidates[e] in topology.pairs,
+            [self.channels.index(name) if name else 0 for name in channels] if self.channels else [],
+            [self.latent_choices.index(count) for count in steps],
+        )[1]
 
-    def weights(self, topology: Topology) -> dict[tuple[int, int], Tensor]:
+    def without(self, keys: Collection[EdgeKey]) -> EdgeDistribution:
+        """The same without some candidates, which are then never drawn."""
+        kept = [e for e, key in enumerate(self.candidates) if key not in keys]
+        if len(kept) == len(self.candidates):
+            return self
+        return replace(
+            self,
+            candidates=tuple(self.candidates[e] for e in kept),
+            logits=self.logits[kept],
+            channel_logits=None if self.channel_logits is None else self.channel_logits[kept],
+        )
+
+    def weights(self, topology: Topology) -> dict[EdgeKey, Tensor]:
         """The weight of each of the topology's edges as a 0-dim tensor, with gradient."""
-        index = {pair: e for e, pair in enumerate(self.candidates)}
+        index = {key: e for e, key in enumerate(self.candidates)}
         chances = self.probabilities
-        return {pair: chances[index[pair]] for pair in sorted(topology.pairs)}
+        return {key: chances[index[key]] for key in sorted(topology.pairs)}
 
     @property
     def expected_edges(self) -> Tensor:
@@ -103,28 +153,75 @@ class EdgeDistribution:
 
     @property
     def entropy(self) -> Tensor:
-        """0-dim, in nats, of the edges before cycles are excluded."""
+        """0-dim, in nats, of the edges before cycles are excluded, and of the other choices."""
         p = self.probabilities
-        return -(p * logsigmoid(self.logits) + (1 - p) * logsigmoid(-self.logits)).sum()
+        total = -(p * logsigmoid(self.logits) + (1 - p) * logsigmoid(-self.logits)).sum()
+        if self.channel_logits is not None:
+            total = total + (p * _entropies(self.channel_logits)).sum()
+        if self.latent_logits is not None:
+            total = total + _entropies(self.latent_logits).sum()
+        return total
 
-    def _draw(self, wanted: Callable[[int], bool]) -> tuple[Topology, Tensor]:
+    @staticmethod
+    def _closes_cycle(pairs: Collection[EdgeKey], key: EdgeKey) -> bool:
+        """Whether an edge would close a cycle with others within a round."""
+        if len(key) > 2:
+            return False
+        return reaches([(other[0], other[1]) for other in pairs if len(other) == 2], key[1], key[0])
+
+    def _draw(
+        self, wanted: Callable[[int], bool], channels: Sequence[int], steps: Sequence[int]
+    ) -> tuple[Topology, Tensor]:
+        """The topology of the wanted edges that are free, and its log-probability.
+
+        Args:
+            channels: of each candidate, its channel's number; empty for no choice.
+            steps: of each agent, the number of its choice; likewise.
+        """
         drawn: list[int] = []
         free: list[int] = []
-        pairs: set[tuple[int, int]] = set()
-        for e, (source, target) in enumerate(self.candidates):
-            if reaches(pairs, target, source):
+        pairs: set[EdgeKey] = set()
+        for e, key in enumerate(self.candidates):
+            if self._closes_cycle(pairs, key):
                 continue
             free.append(e)
             if wanted(e):
                 drawn.append(e)
-                pairs.add((source, target))
-        outcome = torch.zeros(len(free), device=self.logits.device)
-        outcome[[free.index(e) for e in drawn]] = 1.0
-        log_prob = -binary_cross_entropy_with_logits(self.logits[free], outcome, reduction="sum")
+                pairs.add(key)
+        outcome = torch.zeros(len(self.candidates), device=self.logits.device)
+        outcome[drawn] = 1.0
+        log_prob = -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="sum")
+        if self.channel_logits is not None:
+            said = torch.log_softmax(self.channel_logits, dim=1)
+            log_prob = log_prob + said[drawn, [channels[e] for e in drawn]].sum()
+        if self.latent_logits is not None:
+            log_prob = log_prob + torch.log_softmax(self.latent_logits, dim=1)[range(self.n_agents), list(steps)].sum()
         chances = self.probabilities.detach().tolist()
-        edges = tuple(Edge(*self.candidates[e], weight=_weight(chances[e]), probability=chances[e]) for e in drawn)
-        table = tuple((*pair, chance) for pair, chance in zip(self.candidates, chances, strict=True))
-        return Topology(self.n_agents, edges, table), log_prob
+        edges = tuple(self._edge(e, chances[e], channels) for e in drawn)
+        table = tuple((*key, chance) for key, chance in zip(self.candidates, chances, strict=True))
+        counts = tuple(self.latent_choices[choice] for choice in steps) if self.latent_choices else None
+        return Topology(self.n_agents, edges, table, counts), log_prob
+
+    def _edge(self, e: int, chance: float, channels: Sequence[int]) -> Edge:
+        key = self.candidates[e]
+        channel = self.channels[channels[e]] if self.channels else None
+        return Edge(key[0], key[1], _weight(chance), chance, delay=len(key) - 2, channel=channel)
+
+
+def _picked(logits: Tensor | None, generator: torch.Generator | None) -> list[int]:
+    """One column per row, drawn from the softmax of the row."""
+    if logits is None:
+        return []
+    uniform = torch.rand((logits.shape[0], 1), generator=generator)
+    below = torch.softmax(logits.detach(), dim=1).cumsum(dim=1).cpu()
+    picked: list[int] = (uniform >= below).sum(dim=1).clamp(max=logits.shape[1] - 1).tolist()
+    return picked
+
+
+def _entropies(logits: Tensor) -> Tensor:
+    """(rows,) entropies of the softmax of each row, in nats."""
+    logs = torch.log_softmax(logits, dim=1)
+    return -(logs.exp() * logs).sum(dim=1)
 
 
 def _weight(probability: float) -> float:

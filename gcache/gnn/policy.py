@@ -5,8 +5,10 @@
     c_i = 4 sqrt(F) (cos(r_i, q) - mean over agents)       whose business the question is
     logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + t c_j + b_kind
 
-kind is "among agents" or "into the decision maker", which has no c_j; s_kind and t start at 0, so that
-before training every edge of a kind is about as likely, whatever the question. Three things depart from the
+kind is "among agents", "into the decision maker", which has no c_j, or "from the round before"; s_kind
+and t start at 0, so that before training every edge of a kind is about as likely, whatever the question.
+Where they are chosen, the channel of an edge is a softmax of another such head, and an agent's number of
+latent steps one of a linear map of z_i; both begin uniform. Three things depart from the
 published design (G-Designer, Zhang et al. 2024, eq. 5-9), all because a topology has to depend on
 the question: the elementwise product r_i * q, without which the head learns which roles are good
 on average and stops there; the agreement c_i, which carries over to roles never trained on; and the
@@ -16,14 +18,15 @@ their mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gcache.errors import ConfigError
+from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
-from gcache.gnn.topology import Topology
+from gcache.gnn.topology import CHANNELS, Topology
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,13 @@ class TopologyPolicy(nn.Module):
         feature_dim: F of the role and query features.
         hidden_dim: width of the GCN and of the edge head.
         decision_probability: mean probability, before training, of an edge into the decision maker.
-        agent_probability: the same for an edge among agents.
+        agent_probability: the same for an edge among agents, within a round or from the one before.
+        temporal: whether there are edges from the round before.
+        channels: what may go over an edge, of `gcache.gnn.topology.CHANNELS`; () where that is no choice.
+        latent_choices: numbers of latent steps that an agent may take; () where that is no choice.
+
+    Raises:
+        ConfigError: a probability, a channel or a number that is not allowed.
     """
 
     def __init__(
@@ -72,18 +81,25 @@ class TopologyPolicy(nn.Module):
         hidden_dim: int = 64,
         decision_probability: float = 0.5,
         agent_probability: float = 0.1,
+        temporal: bool = False,
+        channels: Sequence[str] = (),
+        latent_choices: Sequence[int] = (),
     ) -> None:
         super().__init__()
         from torch_geometric.nn import GCNConv
 
         check_probabilities(decision=decision_probability, agent=agent_probability)
+        check_choices(channels, latent_choices)
         self.feature_dim = feature_dim
+        self.temporal, self.channels, self.latent_choices = temporal, tuple(channels), tuple(latent_choices)
         self.read = nn.Linear(3 * feature_dim, hidden_dim)
         self.gcn = GCNConv(hidden_dim, hidden_dim)
-        self.agreement = nn.Parameter(torch.zeros(3))  # s_kind of both kinds, t
-        self.heads = nn.ModuleList(
-            _edge_head(hidden_dim, probability) for probability in (agent_probability, decision_probability)
-        )
+        kinds = [agent_probability, decision_probability, *([agent_probability] if temporal else [])]
+        # s_kind of the first two kinds, t, and for edges from the round before s_kind and t of their own
+        self.agreement = nn.Parameter(torch.zeros(5 if temporal else 3))
+        self.heads = nn.ModuleList(_edge_head(hidden_dim, probability) for probability in kinds)
+        self.channel_head = _choice_head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
+        self.latent_head = _choice_head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
 
     def sample(
         self, features: QuestionFeatures, generator: torch.Generator | None = None
@@ -114,18 +130,23 @@ class TopologyPolicy(nn.Module):
         agree = roles * query  # (N + 1, F)
         hidden = torch.relu(self.read(FEATURE_SCALE * torch.cat((roles, query.expand_as(roles), agree), dim=1)))
         nodes = hidden + self.gcn(hidden, _role_graph(n, hidden.device))
-        candidates = candidate_edges(n)
-        sources = torch.tensor([s for s, _ in candidates], device=hidden.device)
-        targets = torch.tensor([t for _, t in candidates], device=hidden.device)
-        kinds = (targets == n).long()
+        candidates = candidate_edges(n, self.temporal)
+        sources = torch.tensor([key[0] for key in candidates], device=hidden.device)
+        targets = torch.tensor([key[1] for key in candidates], device=hidden.device)
+        # 0 among agents, 1 into the decision maker, 2 from the round before
+        kinds = torch.tensor([2 if len(key) > 2 else int(key[1] == n) for key in candidates], device=hidden.device)
         pairs = torch.cat((nodes[sources], nodes[targets], nodes[sources] * nodes[targets]), dim=1)
         cosine = agree.sum(dim=1) / self.feature_dim  # (N + 1,)
         concern = CONCERN_SCALE * scale * (cosine - cosine[:n].mean())
-        both = torch.cat([head(pairs) for head in self.heads], dim=1) + concern[sources, None] * self.agreement[:2]
-        logits = both.gather(1, kinds[:, None]).squeeze(1)
-        among = targets < n
-        logits = logits + torch.where(among, concern[targets], 0.0) * self.agreement[2]
-        return EdgeDistribution(n, tuple(candidates), logits)
+        scores = torch.cat([head(pairs) for head in self.heads], dim=1).gather(1, kinds[:, None]).squeeze(1)
+        of_source = self.agreement[[0, 1, 3] if self.temporal else [0, 1]][kinds]
+        nothing = self.agreement.new_zeros(1)
+        of_target = torch.cat((self.agreement[2:3], nothing, self.agreement[4:]))[kinds]
+        return EdgeDistribution(
+            n, tuple(candidates), scores + concern[sources] * of_source + concern[targets] * of_target,
+            self.channels, None if self.channel_head is None else self.channel_head(pairs),
+            self.latent_choices, None if self.latent_head is None else self.latent_head(nodes[:n]),
+        )  # fmt: skip
 
 
 def check_probabilities(**probabilities: float) -> None:
@@ -135,12 +156,33 @@ def check_probabilities(**probabilities: float) -> None:
             raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
 
 
+def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> None:
+    """Raise ConfigError for channels or numbers of latent steps that an edge or an agent cannot choose from."""
+    for name in channels:
+        if name not in CHANNELS:
+            raise unknown("channel", name, CHANNELS)
+    if len(set(channels)) != len(channels):
+        raise ConfigError(f"channels must all be different, got {tuple(channels)}")
+    if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in latent_choices):
+        raise ConfigError(f"latent_choices must be numbers of 0 or more, got {tuple(latent_choices)}")
+    if len(latent_choices) == 1 or len(set(latent_choices)) != len(latent_choices):
+        raise ConfigError(f"latent_choices must be two or more different numbers, or none, got {tuple(latent_choices)}")
+
+
 def _edge_head(width: int, probability: float) -> nn.Sequential:
     """Scores a pair of nodes; before training it says `probability`, almost whatever the pair."""
     last = nn.Linear(width, 1)
     nn.init.normal_(last.weight, std=0.01)
     nn.init.constant_(last.bias, float(torch.logit(torch.tensor(probability))))
     return nn.Sequential(nn.Linear(3 * width, width), nn.ReLU(), last)
+
+
+def _choice_head(inputs: int, width: int, options: int) -> nn.Sequential:
+    """Scores of each option; before training they are all but alike."""
+    last = nn.Linear(width, options)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), last)
 
 
 def _role_graph(n_agents: int, device: torch.device) -> Tensor:

@@ -1,4 +1,7 @@
-"""Who hands to whom: a frozen, acyclic set of weighted edges."""
+"""Who hands to whom: a frozen set of weighted edges, acyclic within a round.
+
+Beside its edges, a topology may say what goes over each of them and how long each agent thinks.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gcache.errors import ConfigError
+from gcache.errors import ConfigError, unknown
+
+#: (source, target) of an edge within a round, (source, target, 1) of one from the round before.
+EdgeKey = tuple[int, ...]
+#: (round, agent)
+Node = tuple[int, int]
+#: What may go over an edge: the agent's own cache, its latent slots alone, or what it says.
+CHANNELS = ("cache", "latents", "text")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Edge:
     """One hand-over.
 
@@ -18,16 +28,29 @@ class Edge:
         source, target: agents 0 to N - 1; N is the decision maker.
         weight: w in (0, 1], how strongly the receiver attends to the sender's slots.
         probability: the edge's probability under the policy; 1 in a fixed topology.
+        delay: 0 within a round; 1 from the round before (a temporal edge).
+        channel: one of `CHANNELS`; None for what the graph's agents hand on everywhere.
     """
 
     source: int
     target: int
     weight: float = 1.0
     probability: float = 1.0
+    delay: int = 0
+    channel: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight <= 1.0:
             raise ConfigError(f"an edge's weight must be in (0, 1], got {self.weight}")
+        if self.delay not in (0, 1):
+            raise ConfigError(f"an edge's delay must be 0 (within a round) or 1 (the round before), got {self.delay}")
+        if self.channel is not None and self.channel not in CHANNELS:
+            raise unknown("channel", self.channel, CHANNELS)
+
+    @property
+    def key(self) -> EdgeKey:
+        """What it is known by."""
+        return (self.source, self.target, self.delay) if self.delay else (self.source, self.target)
 
 
 @dataclass(frozen=True)
@@ -38,73 +61,120 @@ class Topology:
         n_agents: N.
         edges: sorted, no two alike.
         probabilities: the probabilities of all candidate edges it was drawn from, as
-            (source, target, probability); empty for a fixed topology.
+            (*key, probability); empty for a fixed topology.
+        latent_steps: of each agent; None for the graph's.
 
     Raises:
-        ConfigError: an edge out of range, a repeated edge, an edge out of the decision maker, or
-            a cycle.
+        ConfigError: an edge out of range, a repeated edge, an edge out of the decision maker, a cycle
+            within a round, or an edge from the round before that is into the decision maker or of an
+            agent to itself, who has a memory anyway.
     """
 
     n_agents: int
     edges: tuple[Edge, ...] = ()
-    probabilities: tuple[tuple[int, int, float], ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    latent_steps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "edges", tuple(sorted(self.edges)))
-        seen: set[tuple[int, int]] = set()
+        object.__setattr__(self, "edges", tuple(sorted(self.edges, key=lambda edge: (*edge.key, 0)[:3])))
+        seen: set[EdgeKey] = set()
         for edge in self.edges:
             if not (0 <= edge.source < self.n_agents and 0 <= edge.target <= self.n_agents):
                 raise ConfigError(
                     f"edge {edge.source} -> {edge.target} is out of range: sources are agents 0 to "
                     f"{self.n_agents - 1}, targets those and the decision maker {self.n_agents}"
                 )
-            if (edge.source, edge.target) in seen:
+            if edge.delay and edge.target in (self.n_agents, edge.source):
+                raise ConfigError(
+                    f"edge {edge.source} -> {edge.target} from the round before is not possible: such edges are among "
+                    "different agents"
+                )
+            if edge.key in seen:
                 raise ConfigError(f"edge {edge.source} -> {edge.target} occurs twice")
-            seen.add((edge.source, edge.target))
-        if not is_acyclic(self.n_agents, seen):
-            raise ConfigError(f"topology has a cycle among its edges {sorted(seen)}")
+            seen.add(edge.key)
+        within = {(e.source, e.target) for e in self.edges if not e.delay}
+        if not is_acyclic(self.n_agents, within):
+            raise ConfigError(f"topology has a cycle among its edges {sorted(within)}")
+        if self.latent_steps is not None and (len(self.latent_steps) != self.n_agents or min(self.latent_steps) < 0):
+            raise ConfigError(f"latent_steps must be {self.n_agents} numbers of 0 or more, got {self.latent_steps}")
 
     @property
     def decision_node(self) -> int:
         return self.n_agents
 
     @cached_property
-    def pairs(self) -> frozenset[tuple[int, int]]:
-        return frozenset((e.source, e.target) for e in self.edges)
-
-    def into(self, node: int) -> tuple[Edge, ...]:
-        """Edges that end at a node, by sender."""
-        return self._by_target.get(node, ())
+    def pairs(self) -> frozenset[EdgeKey]:
+        """The keys of all edges."""
+        return frozenset(e.key for e in self.edges)
 
     @cached_property
-    def _by_target(self) -> dict[int, tuple[Edge, ...]]:
-        found: dict[int, tuple[Edge, ...]] = {}
+    def choices(self) -> tuple[Any, ...]:
+        """All that was chosen: edges, channels and latent steps."""
+        return (frozenset((e.key, e.channel) for e in self.edges), self.latent_steps)
+
+    @cached_property
+    def channels(self) -> dict[EdgeKey, str | None]:
+        """What goes over each edge."""
+        return {e.key: e.channel for e in self.edges}
+
+    def into(self, node: int) -> tuple[Edge, ...]:
+        """Edges within a round that end at a node, by sender."""
+        return self._by_target.get((node, 0), ())
+
+    def before(self, node: int) -> tuple[Edge, ...]:
+        """Edges from the round before that end at a node, by sender."""
+        return self._by_target.get((node, 1), ())
+
+    @cached_property
+    def _by_target(self) -> dict[tuple[int, int], tuple[Edge, ...]]:
+        found: dict[tuple[int, int], tuple[Edge, ...]] = {}
         for edge in self.edges:
-            found[edge.target] = (*found.get(edge.target, ()), edge)
+            end = (edge.target, edge.delay)
+            found[end] = (*found.get(end, ()), edge)
         return found
 
     @cached_property
     def heard(self) -> frozenset[int]:
-        """Agents from whom some path leads to the decision maker."""
-        reached = {self.decision_node}
-        frontier = [self.decision_node]
+        """Agents from whom some path within a round leads to the decision maker."""
+        return frozenset(agent for _, agent in self.heard_nodes(1))
+
+    def heard_nodes(self, rounds: int) -> frozenset[Node]:
+        """(round, agent) of all turns from which some path leads to the decision maker, who listens after
+        the last round; agents remember their own."""
+        reached: set[Node] = set()
+        frontier = [(rounds - 1, edge.source) for edge in self.into(self.decision_node)]
         while frontier:
-            for edge in self.into(frontier.pop()):
-                if edge.source not in reached:
-                    reached.add(edge.source)
-                    frontier.append(edge.source)
-        return frozenset(reached - {self.decision_node})
+            node = frontier.pop()
+            if node in reached:
+                continue
+            reached.add(node)
+            frontier += [sender for sender, _ in self.senders(*node)]
+        return frozenset(reached)
+
+    def senders(self, round_: int, agent: int) -> list[tuple[Node, EdgeKey | None]]:
+        """Who hands to an agent in a round, and over which edge, by number: its predecessors in the same
+        round, those in the round before, then itself in the round before (over None, which is no
+        edge and of weight 1)."""
+        found: list[tuple[Node, EdgeKey | None]] = [((round_, e.source), e.key) for e in self.into(agent)]
+        if round_:
+            found += [((round_ - 1, e.source), e.key) for e in self.before(agent)]
+            found.append(((round_ - 1, agent), None))
+        return found
 
     def to_networkx(self, names: Sequence[str] | None = None) -> Any:
-        """A networkx.DiGraph with `weight` and `probability` on its edges and `role` on its nodes."""
+        """A networkx.DiGraph with `weight`, `probability`, `delay` and `channel` on its edges and `role` on its
+        nodes; with edges from the round before a MultiDiGraph."""
         import networkx
 
-        graph = networkx.DiGraph()
+        graph = networkx.MultiDiGraph() if any(e.delay for e in self.edges) else networkx.DiGraph()
         for node in range(self.n_agents + 1):
             fallback = "decision maker" if node == self.n_agents else f"agent {node}"
             graph.add_node(node, role=names[node] if names and node < len(names) else fallback)
         for edge in self.edges:
-            graph.add_edge(edge.source, edge.target, weight=edge.weight, probability=edge.probability)
+            graph.add_edge(
+                edge.source, edge.target, weight=edge.weight, probability=edge.probability, delay=edge.delay,
+                channel=edge.channel,
+            )  # fmt: skip
         return graph
 
 

@@ -12,8 +12,9 @@ from gcache.agents.layout import ChatLayout, with_said
 from gcache.agents.roles import Agent
 from gcache.cache.fuser import CacheFuser
 from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.gnn.topology import EdgeKey, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.hand_over import Node, Weights, fused_for
+from gcache.graph.hand_over import Weights, fused_for
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.run import Run
 from gcache.graph.sources import TopologySource
@@ -64,9 +65,10 @@ class CacheGraph(AgentGraph):
 
     # -- pieces that a run and its replay share ----------------------------------------------
 
-    def agent_tokens(self, agent: Agent, said: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """An agent's prompt, with what others said, as (role, words), before its own words."""
-        key = (with_said(agent.prompt, said), self.config.latent_steps > 0)
+    def agent_tokens(self, agent: Agent, said: Sequence[tuple[str, str]] = (), thinks: bool = True) -> tuple[int, ...]:
+        """An agent's prompt, with what others said, as (role, words), before its own words; `thinks`: whether latent
+        steps follow."""
+        key = (with_said(agent.prompt, said), thinks)
         if key not in self._prompts:
             if len(self._prompts) >= KNOWN_PROMPTS:
                 self._prompts.clear()
@@ -83,12 +85,16 @@ class CacheGraph(AgentGraph):
         """What an agent that has thought is asked, so that it says what it hands on."""
         return self.layout.decision(SPEAK)
 
+    def latent_steps(self, topology: Topology, agent: int) -> int:
+        """How many an agent takes: the topology's number, or everybody's."""
+        return self.config.latent_steps if topology.latent_steps is None else topology.latent_steps[agent]
+
     def source(self, node: Node, n_agents: int) -> int:
         """The number that marks a node's slots."""
         return node[0] * n_agents + node[1]
 
     def fuse(
-        self, shared: KVCache, arriving: Sequence[tuple[KVCache, tuple[int, int] | None]], weights: Weights
+        self, shared: KVCache, arriving: Sequence[tuple[KVCache, EdgeKey | None]], weights: Weights
     ) -> FusedCache:
         """Fuse without gradient."""
         with torch.no_grad():

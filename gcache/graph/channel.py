@@ -16,7 +16,7 @@ from torch import Tensor
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
-from gcache.graph.hand_over import Node
+from gcache.gnn.topology import Node
 
 #: Added to the attention logits of what is masked; within the range of float16, whose weight is 0.
 BLOCKED = -1e4

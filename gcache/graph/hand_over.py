@@ -9,24 +9,14 @@ from torch import Tensor
 
 from gcache.cache.fuser import CacheFuser, Incoming
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
-from gcache.gnn.topology import Topology
+from gcache.gnn.topology import EdgeKey, Node, Topology
 
-#: (round, agent)
-Node = tuple[int, int]
-Weights = Mapping[tuple[int, int], Tensor]
+Weights = Mapping[EdgeKey, Tensor]
 
 
-def edge_weights(topology: Topology) -> dict[tuple[int, int], Tensor]:
+def edge_weights(topology: Topology) -> dict[EdgeKey, Tensor]:
     """The topology's weights as constants."""
-    return {(e.source, e.target): torch.tensor(e.weight) for e in topology.edges}
-
-
-def senders(topology: Topology, round_: int, agent: int) -> list[tuple[Node, tuple[int, int] | None]]:
-    """Who hands to an agent in a round, by number: its predecessors in the same round, then
-    itself in the round before (an edge of weight 1 that is no part of the topology: None)."""
-    spatial = [((round_, e.source), (e.source, e.target)) for e in topology.into(agent)]
-    memory: list[tuple[Node, tuple[int, int] | None]] = [((round_ - 1, agent), None)] if round_ else []
-    return [*spatial, *memory]
+    return {e.key: torch.tensor(e.weight) for e in topology.edges}
 
 
 def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, transfer: str) -> KVCache:
@@ -40,11 +30,25 @@ def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, transfer: s
     return FusedCache.join([received, FusedCache.plain(fuser.prepare(own))])
 
 
+def over_edge(handed: KVCache, key: EdgeKey | None, topology: Topology) -> KVCache | None:
+    """What of a prepared cache goes over an edge (None: what an agent remembers); None where the sender's
+    words go instead."""
+    channel = None if key is None else topology.channels[key]
+    if channel == "text":
+        return None
+    return handed.of_kind(SlotKind.LATENT) if channel == "latents" else handed
+
+
+def arriving(
+    handed: Mapping[Node, KVCache], coming: Sequence[tuple[Node, EdgeKey | None]], topology: Topology
+) -> list[tuple[KVCache, EdgeKey | None]]:
+    """The caches that arrive at a receiver, of what its senders handed on."""
+    caches = [(over_edge(handed[sender], key, topology), key) for sender, key in coming]
+    return [(cache, key) for cache, key in caches if cache is not None]
+
+
 def fused_for(
-    fuser: CacheFuser,
-    shared: KVCache,
-    arriving: Sequence[tuple[KVCache, tuple[int, int] | None]],
-    weights: Weights,
+    fuser: CacheFuser, shared: KVCache, arriving: Sequence[tuple[KVCache, EdgeKey | None]], weights: Weights
 ) -> FusedCache:
     """One cache for a receiver, of the shared prefix and the prepared caches on its edges."""
     one = torch.ones(())

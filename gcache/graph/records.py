@@ -178,6 +178,8 @@ class RunResult:
         kept: the caches, see `shared` and `caches`.
         prompts: (round, agent) -> the tokens of its prompt, what others had said included.
         said: (round, agent) -> its text, where agents speak.
+        thinking: tokens of the agents' latent steps and texts, whether this run or another rollout
+            computed them.
     """
 
     example: Example
@@ -192,6 +194,7 @@ class RunResult:
     temperature: float
     prompts: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    thinking: int = 0
 
     @property
     def shared(self) -> KVCache:

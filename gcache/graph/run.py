@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.gnn.topology import Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
-from gcache.graph.hand_over import Node, edge_weights, handed_on, senders
+from gcache.graph.hand_over import edge_weights, handed_on, over_edge
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
 from gcache.graph.turns import Coming, take_turns
 from gcache.graph.writers import api_tokens
@@ -73,19 +74,23 @@ class Run:
         self.handed: dict[Node, KVCache] = {}
         self.states: dict[Node, Tensor] = {}  # of latent steps, where the writer wants them
         self.said: dict[Node, str] = {}  # where agents speak
+        self.thinking = 0  # tokens of latent steps and of agents' texts
         self.prompts: dict[Node, tuple[int, ...]] = {}
-        self.readers = self._count_readers()
+        self.heard = start.topology.heard_nodes(self.config.rounds)
+        self.readers, self.speakers = self._readers_and_speakers()
         self.keys: dict[Node, int] = {}
         self.events = len(graph.llm.ledger.events)
         self.began = time.perf_counter()
 
-    def _count_readers(self) -> Counter[Node]:
-        """How many nodes each node hands to."""
-        nodes = [(round_, agent) for round_ in range(self.config.rounds) for agent in self.topology.heard]
-        readers = Counter(sender for node in nodes for sender, _ in senders(self.topology, *node))
+    def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
+        """How many nodes each node hands to, and which of them have to say something."""
+        crossed = [sending for node in self.heard for sending in self.topology.senders(*node)]
         last = self.config.rounds - 1
-        readers.update((last, edge.source) for edge in self.topology.into(self.topology.decision_node))
-        return readers
+        crossed += [((last, edge.source), edge.key) for edge in self.topology.into(self.topology.decision_node)]
+        speakers = self.heard if self.config.hands == "both" else {
+            sender for sender, key in crossed if key is not None and self.topology.channels[key] == "text"
+        }  # fmt: skip
+        return Counter(sender for sender, _ in crossed), frozenset(speakers)
 
     async def go(self) -> RunResult:
         """Run the question to its answer."""
@@ -98,6 +103,7 @@ class Run:
         return RunResult(
             self.example, self.agents, answer, self.topology, self.topology_log_prob, spoken,
             tuple(self.trace), dict(self.edge_bytes), kept, self.temperature, dict(self.prompts), dict(self.said),
+            self.thinking,
         )  # fmt: skip
 
     async def _read_question(self) -> None:
@@ -113,22 +119,25 @@ class Run:
     async def _think(self, node: Node, coming: Coming) -> None:
         round_, agent = node
         started = self._now()
-        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts([sender for sender, _ in coming]))
+        steps = self.graph.latent_steps(self.topology, agent)
+        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts(coming), steps > 0)
         self.prompts[node] = tokens
         received = self._fused(node, coming)
         slots = self._slots_received(received)
         request = ThinkRequest(
-            tokens, received, self.config.latent_steps, self.graph.source(node, len(self.agents)),
+            tokens, received, steps, self.graph.source(node, len(self.agents)),
             alignment=self.alignment,
         )  # fmt: skip
         del received
         key = None if self.thoughts is None else self._key(node)
-        thought, fresh = await self._once(key, lambda: self._thought(request))
+        thought, fresh = await self._once(key, lambda: self._thought(request, node in self.speakers))
         self.handed[node] = thought.handed
         if thought.states is not None:
             self.states[node] = thought.states
+        self.thinking += steps
         if thought.said is not None:
             self.said[node] = thought.said.text
+            self.thinking += len(thought.said.tokens)
         if self.keep:
             self.own[node] = thought.own
         else:
@@ -137,21 +146,26 @@ class Run:
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self._now(),
                 prefilled=len(tokens) + len(thought.asked_to_speak) if fresh else 0,
-                latent=self.config.latent_steps if fresh else 0,
+                latent=steps if fresh else 0,
                 generated=len(thought.said.tokens) if fresh and thought.said else 0,
                 received=slots,
             )
         )  # fmt: skip
 
-    def _heard_texts(self, senders: Iterable[Node]) -> list[tuple[str, str]]:
-        """(role, words) of those who said something."""
-        return [(self.agents[node[1]].role, self.said[node]) for node in senders if self.said.get(node, "").strip()]
+    def _heard_texts(self, coming: Coming) -> list[tuple[str, str]]:
+        """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
+        told = [sender for sender, key in coming if self._tells(key)]
+        return [(self.agents[node[1]].role, self.said[node]) for node in told if self.said.get(node, "").strip()]
+
+    def _tells(self, key: EdgeKey | None) -> bool:
+        """Whether words go over an edge."""
+        return key is None or self.config.hands == "both" or self.topology.channels[key] == "text"
 
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
         return (await make(), True) if self.thoughts is None else await self.thoughts.once(key, make)
 
-    async def _thought(self, request: ThinkRequest) -> _Thought:
+    async def _thought(self, request: ThinkRequest, speaks: bool) -> _Thought:
         """An agent's own slots, what it hands on, and what it says."""
         states: list[Tensor] = []
         if self.graph.writer.wants_states:
@@ -166,7 +180,7 @@ class Run:
                 self.graph.llm.ledger.hold(part)
         said: Generation | None = None
         asked: tuple[int, ...] = ()
-        if self.config.hands == "both":
+        if speaks:
             asked = self.graph.speak_tokens()
             whole = FusedCache.join([received, FusedCache.plain(own)])
             # greedy: an agent's words are part of the environment, only the answer is drawn
@@ -188,13 +202,13 @@ class Run:
         last = self.config.rounds - 1
         edges = self.topology.into(node)
         started = self._now()
-        heard = [self._heard_over((last, edge.source), edge.weight) for edge in edges]
+        heard = [self._heard_over((last, edge.source), edge) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
         texts, received, read = [], 0, 0
         for number, group in enumerate(groups):
-            said = self._heard_texts([(last, edges[i].source) for i in group])
-            tokens = self.graph.decision_tokens(said)
-            fused = self._fused((last, node), [((last, edges[i].source), (edges[i].source, node)) for i in group])
+            coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
+            tokens = self.graph.decision_tokens(self._heard_texts(coming))
+            fused = self._fused((last, node), coming)
             received += self._slots_received(fused)
             read += len(tokens)
             asked = Asked(
@@ -225,22 +239,27 @@ class Run:
         )  # fmt: skip
         return spoken, answer
 
-    def _heard_over(self, sender: Node, weight: float) -> Heard:
+    def _heard_over(self, sender: Node, edge: Edge) -> Heard:
+        cache = over_edge(self.handed[sender], edge.key, self.topology)
         return Heard(
-            sender[1], self.agents[sender[1]].role, weight, self.handed[sender], self.states.get(sender),
-            self.said.get(sender, ""),
+            sender[1], self.agents[sender[1]].role, edge.weight,
+            self.handed[sender].of_kind() if cache is None else cache,
+            None if cache is None else self.states.get(sender),
+            self.said.get(sender, "") if self._tells(edge.key) else "",
         )  # fmt: skip
 
-    def _fused(self, receiver: Node, arriving: Sequence[tuple[Node, tuple[int, int] | None]]) -> FusedCache:
+    def _fused(self, receiver: Node, coming: Coming) -> FusedCache:
         assert self.shared is not None
-        caches: list[tuple[KVCache, tuple[int, int] | None]] = []
-        for sender, edge in arriving:
-            handed = self.handed[sender]
+        caches: list[tuple[KVCache, EdgeKey | None]] = []
+        for sender, key in coming:
+            handed = over_edge(self.handed[sender], key, self.topology)
+            if handed is None:
+                continue
             crossed = (sender[1], receiver[1])
             self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + handed.nbytes
-            if self.channel is not None and edge is not None:  # what an agent keeps for itself is on no edge
+            if self.channel is not None and key is not None:  # what an agent keeps for itself is on no edge
                 handed = self.channel(Passing(self.example.question, sender, receiver, handed, self.shared))
-            caches.append((handed, edge))
+            caches.append((handed, key))
         return self.graph.fuse(self.shared, caches, self.weights)
 
     def _slots_received(self, fused: FusedCache) -> int:
@@ -254,10 +273,11 @@ class Run:
             return self.keys[node]
         round_, agent = node
         coming = [
-            (self._key(sender), None if edge is None else float(self.weights[edge]))
-            for sender, edge in senders(self.topology, round_, agent)
+            (self._key(sender), None if key is None else (float(self.weights[key]), self.topology.channels[key]))
+            for sender, key in self.topology.senders(round_, agent)
         ]
-        self.keys[node] = self.thoughts.name((node, tuple(coming)))
+        how = (self.graph.latent_steps(self.topology, agent), node in self.speakers)
+        self.keys[node] = self.thoughts.name((node, how, tuple(coming)))
         return self.keys[node]
 
     def _note_memory(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +15,11 @@ from gcache.errors import unknown
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import Encoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
-from gcache.gnn.topology import Topology
+from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.fixed import TOPOLOGIES, FixedTopology
+
+#: How the decision maker is called beside the agents' roles.
+DECISION = "decision maker"
 
 
 class TopologyDistribution(Protocol):
@@ -50,12 +53,20 @@ class FixedSource:
         return FixedTopology(self.name, len(agents), self.seed)
 
 
-@dataclass(frozen=True)
-class PolicySource:
-    """A topology policy and the encoder of its features."""
+#: (role, role, delay): an edge by who its ends are, whatever their numbers.
+RoleEdge = tuple[str, str, int]
 
-    policy: TopologyPolicy
-    encoder: Encoder
+
+class PolicySource:
+    """A topology policy and the encoder of its features.
+
+    Args:
+        pruned: edges that are never drawn, whatever the policy says.
+    """
+
+    def __init__(self, policy: TopologyPolicy, encoder: Encoder, pruned: Collection[RoleEdge] = ()) -> None:
+        self.policy, self.encoder = policy, encoder
+        self.pruned = frozenset(pruned)
 
     def features(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> QuestionFeatures:
         roles = self.encoder.encode([agent.description for agent in agents] + [decision.description])
@@ -63,5 +74,13 @@ class PolicySource:
 
     def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
         """With gradient to the policy, unless the caller switched gradients off."""
-        distribution: EdgeDistribution = self.policy(self.features(agents, decision, question))
-        return distribution
+        found: EdgeDistribution = self.policy(self.features(agents, decision, question))
+        if not self.pruned:
+            return found
+        return found.without({key for key in found.candidates if role_edge(key, agents) in self.pruned})
+
+
+def role_edge(key: EdgeKey, agents: Sequence[Agent]) -> RoleEdge:
+    """Who an edge is between."""
+    names = [*(agent.role for agent in agents), DECISION]
+    return names[key[0]], names[key[1]], len(key) - 2

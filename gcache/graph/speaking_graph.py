@@ -18,9 +18,8 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.gnn.topology import Topology
+from gcache.gnn.topology import Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.hand_over import Node
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.speakers import Prompt, Speaker, Utterance
@@ -85,6 +84,7 @@ class _Talk:
         self.agents, self.topology = start.agents, start.topology
         self.said: dict[Node, str] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
+        self.thinking = 0
         self.trace: list[Step] = []
         self.began = time.perf_counter()
 
@@ -94,6 +94,7 @@ class _Talk:
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
             tuple(self.trace), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
+            self.thinking,
         )  # fmt: skip
 
     def _note_unheard(self, node: Node) -> None:
@@ -115,6 +116,10 @@ class _Talk:
             self._note(agent, round_, "failed", started, note=str(error))
             return
         self.said[node], self.prompts[node] = utterance.text, utterance.tokens
+        if utterance.generation is not None:
+            self.thinking += len(utterance.generation.tokens)
+        if utterance.api is not None:
+            self.thinking += utterance.api.completion_tokens or 0
         self._note(agent, round_, "say" if fresh else "shared", started, [utterance] if fresh else [])
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gcache.gnn.topology import Topology
-from gcache.graph.hand_over import Node, senders
+from gcache.gnn.topology import EdgeKey, Node, Topology
 
-#: Who hands to a node, and over which edge; see `senders`.
-Coming = Sequence[tuple[Node, tuple[int, int] | None]]
+#: Who hands to a node, and over which edge; see `Topology.senders`.
+Coming = Sequence[tuple[Node, EdgeKey | None]]
 
 
 async def take_turns(
@@ -29,17 +28,18 @@ async def take_turns(
     tasks: dict[Node, asyncio.Task[None]] = {}
 
     async def after_those_it_hears(node: Node) -> None:
-        coming = senders(topology, *node)
+        coming = topology.senders(*node)
         # yield once so that every task exists before one is looked up
         await asyncio.sleep(0)
         for sender, _ in coming:
             await tasks[sender]
         await turn(node, coming)
 
+    heard = topology.heard_nodes(rounds)
     for round_ in range(rounds):
         for agent in range(topology.n_agents):
             node = (round_, agent)
-            if agent in topology.heard:
+            if node in heard:
                 tasks[node] = asyncio.create_task(after_those_it_hears(node))
             else:
                 unheard(node)

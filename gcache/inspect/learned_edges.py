@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.sources import DECISION
 from gcache.tasks.example import Example
 
-DECISION = "decision maker"
+#: Behind the name of a receiver, over an edge from the round before.
+LATER = ", a round later"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class LearnedEdge:
         probability: mean over questions and pairs; low, high: the middle 90 % of them.
         kept: share of them in the most likely topologies.
         pairs: how many were averaged.
+        channels: channel -> its mean probability where the edge is drawn; empty where that is no choice.
     """
 
     source: str
@@ -34,6 +38,19 @@ class LearnedEdge:
     high: float
     kept: float
     pairs: int
+    channels: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LearnedSteps:
+    """How long agents of one kind think.
+
+    Attributes:
+        chances: number of latent steps -> its mean probability.
+    """
+
+    agent: str
+    chances: Mapping[int, float]
 
 
 def learned_edges(graph: AgentGraph, examples: Sequence[Example]) -> list[LearnedEdge]:
@@ -42,24 +59,66 @@ def learned_edges(graph: AgentGraph, examples: Sequence[Example]) -> list[Learne
     Empty where the topology is fixed.
     """
     chances: dict[tuple[str, str], list[float]] = defaultdict(list)
+    channels: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
     kept: dict[tuple[str, str], int] = defaultdict(int)
-    with torch.no_grad():
-        for example in examples:
-            distribution = graph.distribution(example)
-            if not isinstance(distribution, EdgeDistribution):
-                return []
-            names = [agent.label for agent in agents_for(example, graph.agents)] + [DECISION]
-            drawn = distribution.most_likely()[0].pairs
-            for pair, chance in zip(distribution.candidates, distribution.probabilities.tolist(), strict=True):
-                key = (names[pair[0]], names[pair[1]])
-                chances[key].append(chance)
-                kept[key] += pair in drawn
+    offered: tuple[str, ...] = ()
+    for names, distribution in _distributions(graph, examples):
+        offered = distribution.channels
+        drawn = distribution.most_likely()[0].pairs
+        over = _softmax(distribution.channel_logits, len(distribution.candidates))
+        for key, chance, split in zip(
+            distribution.candidates, distribution.probabilities.tolist(), over, strict=True
+        ):
+            ends = (names[key[0]], names[key[1]] + (LATER if len(key) > 2 else ""))
+            chances[ends].append(chance)
+            channels[ends].append(split)
+            kept[ends] += key in drawn
     rows = []
-    for key, values in chances.items():
+    for ends, values in chances.items():
         tensor = torch.tensor(values)
         low, high = torch.quantile(tensor, torch.tensor([0.05, 0.95])).tolist()
-        rows.append(LearnedEdge(*key, float(tensor.mean()), low, high, kept[key] / len(values), len(values)))
-    return sorted(rows, key=lambda row: (row.target != DECISION, -row.probability))
+        means = torch.tensor(channels[ends]).mean(dim=0).tolist()
+        rows.append(
+            LearnedEdge(
+                *ends, float(tensor.mean()), low, high, kept[ends] / len(values), len(values),
+                dict(zip(offered, means, strict=True)),
+            )
+        )  # fmt: skip
+    return sorted(rows, key=lambda row: (row.target != DECISION, row.target.endswith(LATER), -row.probability))
+
+
+def learned_steps(graph: AgentGraph, examples: Sequence[Example]) -> list[LearnedSteps]:
+    """One row per kind of agent, by name; empty where latent steps are no choice."""
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    choices: tuple[int, ...] = ()
+    for names, distribution in _distributions(graph, examples):
+        if distribution.latent_logits is None:
+            return []
+        choices = distribution.latent_choices
+        for agent, split in enumerate(_softmax(distribution.latent_logits, distribution.n_agents)):
+            found[names[agent]].append(split)
+    return [
+        LearnedSteps(name, dict(zip(choices, torch.tensor(splits).mean(dim=0).tolist(), strict=True)))
+        for name, splits in sorted(found.items())
+    ]
+
+
+def _distributions(graph: AgentGraph, examples: Sequence[Example]) -> Iterator[tuple[list[str], EdgeDistribution]]:
+    """The names of all nodes, and the distribution, of each question; none where the topology is fixed."""
+    for example in examples:
+        with torch.no_grad():
+            distribution = graph.distribution(example)
+        if not isinstance(distribution, EdgeDistribution):
+            return
+        yield [agent.label for agent in agents_for(example, graph.agents)] + [DECISION], distribution
+
+
+def _softmax(logits: Tensor | None, rows: int) -> list[list[float]]:
+    """Each row's probabilities; empty rows where there is no choice."""
+    if logits is None:
+        return [[] for _ in range(rows)]
+    found: list[list[float]] = torch.softmax(logits, dim=1).tolist()
+    return found
 
 
 def draw_learned_edges(edges: Sequence[LearnedEdge], path: Path, title: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.gnn.topology import Topology
+from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.records import TOKENS
@@ -30,7 +30,7 @@ class Row:
     outcome: str
     answer: str | None
     text: str
-    edges: tuple[tuple[int, int], ...] = ()
+    edges: tuple[EdgeKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluate(
     spent = [str(error) for error in failures if isinstance(error, BudgetSpent)]
     graded = [(r.example, r.answer, task.grade(r.answer, r.example)) for r in results]
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
-    most = [r.topology.n_agents * (r.topology.n_agents + 1) / 2 for r in results]
+    most = [_most_edges(r.topology) for r in results]
     tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
     found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
     return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
@@ -148,10 +148,17 @@ def evaluate_text(
     return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
 
 
+def _most_edges(topology: Topology) -> float:
+    """How many the topology could have, those from the round before included where they may be drawn."""
+    n = topology.n_agents
+    temporal = any(len(row) > 3 for row in topology.probabilities)
+    return n * (n + 1) / 2 + (n * (n - 1) if temporal else 0)
+
+
 def _evaluation(
     name: str,
     graded: Sequence[tuple[Example, str, Grade]],
-    edges: Sequence[tuple[tuple[int, int], ...]],
+    edges: Sequence[tuple[EdgeKey, ...]],
     most: Sequence[float],
     tokens: dict[str, float],
     seconds: float,

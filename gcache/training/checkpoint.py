@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from gcache.build import Built, GraphSpec
 from gcache.errors import CheckpointError
 from gcache.files import write_text
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.sources import PolicySource, RoleEdge
 
 FORMAT = 1
 
@@ -40,6 +41,8 @@ class Checkpoint:
     task: dict[str, Any]
     training: dict[str, Any]
     running: float
+    pruned: tuple[RoleEdge, ...]
+    watched: list[Any]
     fingerprint: str
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -61,13 +64,16 @@ def save(
     task: Mapping[str, Any],
     training: Mapping[str, Any],
     running: float = 0.0,
+    watched: Sequence[Any] = (),
     keep: int = 2,
 ) -> Path:
     """Write a checkpoint, then point `latest` at it, then drop all but the last `keep`.
 
     Args:
         running: the running mean of utilities, for the baseline "ema".
+        watched: see `gcache.training.pruning.Pruner.to_json`.
     """
+    source = built.graph.source_of_topologies
     root = out / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{step:06d}"
@@ -82,6 +88,8 @@ def save(
             "task": dict(task),
             "training": dict(training),
             "running_utility": running,
+            "pruned": sorted(source.pruned) if isinstance(source, PolicySource) else [],
+            "watched_edges": list(watched),
             "model_fingerprint": built.fingerprint,
         }
         write_text(temporary / "checkpoint.json", json.dumps(record, indent=2) + "\n")
@@ -116,6 +124,8 @@ def read(path: str | Path) -> Checkpoint:
             dict(record["task"]),
             dict(record["training"]),
             float(record.get("running_utility", 0.0)),
+            tuple((str(s), str(t), int(d)) for s, t, d in record.get("pruned", ())),
+            list(record.get("watched_edges", ())),
             str(record["model_fingerprint"]),
             _receiver_too(load_file(folder / "weights.safetensors")),
             _receiver_too(load_file(folder / "optimizer.safetensors")),
@@ -160,6 +170,9 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
                 "run; pass the settings it was trained with, or another --out"
             )
     target.load_state_dict(checkpoint.weights)
+    source = built.graph.source_of_topologies
+    if isinstance(source, PolicySource):
+        source.pruned = frozenset(checkpoint.pruned)
     if optimizer is not None:
         _restore_moments(checkpoint, target, optimizer)
 

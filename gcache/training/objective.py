@@ -63,8 +63,8 @@ def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor
 
 @dataclass(frozen=True)
 class Prices:
-    """lambda, beta and alpha: per expected edge, for the entropy of the edges, and per squared distance
-    to the fixed topology named `anchor`."""
+    """lambda, beta and alpha: per expected edge, for the entropy of the edges and other choices, and per squared
+    distance to the fixed topology named `anchor`, which has no edges from the round before."""
 
     edge: float = 0.0
     entropy: float = 0.0
@@ -78,6 +78,11 @@ class Prices:
         pairs = FixedTopology(self.anchor, distribution.n_agents).most_likely()[0].pairs
         wanted = torch.tensor([float(pair in pairs) for pair in distribution.candidates])
         return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
+
+
+def _reaches_fuser(replay: Replay) -> bool:
+    """Whether any cache went over an edge."""
+    return any(edge.channel != "text" for edge in replay.result.topology.edges)
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,10 @@ class Objective:
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
                 tokens = tuple(s.generation.tokens for s in result.spoken if s.generation)
-                key = (q, result.topology.pairs, tokens)
+                key = (q, result.topology.choices, tokens)
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
-        active = [(replay, share) for replay, share in shares.values() if share != 0.0 and replay.result.topology.edges]
+        active = [(replay, share) for replay, share in shares.values() if share != 0.0 and _reaches_fuser(replay)]
         for first in range(0, len(active), self.micro_batch):
             chunk = active[first : first + self.micro_batch]
             scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import unknown
+from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.hand_over import Node, Weights, edge_weights, fused_for, handed_on, senders
+from gcache.graph.hand_over import Weights, arriving, edge_weights, fused_for, handed_on
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
@@ -60,8 +61,8 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         last, decision = graph.config.rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
-            arriving = [(caches[last, agent], (agent, decision)) for agent in spoken.heard]
-            past = fused_for(graph.fuser, shared, arriving, replay.weights)
+            coming = [((last, agent), (agent, decision)) for agent in spoken.heard]
+            past = fused_for(graph.fuser, shared, arriving(caches, coming, result.topology), replay.weights)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
     totals: list[Tensor] = [torch.zeros((), device=llm.device) for _ in replays]
@@ -105,7 +106,7 @@ def _handed_before(
     handed: dict[Node, KVCache] = {}
     if transfer == "context":
         for node in chain.from_iterable(waves(graph, result)):
-            coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
+            coming = arriving(handed, result.topology.senders(*node), result.topology)
             received = fused_for(graph.fuser, shared, coming, replay.weights)
             handed[node] = handed_on(graph.fuser, own[node], received, transfer)
         return handed
@@ -141,19 +142,20 @@ def _request(
 ) -> ThinkRequest:
     """What an agent was asked in the run."""
     result = replay.result
-    coming = [(handed[s], e) for s, e in senders(result.topology, *node)]
+    coming = arriving(handed, result.topology.senders(*node), result.topology)
     received = fused_for(graph.fuser, shared, coming, replay.weights)
     tokens = result.prompts[node]  # what others said included
-    return ThinkRequest(tokens, received, graph.config.latent_steps, graph.source(node, len(result.agents)))
+    steps = graph.latent_steps(result.topology, node[1])
+    return ThinkRequest(tokens, received, steps, graph.source(node, len(result.agents)))
 
 
 def waves(graph: CacheGraph, result: RunResult) -> list[list[Node]]:
     """The nodes that thought, in waves: those of each have heard all they hear in earlier ones."""
     found: list[list[Node]] = []
     done: set[Node] = set()
-    waiting = [(round_, agent) for round_ in range(graph.config.rounds) for agent in sorted(result.topology.heard)]
+    waiting = sorted(result.topology.heard_nodes(graph.config.rounds))
     while waiting:
-        found.append([n for n in waiting if all(s in done for s, _ in senders(result.topology, *n))])
+        found.append([n for n in waiting if all(s in done for s, _ in result.topology.senders(*n))])
         done.update(found[-1])
         waiting = [n for n in waiting if n not in done]
     return found

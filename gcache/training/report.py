@@ -14,7 +14,7 @@ from gcache.files import write_json, write_text
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
-from gcache.inspect.learned_edges import LearnedEdge, draw_learned_edges, learned_edges
+from gcache.inspect.learned_edges import LearnedEdge, LearnedSteps, draw_learned_edges, learned_edges, learned_steps
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.tasks.example import Example, Task
 
@@ -85,9 +85,13 @@ class Report:
     def write(self, out: Path, settings: dict[str, Any]) -> str:
         """Write report.json, report.md and topology.png to `out`; returns the table as text."""
         edges = learned_edges(self.built.graph, self.examples)
-        table = markdown(self.rows) + ("\n" + edges_markdown(edges) if edges else "")
+        steps = learned_steps(self.built.graph, self.examples)
+        tables = [markdown(self.rows), *([edges_markdown(edges)] if edges else [])]
+        tables += [steps_markdown(steps)] if steps else []
+        table = "\n".join(tables)
         rows = [row.to_json() for row in self.rows]
-        write_json(out / "report.json", {**settings, "rows": rows, "learned_edges": [asdict(e) for e in edges]})
+        learned = {"learned_edges": [asdict(e) for e in edges], "learned_steps": [asdict(s) for s in steps]}
+        write_json(out / "report.json", {**settings, "rows": rows, **learned})
         write_text(out / "report.md", table)
         if edges:
             draw_learned_edges(edges, out / "topology.png", f"{self.task.name}: mean learned probability of each edge")
@@ -109,10 +113,21 @@ def markdown(rows: Sequence[Evaluation]) -> str:
 
 
 def edges_markdown(edges: Sequence[LearnedEdge]) -> str:
-    """The learned edges as a Markdown table."""
-    lines = ["| from | to | mean probability | middle 90 % | kept | pairs |", "|---|---|---|---|---|---|"]
+    """The learned edges as a Markdown table, with the mean probability of each channel where that is a choice."""
+    channels = list(edges[0].channels) if edges else []
+    head = ["from", "to", "mean probability", "middle 90 %", "kept", "pairs", *channels]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {e.source} | {e.target} | {e.probability:.3f} | {e.low:.3f} to {e.high:.3f} | {e.kept:.1%} | {e.pairs} |"
+        + "".join(f" {chance:.3f} |" for chance in e.channels.values())
         for e in edges
     ]
+    return "\n".join(lines) + "\n"
+
+
+def steps_markdown(steps: Sequence[LearnedSteps]) -> str:
+    """The learned numbers of latent steps as a Markdown table."""
+    head = ["agent", *(f"{count} steps" for count in steps[0].chances)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines += [f"| {row.agent} |" + "".join(f" {chance:.3f} |" for chance in row.chances.values()) for row in steps]
     return "\n".join(lines) + "\n"

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,114 +20,23 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
-from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError, unknown
+from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError
 from gcache.files import write_text
-from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import TOKENS, RunResult
+from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import api_tokens
 from gcache.statistics import mean_interval
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
-from gcache.training.objective import Objective, Prices, advantages, check_baseline
-from gcache.training.replay import GRADIENTS
+from gcache.training.config import TrainConfig
+from gcache.training.objective import Objective, Prices, advantages
+from gcache.training.pruning import Pruner
 
 logger = logging.getLogger(__name__)
 
 #: Of the running mean of utilities, the share that a step keeps.
 EMA = 0.9
-#: What may become of a run whose API fails for good.
-ON_ERROR = ("stop", "skip")
-
-
-def check_on_error(value: str) -> None:
-    """Raise ConfigError for what is not one of `ON_ERROR`."""
-    if value not in ON_ERROR:
-        raise unknown("way to go on after an error", value, ON_ERROR)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How training goes.
-
-    Attributes:
-        iterations: optimizer steps.
-        batch_size: questions per step (Q).
-        rollouts: runs per question (K).
-        lr: of the policy, decaying linearly to 0; fuser_lr: of the fuser, likewise.
-        weight_decay: of the policy (AdamW).
-        edge_price, entropy_bonus: lambda and beta of the objective.
-        token_price, mib_price: taken off a rollout's utility per 1,000 tokens of the decision maker's
-            texts (the local model's and the API's) and per MiB of caches that went over its edges.
-        anchor, anchor_strength: a fixed topology that the edges are pulled to, and alpha of the objective.
-        temperature: of the sampled answers; above 0.
-        temperature_end, entropy_bonus_end: what these come to at the last step, in equal steps; None
-            for no change.
-        baseline: "leave_one_out", "ema" or "none"; see `gcache.training.objective`.
-        gradient: see `gcache.training.replay`.
-        clip: the most the norm of each part's gradient may be.
-        train_limit: how many training questions there are to draw from; None for all.
-        checkpoint_every: steps between checkpoints.
-        on_error: what becomes of a run whose API fails for good: "stop" ends the training, "skip"
-            leaves the run's question out of its step. It is never graded.
-        seed: of everything that is drawn.
-    """
-
-    iterations: int = 40
-    batch_size: int = 16
-    rollouts: int = 4
-    lr: float = 5e-3
-    fuser_lr: float = 1e-3
-    weight_decay: float = 0.1
-    edge_price: float = 0.01
-    entropy_bonus: float = 0.01
-    token_price: float = 0.0
-    mib_price: float = 0.0
-    anchor: str | None = None
-    anchor_strength: float = 0.0
-    temperature: float = 1.0
-    temperature_end: float | None = None
-    entropy_bonus_end: float | None = None
-    baseline: str = "leave_one_out"
-    gradient: str = "decision"
-    clip: float = 1.0
-    train_limit: int | None = None
-    checkpoint_every: int = 10
-    on_error: str = "stop"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_baseline(self.baseline, self.rollouts)
-        check_on_error(self.on_error)
-        if self.gradient not in GRADIENTS:
-            raise unknown("fuser gradient", self.gradient, GRADIENTS)
-        for name in ("iterations", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("lr", "fuser_lr", "temperature", "temperature_end", "clip"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a finite number above 0, got {value}")
-        for name in (
-            "weight_decay", "edge_price", "entropy_bonus", "entropy_bonus_end", "token_price", "mib_price",
-            "anchor_strength",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
-        if self.anchor is not None:
-            FixedTopology(self.anchor, 1)
-        if (self.anchor is None) != (self.anchor_strength == 0):
-            raise ConfigError(
-                f"anchor is {self.anchor!r} and anchor_strength {self.anchor_strength}; pass both, or neither"
-            )
-
-    def scheduled(self, name: str, step: int) -> float:
-        """What `temperature` or `entropy_bonus` is at a step: a line from its value to its end."""
-        start, end = float(getattr(self, name)), getattr(self, f"{name}_end")
-        if end is None or self.iterations == 1:
-            return start
-        return start + (float(end) - start) * step / (self.iterations - 1)
 
 
 def learning(built: Built) -> nn.ModuleDict:
@@ -179,6 +87,7 @@ class Reinforce:
         self.done = 0
         #: Running mean of utilities, the baseline "ema".
         self.running = 0.0
+        self.pruner = Pruner(config.pruning_rate, config.iterations)
         #: Why training ended before its last step, "" where it did not.
         self.stopped = ""
 
@@ -252,7 +161,15 @@ class Reinforce:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
         measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean()), "failed": failed}
+        self._prune(step, groups)
         return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
+
+    def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
+        source = self.built.graph.source_of_topologies
+        cut = self.pruner.after(step, groups)
+        if cut is not None and isinstance(source, PolicySource):
+            source.pruned |= cut
+            logger.info("pruned %d of %d edges between roles that were seen", len(cut), len(self.pruner.seen))
 
     def _prices(self, step: int) -> Prices:
         config = self.config
@@ -263,7 +180,7 @@ class Reinforce:
         """What a rollout's utility is less by."""
         # not the trace's counts, in which what another rollout thought already is free
         local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
-        generated = local + api_tokens(result.spoken)[1]
+        generated = local + api_tokens(result.spoken)[1] + result.thinking
         carried = sum(result.edge_bytes.values()) / 2**20
         return self.config.token_price * generated / 1000 + self.config.mib_price * carried
 
@@ -377,8 +294,9 @@ class Reinforce:
     def save(self) -> Path:
         """Write a checkpoint of the steps done so far."""
         return checkpoints.save(
-            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config), self.running
-        )
+            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config), self.running,
+            self.pruner.to_json(),
+        )  # fmt: skip
 
     def _resume_or_begin(self, resume: bool) -> None:
         metrics = self.out / "metrics.jsonl"
@@ -389,6 +307,7 @@ class Reinforce:
             self._require_same_settings(found)
             checkpoints.restore(found, self.built, self.optimizer)
             self.done, self.running = found.step, found.running
+            self.pruner.restore(found.watched)
             logger.info("resuming %s after step %d", self.out, self.done)
         self.out.mkdir(parents=True, exist_ok=True)
         # lines of steps after the checkpoint will be written again

@@ -22,7 +22,8 @@ from gcache.graph.speakers import ApiSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.methods.evaluate import evaluate
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.config import TrainConfig
+from gcache.training.trainer import Reinforce
 
 TEXT = GraphConfig(hands="text", max_new_tokens=7, speak_tokens=5)
 

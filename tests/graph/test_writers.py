@@ -24,8 +24,9 @@ from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.methods.evaluate import evaluate
+from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.trainer import Reinforce
 
 FREE = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 

@@ -11,8 +11,9 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
+from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
-from gcache.training.trainer import EMA, Reinforce, TrainConfig
+from gcache.training.trainer import EMA, Reinforce
 
 
 def test_baselines_by_hand() -> None:

@@ -11,7 +11,8 @@ from toy import ToyTask, toy_built
 from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
-from gcache.training.trainer import Reinforce, TrainConfig
+from gcache.training.config import TrainConfig
+from gcache.training.trainer import Reinforce
 
 
 def test_a_policy_that_did_not_look_at_receivers_says_what_it_said(
