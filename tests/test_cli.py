@@ -157,6 +157,13 @@ def test_a_finished_run_is_not_trained_again(trained: Path, model_folder: Path) 
         (["--report", "-1"], ["report", "-1"]),
         (["--limit", "0"], ["limit", "0"]),
         (["--fuser_gradient", "some"], ["some", "full"]),
+        (["--hops", "3"], ["hops", "3", "1, 2"]),
+        (["--agent_probability", "1.5"], ["agent_probability", "1.5"]),
+        (["--optimized_temporal"], ["rounds", "2"]),
+        (["--channels", "cache", "smoke"], ["channel", "smoke", "latents"]),
+        (["--channels", "latents"], ["latents", "latent steps"]),
+        (["--latent_choices", "3"], ["latent_choices", "two or more"]),
+        (["--pruning_rate", "1"], ["pruning_rate", "1"]),
         (["--topology", "full", "--fuser", "first"], ["nothing to train"]),
     ],
 )  # fmt: skip

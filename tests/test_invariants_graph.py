@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from exact import all_topologies, awake, double, enumerated, gradient, reach, slope
 from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
@@ -18,14 +17,13 @@ from gcache.build import Built
 from gcache.cache.fuser import ConcatFuser, Incoming
 from gcache.cache.fusers import make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cache.relevance import MATCH_GAIN, PRIOR_GAIN
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
-from gcache.graph.records import GraphConfig, RunResult, Spoken
+from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.in_flight import InFlight
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import Generation, LogProbRequest, ThinkRequest
+from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages
@@ -103,25 +101,6 @@ def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM) -> None:
 # -- 5. Gradients equal finite differences -----------------------------------------------------
 
 
-def _double(llm: LocalLLM) -> LocalLLM:
-    import copy
-
-    return LocalLLM(copy.deepcopy(llm.model).double(), llm.tokenizer, "double")
-
-
-def _awake(fuser: torch.nn.Module) -> None:
-    """Away from the identity, where half of the gradients are zero."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in fuser.named_parameters():
-            parameter.add_(_reach(name) * torch.randn(parameter.shape, generator=generator))
-
-
-def _reach(name: str) -> float:
-    """How far a parameter of a fuser may be moved; the relevance fuser has gains on two of its own."""
-    return 0.1 / {"match": MATCH_GAIN, "prior": PRIOR_GAIN}.get(name, 1.0)
-
-
 #: Two layers deep, so a weight is felt two hops on at most: every edge here is within that.
 CHAIN = Topology(3, (Edge(0, 1, 0.5), Edge(1, 2, 0.8), Edge(2, 3, 0.6), Edge(1, 3, 0.9)))
 
@@ -131,10 +110,10 @@ CHAIN = Topology(3, (Edge(0, 1, 0.5), Edge(1, 2, 0.8), Edge(2, 3, 0.6), Edge(1, 
 def test_the_gradient_of_log_pi_equals_finite_differences(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, latent_steps: int, fuser: str
 ) -> None:
-    llm = _double(tiny_llm)
+    llm = double(tiny_llm)
     config = GraphConfig(latent_steps=latent_steps, max_new_tokens=4)
     built = toy_built(llm, tiny_tokenizer, graph=config, fuser=fuser)
-    _awake(built.graph.fuser)
+    awake(built.graph.fuser)
     result = built.graph.run(QUESTIONS[2], topology=CHAIN, temperature=1.0, seed=5)
     weights = {(e.source, e.target): torch.tensor(e.weight, requires_grad=True) for e in CHAIN.edges}
 
@@ -151,35 +130,23 @@ def test_the_gradient_of_log_pi_equals_finite_differences(
         assert tensor.grad is not None, name
         exact = float(tensor.grad.reshape(-1)[index])
         assert exact != 0.0, f"{name} has no gradient"
-        slope = _slope(value, tensor, index, 0.02 * _reach(name))
+        found = slope(value, tensor, index, 0.02 * reach(name))
         # fusers compute in float32: the slope's noise is 1e-6 over twice the step
-        assert exact == pytest.approx(slope, rel=0.02, abs=5e-4), name
-
-
-def _slope(value: Callable[[], Tensor], tensor: Tensor, index: int, step: float = 2e-3) -> float:
-    flat = tensor.detach().reshape(-1)
-    before = float(flat[index])
-    ends = []
-    for sign in (1, -1):
-        flat[index] = before + sign * step
-        with torch.no_grad():
-            ends.append(float(value()))
-    flat[index] = before
-    return (ends[0] - ends[1]) / (2 * step)
+        assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
 
 
 def test_the_decision_gradient_is_exact_where_no_agent_hands_to_another(
     tiny_llm: LocalLLM, tiny_tokenizer: Any
 ) -> None:
     built = toy_built(tiny_llm, tiny_tokenizer)
-    _awake(built.graph.fuser)
+    awake(built.graph.fuser)
     star = Topology(3, (Edge(0, 3, 0.4), Edge(1, 3, 0.7), Edge(2, 3, 0.9)))
     result = built.graph.run(QUESTIONS[0], topology=star, temperature=1.0, seed=1)
     found = []
-    for gradient in ("decision", "full"):
+    for how in ("decision", "full"):
         weights = {(e.source, e.target): torch.tensor(e.weight, requires_grad=True) for e in star.edges}
         built.graph.fuser.zero_grad()
-        log_probs(built.graph, tiny_llm, [Replay(result, weights)], gradient)[0].backward()
+        log_probs(built.graph, tiny_llm, [Replay(result, weights)], how)[0].backward()
         grads = [p.grad for p in built.graph.fuser.parameters()] + [w.grad for w in weights.values()]
         found.append(torch.cat([g.reshape(-1) for g in grads if g is not None]))
     assert found[0].abs().max() > 1e-3
@@ -189,42 +156,11 @@ def test_the_decision_gradient_is_exact_where_no_agent_hands_to_another(
 # -- 6. The mean REINFORCE gradient is the exact one -------------------------------------------
 
 
-def _all_topologies(distribution: EdgeDistribution) -> list[tuple[Topology, Tensor]]:
-    """Every topology that can be drawn, weighted as drawn, with log p(G)."""
-    n, found = distribution.n_agents, []
-    chances = dict(zip(distribution.candidates, distribution.probabilities.tolist(), strict=True))
-    for size in range(len(distribution.candidates) + 1):
-        for pairs in itertools.combinations(distribution.candidates, size):
-            if is_acyclic(n, pairs):
-                topology = Topology(n, tuple(Edge(*pair, weight=chances[pair]) for pair in pairs))
-                found.append((topology, distribution.log_prob(topology)))
-    return found
-
-
-def _enumerated(built: Built, task: ToyTask, example: Example) -> tuple[list[RunResult], Tensor]:
-    """Every outcome of utility 1, as a run of one written token, and (N,) their probabilities with gradient."""
-    distribution = built.graph.distribution(example)
-    assert isinstance(distribution, EdgeDistribution)
-    vocabulary = range(built.llm.model.config.vocab_size)
-    useful = [y for y in vocabulary if task.grade(built.llm.text([y]), example).utility]
-    outcomes: list[RunResult] = []
-    chances: list[Tensor] = []
-    for topology, log_p in _all_topologies(distribution):
-        result = built.graph.run(example, topology=topology)
-        (spoken,) = result.spoken
-        for token in useful:
-            text = Spoken(spoken.heard, spoken.tokens, Generation("", (token,), (0.0,), True))
-            outcomes.append(RunResult(**{**result.__dict__, "spoken": (text,), "temperature": 1.0}))
-            replay = Replay(outcomes[-1], distribution.weights(topology))
-            chances.append((log_p + log_probs(built.graph, built.llm, [replay], "full")[0]).exp())
-    return outcomes, torch.stack(chances)
-
-
 def _exact_gradient(built: Built, task: ToyTask, example: Example) -> Tensor:
     """Of the expected utility, over every topology and every one-token text."""
-    expected = _enumerated(built, task, example)[1].sum()
+    expected = enumerated(built, task, example)[1].sum()
     assert 0.02 < float(expected.detach()) < 0.98
-    return _gradient(built, expected)
+    return gradient(built, expected)
 
 
 def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradient(
@@ -233,26 +169,18 @@ def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradi
     """The estimator without its noise: sum p U grad log p = grad E[U], for policy and fuser."""
     task = ToyTask()
     built = toy_built(tiny_llm, tiny_tokenizer, n_agents=2, graph=GraphConfig(latent_steps=1, max_new_tokens=1))
-    _awake(built.graph.fuser)
+    awake(built.graph.fuser)
     assert built.policy is not None
     example = task.train()[0]
-    outcomes, chances = _enumerated(built, task, example)
-    exact = _gradient(built, chances.sum())
+    outcomes, chances = enumerated(built, task, example)
+    exact = gradient(built, chances.sum())
     shares = chances.detach()[None] * len(outcomes)
     Objective(built.graph, tiny_llm, Prices(), gradient="full").backward([outcomes], shares)
     size = sum(p.numel() for p in built.policy.parameters())
     for part in (slice(None, size), slice(size, None)):
-        found, wanted = -_gradient(built)[part], exact[part]
+        found, wanted = -gradient(built)[part], exact[part]
         assert float(wanted.norm()) > 1e-3
         assert float((found - wanted).norm() / wanted.norm()) < 1e-3
-
-
-def _gradient(built: Built, loss: Tensor | None = None) -> Tensor:
-    assert built.policy is not None
-    parameters = [*built.policy.parameters(), *built.graph.fuser.parameters()]
-    if loss is not None:
-        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters)])
-    return torch.cat([torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in parameters])
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])
@@ -262,7 +190,7 @@ def test_the_mean_reinforce_gradient_is_the_exact_one(
     llm = LocalLLM(tiny_llama, tiny_tokenizer)
     task = ToyTask()
     built = toy_built(llm, tiny_tokenizer, n_agents=2, graph=GraphConfig(latent_steps=1, max_new_tokens=1))
-    _awake(built.graph.fuser)
+    awake(built.graph.fuser)
     assert built.policy is not None
     example = task.train()[0]
     exact = _exact_gradient(built, task, example)
@@ -283,7 +211,7 @@ def test_the_mean_reinforce_gradient_is_the_exact_one(
         built.policy.zero_grad()
         built.graph.fuser.zero_grad()
         objective.backward([results], advantages(utilities, baseline))
-        estimates.append(-_gradient(built))
+        estimates.append(-gradient(built))
     drawn = torch.stack(estimates)
     policy_size = sum(p.numel() for p in built.policy.parameters())
     probes = _probes(exact, policy_size)
@@ -317,7 +245,7 @@ def _three_agents(seed: int) -> EdgeDistribution:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_probabilities_of_all_topologies_of_three_agents_sum_to_one(seed: int) -> None:
-    every = _all_topologies(_three_agents(seed))
+    every = all_topologies(_three_agents(seed))
     assert len(every) == 8 * 25  # any edges into the decision maker; 25 labelled DAGs on three nodes
     assert float(torch.stack([log_p for _, log_p in every]).exp().sum()) == pytest.approx(1.0, abs=1e-5)
 
@@ -331,7 +259,7 @@ def test_every_drawn_topology_is_acyclic_and_drawn_as_often_as_it_says() -> None
         assert is_acyclic(3, topology.pairs)
         assert float(log_p) == pytest.approx(float(distribution.log_prob(topology)), abs=1e-5)
         counts[topology.pairs] = counts.get(topology.pairs, 0) + 1
-    for topology, log_p in _all_topologies(distribution):
+    for topology, log_p in all_topologies(distribution):
         p = float(log_p.exp())
         spread = max((4000 * p * (1 - p)) ** 0.5, 1.0)
         assert abs(counts.get(topology.pairs, 0) - 4000 * p) < 5 * spread

@@ -98,3 +98,32 @@ def test_a_networkx_graph_carries_weights_probabilities_and_roles() -> None:
         (1, 2, {"weight": 1.0, "probability": 1.0, "delay": 0, "channel": None}),
     ]
     assert dict(Topology(1).to_networkx().nodes(data="role")) == {0: "agent 0", 1: "decision maker"}
+
+
+def test_edges_from_the_round_before_may_go_both_ways() -> None:
+    topology = Topology(2, (Edge(1, 0, delay=1), Edge(0, 1, delay=1), Edge(0, 1), Edge(1, 2)))
+    assert [edge.key for edge in topology.edges] == [(0, 1), (0, 1, 1), (1, 0, 1), (1, 2)]
+    assert topology.senders(0, 1) == [((0, 0), (0, 1))]
+    assert topology.senders(1, 1) == [((1, 0), (0, 1)), ((0, 0), (0, 1, 1)), ((0, 1), None)]
+    assert topology.heard_nodes(1) == {(0, 0), (0, 1)}
+    assert topology.heard_nodes(2) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert topology.to_networkx().number_of_edges() == 4
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (1, 1)])
+def test_impossible_edges_from_the_round_before_are_refused(pair: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"edge {pair[0]} -> {pair[1]} from the round before is not possible"):
+        Topology(2, (Edge(*pair, delay=1),))
+
+
+@pytest.mark.parametrize("steps", [(1,), (1, 2, 3), (1, -1)])
+def test_latent_steps_are_one_number_per_agent(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="latent_steps must be 2 numbers"):
+        Topology(2, latent_steps=steps)
+
+
+def test_unknown_channels_and_delays_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"channel.*'smoke'.*cache"):
+        Edge(0, 1, channel="smoke")
+    with pytest.raises(ConfigError, match="delay must be 0"):
+        Edge(0, 1, delay=2)

@@ -14,9 +14,10 @@ from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import TopologyPolicy
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.sources import FixedSource, PolicySource, TopologySource
-from gcache.inspect.learned_edges import DECISION, LearnedEdge, draw_learned_edges, learned_edges
+from gcache.graph.sources import DECISION, FixedSource, PolicySource, TopologySource
+from gcache.inspect.learned_edges import LATER, LearnedEdge, draw_learned_edges, learned_edges, learned_steps
 from gcache.tasks.example import Example, Note
+from gcache.training.report import edges_markdown, steps_markdown
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM
@@ -123,3 +124,36 @@ def test_likelier_edges_are_drawn_stronger(tmp_path: Path) -> None:
 def test_a_kinds_edges_to_itself_do_not_stop_a_picture(tmp_path: Path) -> None:
     draw_learned_edges([row("keeper", DECISION, 0.9), row("keeper", "keeper", 0.5)], tmp_path / "a.png", "t")
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+class Chosen:
+    """Two agents, one edge a round later, channels and latent steps, the same for every question."""
+
+    def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
+        keys: tuple[tuple[int, ...], ...] = ((0, 2), (1, 2), (0, 1, 1))
+        return EdgeDistribution(
+            2, keys, torch.logit(torch.tensor([0.9, 0.4, 0.6])), ("cache", "text"),
+            torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.1, 0.9]]).log(), (0, 4),
+            torch.tensor([[0.2, 0.8], [0.6, 0.4]]).log(),
+        )  # fmt: skip
+
+
+def test_channels_latent_steps_and_edges_over_rounds_are_told(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    graph = around(Chosen(), scripted_llm, tiny_tokenizer)
+    rows = learned_edges(graph, EXAMPLES)
+    assert [(r.source, r.target, r.kept) for r in rows] == [
+        ("planner", DECISION, 1.0), ("critic", DECISION, 0.0), ("planner", "critic" + LATER, 1.0)
+    ]  # fmt: skip
+    assert rows[2].channels == pytest.approx({"cache": 0.1, "text": 0.9})
+    steps = learned_steps(graph, EXAMPLES)
+    assert [(s.agent, s.chances) for s in steps] == [
+        ("critic", pytest.approx({0: 0.6, 4: 0.4})), ("planner", pytest.approx({0: 0.2, 4: 0.8}))
+    ]  # fmt: skip
+    head, _, first, *_ = edges_markdown(rows).splitlines()
+    assert head.endswith("| pairs | cache | text |") and first.endswith("| 2 | 0.750 | 0.250 |")
+    assert steps_markdown(steps).splitlines()[2] == "| critic | 0.600 | 0.400 |"
+
+
+def test_without_a_choice_no_steps_are_told(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    assert learned_steps(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES) == []
+    assert learned_steps(around(FixedSource("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
