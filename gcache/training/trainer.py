@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import api_tokens
 from gcache.statistics import mean_interval
-from gcache.tasks.example import Example, Task
+from gcache.tasks.example import Example, Grade, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages
@@ -46,6 +46,22 @@ def learning(built: Built) -> nn.ModuleDict:
     """
     parts = checkpoints.trainable(built)
     return nn.ModuleDict({name: part for name, part in parts.items() if built.graph.learns or name != "fuser"})
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A step's rollouts.
+
+    Attributes:
+        groups: of each question; those whose API failed for good are left out, and counted in `failed`.
+        utilities, net: (Q, K), as graded, and less the prices.
+    """
+
+    groups: list[list[RunResult]]
+    grades: list[list[Grade]]
+    utilities: torch.Tensor
+    net: torch.Tensor
+    failed: int
 
 
 class Reinforce:
@@ -123,7 +139,7 @@ class Reinforce:
         with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
             for step in range(self.done, total):
                 try:
-                    metrics = self.step(step, self._questions(questions, step))
+                    metrics = self.step(step, self.draw(questions, step))
                 except BudgetSpent as error:
                     self.stopped = f"stopped after {step} of {total} steps: {error}"
                     logger.warning("%s; what was learned is kept, and the same command goes on from it", self.stopped)
@@ -143,15 +159,9 @@ class Reinforce:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * (1 - step / self.config.iterations)
-        asked = asyncio.run(self._rollouts(step, questions))
-        groups = [group for group in asked if group]
-        failed = len(asked) - len(groups)
-        if not groups:
-            raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
+        graded = self.rollouts(step, questions)
+        groups, net = graded.groups, graded.net
         ran = time.perf_counter()
-        grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
-        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
-        net = utilities - torch.tensor([[self._cost(result) for result in group] for group in groups])
         self.optimizer.zero_grad(set_to_none=True)
         advantage = advantages(net, self.config.baseline, self.running)
         measured = self.objective.backward(groups, advantage, self._prices(step))
@@ -160,9 +170,25 @@ class Reinforce:
         if self.unreached and measured["replayed"]:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
-        measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean()), "failed": failed}
+        measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean())}
         self._prune(step, groups)
-        return self._metrics(step, groups, grades, utilities, measured, norms, started, ran)
+        return self._metrics(step, graded, measured, norms, started, ran)
+
+    def rollouts(self, step: int, questions: Sequence[Example]) -> Graded:
+        """The rollouts of a step's questions, all at once, and what they were worth.
+
+        Raises:
+            ApiError: the API failed for good for all of them.
+        """
+        asked = asyncio.run(self._rollouts(step, questions))
+        groups = [group for group in asked if group]
+        failed = len(asked) - len(groups)
+        if not groups:
+            raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
+        grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
+        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
+        costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
+        return Graded(groups, grades, utilities, utilities - costs, failed)
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
         source = self.built.graph.source_of_topologies
@@ -231,7 +257,7 @@ class Reinforce:
 
         return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
 
-    def _questions(self, questions: Sequence[Example], step: int) -> list[Example]:
+    def draw(self, questions: Sequence[Example], step: int) -> list[Example]:
         """The step's questions: passes over all of them, shuffled anew each time."""
         chosen: list[Example] = []
         for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
@@ -258,16 +284,14 @@ class Reinforce:
     def _metrics(
         self,
         step: int,
-        groups: Sequence[Sequence[RunResult]],
-        grades: Sequence[Sequence[Any]],
-        utilities: torch.Tensor,
+        graded: Graded,
         measured: Mapping[str, float],
         norms: Mapping[str, float],
         started: float,
         ran: float,
     ) -> dict[str, Any]:
-        mean, low, high = mean_interval(utilities.mean(dim=1).tolist())
-        runs = [r for group in groups for r in group]
+        mean, low, high = mean_interval(graded.utilities.mean(dim=1).tolist())
+        runs = [r for group in graded.groups for r in group]
         now = time.perf_counter()
         return {
             "step": step,
@@ -275,7 +299,8 @@ class Reinforce:
             "utility_low": low,
             "utility_high": high,
             "rollouts": len(runs),
-            "unparsed": sum(g.outcome == "unparsed" for row in grades for g in row),
+            "unparsed": sum(g.outcome == "unparsed" for row in graded.grades for g in row),
+            "failed": graded.failed,
             "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
             **measured,
             **{f"gradient_norm_{name}": value for name, value in norms.items()},
