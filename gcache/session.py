@@ -278,7 +278,7 @@ def compare_methods(
         spec: the model, and the graph of gcache and gdesigner where there is no checkpoint.
         settings: of the methods; its `graph` is filled in here.
         checkpoint: a trained graph for gcache and gdesigner, whose model all methods use.
-        json_file: gets everything, answer by answer.
+        json_file: gets everything, answer by answer, anew after each method.
 
     Raises:
         GcacheError: anything a user can mend, before a model is loaded where that is possible.
@@ -305,8 +305,10 @@ def compare_methods(
         raise ConfigError(f"checkpoint {checkpoint} has no local model to compare methods on; name one that has")
     settings = replace(settings, graph=built.graph)
     methods = [make_method(name, llm, llm.tokenizer, settings) for name in names]
-    rows = compare(methods, task, examples, progress)
-    if json_file:
+
+    def keep(rows: Sequence[Compared]) -> None:
+        if json_file is None:
+            return
         kept = {name: value for name, value in vars(settings).items() if name != "graph"}
         write_json(
             json_file,
@@ -318,6 +320,8 @@ def compare_methods(
                 "rows": [row.to_json() for row in rows],
             },
         )  # fmt: skip
+
+    rows = compare(methods, task, examples, progress, keep)
     return Comparison(rows, markdown(rows))
 
 

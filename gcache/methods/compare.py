@@ -7,7 +7,7 @@ difference   to the first method, paired over questions, with an interval that h
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,9 +55,17 @@ class Compared:
 
 
 def compare(
-    methods: Sequence[Method], task: Task, examples: Sequence[Example], progress: bool = True
+    methods: Sequence[Method],
+    task: Task,
+    examples: Sequence[Example],
+    progress: bool = True,
+    on_rows: Callable[[Sequence[Compared]], None] | None = None,
 ) -> list[Compared]:
     """Every method on every question, one method after another.
+
+    Args:
+        on_rows: called with the rows so far after each method, so that a long comparison that is stopped has
+            what was measured.
 
     Raises:
         ConfigError: no question, no method, or a method twice.
@@ -73,6 +81,8 @@ def compare(
         row, right = _measured(method, task, examples, first, progress)
         first = first or right
         rows.append(row)
+        if on_rows:
+            on_rows(rows)
     return rows
 
 

@@ -241,6 +241,18 @@ def test_rows_are_paired_with_the_first() -> None:
     assert len(table) == 4 and "| two | 0.750 |" in table[3] and "+0.250" in table[3] and "+0" not in table[2]
 
 
+def test_rows_are_told_after_each_method_so_that_a_stopped_comparison_has_them() -> None:
+    class Breaks(Says):
+        def answer(self, examples: Any, on_answer: Any = lambda: None) -> list[Answer]:
+            raise KeyboardInterrupt
+
+    told: list[list[str]] = []
+    methods = [Says("one", "1"), Says("two", "you"), Breaks("three")]
+    with pytest.raises(KeyboardInterrupt):
+        compare(methods, ToyTask(), EXAMPLES[:1], progress=False, on_rows=lambda rows: told.append([r.name for r in rows]))
+    assert told == [["one"], ["one", "two"]]
+
+
 @pytest.mark.parametrize("methods", [[], [Says("one", "1"), Says("one", "1")]])
 def test_comparisons_that_are_none(methods: list[Any]) -> None:
     with pytest.raises(ConfigError, match="must be one or more, each once"):
