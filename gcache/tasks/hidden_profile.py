@@ -25,7 +25,7 @@ from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries
 from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.splits import check_limit
+from gcache.tasks.splits import numbered
 
 #: Houses that are chosen from; the first ones train, the rest is held out.
 HOUSES: tuple[str, ...] = (
@@ -77,19 +77,15 @@ class HiddenProfile:
 
     def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Choices between the first houses."""
-        return self._split("train", self.train_size if limit is None else limit, seed)
+        return [self._example("train", seed, index) for index in numbered(limit, self.train_size, seed)]
 
     def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Choices between houses that no training question mentions."""
-        return self._split("test", self.test_size if limit is None else limit, seed)
+        return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
 
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the text states the letter of the right option."""
         return grade_example(text, example)
-
-    def _split(self, split: str, size: int, seed: int) -> list[Example]:
-        check_limit(size, seed)
-        return [self._example(split, seed, index) for index in range(size)]
 
     def _example(self, split: str, seed: int, index: int) -> Example:
         rng = random.Random(f"hidden_profile/{split}/{seed}/{index}")

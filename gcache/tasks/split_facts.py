@@ -19,7 +19,7 @@ from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade
 from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.places import NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES, numbers
-from gcache.tasks.splits import check_limit
+from gcache.tasks.splits import numbered
 from gcache.tasks.worlds import WORLDS
 
 
@@ -68,15 +68,11 @@ class SplitFacts:
 
     def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Questions about the first places, names and values."""
-        check_limit(limit, seed)
-        size = self.train_size if limit is None else limit
-        return [self._example("train", seed, index) for index in range(size)]
+        return [self._example("train", seed, index) for index in numbered(limit, self.train_size, seed)]
 
     def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """Questions about places, names and values that no training question mentions."""
-        check_limit(limit, seed)
-        size = self.test_size if limit is None else limit
-        return [self._example("test", seed, index) for index in range(size)]
+        return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
 
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the one number that the text states is the asked one."""

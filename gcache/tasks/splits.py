@@ -27,6 +27,17 @@ def check_limit(limit: int | None, seed: int) -> None:
         raise ConfigError(f"seed must be 0 or more, got {seed}")
 
 
+def numbered(limit: int | None, size: int, seed: int) -> range:
+    """The numbers of a generated split's questions: `limit` of them, or `size`.
+
+    Raises:
+        ConfigError: that is below 1, or `seed` is negative.
+    """
+    count = size if limit is None else limit
+    check_limit(count, seed)
+    return range(count)
+
+
 def pick(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
     """The first `limit` items: in their own order for seed 0, shuffled by any other seed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +248,13 @@ def test_rows_are_told_after_each_method_so_that_a_stopped_comparison_has_them()
             raise KeyboardInterrupt
 
     told: list[list[str]] = []
+
+    def keep(rows: Sequence[Any]) -> None:
+        told.append([row.name for row in rows])
+
     methods = [Says("one", "1"), Says("two", "you"), Breaks("three")]
     with pytest.raises(KeyboardInterrupt):
-        compare(methods, ToyTask(), EXAMPLES[:1], progress=False, on_rows=lambda rows: told.append([r.name for r in rows]))
+        compare(methods, ToyTask(), EXAMPLES[:1], progress=False, on_rows=keep)
     assert told == [["one"], ["one", "two"]]
 
 
