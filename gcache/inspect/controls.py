@@ -22,6 +22,7 @@ questions, with bootstrap intervals.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,8 @@ from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference
 from gcache.tasks.example import Example, Task
+
+logger = logging.getLogger(__name__)
 
 #: The graph itself; every control is compared with it.
 AS_IT_IS = "as it is"
@@ -141,7 +144,8 @@ def _fixed(topology: str, name: str = "") -> Callable[[Trial], Evaluation]:
 def _random_edges(trial: Trial) -> Evaluation:
     def drawn(example: Example) -> Topology:
         own = trial.topology[example.id]
-        return random_topology(own.n_agents, len(own.edges), random.Random(f"{trial.seed}/{example.id}"))
+        within = sum(not edge.delay for edge in own.edges)
+        return random_topology(own.n_agents, within, random.Random(f"{trial.seed}/{example.id}"))
 
     return trial.evaluate("random edges", topology=drawn)
 
@@ -195,15 +199,18 @@ def run_controls(
     for name in names:
         if name not in CONTROLS:
             raise unknown("control", name, CONTROLS)
-    still = graph.config.latent_steps == 0
+    with torch.no_grad():
+        topology = {example.id: graph.topology(example) for example in examples}
+    still = not any(graph.latent_steps(t, agent) for t in topology.values() for agent in range(t.n_agents))
     if still and set(names) & set(OF_LATENT_STEPS):
         raise ConfigError(
             f"{', '.join(n for n in names if n in OF_LATENT_STEPS)}: no agent of this graph takes a latent step, so "
             "there is nothing to change; leave it out"
         )
     chosen = [n for n in names or CONTROLS if n != AS_IT_IS and not (still and n in OF_LATENT_STEPS)]
-    with torch.no_grad():
-        topology = {example.id: graph.topology(example) for example in examples}
+    spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
+    if spoken and set(chosen) & set(CUTS):
+        logger.warning("%d edges carry words, which controls that change caches leave as they are", spoken)
     donor = _donors(examples, topology) if "other question" in chosen else {}
     trial = Trial(graph, llm, task, examples, topology, donor, seed, progress)
     found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]

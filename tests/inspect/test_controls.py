@@ -136,6 +136,24 @@ def test_controls_of_latent_steps_need_latent_steps(tiny_llm: LocalLLM, tiny_tok
         run_controls(still, tiny_llm, TASK, TASK.test(2), ["masked", "random W_a"], progress=False)
 
 
+def test_controls_of_a_graph_that_chooses_channels_steps_and_edges_over_rounds(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = toy_built(
+        tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, rounds=2, max_new_tokens=3, speak_tokens=2),
+        temporal=True, channels=("cache", "text"), latent_choices=(0, 2), decision_probability=0.9,
+        agent_probability=0.8,
+    )  # fmt: skip
+    assert isinstance(built.graph, CacheGraph)
+    names = ["no transfer", "masked", "random W_a", "random edges"]
+    rows = run_controls(built.graph, tiny_llm, TASK, TASK.test(3), names, progress=False)
+    own, cut, _, _, random_edges = (row.found for row in rows)
+    assert [row.found.name for row in rows] == ["as it is", *names]
+    within = sum(len([key for key in row.edges if len(key) == 2]) for row in own.rows) / len(own.rows)
+    assert cut.edges == 0 and random_edges.edges == within < own.edges
+    assert "carry words" in caplog.text
+
+
 def test_unknown_controls_and_lonely_questions_are_refused(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = chain(tiny_llm, tiny_tokenizer)
     with pytest.raises(ConfigError, match=r"'mask'.*masked"):
