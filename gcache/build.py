@@ -134,6 +134,8 @@ class GraphSpec:
                 f"channels and latent_choices are chosen per edge and agent, so they need hands='cache' and "
                 f"transfer='own', got {self.graph.hands!r} and {self.graph.transfer!r}"
             )
+        if set(self.channels) == {"text"}:
+            raise ConfigError("with the channel 'text' alone no cache goes over any edge; use hands='text' instead")
         if "latents" in self.channels and not max(self.latent_choices, default=self.graph.latent_steps):
             raise ConfigError("the channel 'latents' hands on latents, but there are 0 latent steps; set 1 or more")
 

@@ -137,6 +137,7 @@ def test_who_is_heard_over_rounds_alone_takes_no_turn_in_the_last(
         ({"latent_choices": (1, -1)}, "-1"),
         ({"channels": ("latents",), "graph": GraphConfig(latent_steps=0)}, "0 latent steps"),
         ({"channels": ("cache",), "graph": GraphConfig(transfer="context")}, "transfer='own'"),
+        ({"channels": ("text",)}, "hands='text' instead"),
         ({"latent_choices": (1, 2), "graph": GraphConfig(hands="text")}, "hands='cache'"),
         ({"latent_choices": (1, 2), "topology": "full"}, "--topology learned"),
         ({"temporal": True, "topology": "star", "graph": GraphConfig(rounds=2)}, "temporal is learned"),
