@@ -65,10 +65,13 @@ class CacheGraph(AgentGraph):
 
     # -- pieces that a run and its replay share ----------------------------------------------
 
-    def agent_tokens(self, agent: Agent, said: Sequence[tuple[str, str]] = (), thinks: bool = True) -> tuple[int, ...]:
-        """An agent's prompt, with what others said, as (role, words), before its own words; `thinks`: whether latent
-        steps follow."""
-        key = (with_said(agent.prompt, said), thinks)
+    def agent_tokens(
+        self, agent: Agent, said: Sequence[tuple[str, str]] = (), latent_steps: int | None = None
+    ) -> tuple[int, ...]:
+        """An agent's prompt, with what others said, as (role, words), before its own words; None latent steps
+        are as many as everybody's."""
+        steps = self.config.latent_steps if latent_steps is None else latent_steps
+        key = (with_said(agent.prompt, said), steps > 0)
         if key not in self._prompts:
             if len(self._prompts) >= KNOWN_PROMPTS:
                 self._prompts.clear()

@@ -120,7 +120,7 @@ class Run:
         round_, agent = node
         started = self._now()
         steps = self.graph.latent_steps(self.topology, agent)
-        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts(coming), steps > 0)
+        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts(coming), steps)
         self.prompts[node] = tokens
         received = self._fused(node, coming)
         slots = self._slots_received(received)
