@@ -62,12 +62,16 @@ def _report(run: Path) -> dict[str, Any]:
 
 
 def _small(report: dict[str, Any]) -> dict[str, Any]:
-    """Without the texts and the way to the checkpoint: [id, outcome, answer, edges] per question."""
+    """Without the texts and the way to checkpoint, model and data: [id, outcome, answer, edges] per question."""
     rows = [
         {**row, "rows": [[r["id"], r["outcome"], r["answer"], r["edges"]] for r in row["rows"]]}
         for row in report["rows"]
     ]
     where = {"checkpoint": Path(report["checkpoint"]).name} if report.get("checkpoint") else {}
+    for part, name in (("graph", "llm_name"), ("task", "data")):
+        found = report.get(part, {}).get(name)
+        if isinstance(found, str) and Path(found).is_file():
+            where[part] = {**report[part], name: Path(found).name}
     return {**report, **where, "rows": rows}
 
 
