@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "collect_reports.py"
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("collect_reports", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_folder(root: Path, name: str, accuracy: float) -> Path:
+    folder, model = root / name, root / "model.gguf"
+    folder.mkdir()
+    model.touch()
+    answers = [{"id": "q0", "outcome": "right", "answer": "417", "text": "It is 417.", "edges": [[0, 1]]}]
+    row = {"name": "trained policy", "accuracy": accuracy, "low": 0.1, "high": 0.9, "edges": 1.0, "rows": answers}
+    report = {"graph": {"llm_name": str(model)}, "task": {"name": "split_facts", "data": None}, "rows": [row]}
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+    return folder
+
+
+def test_runs_become_one_table_and_small_files_without_texts_and_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_folder(tmp_path, "seed0", 0.5), run_folder(tmp_path, "seed1", 0.75)]
+    out = tmp_path / "out"
+    assert script().main([*map(str, runs), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| condition | seed0 | seed1 |"
+    assert lines[2] == "| trained policy | 0.500 (0.100 to 0.900), 1.00 edges | 0.750 (0.100 to 0.900), 1.00 edges |"
+    kept = json.loads((out / "seed0.json").read_text())
+    assert kept["rows"][0]["rows"] == [["q0", "right", "417", [[0, 1]]]]
+    assert kept["graph"]["llm_name"] == "model.gguf"
+    assert str(tmp_path) not in (out / "seed0.json").read_text()
+    assert (out / "seed1-metrics.jsonl").read_text() == '{"step": 0}\n'
+
+
+def test_a_folder_without_a_report_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script().main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "no report in" in error and "--report" in error
