@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
+import pytest
 import torch
 from torch import Tensor
 from toy import ToyTask
@@ -13,11 +15,12 @@ from toy import ToyTask
 from gcache.build import Built
 from gcache.cache.relevance import MATCH_GAIN, PRIOR_GAIN
 from gcache.gnn.distribution import EdgeDistribution
-from gcache.gnn.topology import Edge, Topology, is_acyclic
+from gcache.gnn.topology import Edge, EdgeKey, Topology, is_acyclic
 from gcache.graph.records import RunResult, Spoken
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
+from gcache.training.objective import Objective, Prices
 from gcache.training.replay import Replay, log_probs
 
 
@@ -50,6 +53,55 @@ def slope(value: Callable[[], Tensor], tensor: Tensor, index: int, step: float =
             ends.append(float(value()))
     flat[index] = before
     return (ends[0] - ends[1]) / (2 * step)
+
+
+def assert_slopes(
+    built: Built, llm: LocalLLM, result: RunResult, silent: Mapping[EdgeKey, float | None] = MappingProxyType({})
+) -> None:
+    """The gradient of log pi, all the way back, is that of finite differences: for every edge's weight, and for
+    each fuser parameter where its gradient is largest.
+
+    Args:
+        silent: edges whose weight no text depends on, with the gradient that must come out: 0, or None where
+            the weight is not even looked at.
+    """
+    weights = {e.key: torch.tensor(e.weight, requires_grad=True) for e in result.topology.edges}
+
+    def value() -> Tensor:
+        return log_probs(built.graph, llm, [Replay(result, weights)], "full")[0]
+
+    value().backward()
+    assert float(value().detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
+    for key, wanted in silent.items():
+        grad = weights[key].grad
+        assert (None if grad is None else float(grad)) == wanted, key
+    places: list[tuple[str, Tensor, int]] = [(f"w{key}", w, 0) for key, w in weights.items() if key not in silent]
+    for name, parameter in built.graph.fuser.named_parameters():
+        assert parameter.grad is not None, name
+        places.append((name, parameter, int(parameter.grad.abs().argmax())))
+    for name, tensor, index in places:
+        assert tensor.grad is not None, name
+        exact = float(tensor.grad.reshape(-1)[index])
+        assert exact != 0.0, f"{name} has no gradient"
+        found = slope(value, tensor, index, 0.02 * reach(name))
+        # fusers compute in float32: the slope's noise is 1e-6 over twice the step
+        assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
+
+
+def assert_objective_is_exact(built: Built, llm: LocalLLM, task: ToyTask) -> float:
+    """The objective over all outcomes by their probability has the gradient of the expected utility: sum p U grad
+    log p = grad E[U], for policy and fuser. Returns that utility."""
+    assert built.policy is not None
+    outcomes, chances = enumerated(built, task, task.train()[0])
+    exact = gradient(built, chances.sum())
+    shares = chances.detach()[None] * len(outcomes)
+    Objective(built.graph, llm, Prices(), gradient="full").backward([outcomes], shares)
+    size = sum(p.numel() for p in built.policy.parameters())
+    for part in (slice(None, size), slice(size, None)):
+        found, wanted = -gradient(built)[part], exact[part]
+        assert float(wanted.norm()) > 1e-3
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+    return float(chances.sum().detach())
 
 
 def all_topologies(distribution: EdgeDistribution) -> list[tuple[Topology, Tensor]]:

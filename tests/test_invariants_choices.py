@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import all_topologies, awake, double, enumerated, gradient, reach, slope
+from exact import all_topologies, assert_objective_is_exact, assert_slopes, awake, double
 from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
@@ -20,8 +20,6 @@ from gcache.gnn.topology import Edge, Topology
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, Prices
-from gcache.training.replay import Replay, log_probs
 from gcache.training.trainer import Reinforce
 
 #: Name -> (rounds, the settings of the graph).
@@ -109,27 +107,8 @@ def test_the_gradient_of_log_pi_equals_finite_differences(
     built = built_for("all", llm, tiny_tokenizer, fuser=fuser)
     awake(built.graph.fuser)
     result = built.graph.run(QUESTIONS[2], topology=RICH, temperature=1.0, seed=5)
-    weights = {e.key: torch.tensor(e.weight, requires_grad=True) for e in RICH.edges}
-
-    def value() -> Tensor:
-        return log_probs(built.graph, llm, [Replay(result, weights)], "full")[0]
-
-    value().backward()
-    assert float(value().detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
-    felt = dict(weights)
-    assert felt.pop((2, 3)).grad is None, "words have no weight"
-    # what agent 2 heard reaches the decision maker in words alone
-    silent = felt.pop((0, 2, 1)).grad
-    assert silent is not None and float(silent) == 0.0
-    places: list[tuple[str, Tensor, int]] = [(f"w{key}", w, 0) for key, w in felt.items()]
-    for name, parameter in built.graph.fuser.named_parameters():
-        assert parameter.grad is not None, name
-        places.append((name, parameter, int(parameter.grad.abs().argmax())))
-    for name, tensor, index in places:
-        assert tensor.grad is not None, name
-        exact = float(tensor.grad.reshape(-1)[index])
-        assert exact != 0.0, f"{name} has no gradient"
-        assert exact == pytest.approx(slope(value, tensor, index, 0.02 * reach(name)), rel=0.02, abs=5e-4), name
+    # words have no weight, and what agent 2 heard reaches the decision maker in words alone
+    assert_slopes(built, llm, result, silent={(2, 3): None, (0, 2, 1): 0.0})
 
 
 @pytest.mark.parametrize("choice", ["rounds", "channels", "text", "latent steps"])
@@ -141,18 +120,7 @@ def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradi
     task = ToyTask()
     built = built_for(choice, llm, tiny_tokenizer, n_agents=2, tokens=1)
     awake(built.graph.fuser)
-    assert built.policy is not None
-    outcomes, chances = enumerated(built, task, task.train()[0])
-    expected = chances.sum()
-    assert 0.02 < float(expected.detach()) < 0.98
-    exact = gradient(built, expected)
-    shares = chances.detach()[None] * len(outcomes)
-    Objective(built.graph, llm, Prices(), gradient="full").backward([outcomes], shares)
-    size = sum(p.numel() for p in built.policy.parameters())
-    for part in (slice(None, size), slice(size, None)):
-        found, wanted = -gradient(built)[part], exact[part]
-        assert float(wanted.norm()) > 1e-3
-        assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+    assert 0.02 < assert_objective_is_exact(built, llm, task) < 0.98
 
 
 def _two_agents(seed: int) -> EdgeDistribution:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import all_topologies, awake, double, enumerated, gradient, reach, slope
+from exact import all_topologies, assert_objective_is_exact, assert_slopes, awake, double, enumerated, gradient
 from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
@@ -115,24 +115,7 @@ def test_the_gradient_of_log_pi_equals_finite_differences(
     built = toy_built(llm, tiny_tokenizer, graph=config, fuser=fuser)
     awake(built.graph.fuser)
     result = built.graph.run(QUESTIONS[2], topology=CHAIN, temperature=1.0, seed=5)
-    weights = {(e.source, e.target): torch.tensor(e.weight, requires_grad=True) for e in CHAIN.edges}
-
-    def value() -> Tensor:
-        return log_probs(built.graph, llm, [Replay(result, weights)], "full")[0]
-
-    value().backward()
-    assert float(value()) == pytest.approx(result.text_log_prob, abs=1e-4)
-    places: list[tuple[str, Tensor, int]] = [(f"w{pair}", w, 0) for pair, w in weights.items()]
-    for name, parameter in built.graph.fuser.named_parameters():
-        assert parameter.grad is not None, name
-        places.append((name, parameter, int(parameter.grad.abs().argmax())))
-    for name, tensor, index in places:
-        assert tensor.grad is not None, name
-        exact = float(tensor.grad.reshape(-1)[index])
-        assert exact != 0.0, f"{name} has no gradient"
-        found = slope(value, tensor, index, 0.02 * reach(name))
-        # fusers compute in float32: the slope's noise is 1e-6 over twice the step
-        assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
+    assert_slopes(built, llm, result)
 
 
 def test_the_decision_gradient_is_exact_where_no_agent_hands_to_another(
@@ -170,17 +153,7 @@ def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradi
     task = ToyTask()
     built = toy_built(tiny_llm, tiny_tokenizer, n_agents=2, graph=GraphConfig(latent_steps=1, max_new_tokens=1))
     awake(built.graph.fuser)
-    assert built.policy is not None
-    example = task.train()[0]
-    outcomes, chances = enumerated(built, task, example)
-    exact = gradient(built, chances.sum())
-    shares = chances.detach()[None] * len(outcomes)
-    Objective(built.graph, tiny_llm, Prices(), gradient="full").backward([outcomes], shares)
-    size = sum(p.numel() for p in built.policy.parameters())
-    for part in (slice(None, size), slice(size, None)):
-        found, wanted = -gradient(built)[part], exact[part]
-        assert float(wanted.norm()) > 1e-3
-        assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+    assert_objective_is_exact(built, tiny_llm, task)
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "none"])

@@ -8,7 +8,7 @@
 kind is "among agents", "into the decision maker", which has no c_j, or "from the round before"; s_kind
 and t start at 0, so that before training every edge of a kind is about as likely, whatever the question.
 Where they are chosen, the channel of an edge is a softmax of another such head, and an agent's number of
-latent steps one of a linear map of z_i; both begin uniform. Three things depart from the
+latent steps one of a head on z_i; both begin all but uniform. Three things depart from the
 published design (G-Designer, Zhang et al. 2024, eq. 5-9), all because a topology has to depend on
 the question: the elementwise product r_i * q, without which the head learns which roles are good
 on average and stops there; the agreement c_i, which carries over to roles never trained on; and the
@@ -98,8 +98,8 @@ class TopologyPolicy(nn.Module):
         # s_kind of the first two kinds, t, and for edges from the round before s_kind and t of their own
         self.agreement = nn.Parameter(torch.zeros(5 if temporal else 3))
         self.heads = nn.ModuleList(_edge_head(hidden_dim, probability) for probability in kinds)
-        self.channel_head = _choice_head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
-        self.latent_head = _choice_head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
+        self.channel_head = _head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
+        self.latent_head = _head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
 
     def sample(
         self, features: QuestionFeatures, generator: torch.Generator | None = None
@@ -171,17 +171,14 @@ def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> Non
 
 def _edge_head(width: int, probability: float) -> nn.Sequential:
     """Scores a pair of nodes; before training it says `probability`, almost whatever the pair."""
-    last = nn.Linear(width, 1)
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.constant_(last.bias, float(torch.logit(torch.tensor(probability))))
-    return nn.Sequential(nn.Linear(3 * width, width), nn.ReLU(), last)
+    return _head(3 * width, width, 1, float(torch.logit(torch.tensor(probability))))
 
 
-def _choice_head(inputs: int, width: int, options: int) -> nn.Sequential:
-    """Scores of each option; before training they are all but alike."""
-    last = nn.Linear(width, options)
+def _head(inputs: int, width: int, outputs: int, bias: float = 0.0) -> nn.Sequential:
+    """An MLP that says `bias` for each output before training, almost whatever it is shown."""
+    last = nn.Linear(width, outputs)
     nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias, bias)
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), last)
 
 

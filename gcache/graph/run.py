@@ -95,7 +95,7 @@ class Run:
     async def go(self) -> RunResult:
         """Run the question to its answer."""
         await self._read_question()
-        await take_turns(self.topology, self.config.rounds, self._think, self._note_unheard)
+        await take_turns(self.topology, self.config.rounds, self.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.shared, self.own)
         self.graph.llm.ledger.finished(kept)

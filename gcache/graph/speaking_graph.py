@@ -89,7 +89,8 @@ class _Talk:
         self.began = time.perf_counter()
 
     async def go(self) -> RunResult:
-        await take_turns(self.topology, self.config.rounds, self._speak, self._note_unheard)
+        heard = self.topology.heard_nodes(self.config.rounds)
+        await take_turns(self.topology, self.config.rounds, heard, self._speak, self._note_unheard)
         spoken, answer = await self._answer()
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,

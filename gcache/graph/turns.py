@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gcache.gnn.topology import EdgeKey, Node, Topology
 
@@ -14,12 +14,14 @@ Coming = Sequence[tuple[Node, EdgeKey | None]]
 async def take_turns(
     topology: Topology,
     rounds: int,
+    heard: Collection[Node],
     turn: Callable[[Node, Coming], Awaitable[None]],
     unheard: Callable[[Node], None],
 ) -> None:
     """One turn per round for every agent that is heard; those that can go on do so at once.
 
     Args:
+        heard: see `Topology.heard_nodes`.
         turn: called with a node and who handed to it, once these are done.
         unheard: called, before any turn, with each node that no path leads from to the decision maker.
 
@@ -35,7 +37,6 @@ async def take_turns(
             await tasks[sender]
         await turn(node, coming)
 
-    heard = topology.heard_nodes(rounds)
     for round_ in range(rounds):
         for agent in range(topology.n_agents):
             node = (round_, agent)

@@ -21,7 +21,7 @@ from gcache.errors import ConfigError
 from gcache.graph.records import RunResult
 from gcache.tasks.example import Example
 from gcache.training.objective import BASELINES, Prices, advantages
-from gcache.training.trainer import EMA, Reinforce
+from gcache.training.trainer import Reinforce, running_mean
 
 REFERENCE = "leave_one_out"
 RESAMPLES = 2000
@@ -67,13 +67,12 @@ def compare_baselines(
     running = 0.0
     for step in tqdm(range(batches + 1), desc="batches", disable=not progress):
         graded = trainer.rollouts(step, trainer.draw(questions, step))
-        mean = float(graded.net.mean())
         if step:
             for baseline in BASELINES:
                 advantage = advantages(graded.net, baseline, running)
                 for part, gradient in _gradients(trainer, graded.groups, advantage).items():
                     found.setdefault((part, baseline), []).append(gradient)
-        running = EMA * running + (1 - EMA) * mean if step else mean
+        running = running_mean(running, float(graded.net.mean()), step)
     return [_noise(part, baseline, found) for part, baseline in found]
 
 

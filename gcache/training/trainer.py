@@ -39,6 +39,11 @@ logger = logging.getLogger(__name__)
 EMA = 0.9
 
 
+def running_mean(before: float, mean: float, step: int) -> float:
+    """The running mean of utilities after a step of this mean."""
+    return EMA * before + (1 - EMA) * mean if step else mean
+
+
 def learning(built: Built) -> nn.ModuleDict:
     """The parts that get a gradient, under the names checkpoints use.
 
@@ -165,7 +170,7 @@ class Reinforce:
         self.optimizer.zero_grad(set_to_none=True)
         advantage = advantages(net, self.config.baseline, self.running)
         measured = self.objective.backward(groups, advantage, self._prices(step))
-        self.running = float(net.mean()) if step == 0 else EMA * self.running + (1 - EMA) * float(net.mean())
+        self.running = running_mean(self.running, float(net.mean()), step)
         norms = self._checked_norms()
         if self.unreached and measured["replayed"]:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
