@@ -420,13 +420,15 @@ def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) ->
 
 
 def _print_trace(result: Any) -> None:
+    from gcache.gnn.topology import DECISION
+
     print("\n  start    end  who              what     prefilled latent generated received")
     for s in result.trace:
         print(
             f"{s.started:7.2f} {s.ended:6.2f}  {s.role:16.16} {s.what:8} {s.prefilled:9} {s.latent:6} "
             f"{s.generated:9} {s.received:8}  {s.note}".rstrip()
         )
-    names = [agent.role for agent in result.agents] + ["decision maker"]
+    names = [agent.role for agent in result.agents] + [DECISION]
     for (source, target), size in sorted(result.edge_bytes.items()):
         print(f"{names[source]} -> {names[target]}: {size / 2**20:.2f} MiB")
 

@@ -18,6 +18,8 @@ EdgeKey = tuple[int, ...]
 Node = tuple[int, int]
 #: What may go over an edge: the agent's own cache, its latent slots alone, or what it says.
 CHANNELS = ("cache", "latents", "text")
+#: How the decision maker is called beside the agents' roles.
+DECISION = "decision maker"
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,9 @@ class Topology:
             found[end] = (*found.get(end, ()), edge)
         return found
 
-    @cached_property
-    def heard(self) -> frozenset[int]:
-        """Agents from whom some path within a round leads to the decision maker."""
-        return frozenset(agent for _, agent in self.heard_nodes(1))
+    def heard(self, rounds: int) -> frozenset[int]:
+        """Agents from whom, in some round, a path leads to the decision maker."""
+        return frozenset(agent for _, agent in self.heard_nodes(rounds))
 
     def heard_nodes(self, rounds: int) -> frozenset[Node]:
         """(round, agent) of all turns from which some path leads to the decision maker, who listens after
@@ -168,7 +169,7 @@ class Topology:
 
         graph = networkx.MultiDiGraph() if any(e.delay for e in self.edges) else networkx.DiGraph()
         for node in range(self.n_agents + 1):
-            fallback = "decision maker" if node == self.n_agents else f"agent {node}"
+            fallback = DECISION if node == self.n_agents else f"agent {node}"
             graph.add_node(node, role=names[node] if names and node < len(names) else fallback)
         for edge in self.edges:
             graph.add_edge(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.gnn.topology import Edge, EdgeKey, Node
+from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
@@ -231,7 +231,7 @@ class Run:
         api_read, api_written = api_tokens(spoken)
         self.trace.append(
             Step(
-                node, "decision maker", last, "answer", started, self._now(),
+                node, DECISION, last, "answer", started, self._now(),
                 prefilled=read if any(s.generation for s in spoken) else 0,
                 generated=sum(len(s.generation.tokens) for s in spoken if s.generation),
                 received=received, api_read=api_read, api_written=api_written,

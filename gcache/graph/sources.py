@@ -15,11 +15,8 @@ from gcache.errors import unknown
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import Encoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
-from gcache.gnn.topology import EdgeKey, Topology
+from gcache.gnn.topology import DECISION, EdgeKey, Topology
 from gcache.graph.fixed import TOPOLOGIES, FixedTopology
-
-#: How the decision maker is called beside the agents' roles.
-DECISION = "decision maker"
 
 
 class TopologyDistribution(Protocol):

@@ -18,7 +18,7 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.gnn.topology import Node, Topology
+from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.sources import TopologyDistribution, TopologySource
@@ -162,7 +162,7 @@ class _Talk:
     ) -> None:
         written = [u.generation for u in said if u.generation is not None]
         asked = [u.api for u in said if u.api is not None]
-        role = self.agents[agent].role if agent < len(self.agents) else "decision maker"
+        role = self.agents[agent].role if agent < len(self.agents) else DECISION
         self.trace.append(
             Step(
                 agent, role, round_, what, started, self._now(),

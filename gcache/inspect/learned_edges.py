@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.topology import DECISION
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.sources import DECISION
 from gcache.tasks.example import Example
 
 #: Behind the name of a receiver, over an edge from the round before.

@@ -133,11 +133,12 @@ def evaluate_text(
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
     prefilled: list[float] = []
+    heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
     generated: list[float] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
-            answers = answer_all_in_one_prompt(graph, chunk, (lambda e: topology(e).heard) if topology else None)
+            answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 graded.append((example, generation.text, task.grade(generation.text, example)))
                 prefilled.append(prompt)

@@ -63,7 +63,12 @@ def test_into_lists_the_senders_of_a_node_in_order() -> None:
     ],
 )
 def test_heard_are_the_agents_with_a_path_to_the_decision_maker(pairs: list[tuple[int, int]], heard: set[int]) -> None:
-    assert Topology(3, tuple(Edge(*pair) for pair in pairs)).heard == heard
+    assert Topology(3, tuple(Edge(*pair) for pair in pairs)).heard(rounds=1) == heard
+
+
+def test_heard_over_rounds_are_those_of_the_round_before_too() -> None:
+    topology = Topology(3, (Edge(0, 1, delay=1), Edge(1, 3), Edge(2, 0, delay=1)))
+    assert [topology.heard(rounds) for rounds in (1, 2, 3)] == [{1}, {0, 1}, {0, 1, 2}]
 
 
 @pytest.mark.parametrize(

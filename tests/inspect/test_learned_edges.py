@@ -13,8 +13,9 @@ from gcache.cache.fuser import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import TopologyPolicy
+from gcache.gnn.topology import DECISION
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.sources import DECISION, FixedSource, PolicySource, TopologySource
+from gcache.graph.sources import FixedSource, PolicySource, TopologySource
 from gcache.inspect.learned_edges import LATER, LearnedEdge, draw_learned_edges, learned_edges, learned_steps
 from gcache.tasks.example import Example, Note
 from gcache.training.report import edges_markdown, steps_markdown

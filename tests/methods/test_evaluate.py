@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,6 +135,20 @@ def test_one_prompt_holds_what_every_agent_knows_and_no_cache(
     assert " ".join(tiny_tokenizer.decode(request.tokens).split()) == (
         f"{asked} <|im_start|> user answer <|im_end|> <|im_start|> assistant"
     )
+
+
+def test_one_prompt_of_a_topology_holds_who_is_heard_over_a_round_too(
+    graph: CacheGraph, scripted_llm: ScriptedLLM, tiny_tokenizer: Any
+) -> None:
+    graph.config = replace(graph.config, rounds=2)
+    notes = (Note("a", "an a", "the box is red"), Note("b", "a b", "the apples are blue"))
+    topology = Topology(2, (Edge(0, 1, delay=1), Edge(1, 2)))
+    evaluate_text(
+        graph, ToyTask(), [Example("q0", "how many apples ?", "", notes)], "words", progress=False,
+        topology=lambda example: topology,
+    )  # fmt: skip
+    ((request,),) = scripted_llm.texts
+    assert "the box is red the apples are blue" in " ".join(tiny_tokenizer.decode(request.tokens).split())
 
 
 def test_a_failing_text_raises_too(graph: CacheGraph, scripted_llm: ScriptedLLM) -> None:

@@ -183,7 +183,7 @@ def test_the_learned_graph_serves_text_as_well(tiny_llm: LocalLLM, tiny_tokenize
     assert cache.graph is graph
     (answer,) = text.answer(EXAMPLES[:1])
     assert [role for role, _ in answer.said] == [
-        graph.agents[n].role for n in sorted(graph.topology(EXAMPLES[0]).heard)
+        graph.agents[n].role for n in sorted(graph.topology(EXAMPLES[0]).heard(rounds=1))
     ]
 
 
