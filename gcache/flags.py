@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from gcache.build import GraphSpec
@@ -64,10 +65,14 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         group, "--prompt_lookup", Limits.prompt_lookup,
         "guess tokens of a text from what was said before and check them in one pass (default: %(default)s)",
     )  # fmt: skip
+    group.add_argument(
+        "--max_gradient_tokens", type=int, default=Limits.max_gradient_tokens,
+        help="the most tokens that training scores in one pass; fewer take less memory (default: %(default)s)",
+    )  # fmt: skip
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    return Limits(args.max_batch_size, args.max_batch_tokens, args.max_cache_gb, args.pack_weights, args.prompt_lookup)
+    return Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})
 
 
 def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
@@ -39,7 +40,7 @@ class LocalLLM:
         model: a transformers causal model with rotary positions and full attention in all layers.
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
-        max_batch_tokens, max_batch_size, max_cache_gb: see `gcache.llm.memory.Limits`.
+        max_batch_tokens, max_batch_size, max_cache_gb, max_gradient_tokens: see `gcache.llm.memory.Limits`.
         pack_weights: where it helps (bf16 on a CPU), keep a second copy of the weights in the
             layout that the CPU reads; see `gcache.llm.packing`.
         prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
@@ -60,9 +61,12 @@ class LocalLLM:
         max_cache_gb: float | None = None,
         pack_weights: bool = Limits.pack_weights,
         prompt_lookup: bool = Limits.prompt_lookup,
+        max_gradient_tokens: int = Limits.max_gradient_tokens,
         realign: bool = True,
     ) -> None:
-        limits = Limits(max_batch_size, max_batch_tokens, max_cache_gb, pack_weights, prompt_lookup)
+        limits = Limits(
+            max_batch_size, max_batch_tokens, max_cache_gb, pack_weights, prompt_lookup, max_gradient_tokens
+        )
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
@@ -70,6 +74,7 @@ class LocalLLM:
         self.label = label
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_size = max_batch_size
+        self.max_gradient_tokens = max_gradient_tokens
         self.prompt_lookup = prompt_lookup
         self.ledger = CacheLedger(limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
@@ -210,10 +215,16 @@ class LocalLLM:
     def _scores(self, states: Tensor, request: LogProbRequest) -> LogProbs:
         """(n,) log-probabilities of a completion, of its row's hidden states (S, E)."""
         first = len(request.tokens) - 1
-        logits = self.logits(states[first : first + len(request.completion)])
-        log_probs = torch.log_softmax(logits / (request.temperature or 1.0), dim=-1)
         wanted = torch.tensor(request.completion, device=self.device)
-        return log_probs.gather(1, wanted[:, None]).squeeze(1)
+
+        def score(states: Tensor) -> Tensor:
+            log_probs = torch.log_softmax(self.logits(states) / (request.temperature or 1.0), dim=-1)
+            return log_probs.gather(1, wanted[:, None]).squeeze(1)
+
+        written = states[first : first + len(request.completion)]
+        # the vocabulary is wide: its logits are computed again for the gradient rather than kept
+        scores: Tensor = checkpoint(score, written, use_reentrant=False) if written.requires_grad else score(written)
+        return scores
 
     # -- pieces -----------------------------------------------------------------------------
 

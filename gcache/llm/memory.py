@@ -35,6 +35,8 @@ class Limits:
             None for no limit.
         pack_weights: keep a second copy of the weights where that is faster (bf16 on a CPU).
         prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
+        max_gradient_tokens: the most tokens that training scores in one pass, since what a pass keeps for its
+            gradient grows with them; a run that has more is scored alone.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -45,9 +47,10 @@ class Limits:
     max_cache_gb: float | None = None
     pack_weights: bool = True
     prompt_lookup: bool = True
+    max_gradient_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_batch_tokens"):
+        for name in ("max_batch_size", "max_batch_tokens", "max_gradient_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.max_cache_gb is not None and not 0 < self.max_cache_gb < math.inf:

@@ -12,7 +12,7 @@ G-Designer, Zhang et al. 2024: the topology one would have drawn by hand).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
-from gcache.training.replay import Replay, log_probs
+from gcache.training.replay import Replay, log_probs, replayed_tokens
 
 #: What is subtracted from a rollout's utility: the mean of its question's other rollouts; a running mean
 #: over steps; nothing, as in the published loss.
@@ -92,14 +92,14 @@ class Objective:
     Args:
         prices: see `Prices`.
         gradient: see `gcache.training.replay`.
-        micro_batch: runs whose texts are replayed in one pass; bounds the memory.
+
+    At most `llm.max_gradient_tokens` tokens are replayed in one pass, which bounds the memory.
     """
 
     graph: AgentGraph
     llm: LocalLLM | None
     prices: Prices
     gradient: str = "decision"
-    micro_batch: int = 32
 
     def backward(
         self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: Prices | None = None
@@ -150,13 +150,26 @@ class Objective:
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
         active = [(replay, share) for replay, share in shares.values() if share != 0.0 and _reaches_fuser(replay)]
-        for first in range(0, len(active), self.micro_batch):
-            chunk = active[first : first + self.micro_batch]
+        for chunk in self._passes(active, self.llm.max_gradient_tokens):
             scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)
             total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
             if total.requires_grad:
                 (-total / advantage.numel()).backward()
         return len(active)
+
+    def _passes(self, active: Sequence[tuple[Replay, float]], most: int) -> Iterator[list[tuple[Replay, float]]]:
+        """The replays in order, as many at a time as have `most` tokens together, and at least one."""
+        chunk: list[tuple[Replay, float]] = []
+        tokens = 0
+        for replay, share in active:
+            own = replayed_tokens(replay.result, self.gradient)
+            if chunk and tokens + own > most:
+                yield chunk
+                chunk, tokens = [], 0
+            chunk.append((replay, share))
+            tokens += own
+        if chunk:
+            yield chunk
 
     @staticmethod
     def _replay(result: RunResult, distribution: EdgeDistribution | None, weights: Tensor | None) -> Replay:

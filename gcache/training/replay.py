@@ -71,6 +71,14 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     return totals
 
 
+def replayed_tokens(result: RunResult, gradient: str) -> int:
+    """How many tokens `log_probs` computes with gradient for a run."""
+    written = sum(len(s.tokens) + len(s.generation.tokens) for s in result.spoken if s.generation)
+    if gradient == "decision":
+        return written
+    return written + sum(len(tokens) for tokens in result.prompts.values()) + result.thinking
+
+
 def _kept(
     graph: CacheGraph, llm: LocalLLM, results: Sequence[RunResult]
 ) -> list[tuple[KVCache, Mapping[Node, KVCache]]]:

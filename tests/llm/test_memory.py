@@ -42,6 +42,7 @@ class Finished:
     [
         ({"max_batch_size": 0}, "max_batch_size must be 1 or more, got 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be 1 or more, got -1"),
+        ({"max_gradient_tokens": 0}, "max_gradient_tokens must be 1 or more, got 0"),
         ({"max_cache_gb": 0.0}, "max_cache_gb must be a number above 0, got 0"),
         ({"max_cache_gb": float("nan")}, "max_cache_gb must be a number above 0, got nan"),
     ],

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from exact import awake
 from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
@@ -13,6 +14,7 @@ from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
+from gcache.training.replay import log_probs, replayed_tokens
 from gcache.training.trainer import EMA, Reinforce
 
 
@@ -73,6 +75,40 @@ def test_the_signal_to_noise_of_known_gradients(tiny_llm: LocalLLM, tiny_tokeniz
             parameter.grad = 0.3 * torch.where(torch.rand_like(parameter) < 0.5, 1.0, -1.0)
         learner.optimizer.step()
     assert learner._signal_to_noise()["gradient_snr_policy"] == pytest.approx(0.1 / 1.9, rel=0.1)
+
+
+@pytest.mark.parametrize("gradient", ["decision", "full"])
+def test_passes_of_few_tokens_add_up_to_the_same_gradient(
+    gradient: str, tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=1, max_new_tokens=3))
+    awake(built.graph.fuser)
+    runs = [built.graph.run("what is 2 + 3 ?", sample=True, temperature=1.0, seed=seed) for seed in range(8)]
+    advantage = torch.tensor([[1.0, -0.5, 0.25, 2.0, -1.0, 0.5, -2.0, 0.75]])
+    of_all = sum(replayed_tokens(run, gradient) for run in runs)
+    of_one = max(replayed_tokens(run, gradient) for run in runs)
+    seen: list[int] = []
+
+    def counted(graph: Any, llm: Any, replays: Any, how: str) -> Any:
+        seen.append(sum(replayed_tokens(replay.result, how) for replay in replays))
+        return log_probs(graph, llm, replays, how)
+
+    monkeypatch.setattr("gcache.training.objective.log_probs", counted)
+    found = []
+    for most in (of_all, 2 * of_one, 1):
+        monkeypatch.setattr(tiny_llm, "max_gradient_tokens", most)
+        built.graph.fuser.zero_grad()
+        built.policy.zero_grad()
+        seen.clear()
+        Objective(built.graph, tiny_llm, Prices(), gradient).backward([runs], advantage)
+        parameters = [*built.graph.fuser.parameters(), *built.policy.parameters()]
+        found.append((torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), list(seen)))
+    (whole, one_pass), (halves, passes), (singles, runs_alone) = found
+    assert len(one_pass) == 1 < len(passes) < len(runs_alone)
+    assert max(passes) <= 2 * of_one and max(runs_alone) <= of_one
+    assert float(whole.norm()) > 0
+    for parted in (halves, singles):
+        assert float((parted - whole).norm()) < 1e-5 * float(whole.norm())
 
 
 @pytest.mark.parametrize("name", ["token_price", "mib_price"])
