@@ -1,11 +1,12 @@
 # make setup   virtual environment in .venv with everything in it (done once)
 # make train   the same, then a training run with TRAIN_ARGS
-# make test    the same, then the tests
+# make test    the same, then the tests, one file per core at a time
 # make bench   the same, then the benchmarks with BENCH_ARGS
 # make lint    the same, then ruff and mypy
 
 PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
+TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?= --table docs/performance.md
 
 VENV := .venv
@@ -20,7 +21,7 @@ train: $(STAMP)
 	$(BIN)/gcache train $(TRAIN_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

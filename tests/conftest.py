@@ -6,6 +6,7 @@ uniform, so that a wrong mask or position shows in the first decimal and not in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
     from gcache.llm.local import LocalLLM
+
+# tests that run side by side share the cores; more threads than cores wait for each other
+_THREADS = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+torch.set_num_threads(_THREADS)
+os.environ["OMP_NUM_THREADS"] = str(_THREADS)
 
 #: 64 words: three special tokens, the digits, punctuation, the roles of a chat, and plain words.
 WORDS: tuple[str, ...] = (
