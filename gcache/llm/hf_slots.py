@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from gcache.llm.attention import weighted_keys
 
 
 class TransformersCache:
@@ -51,10 +54,13 @@ class SlotStore(TransformersCache):
 
     Args:
         keys, values: (L, B, H, T, D) of the past, or None where there is none.
+        log_weights: (B, T) of the past's slots, where they are to be a dimension of the keys; see
+            `gcache.llm.attention`. New slots have 0.
     """
 
-    def __init__(self, keys: Tensor | None, values: Tensor | None) -> None:
+    def __init__(self, keys: Tensor | None, values: Tensor | None, log_weights: Tensor | None = None) -> None:
         self.past = 0 if keys is None else int(keys.shape[3])
+        self.log_weights = log_weights
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         if keys is not None and values is not None:
@@ -67,6 +73,8 @@ class SlotStore(TransformersCache):
             keys = torch.cat((self.keys[layer_idx], keys), dim=2)
             values = torch.cat((self.values[layer_idx], values), dim=2)
         self.keys[layer_idx], self.values[layer_idx] = keys, values
+        if self.log_weights is not None:
+            keys = weighted_keys(keys, pad(self.log_weights, (0, keys.shape[2] - self.past)))
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

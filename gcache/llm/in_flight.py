@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.attention import is_grouped
 from gcache.llm.hf_slots import SlotStore, TransformersDecoder, lowest
 
 
@@ -27,11 +28,14 @@ class InFlight:
 
     def __init__(self, decoder: Any, past: FusedCache) -> None:
         self.decoder = TransformersDecoder(decoder)
-        self.store = SlotStore(past.keys, past.values) if past.slots else SlotStore(None, None)
+        bias, log_weights = past.bias, None
+        if bias.requires_grad and is_grouped(decoder):
+            bias, log_weights = torch.zeros_like(bias), torch.where(past.mask, bias, 0.0)
+        self.store = SlotStore(past.keys, past.values, log_weights) if past.slots else SlotStore(None, None)
         self.dtype = past.dtype
         self.blocked = lowest(torch.float32)
-        # (B, T so far) float32: what is added to the attention logits of each slot
-        self.bias = torch.where(past.mask, past.bias, torch.full_like(past.bias, self.blocked))
+        # (B, T so far) float32: what is added to the attention logits of each slot, beside log-weights in the keys
+        self.bias = torch.where(past.mask, bias, torch.full_like(bias, self.blocked))
         self.next_positions = past.next_positions
         self.past_slots = past.slots
 
