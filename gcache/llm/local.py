@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
@@ -222,8 +221,7 @@ class LocalLLM:
             return log_probs.gather(1, wanted[:, None]).squeeze(1)
 
         written = states[first : first + len(request.completion)]
-        # the vocabulary is wide: its logits are computed again for the gradient rather than kept
-        scores: Tensor = checkpoint(score, written, use_reentrant=False) if written.requires_grad else score(written)
+        scores: Tensor = _RowByRow.apply(score, written) if written.requires_grad else score(written)
         return scores
 
     # -- pieces -----------------------------------------------------------------------------
@@ -324,6 +322,28 @@ class LocalLLM:
                 f"model {self.label!r} cannot be used: shifting its keys by RoPE misses by {error:.1%}, so it "
                 "rotates them in a way that is not known here"
             )
+
+
+class _RowByRow(torch.autograd.Function):
+    """(n,) scores of (n, E) states, each of which depends on its own state alone.
+
+    Their gradient, no wider than the states, is taken at once, so that nothing as wide as the vocabulary is kept
+    for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+        with torch.enable_grad():
+            alone = states.detach().requires_grad_()
+            scores = score(alone)
+            (slopes,) = torch.autograd.grad(scores.sum(), alone)
+        ctx.save_for_backward(slopes)
+        return scores.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor]:
+        (slopes,) = ctx.saved_tensors
+        return None, upstream[0].to(slopes.dtype)[:, None] * slopes
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
