@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Of the running mean of utilities, the share that a step keeps.
 EMA = 0.9
+#: After how many steps in which nothing was learned from answers a run warns.
+IDLE = 5
 
 
 def running_mean(before: float, mean: float, step: int) -> float:
@@ -111,6 +113,8 @@ class Reinforce:
         self.pruner = Pruner(config.pruning_rate, config.iterations)
         #: Why training ended before its last step, "" where it did not.
         self.stopped = ""
+        #: Steps in a row in which no rollout was worth more than another of its question.
+        self.idle = 0
 
     def _optimizer(self) -> torch.optim.AdamW:
         rates = {"policy": (self.config.lr, self.config.weight_decay), "fuser": (self.config.fuser_lr, 0.0)}
@@ -176,6 +180,7 @@ class Reinforce:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
         measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean())}
+        measured["told_apart"] = self._told_apart(net)
         self._prune(step, groups)
         return self._metrics(step, graded, measured, norms, started, ran)
 
@@ -194,6 +199,18 @@ class Reinforce:
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
         return Graded(groups, grades, utilities, utilities - costs, failed)
+
+    def _told_apart(self, net: torch.Tensor) -> float:
+        """The share of questions of which one rollout was worth more than another; warns where there are none."""
+        share = float((net.amax(dim=1) > net.amin(dim=1)).float().mean())
+        self.idle = 0 if share else self.idle + 1
+        if self.idle == IDLE and self.config.rollouts > 1:
+            logger.warning(
+                "in the last %d steps all rollouts of a question were worth the same (mean %.3f), so nothing was "
+                "learned from answers; try other --decision_probability and --agent_probability, a lower --lr, "
+                "more --rollouts, or an easier task", IDLE, float(net.mean()),
+            )  # fmt: skip
+        return share
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
         source = self.built.graph.source_of_topologies

@@ -15,7 +15,7 @@ from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
 from gcache.training.replay import log_probs, replayed_tokens
-from gcache.training.trainer import EMA, Reinforce
+from gcache.training.trainer import EMA, IDLE, Reinforce
 
 
 def test_baselines_by_hand() -> None:
@@ -58,6 +58,35 @@ def test_prices_are_of_the_answers_tokens_and_of_bytes_handed_over(
     assert learner._cost(result) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
     (line, *_) = learner.train(progress=False)
     assert line["net_utility"] < line["utility"]
+
+
+def test_a_run_that_learns_nothing_from_answers_says_so(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=3))
+    never = ToyTask(right=frozenset())
+    config = TrainConfig(iterations=IDLE + 2, batch_size=2, rollouts=3)
+    with caplog.at_level("WARNING", logger="gcache"):
+        history = Reinforce(built, never, config, tmp_path).train(progress=False)
+    assert [line["told_apart"] for line in history] == [0.0] * (IDLE + 2)
+    (warning,) = [r.getMessage() for r in caplog.records if "worth the same" in r.getMessage()]
+    assert f"last {IDLE} steps" in warning and "mean 0.000" in warning and "--decision_probability" in warning
+
+
+def test_questions_told_apart_by_hand(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path)
+    same, one = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]])
+    with caplog.at_level("WARNING", logger="gcache"):
+        for _ in range(IDLE - 1):
+            assert learner._told_apart(same) == 0.0
+        assert learner._told_apart(one) == 0.5
+        for _ in range(IDLE - 1):
+            assert learner._told_apart(same) == 0.0
+        assert not caplog.records
+        learner._told_apart(same)
+    assert len(caplog.records) == 1
 
 
 def test_the_signal_to_noise_of_known_gradients(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
