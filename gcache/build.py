@@ -33,6 +33,8 @@ from gcache.llm.memory import Limits
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
+#: Fields of a `GraphSpec` that make no sense without a learned topology.
+CHOICES = ("temporal", "channels", "latent_choices", "consult_probability")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class GraphSpec:
         topology: "learned", or the name of a fixed one.
         encoder: of role and query features.
         decision_probability, agent_probability: how likely an edge is before training.
+        consult_probability: how likely it is before training that the decision maker consults anybody, as a choice of
+            its own; None where it is none (see `gcache.gnn.policy`).
         temporal: whether edges from the round before are learned too.
         channels: what may go over each edge, as a choice (see `gcache.gnn.topology.CHANNELS`); () for what
             `graph.hands` says, everywhere.
@@ -78,6 +82,7 @@ class GraphSpec:
     temporal: bool = False
     channels: tuple[str, ...] = ()
     latent_choices: tuple[int, ...] = ()
+    consult_probability: float | None = None
     generation_mode: str = "local"
     hint: str = "meta"
     latent_space_realign: bool = True
@@ -115,14 +120,16 @@ class GraphSpec:
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
-        check_probabilities(decision=self.decision_probability, agent=self.agent_probability)
+        check_probabilities(
+            decision=self.decision_probability, agent=self.agent_probability, consult=self.consult_probability
+        )
         if self.hidden_dim < 1:
             raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
 
     def _check_choices(self) -> None:
         """Refuse choices that nobody makes, or that would change nothing."""
         check_choices(self.channels, self.latent_choices)
-        chosen = [name for name in ("temporal", "channels", "latent_choices") if getattr(self, name)]
+        chosen = [name for name in CHOICES if getattr(self, name)]
         if chosen and self.topology != LEARNED:
             raise ConfigError(
                 f"{chosen[0]} is learned with the topology, but that is {self.topology!r}; use --topology {LEARNED}"
@@ -227,6 +234,6 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
         torch.manual_seed(spec.seed)
         policy = TopologyPolicy(
             encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.temporal,
-            spec.channels, spec.latent_choices,
+            spec.channels, spec.latent_choices, spec.consult_probability,
         )  # fmt: skip
     return policy, encoder

@@ -103,6 +103,12 @@ def add_choice_flags(parser: argparse.ArgumentParser) -> None:
         "--latent_choices", type=int, nargs="+", default=[], metavar="STEPS",
         help="numbers of latent steps that each agent chooses from (default: --latent_steps for all)",
     )  # fmt: skip
+    group.add_argument(
+        "--consult_probability", type=float, metavar="C",
+        help="make hearing nobody one choice: before training the decision maker consults its agents with this "
+        "probability, and each of them then with --decision_probability; for tasks that it may do better alone "
+        "(default: no such choice)",
+    )  # fmt: skip
 
 
 def choices(args: argparse.Namespace) -> dict[str, Any]:
@@ -111,6 +117,7 @@ def choices(args: argparse.Namespace) -> dict[str, Any]:
         "temporal": args.optimized_temporal,
         "channels": tuple(name for name in args.channels if name != "none"),
         "latent_choices": tuple(args.latent_choices),
+        "consult_probability": args.consult_probability,
     }
 
 

@@ -28,7 +28,14 @@ CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
     "channels": (1, {"channels": ("cache", "latents")}),
     "text": (1, {"channels": ("cache", "text")}),
     "latent steps": (1, {"latent_choices": (0, 2)}),
-    "all": (2, {"temporal": True, "channels": ("cache", "latents", "text"), "latent_choices": (1, 2)}),
+    "consulting": (1, {"consult_probability": 0.6}),
+    "all": (
+        2,
+        {
+            "temporal": True, "channels": ("cache", "latents", "text"), "latent_choices": (1, 2),
+            "consult_probability": 0.8,
+        },
+    ),
 }
 
 
@@ -111,7 +118,7 @@ def test_the_gradient_of_log_pi_equals_finite_differences(
     assert_slopes(built, llm, result, silent={(2, 3): None, (0, 2, 1): 0.0})
 
 
-@pytest.mark.parametrize("choice", ["rounds", "channels", "text", "latent steps"])
+@pytest.mark.parametrize("choice", ["rounds", "channels", "text", "latent steps", "consulting"])
 def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradient(
     tiny_llama: Any, tiny_tokenizer: Any, choice: str
 ) -> None:
@@ -123,25 +130,28 @@ def test_the_objective_over_all_outcomes_by_their_probability_is_the_exact_gradi
     assert 0.02 < assert_objective_is_exact(built, llm, task) < 0.98
 
 
-def _two_agents(seed: int) -> EdgeDistribution:
+def _two_agents(seed: int, consults: bool = False) -> EdgeDistribution:
     candidates = tuple(candidate_edges(2, temporal=True))
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: 2 * torch.randn(*shape, generator=generator)  # noqa: E731
+    draw = lambda *shape: 2 * torch.randn(shape, generator=generator)  # noqa: E731
     return EdgeDistribution(
-        2, candidates, draw(len(candidates)), ("cache", "text"), draw(len(candidates), 2), (0, 1, 4), draw(2, 3)
-    )
+        2, candidates, draw(len(candidates)), ("cache", "text"), draw(len(candidates), 2), (0, 1, 4), draw(2, 3),
+        draw() if consults else None,
+    )  # fmt: skip
 
 
+@pytest.mark.parametrize("consults", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_probabilities_of_all_choices_sum_to_one(seed: int) -> None:
-    every = all_topologies(_two_agents(seed))
+def test_the_probabilities_of_all_choices_sum_to_one(seed: int, consults: bool) -> None:
+    every = all_topologies(_two_agents(seed, consults))
     # per edge into the decision maker or from the round before: none or one of two channels; 1 + 2 x 2 within
     assert len(every) == 3**2 * (1 + 2 * 2) * 3**2 * 3**2
     assert float(torch.stack([log_p for _, log_p in every]).exp().sum()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_choices_are_drawn_as_often_as_they_say() -> None:
-    distribution = _two_agents(4)
+@pytest.mark.parametrize("consults", [False, True])
+def test_choices_are_drawn_as_often_as_they_say(consults: bool) -> None:
+    distribution = _two_agents(4, consults)
     generator = torch.Generator().manual_seed(0)
     counts: dict[Any, int] = {}
     for _ in range(4000):
@@ -157,9 +167,10 @@ def test_choices_are_drawn_as_often_as_they_say() -> None:
     assert compared > 10
 
 
-def test_the_entropy_is_that_of_all_choices() -> None:
+@pytest.mark.parametrize("consults", [False, True])
+def test_the_entropy_is_that_of_all_choices(consults: bool) -> None:
     """Without an edge that a cycle could force out, it is minus the mean of log p."""
-    distribution = _two_agents(5).without({(1, 0)})
+    distribution = _two_agents(5, consults).without({(1, 0)})
     logs = torch.stack([log_p for _, log_p in all_topologies(distribution)])
     assert float(distribution.entropy) == pytest.approx(-float((logs.exp() * logs).sum()), rel=1e-4)
 

@@ -13,6 +13,15 @@ before come last; they close no cycle either.
 
 What goes over a drawn edge, and how long an agent thinks, may be drawn as well: each from a softmax,
 whose log-probabilities are added.
+
+Whether the decision maker consults anybody may be one choice, of probability c, made before its edges. The
+sampler then reaches "hears nobody" along two paths, by not consulting and by consulting in vain, so with p_e the
+probabilities of the edges into the decision maker once it consults
+
+    p(no edge into it) = 1 - c + c prod (1 - p_e),      p(some edges) = c prod Bernoulli(drawn; p_e),
+
+and each such edge has the probability c p_e. Where an answer is lost unless every edge goes, independent edges would
+have to go all at once to learn that; here one choice learns it.
 """
 
 from __future__ import annotations
@@ -45,11 +54,13 @@ class EdgeDistribution:
     Attributes:
         n_agents: N.
         candidates: the keys of E edges, in the order the sampler visits them.
-        logits: (E,) of their probabilities; gradient flows through them.
+        logits: (E,) of their probabilities, once the decision maker consults; gradient flows through them.
         channels: C of `gcache.gnn.topology.CHANNELS`, one of which each drawn edge gets; () for no choice.
         channel_logits: (E, C).
         latent_choices: S numbers of latent steps, one of which each agent gets; () for no choice.
         latent_logits: (N, S).
+        consult_logit: 0-dim, of c, the probability that the decision maker consults anybody; None where that is
+            no choice of its own, as with c = 1.
     """
 
     n_agents: int
@@ -59,6 +70,7 @@ class EdgeDistribution:
     channel_logits: Tensor | None = None
     latent_choices: tuple[int, ...] = ()
     latent_logits: Tensor | None = None
+    consult_logit: Tensor | None = None
 
     def __post_init__(self) -> None:
         edges, agents = len(self.candidates), self.n_agents
@@ -73,18 +85,36 @@ class EdgeDistribution:
             shape = None if logits is None else tuple(logits.shape)
             if shape != ((rows, len(options)) if options else None):
                 raise ConfigError(f"{name} must be ({rows}, {len(options)}) where there is a choice, got {shape}")
+        if self.consult_logit is not None and self.consult_logit.dim():
+            raise ConfigError(f"consult_logit must be 0-dim, got {tuple(self.consult_logit.shape)}")
 
     @property
     def probabilities(self) -> Tensor:
-        """(E,)"""
-        return torch.sigmoid(self.logits)
+        """(E,), for an edge into the decision maker c p_e."""
+        chances = torch.sigmoid(self.logits)
+        if self.consult_logit is None:
+            return chances
+        return torch.where(self._into_decision, torch.sigmoid(self.consult_logit) * chances, chances)
+
+    @property
+    def consult_probability(self) -> float:
+        """c; 1 where consulting is no choice of its own."""
+        return 1.0 if self.consult_logit is None else float(torch.sigmoid(self.consult_logit.detach()))
+
+    @property
+    def _into_decision(self) -> Tensor:
+        """(E,) bool"""
+        into = [len(key) == 2 and key[1] == self.n_agents for key in self.candidates]
+        return torch.tensor(into, dtype=torch.bool, device=self.logits.device)
 
     def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, Tensor]:
         """A topology and its log-probability (0-dim, with gradient)."""
         uniform = torch.rand(len(self.candidates), generator=generator)
-        chances = self.probabilities.detach()
+        wanted = uniform < torch.sigmoid(self.logits.detach()).cpu()
         channels, steps = _picked(self.channel_logits, generator), _picked(self.latent_logits, generator)
-        return self._draw(lambda e: bool(uniform[e] < chances[e]), channels, steps)
+        if self.consult_logit is not None and float(torch.rand((), generator=generator)) >= self.consult_probability:
+            wanted &= ~self._into_decision.cpu()
+        return self._draw(lambda e: bool(wanted[e]), channels, steps)
 
     def most_likely(self) -> tuple[Topology, Tensor]:
         """Every edge, channel and number of latent steps at its likelier value, with the log-probability.
@@ -93,9 +123,10 @@ class EdgeDistribution:
         where they close none.
         """
         logits = self.logits.detach()
+        likely = self.probabilities.detach() > 0.5 if self.consult_logit is not None else logits > 0
         chosen: set[EdgeKey] = set()
         for e in torch.argsort(logits, descending=True, stable=True).tolist():
-            if logits[e] > 0 and not self._closes_cycle(chosen, self.candidates[e]):
+            if likely[e] and not self._closes_cycle(chosen, self.candidates[e]):
                 chosen.add(self.candidates[e])
         likeliest = [
             [] if logits is None else logits.argmax(dim=1).tolist()
@@ -154,13 +185,26 @@ class EdgeDistribution:
     @property
     def entropy(self) -> Tensor:
         """0-dim, in nats, of the edges before cycles are excluded, and of the other choices."""
-        p = self.probabilities
-        total = -(p * logsigmoid(self.logits) + (1 - p) * logsigmoid(-self.logits)).sum()
+        total = self._edge_entropy()
         if self.channel_logits is not None:
-            total = total + (p * _entropies(self.channel_logits)).sum()
+            total = total + (self.probabilities * _entropies(self.channel_logits)).sum()
         if self.latent_logits is not None:
             total = total + _entropies(self.latent_logits).sum()
         return total
+
+    def _edge_entropy(self) -> Tensor:
+        """0-dim, of the edges before cycles are excluded."""
+        p = torch.sigmoid(self.logits)
+        each = -(p * logsigmoid(self.logits) + (1 - p) * logsigmoid(-self.logits))
+        if self.consult_logit is None:
+            return each.sum()
+        into = self._into_decision
+        yes, no = logsigmoid(self.consult_logit), logsigmoid(-self.consult_logit)
+        vain = logsigmoid(-self.logits[into]).sum()  # log prod (1 - p_e)
+        silent = torch.logaddexp(no, yes + vain)
+        # over all sets of edges but the empty one: -sum c q (log c + log q), then the empty one
+        some = yes.exp() * (each[into].sum() + vain.exp() * vain - (1 - vain.exp()) * yes)
+        return each[~into].sum() + some - silent.exp() * silent
 
     @staticmethod
     def _closes_cycle(pairs: Collection[EdgeKey], key: EdgeKey) -> bool:
@@ -188,9 +232,7 @@ class EdgeDistribution:
             if wanted(e):
                 drawn.append(e)
                 pairs.add(key)
-        outcome = torch.zeros(len(self.candidates), device=self.logits.device)
-        outcome[drawn] = 1.0
-        log_prob = -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="sum")
+        log_prob = self._edge_log_prob(drawn, free)
         if self.channel_logits is not None:
             said = torch.log_softmax(self.channel_logits, dim=1)
             log_prob = log_prob + said[drawn, [channels[e] for e in drawn]].sum()
@@ -201,6 +243,19 @@ class EdgeDistribution:
         table = tuple((*key, chance) for key, chance in zip(self.candidates, chances, strict=True))
         counts = tuple(self.latent_choices[choice] for choice in steps) if self.latent_choices else None
         return Topology(self.n_agents, edges, table, counts), log_prob
+
+    def _edge_log_prob(self, drawn: list[int], free: list[int]) -> Tensor:
+        """0-dim log-probability of drawing these of the edges that were free to choose."""
+        outcome = torch.zeros(len(self.candidates), device=self.logits.device)
+        outcome[drawn] = 1.0
+        if self.consult_logit is None:
+            return -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="sum")
+        each = -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="none")
+        into = self._into_decision[free]
+        consulted = logsigmoid(self.consult_logit) + each[into].sum()
+        if not outcome[free][into].any():
+            consulted = torch.logaddexp(logsigmoid(-self.consult_logit), consulted)
+        return consulted + each[~into].sum()
 
     def _edge(self, e: int, chance: float, channels: Sequence[int]) -> Edge:
         key = self.candidates[e]

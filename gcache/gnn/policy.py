@@ -7,8 +7,9 @@
 
 kind is "among agents", "into the decision maker", which has no c_j, or "from the round before"; s_kind
 and t start at 0, so that before training every edge of a kind is about as likely, whatever the question.
-Where they are chosen, the channel of an edge is a softmax of another such head, and an agent's number of
-latent steps one of a head on z_i; both begin all but uniform. Three things depart from the
+Where they are chosen, the channel of an edge is a softmax of another such head, an agent's number of
+latent steps one of a head on z_i (both begin all but uniform), and whether the decision maker consults anybody
+the sigmoid of a head on its z. Three things depart from the
 published design (G-Designer, Zhang et al. 2024, eq. 5-9), all because a topology has to depend on
 the question: the elementwise product r_i * q, without which the head learns which roles are good
 on average and stops there; the agreement c_i, which carries over to roles never trained on; and the
@@ -70,6 +71,9 @@ class TopologyPolicy(nn.Module):
         temporal: whether there are edges from the round before.
         channels: what may go over an edge, of `gcache.gnn.topology.CHANNELS`; () where that is no choice.
         latent_choices: numbers of latent steps that an agent may take; () where that is no choice.
+        consult_probability: mean probability, before training, that the decision maker consults anybody, as a choice
+            before its edges (see `gcache.gnn.distribution`); None where it is none. `decision_probability` is
+            that of an edge once it consults.
 
     Raises:
         ConfigError: a probability, a channel or a number that is not allowed.
@@ -84,11 +88,14 @@ class TopologyPolicy(nn.Module):
         temporal: bool = False,
         channels: Sequence[str] = (),
         latent_choices: Sequence[int] = (),
+        consult_probability: float | None = None,
     ) -> None:
         super().__init__()
         from torch_geometric.nn import GCNConv
 
-        check_probabilities(decision=decision_probability, agent=agent_probability)
+        check_probabilities(
+            decision=decision_probability, agent=agent_probability, consult=consult_probability
+        )
         check_choices(channels, latent_choices)
         self.feature_dim = feature_dim
         self.temporal, self.channels, self.latent_choices = temporal, tuple(channels), tuple(latent_choices)
@@ -100,6 +107,9 @@ class TopologyPolicy(nn.Module):
         self.heads = nn.ModuleList(_edge_head(hidden_dim, probability) for probability in kinds)
         self.channel_head = _head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
         self.latent_head = _head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
+        self.consult_head = (
+            None if consult_probability is None else _head(hidden_dim, hidden_dim, 1, _logit(consult_probability))
+        )
 
     def sample(
         self, features: QuestionFeatures, generator: torch.Generator | None = None
@@ -146,13 +156,14 @@ class TopologyPolicy(nn.Module):
             n, tuple(candidates), scores + concern[sources] * of_source + concern[targets] * of_target,
             self.channels, None if self.channel_head is None else self.channel_head(pairs),
             self.latent_choices, None if self.latent_head is None else self.latent_head(nodes[:n]),
+            None if self.consult_head is None else self.consult_head(nodes[n]).squeeze(0),
         )  # fmt: skip
 
 
-def check_probabilities(**probabilities: float) -> None:
-    """Raise ConfigError, naming `NAME_probability`, for one that is not between 0 and 1."""
+def check_probabilities(**probabilities: float | None) -> None:
+    """Raise ConfigError, naming `NAME_probability`, for one that is not between 0 and 1; None is no choice."""
     for name, value in probabilities.items():
-        if not 0.0 < value < 1.0:
+        if value is not None and not 0.0 < value < 1.0:
             raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
 
 
@@ -171,7 +182,11 @@ def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> Non
 
 def _edge_head(width: int, probability: float) -> nn.Sequential:
     """Scores a pair of nodes; before training it says `probability`, almost whatever the pair."""
-    return _head(3 * width, width, 1, float(torch.logit(torch.tensor(probability))))
+    return _head(3 * width, width, 1, _logit(probability))
+
+
+def _logit(probability: float) -> float:
+    return float(torch.logit(torch.tensor(probability)))
 
 
 def _head(inputs: int, width: int, outputs: int, bias: float = 0.0) -> nn.Sequential:

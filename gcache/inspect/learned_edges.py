@@ -53,6 +53,19 @@ class LearnedSteps:
     chances: Mapping[int, float]
 
 
+@dataclass(frozen=True)
+class LearnedConsulting:
+    """Whether the decision maker consults anybody, where that is a choice before its edges.
+
+    Attributes:
+        probability: mean over questions; low, high: the middle 90 % of them.
+    """
+
+    probability: float
+    low: float
+    high: float
+
+
 def learned_edges(graph: AgentGraph, examples: Sequence[Example]) -> list[LearnedEdge]:
     """One row per pair of kinds: those into the decision maker first, then by probability.
 
@@ -75,12 +88,10 @@ def learned_edges(graph: AgentGraph, examples: Sequence[Example]) -> list[Learne
             kept[ends] += key in drawn
     rows = []
     for ends, values in chances.items():
-        tensor = torch.tensor(values)
-        low, high = torch.quantile(tensor, torch.tensor([0.05, 0.95])).tolist()
         means = torch.tensor(channels[ends]).mean(dim=0).tolist()
         rows.append(
             LearnedEdge(
-                *ends, float(tensor.mean()), low, high, kept[ends] / len(values), len(values),
+                *ends, *_spread(values), kept[ends] / len(values), len(values),
                 dict(zip(offered, means, strict=True)),
             )
         )  # fmt: skip
@@ -101,6 +112,23 @@ def learned_steps(graph: AgentGraph, examples: Sequence[Example]) -> list[Learne
         LearnedSteps(name, dict(zip(choices, torch.tensor(splits).mean(dim=0).tolist(), strict=True)))
         for name, splits in sorted(found.items())
     ]
+
+
+def learned_consulting(graph: AgentGraph, examples: Sequence[Example]) -> LearnedConsulting | None:
+    """How likely the decision maker is to consult anybody; None where that is no choice of its own."""
+    found = []
+    for _, distribution in _distributions(graph, examples):
+        if distribution.consult_logit is None:
+            return None
+        found.append(distribution.consult_probability)
+    return LearnedConsulting(*_spread(found)) if found else None
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and the ends of the middle 90 %."""
+    tensor = torch.tensor(values)
+    low, high = torch.quantile(tensor, torch.tensor([0.05, 0.95])).tolist()
+    return float(tensor.mean()), low, high
 
 
 def _distributions(graph: AgentGraph, examples: Sequence[Example]) -> Iterator[tuple[list[str], EdgeDistribution]]:

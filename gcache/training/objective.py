@@ -109,7 +109,8 @@ class Objective:
         Args:
             prices: of this step, where they are not always the same.
 
-        Returns the mean entropy and expected edges, and how many texts were replayed.
+        Returns the mean entropy, expected edges and probability of consulting anybody, and how many texts were
+        replayed.
         """
         distributions = [self.graph.distribution(group[0].example) for group in groups]
         learned = [d if isinstance(d, EdgeDistribution) else None for d in distributions]
@@ -122,6 +123,7 @@ class Objective:
         return {
             "entropy": sum(float(d.entropy.detach()) for d in known) / count,
             "expected_edges": sum(float(d.expected_edges.detach()) for d in known) / count,
+            "consult_probability": sum(d.consult_probability for d in known) / count,
             "replayed": float(replayed),
         }
 

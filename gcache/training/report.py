@@ -14,7 +14,15 @@ from gcache.files import write_json, write_text
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
-from gcache.inspect.learned_edges import LearnedEdge, LearnedSteps, draw_learned_edges, learned_edges, learned_steps
+from gcache.inspect.learned_edges import (
+    LearnedConsulting,
+    LearnedEdge,
+    LearnedSteps,
+    draw_learned_edges,
+    learned_consulting,
+    learned_edges,
+    learned_steps,
+)
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.tasks.example import Example, Task
 
@@ -88,9 +96,16 @@ class Report:
         steps = learned_steps(self.built.graph, self.examples)
         tables = [markdown(self.rows), *([edges_markdown(edges)] if edges else [])]
         tables += [steps_markdown(steps)] if steps else []
+        consulting = learned_consulting(self.built.graph, self.examples)
+        tables += [consulting_markdown(consulting)] if consulting else []
         table = "\n".join(tables)
         rows = [row.to_json() for row in self.rows]
-        learned = {"learned_edges": [asdict(e) for e in edges], "learned_steps": [asdict(s) for s in steps]}
+        learned: dict[str, Any] = {
+            "learned_edges": [asdict(e) for e in edges],
+            "learned_steps": [asdict(s) for s in steps],
+        }
+        if consulting:
+            learned["learned_consulting"] = asdict(consulting)
         write_json(out / "report.json", {**settings, "rows": rows, **learned})
         write_text(out / "report.md", table)
         if edges:
@@ -131,3 +146,11 @@ def steps_markdown(steps: Sequence[LearnedSteps]) -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [f"| {row.agent} |" + "".join(f" {chance:.3f} |" for chance in row.chances.values()) for row in steps]
     return "\n".join(lines) + "\n"
+
+
+def consulting_markdown(row: LearnedConsulting) -> str:
+    """How likely the decision maker is to consult anybody, as a Markdown table."""
+    return (
+        f"| the decision maker consults anybody | middle 90 % |\n|---|---|\n"
+        f"| {row.probability:.3f} | {row.low:.3f} to {row.high:.3f} |\n"
+    )

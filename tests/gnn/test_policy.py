@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
+from gcache.gnn.topology import Edge, Topology
 from gcache.graph.sources import PolicySource
 
 WIDTH = 16
@@ -97,7 +99,7 @@ def test_before_training_edges_are_about_as_likely_as_configured(decision: float
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])
-@pytest.mark.parametrize("name", ["decision_probability", "agent_probability"])
+@pytest.mark.parametrize("name", ["decision_probability", "agent_probability", "consult_probability"])
 def test_a_certain_or_impossible_edge_is_refused(name: str, value: float) -> None:
     settings: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=f"{name} must be between 0 and 1"):
@@ -116,9 +118,12 @@ def test_features_that_do_not_fit_together_are_refused(roles: tuple[int, ...], q
         QuestionFeatures(torch.zeros(roles), torch.zeros(query))
 
 
+@pytest.mark.parametrize("settings", [{}, {"consult_probability": 0.4}])
 @pytest.mark.parametrize("n_agents", [2, 5])
-def test_one_draws_log_probability_and_the_entropy_reach_every_parameter(n_agents: int) -> None:
-    made = policy()
+def test_one_draws_log_probability_and_the_entropy_reach_every_parameter(
+    n_agents: int, settings: dict[str, Any]
+) -> None:
+    made = policy(**settings)
     distribution = made(features(n_agents))
     log_prob: Tensor = distribution.sample(torch.Generator().manual_seed(0))[1]
     (log_prob + 0.01 * distribution.entropy).backward()
@@ -176,3 +181,63 @@ def test_what_a_question_is_about_reaches_edges_from_both_their_ends() -> None:
         found = table(made(asked))
         among, into = 0.5, 0.8  # above what the kind starts with
         assert {pair for pair, chance in found.items() if chance > (into if pair[1] == 3 else among)} == likely
+
+
+def consulting(c: float, *chances: float) -> EdgeDistribution:
+    """Two agents, with edges into the decision maker and from the first to the second alone."""
+    edges = ((0, 2), (1, 2), (0, 1))
+    return EdgeDistribution(2, edges, torch.logit(torch.tensor(chances)), consult_logit=torch.logit(torch.tensor(c)))
+
+
+def test_hearing_nobody_is_one_choice_before_the_edges() -> None:
+    distribution = consulting(0.25, 0.8, 0.5, 0.3)
+    assert distribution.probabilities.tolist() == pytest.approx([0.25 * 0.8, 0.25 * 0.5, 0.3])
+    assert float(distribution.expected_edges) == pytest.approx(0.2 + 0.125 + 0.3)
+    for pairs, wanted in (
+        ([], (0.75 + 0.25 * 0.2 * 0.5) * 0.7),
+        ([(0, 1)], (0.75 + 0.25 * 0.2 * 0.5) * 0.3),
+        ([(0, 2)], 0.25 * 0.8 * 0.5 * 0.7),
+        ([(0, 2), (1, 2), (0, 1)], 0.25 * 0.8 * 0.5 * 0.3),
+    ):
+        topology = Topology(2, tuple(Edge(*pair) for pair in pairs))
+        assert float(distribution.log_prob(topology).exp()) == pytest.approx(wanted)
+
+
+def test_the_weight_of_a_drawn_edge_is_its_probability_consulting_included() -> None:
+    distribution = consulting(0.9, 0.8, 0.5, 0.3)
+    topology = distribution.sample(torch.Generator().manual_seed(1))[0]
+    assert (0, 2) in topology.pairs
+    assert {e.key: e.weight for e in topology.edges}[0, 2] == pytest.approx(0.72)
+    assert float(distribution.weights(topology)[0, 2]) == pytest.approx(0.72)
+
+
+@pytest.mark.parametrize(("c", "likeliest"), [(0.9, {(0, 2)}), (0.6, set()), (0.1, set())])
+def test_the_likeliest_topology_has_the_edges_that_are_likely_all_told(c: float, likeliest: set[Any]) -> None:
+    assert consulting(c, 0.8, 0.5, 0.3).most_likely()[0].pairs == likeliest
+
+
+def test_nobody_to_consult_makes_consulting_certain_to_be_in_vain() -> None:
+    distribution = consulting(0.25, 0.8, 0.5, 0.3).without({(0, 2), (1, 2)})
+    assert float(distribution.log_prob(Topology(2)).exp()) == pytest.approx(0.7)
+    assert float(distribution.entropy) == pytest.approx(-(0.3 * math.log(0.3) + 0.7 * math.log(0.7)), rel=1e-5)
+
+
+def test_consulting_depends_on_the_question_and_starts_where_it_was_told_to() -> None:
+    found = [policy(seed, consult_probability=0.3)(features(4, seed)).consult_probability for seed in range(20)]
+    assert all(abs(chance - 0.3) < 0.05 for chance in found)
+    torch.manual_seed(0)
+    made = policy(consult_probability=0.3)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    first, second = features(4, 0), features(4, 1)
+    other = QuestionFeatures(first.roles, second.query)
+    assert made(first).consult_probability != made(other).consult_probability
+
+
+def test_a_policy_that_may_consult_nobody_starts_with_the_weights_of_one_that_may_not() -> None:
+    """What was trained before there was the choice is read as it was."""
+    with_choice, without = policy(consult_probability=0.3), policy()
+    ours = with_choice.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in without.state_dict().items())
+    assert {name.split(".")[0] for name in set(ours) - set(without.state_dict())} == {"consult_head"}

@@ -141,6 +141,8 @@ def test_who_is_heard_over_rounds_alone_takes_no_turn_in_the_last(
         ({"latent_choices": (1, 2), "graph": GraphConfig(hands="text")}, "hands='cache'"),
         ({"latent_choices": (1, 2), "topology": "full"}, "--topology learned"),
         ({"temporal": True, "topology": "star", "graph": GraphConfig(rounds=2)}, "temporal is learned"),
+        ({"consult_probability": 0.5, "topology": "full"}, "consult_probability is learned"),
+        ({"consult_probability": 1.0}, "consult_probability must be between 0 and 1"),
     ],
 )
 def test_choices_that_nobody_makes_are_refused(settings: dict[str, Any], named: str) -> None:
@@ -150,9 +152,12 @@ def test_choices_that_nobody_makes_are_refused(settings: dict[str, Any], named: 
 
 def test_a_spec_with_choices_survives_json() -> None:
     spec = GraphSpec(
-        temporal=True, channels=("cache", "text"), latent_choices=(0, 4), graph=GraphConfig(rounds=3)
-    )
+        temporal=True, channels=("cache", "text"), latent_choices=(0, 4), consult_probability=0.5,
+        graph=GraphConfig(rounds=3),
+    )  # fmt: skip
     assert GraphSpec.from_json(spec.to_json()) == spec
+    older = {name: value for name, value in spec.to_json().items() if name != "consult_probability"}
+    assert GraphSpec.from_json(older).consult_probability is None
 
 
 def test_pruned_edges_are_known_by_roles_and_never_drawn(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,16 @@ from gcache.gnn.policy import TopologyPolicy
 from gcache.gnn.topology import DECISION
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.sources import FixedSource, PolicySource, TopologySource
-from gcache.inspect.learned_edges import LATER, LearnedEdge, draw_learned_edges, learned_edges, learned_steps
+from gcache.inspect.learned_edges import (
+    LATER,
+    LearnedEdge,
+    draw_learned_edges,
+    learned_consulting,
+    learned_edges,
+    learned_steps,
+)
 from gcache.tasks.example import Example, Note
-from gcache.training.report import edges_markdown, steps_markdown
+from gcache.training.report import consulting_markdown, edges_markdown, steps_markdown
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM
@@ -158,3 +166,24 @@ def test_channels_latent_steps_and_edges_over_rounds_are_told(scripted_llm: Scri
 def test_without_a_choice_no_steps_are_told(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     assert learned_steps(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES) == []
     assert learned_steps(around(FixedSource("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
+
+
+class Consults(Table):
+    """The same, where consulting anybody is a choice: for one question as good as certain, for the other hardly one."""
+
+    def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
+        chance = torch.tensor({"one": 0.9, "two": 0.1}[question])
+        return replace(super().distribution(agents, decision, question), consult_logit=torch.logit(chance))
+
+
+def test_how_often_anybody_is_consulted(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
+    graph = around(Consults(), scripted_llm, tiny_tokenizer)
+    found = learned_consulting(graph, EXAMPLES)
+    assert found is not None
+    assert (found.probability, found.low, found.high) == pytest.approx((0.5, 0.14, 0.86))
+    assert consulting_markdown(found).splitlines()[-1] == "| 0.500 | 0.140 to 0.860 |"
+    planner = learned_edges(graph, EXAMPLES)[0]
+    assert planner.probability == pytest.approx((0.9 * 0.8 + 0.1 * 0.6) / 2)
+    assert planner.kept == 0.5
+    assert learned_consulting(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES) is None
+    assert learned_consulting(around(FixedSource("full"), scripted_llm, tiny_tokenizer), EXAMPLES) is None
