@@ -109,11 +109,11 @@ def generate_ours(bench: Bench, prompts: Sequence[Tokens], batch: int, longest: 
 @contextmanager
 def without_lookup(llm: LocalLLM) -> Iterator[None]:
     """Within it a step of decoding writes one token of each text."""
-    before, llm.prompt_lookup = llm.prompt_lookup, False
+    before, llm.limits = llm.limits, replace(llm.limits, prompt_lookup=False)
     try:
         yield
     finally:
-        llm.prompt_lookup = before
+        llm.limits = before
 
 
 def generate_without_lookup(bench: Bench, prompts: Sequence[Tokens], batch: int, longest: int) -> list[Tokens]:

@@ -114,6 +114,7 @@ class Bench:
 def local_llm(loaded: LoadedModel, settings: Settings) -> LocalLLM:
     """Our model, in batches of the size that the reference has."""
     from gcache.llm.local import LocalLLM
+    from gcache.llm.memory import Limits
 
     model: Any = loaded.model
-    return LocalLLM(model, loaded.tokenizer, max_batch_size=settings.batch)
+    return LocalLLM(model, loaded.tokenizer, limits=Limits(max_batch_size=settings.batch))

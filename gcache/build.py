@@ -195,9 +195,8 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         return _built(spec, SpeakingGraph(ApiSpeaker(api), *_cast(spec), spec.graph, spec.generation_mode))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     llm = LocalLLM(
-        loaded.model, loaded.tokenizer, loaded.label, realign=spec.latent_space_realign,
-        **dataclasses.asdict(limits or Limits()),
-    )  # fmt: skip
+        loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign
+    )
     return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
 
 

@@ -316,7 +316,7 @@ def compare_methods(
                 "task": task_spec.to_json(), "limit": limit, "seed": seed, "model": llm.label,
                 "model_fingerprint": built.fingerprint, "dtype": str(llm.dtype).removeprefix("torch."),
                 "graph": built.spec.to_json(), "checkpoint": None if checkpoint is None else str(checkpoint),
-                "settings": kept, "max_batch_size": llm.max_batch_size, "questions": [e.meta for e in examples],
+                "settings": kept, "max_batch_size": llm.limits.max_batch_size, "questions": [e.meta for e in examples],
                 "rows": [row.to_json() for row in rows],
             },
         )  # fmt: skip

@@ -58,7 +58,7 @@ class Decoding(Generic[Ticket]):
     @property
     def rows_worth_filling(self) -> int:
         """With this many rows or fewer, others should join: an eighth of the batch is vacant."""
-        most = self.llm.max_batch_size
+        most = self.llm.limits.max_batch_size
         return most - max(1, most // 8)
 
     def admits(self, waiting: Sequence[GenerateRequest]) -> int:
@@ -66,11 +66,11 @@ class Decoding(Generic[Ticket]):
 
         Joining costs a pass, so rows that came free wait for a few more, up to an eighth of the batch.
         """
-        vacant = min(self.llm.max_batch_size - len(self), len(waiting))
+        vacant = min(self.llm.limits.max_batch_size - len(self), len(waiting))
         if vacant <= 0 or (len(self) > self.rows_worth_filling and vacant < len(waiting)):
             return 0
         slots = [Size.of(request).total for request in waiting[:vacant]]
-        while vacant and self._block(slots[:vacant]) > self.llm.max_batch_tokens and vacant + len(self) > 1:
+        while vacant and self._block(slots[:vacant]) > self.llm.limits.max_batch_tokens and vacant + len(self) > 1:
             vacant -= 1
         if not vacant:
             return 0
@@ -130,7 +130,7 @@ class Decoding(Generic[Ticket]):
     def step(self) -> list[tuple[Ticket, Outcome]]:
         """A token or more for every row; returns the texts that are done."""
         tokens = self._written.values["latest"][:, None]
-        guesses = self._written.guesses(self._luck.guesses(len(self)) if self.llm.prompt_lookup else 0)
+        guesses = self._written.guesses(self._luck.guesses(len(self)) if self.llm.limits.prompt_lookup else 0)
         tokens = torch.cat((tokens, guesses), dim=1)
         embeds = self.llm.embedding(tokens)
         failed: list[tuple[Ticket, Outcome]] = []

@@ -39,14 +39,10 @@ class LocalLLM:
         model: a transformers causal model with rotary positions and full attention in all layers.
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
-        max_batch_tokens, max_batch_size, max_cache_gb, max_gradient_tokens: see `gcache.llm.memory.Limits`.
-        pack_weights: where it helps (bf16 on a CPU), keep a second copy of the weights in the
-            layout that the CPU reads; see `gcache.llm.packing`.
-        prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.lookup`.
+        limits: how much it may take at once.
         realign: see `gcache.llm.alignment`.
 
     Raises:
-        ConfigError: limits that are not allowed.
         ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
     """
 
@@ -55,29 +51,18 @@ class LocalLLM:
         model: Any,
         tokenizer: Any,
         label: str = "model",
-        max_batch_tokens: int = Limits.max_batch_tokens,
-        max_batch_size: int = Limits.max_batch_size,
-        max_cache_gb: float | None = None,
-        pack_weights: bool = Limits.pack_weights,
-        prompt_lookup: bool = Limits.prompt_lookup,
-        max_gradient_tokens: int = Limits.max_gradient_tokens,
+        limits: Limits | None = None,
         realign: bool = True,
     ) -> None:
-        limits = Limits(
-            max_batch_size, max_batch_tokens, max_cache_gb, pack_weights, prompt_lookup, max_gradient_tokens
-        )
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
         use_grouped_attention(model)
         self.tokenizer = tokenizer
         self.label = label
-        self.max_batch_tokens = max_batch_tokens
-        self.max_batch_size = max_batch_size
-        self.max_gradient_tokens = max_gradient_tokens
-        self.prompt_lookup = prompt_lookup
-        self.ledger = CacheLedger(limits.max_cache_bytes)
+        self.limits = limits or Limits()
+        self.ledger = CacheLedger(self.limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
-        if limits.pack_weights and can_pack(model):
+        if self.limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
         self.decoder = PlainDecoder(model.model) if is_known(model.model) else TransformersDecoder(model.model)
@@ -233,7 +218,7 @@ class LocalLLM:
         results: dict[int, Any] = {}
         sizes = [Size.of(request) for request in requests]
         keys = [(getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None))) for r in requests]
-        for batch in batches(sizes, keys, self.max_batch_tokens, self.max_batch_size):
+        for batch in batches(sizes, keys, self.limits.max_batch_tokens, self.limits.max_batch_size):
             while batch:
                 count = self._most_that_fit([sizes[i] for i in batch])
                 results.update(zip(batch[:count], run([requests[i] for i in batch[:count]]), strict=True))

@@ -90,7 +90,7 @@ def _speaking(
 ) -> Method:
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
     graph = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, settings.decision, source, config)
-    return GraphMethod(name, graph, IN_HAND * llm.max_batch_size)
+    return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -109,7 +109,7 @@ def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Meth
     )
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
     graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
-    return GraphMethod("latent_mas", graph, IN_HAND * llm.max_batch_size)
+    return GraphMethod("latent_mas", graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -118,7 +118,7 @@ def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Metho
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.max_batch_size)
+    return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.limits.max_batch_size)
 
 
 METHODS: Mapping[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {

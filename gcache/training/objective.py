@@ -93,7 +93,7 @@ class Objective:
         prices: see `Prices`.
         gradient: see `gcache.training.replay`.
 
-    At most `llm.max_gradient_tokens` tokens are replayed in one pass, which bounds the memory.
+    At most `llm.limits.max_gradient_tokens` tokens are replayed in one pass, which bounds the memory.
     """
 
     graph: AgentGraph
@@ -152,7 +152,7 @@ class Objective:
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
         active = [(replay, share) for replay, share in shares.values() if share != 0.0 and _reaches_fuser(replay)]
-        for chunk in self._passes(active, self.llm.max_gradient_tokens):
+        for chunk in self._passes(active, self.llm.limits.max_gradient_tokens):
             scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)
             total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
             if total.requires_grad:

@@ -16,6 +16,7 @@ from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 PROMPTS = ((5, 9, 17), (30, 4, 11, 52, 7, 23, 8), (61,))
@@ -317,7 +318,7 @@ def test_a_small_batch_limit_changes_nothing(tiny_llm: LocalLLM) -> None:
         for i in range(8)
     ]
     together = tiny_llm.generate(requests)
-    tiny_llm.max_batch_tokens = 30
+    tiny_llm.limits = Limits(max_batch_tokens=30)
     for small, large in zip(tiny_llm.generate(requests), together, strict=True):
         assert small.tokens == large.tokens  # in the order asked, too
         assert small.log_probs == pytest.approx(large.log_probs, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gcache.cache.kv_cache import FusedCache
 from gcache.llm import decoding
 from gcache.llm.local import LocalLLM
 from gcache.llm.lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
+from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 NONE = torch.zeros(0, dtype=torch.long)
@@ -84,11 +86,11 @@ def assert_same(texts: list[Generation], plain: list[Generation]) -> None:
 
 
 def without_lookup(llm: LocalLLM, asked: list[GenerateRequest]) -> list[Generation]:
-    llm.prompt_lookup = False
+    llm.limits = replace(llm.limits, prompt_lookup=False)
     try:
         return llm.generate(asked)
     finally:
-        llm.prompt_lookup = True
+        llm.limits = replace(llm.limits, prompt_lookup=True)
 
 
 def perfect(asked: list[GenerateRequest], texts: list[Generation]) -> Guess:
@@ -142,7 +144,7 @@ def test_no_guess_changes_a_text(
     }
     monkeypatch.setattr(decoding, "guessed", guesses[how])
     assert_same(tiny_llm.generate(asked), plain)
-    tiny_llm.max_batch_size = 3  # rows come and go
+    tiny_llm.limits = Limits(max_batch_size=3)  # rows come and go
     assert_same(tiny_llm.generate(asked), plain)
 
 

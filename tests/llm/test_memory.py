@@ -97,7 +97,7 @@ def test_one_request_always_runs_and_joining_a_running_batch_may_wait() -> None:
 
 def limited(llm: LocalLLM, slots: int) -> LocalLLM:
     """The same model with room for so many slots."""
-    made = LocalLLM(llm.model, llm.tokenizer, llm.label, max_cache_gb=(slots * llm.slot_bytes + 1) / GB)
+    made = LocalLLM(llm.model, llm.tokenizer, llm.label, Limits(max_cache_gb=(slots * llm.slot_bytes + 1) / GB))
     made.stop_tokens = llm.stop_tokens
     return made
 
@@ -123,7 +123,7 @@ def test_a_graph_stays_under_its_limit_and_its_trace_says_what_gave_way(
     free = toy_built(tiny_llm, tiny_tokenizer, graph=config, topology="full").graph
     expected = free.run_all(free_questions(), keep_caches=True)
     everything = tiny_llm.ledger.peak
-    llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, tiny_llm.label, max_cache_gb=everything / 3 / GB)
+    llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, tiny_llm.label, Limits(max_cache_gb=everything / 3 / GB))
     graph = toy_built(llm, tiny_tokenizer, graph=config, topology="full").graph
     results = graph.run_all(free_questions(), in_flight=2, keep_caches=True)
     assert [r.answer for r in results] == [r.answer for r in expected]

@@ -10,6 +10,7 @@ import torch
 
 from gcache.cache.kv_cache import FusedCache
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 from gcache.llm.packing import PackedLinear, can_pack, pack, use_packed
 from gcache.llm.plain_decoder import PlainDecoder
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
@@ -48,7 +49,7 @@ def test_a_decoder_of_another_shape_goes_through_transformers(other_llm: LocalLL
 def test_packed_weights_multiply_like_plain_ones(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
     model = copy.deepcopy(tiny_qwen2).bfloat16()
     assert can_pack(model)
-    plain = LocalLLM(copy.deepcopy(model), tiny_tokenizer, pack_weights=False)
+    plain = LocalLLM(copy.deepcopy(model), tiny_tokenizer, limits=Limits(pack_weights=False))
     packed = LocalLLM(model, tiny_tokenizer)
     layers = [m for m in packed.model.modules() if isinstance(m, PackedLinear)]
     assert len(layers) == 2 * 7 + 1

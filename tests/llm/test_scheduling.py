@@ -16,6 +16,7 @@ from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.llm.batching import BatchingLLM
 from gcache.llm.in_flight import InFlight
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 from gcache.llm.plain_decoder import PlainDecoder
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
 
@@ -88,7 +89,7 @@ def test_64_mixed_requests_give_what_they_give_one_by_one(
     requests = mixed_requests(tiny_llm)
     lengths = [len(r.tokens) + (r.past.slots if r.past else 0) for r in requests]
     assert (min(lengths), max(lengths)) == (5, 700) and len({type(r) for r in requests}) == 3
-    tiny_llm.max_batch_size, tiny_llm.max_batch_tokens = 7, 5000
+    tiny_llm.limits = Limits(max_batch_size=7, max_batch_tokens=5000)
     passes: list[int] = []
     before_each_pass(monkeypatch, lambda embeds: passes.append(len(embeds)))
     together = through(BatchingLLM(tiny_llm), requests)
@@ -199,7 +200,7 @@ def test_a_text_nobody_waits_for_leaves_the_batch(tiny_llm: LocalLLM, monkeypatc
 
 def test_thoughts_do_not_starve_behind_texts_nor_texts_behind_thoughts(tiny_llm: LocalLLM) -> None:
     tiny_llm.stop_tokens = frozenset()
-    tiny_llm.max_batch_size = 2
+    tiny_llm.limits = Limits(max_batch_size=2)
     order: list[str] = []
 
     async def text(scheduler: BatchingLLM, number: int) -> None:
@@ -226,7 +227,7 @@ def test_thoughts_do_not_starve_behind_texts_nor_texts_behind_thoughts(tiny_llm:
 
         await asyncio.gather(endless(), text(scheduler, 0))
 
-    tiny_llm.max_batch_size = 64
+    tiny_llm.limits = Limits(max_batch_size=64)
     order.clear()
     asyncio.run(busy_with_thoughts())
     assert order.index("text") < 40

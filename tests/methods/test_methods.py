@@ -23,6 +23,7 @@ from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest
 from gcache.methods.compare import compare, markdown
 from gcache.methods.graph_method import GraphMethod
@@ -169,7 +170,7 @@ def test_latent_pipelines_answer_the_same_in_any_batch(
     tiny_llm.stop_tokens = frozenset(range(4))
     chosen = settings(prompt=prompt, latent_steps=latent_steps, max_new_tokens=6)
     together = make_method("latent_mas", tiny_llm, tiny_tokenizer, chosen).answer(EXAMPLES * 2)
-    tiny_llm.max_batch_size = 1
+    tiny_llm.limits = Limits(max_batch_size=1)
     alone = make_method("latent_mas", tiny_llm, tiny_tokenizer, chosen).answer(EXAMPLES)
     assert [answer.text for answer in together] == [answer.text for answer in alone] * 2
 

@@ -12,6 +12,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
 from gcache.training.replay import log_probs, replayed_tokens
@@ -125,7 +126,7 @@ def test_passes_of_few_tokens_add_up_to_the_same_gradient(
     monkeypatch.setattr("gcache.training.objective.log_probs", counted)
     found = []
     for most in (of_all, 2 * of_one, 1):
-        monkeypatch.setattr(tiny_llm, "max_gradient_tokens", most)
+        monkeypatch.setattr(tiny_llm, "limits", Limits(max_gradient_tokens=most))
         built.graph.fuser.zero_grad()
         built.policy.zero_grad()
         seen.clear()
