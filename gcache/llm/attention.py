@@ -37,8 +37,6 @@ def grouped_attention(
     Keys of one dimension more than the queries are `weighted_keys`. Anything out of the ordinary (no
     mask, gradients, soft caps, position biases) goes through transformers' own function.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     dim = query.shape[-1]
     if key.shape[-1] > dim:
         scaling = dim**-0.5 if scaling is None else scaling
@@ -48,6 +46,8 @@ def grouped_attention(
         return output[..., :dim], None
     plain = all(options.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
     if attention_mask is None or torch.is_grad_enabled() or dropout or not plain:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
