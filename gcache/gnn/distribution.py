@@ -119,8 +119,8 @@ class EdgeDistribution:
     def most_likely(self) -> tuple[Topology, Tensor]:
         """Every edge, channel and number of latent steps at its likelier value, with the log-probability.
 
-        Where likely edges close a cycle, the likelier ones stand. Without a choice of channels, this is the mode
-        where they close none.
+        Where likely edges close a cycle, the likelier ones stand. Without a choice of channels or of consulting, this
+        is the mode where they close none.
         """
         logits = self.logits.detach()
         likely = self.probabilities.detach() > 0.5 if self.consult_logit is not None else logits > 0
