@@ -1,0 +1,94 @@
+"""Files of `gcache compare` on the same questions as one table, and as one small file per comparison.
+
+    python experiments/join_comparisons.py seed0.json seed1.json seed2.json --out docs/results/gsm8k
+
+Every row is paired, question by question, with the first row of the first file (`single`, say, which is the same
+whatever was trained, so one run of it will do for all seeds). The small files keep what was answered, not the text
+it stood in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcache.cli import guarded
+from gcache.errors import DataError
+from gcache.files import write_text
+from gcache.statistics import paired_difference
+
+#: What must be alike for answers to be of the same questions and the same model.
+ALIKE = ("task", "limit", "seed", "model", "model_fingerprint", "dtype")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="--json files of `gcache compare`")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the small files")
+    args = parser.parse_args(argv)
+    return guarded(lambda: join(args.files, args.out))
+
+
+def join(files: Sequence[Path], out: Path) -> int:
+    found = [_read(path) for path in files]
+    for path, comparison in zip(files[1:], found[1:], strict=True):
+        unlike = [name for name in ALIKE if comparison[name] != found[0][name]]
+        if unlike or _ids(comparison) != _ids(found[0]):
+            raise DataError(
+                f"{path} cannot be paired with {files[0]}: {', '.join(unlike) or 'the questions'} differ; compare on "
+                "the same questions, with the same model"
+            )
+    for path, comparison in zip(files, found, strict=True):
+        write_text(out / path.name, json.dumps(_small(comparison), separators=(",", ":")) + "\n")
+    first = _right(found[0]["rows"][0])
+    print(f"| method | accuracy | difference to {found[0]['rows'][0]['name']} | only it / only the row | unparsed |")
+    print("|---|---|---|---|---|")
+    for path, comparison in zip(files, found, strict=True):
+        for row in comparison["rows"]:
+            right = _right(row)
+            difference, low, high = paired_difference(first, right)
+            lost = sum(a and not b for a, b in zip(first, right, strict=True))
+            gained = sum(b and not a for a, b in zip(first, right, strict=True))
+            print(
+                f"| {row['name']}, {path.stem} | {row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}) "
+                f"| {difference:+.3f} ({low:+.3f} to {high:+.3f}) | {lost} / {gained} | {row['unparsed']} |"
+            )
+    return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not all(row["answers"] for row in found["rows"]) or not found["rows"]:
+            raise KeyError("answers")
+        return {**dict.fromkeys(ALIKE), **found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"no comparison in {path} ({error}); pass --json files of `gcache compare`") from error
+
+
+def _ids(comparison: dict[str, Any]) -> list[str]:
+    return [answer[0] for answer in comparison["rows"][0]["answers"]]
+
+
+def _right(row: dict[str, Any]) -> list[bool]:
+    return [answer[1] == "right" for answer in row["answers"]]
+
+
+def _small(comparison: dict[str, Any]) -> dict[str, Any]:
+    """Without texts, questions, and the ways to data, model and checkpoint: [id, outcome, answer] per question."""
+    rows = [{**row, "answers": [answer[:3] for answer in row["answers"]]} for row in comparison["rows"]]
+    small = {name: value for name, value in comparison.items() if name != "questions"}
+    if comparison.get("checkpoint"):
+        small["checkpoint"] = Path(comparison["checkpoint"]).name
+    for part, name in (("graph", "llm_name"), ("task", "data")):
+        if isinstance(found := (comparison.get(part) or {}).get(name), str) and Path(found).is_file():
+            small[part] = {**comparison[part], name: Path(found).name}
+    return {**small, "rows": rows}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "join_comparisons.py"
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("join_comparisons", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def comparison(root: Path, name: str, methods: dict[str, str], **changed: Any) -> Path:
+    """A file of four questions; of each method, r for right and w for wrong."""
+    model = root / "model.gguf"
+    model.touch()
+    rows = [
+        {
+            "name": method, "accuracy": said.count("r") / 4, "low": 0.1, "high": 0.9, "unparsed": 0,
+            "answers": [[f"q{i}", {"r": "right", "w": "wrong"}[c], "4", "It is 4."] for i, c in enumerate(said)],
+        }
+        for method, said in methods.items()
+    ]  # fmt: skip
+    found = {
+        "task": {"name": "gsm8k", "data": str(model)}, "limit": 4, "seed": 0, "model": "model", "dtype": "bfloat16",
+        "model_fingerprint": "f", "graph": {"llm_name": str(model)}, "checkpoint": str(root / "runs" / name),
+        "questions": [{"problem": "How many?"}] * 4, "rows": rows, **changed,
+    }  # fmt: skip
+    path = root / f"{name}.json"
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        comparison(tmp_path, "seed0", {"single": "rrww", "gcache": "rrww"}),
+        comparison(tmp_path, "seed1", {"gcache": "wrrr"}),
+    ]
+    out = tmp_path / "out"
+    assert script().main([*map(str, files), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| single, seed0", "| gcache, seed0", "| gcache, seed1"]
+    # one lost and two gained of four; half a question in each cell: (1 -+ 1.96 sqrt(4 - 1 / 6)) / 6
+    assert lines[4] == "| gcache, seed1 | 0.750 (0.100 to 0.900) | +0.250 (-0.473 to +0.806) | 1 / 2 | 0 |"
+    kept = (out / "seed1.json").read_text()
+    assert json.loads(kept)["rows"][0]["answers"][0] == ["q0", "wrong", "4"]
+    assert str(tmp_path) not in kept and "It is 4." not in kept and "How many?" not in kept
+
+
+def test_files_that_cannot_be_paired_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = comparison(tmp_path, "seed0", {"single": "rrww"})
+    other = comparison(tmp_path, "seed1", {"gcache": "rrww"}, seed=1)
+    assert script().main([str(first), str(other), "--out", str(tmp_path / "out")]) == 2
+    assert "seed1.json cannot be paired with" in (error := capsys.readouterr().err) and "seed differ" in error
+    assert not (tmp_path / "out").exists()
+    first.write_text("{}")
+    assert script().main([str(first), "--out", str(tmp_path / "out")]) == 2
+    assert "no comparison in" in capsys.readouterr().err
