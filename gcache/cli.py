@@ -29,6 +29,8 @@ COMPARE_EXAMPLES = """examples:
   gcache compare --methods single,text_mas,latent_mas,gcache --task gsm8k --data test.jsonl --json gsm8k.json
   gcache compare --methods latent_mas,gcache --task medqa --data medqa.json --prompt hierarchical
 Without --checkpoint nothing was learned, so a data file is used whole; with one, its held-out part.
+A checkpoint's model keeps its dtype unless --dtype says otherwise; in float32 equal prompts
+give equal texts, which bfloat16 may part by rounding.
 """
 CONTROLS_EXAMPLES = """examples:
   gcache controls runs/split_facts --limit 200 --json controls.json
@@ -275,7 +277,7 @@ def _compare(args: argparse.Namespace) -> int:
     task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
     task = task_spec.make()
     if args.checkpoint:
-        _require_defaults(args, (*OF_A_MODEL, "topology"))
+        _require_defaults(args, (*(name for name in OF_A_MODEL if name != "dtype"), "topology"))
     tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
     settings = MethodSettings(
         task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think
@@ -289,8 +291,9 @@ def _compare(args: argparse.Namespace) -> int:
     )  # fmt: skip
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     found = session.compare_methods(
-        names, task_spec, spec, settings, args.limit, args.seed, args.checkpoint, args.json, limits=flags.limits(args)
-    )
+        names, task_spec, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
+        limits=flags.limits(args), dtype=None if args.dtype == "auto" else args.dtype,
+    )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0
 

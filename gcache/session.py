@@ -110,6 +110,7 @@ def load(
     device: str | None = None,
     limits: Limits | None = None,
     api: Callable[[GraphSpec], ApiLLM] | None = None,
+    dtype: str | None = None,
 ) -> tuple[Built, TaskSpec]:
     """A trained graph and the task it was trained on, from a checkpoint.
 
@@ -118,13 +119,15 @@ def load(
         limits: how much the model may take at once.
         api: makes what is asked where the checkpoint's mode asks an API; None for one of its own
             and the environment's settings.
+        dtype: of the model, where it is not to be the one it was trained with.
 
     Raises:
         CheckpointError: missing, broken, or made for another model.
     """
     found = checkpoints.read(path)
     values = found.spec.to_json()
-    values.update({k: v for k, v in {"llm_name": llm_name, "device": device}.items() if v is not None})
+    instead = {"llm_name": llm_name, "device": device, "dtype": dtype}
+    values.update({k: v for k, v in instead.items() if v is not None})
     spec = GraphSpec.from_json(values)
     built = build(spec, limits, api(spec) if api and spec.generation_mode != "local" else None)
     checkpoints.restore(found, built)
@@ -268,6 +271,7 @@ def compare_methods(
     json_file: Path | None = None,
     progress: bool = True,
     limits: Limits | None = None,
+    dtype: str | None = None,
 ) -> Comparison:
     """Several methods on the same test questions and the same model.
 
@@ -279,6 +283,8 @@ def compare_methods(
         settings: of the methods; its `graph` is filled in here.
         checkpoint: a trained graph for gcache and gdesigner, whose model all methods use.
         json_file: gets everything, answer by answer, anew after each method.
+        dtype: of a checkpoint's model, where it is not to be its own: in float32 what is computed in another
+            order comes to the same text.
 
     Raises:
         GcacheError: anything a user can mend, before a model is loaded where that is possible.
@@ -296,7 +302,7 @@ def compare_methods(
             "another task, or use the report of `gcache train`"
         )
     if checkpoint is not None:
-        built, _ = load(checkpoint, limits=limits)
+        built, _ = load(checkpoint, limits=limits, dtype=dtype)
         _require_domain(checkpoint, built, task)
     else:
         built = build(spec, limits)

@@ -297,6 +297,39 @@ def test_the_command_compares_and_writes_every_answer(
     assert "--llm_name: a checkpoint has its own model" in capsys.readouterr().err
 
 
+def test_a_graph_that_hears_nobody_writes_what_single_writes_in_the_dtype_asked_for(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gcache.cli import main
+
+    data, run, out = tmp_path / "data.jsonl", tmp_path / "run", tmp_path / "out.json"
+    rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(6)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trained = [
+        "train", "--task", "gsm8k", "--data", str(data), "--task_option", "whole_file=true", "--llm_name",
+        str(model_folder), "--dtype", "bfloat16", "--encoder", "hash", "--iterations", "1", "--batch_size", "2",
+        "--rollouts", "2", "--latent_steps", "1", "--decision_turn", "same", "--max_new_tokens", "6", "--lr", "1e-6",
+        "--decision_probability", "0.1", "--out", str(run),
+    ]  # fmt: skip
+    assert main(trained) == 0
+    command = [
+        "compare", "--methods", "single,gcache", "--checkpoint", str(run), "--task", "gsm8k", "--data", str(data),
+        "--task_option", "whole_file=true", "--max_new_tokens", "6", "--json", str(out),
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert json.loads(out.read_text())["dtype"] == "bfloat16"
+    assert main([*command, "--dtype", "float32"]) == 0
+    found = json.loads(out.read_text())
+    assert found["dtype"] == found["graph"]["dtype"] == "float32"
+    single, ours = found["rows"]
+    assert ours["cache_bytes"] == 0 and len(single["answers"]) == 6
+    assert [answer[3] for answer in ours["answers"]] == [answer[3] for answer in single["answers"]]
+    assert any(answer[3] for answer in single["answers"])
+    capsys.readouterr()
+    assert main([*command, "--dtype", "float99"]) == 2
+    assert "float99" in capsys.readouterr().err
+
+
 def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gcache.cli import main
 
