@@ -18,7 +18,7 @@ from typing import Any
 
 from gcache.cli import guarded
 from gcache.errors import DataError
-from gcache.files import write_text
+from gcache.files import without_folders, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,12 +67,7 @@ def _small(report: dict[str, Any]) -> dict[str, Any]:
         {**row, "rows": [[r["id"], r["outcome"], r["answer"], r["edges"]] for r in row["rows"]]}
         for row in report["rows"]
     ]
-    where = {"checkpoint": Path(report["checkpoint"]).name} if report.get("checkpoint") else {}
-    for part, name in (("graph", "llm_name"), ("task", "data")):
-        found = report.get(part, {}).get(name)
-        if isinstance(found, str) and Path(found).is_file():
-            where[part] = {**report[part], name: Path(found).name}
-    return {**report, **where, "rows": rows}
+    return {**without_folders(report), "rows": rows}
 
 
 def _cell(report: dict[str, Any], name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from gcache.cli import guarded
 from gcache.errors import DataError
-from gcache.files import write_text
+from gcache.files import without_folders, write_text
 from gcache.statistics import paired_difference
 
 #: What must be alike for answers to be of the same questions and the same model.
@@ -81,12 +81,7 @@ def _right(row: dict[str, Any]) -> list[bool]:
 def _small(comparison: dict[str, Any]) -> dict[str, Any]:
     """Without texts, questions, and the ways to data, model and checkpoint: [id, outcome, answer] per question."""
     rows = [{**row, "answers": [answer[:3] for answer in row["answers"]]} for row in comparison["rows"]]
-    small = {name: value for name, value in comparison.items() if name != "questions"}
-    if comparison.get("checkpoint"):
-        small["checkpoint"] = Path(comparison["checkpoint"]).name
-    for part, name in (("graph", "llm_name"), ("task", "data")):
-        if isinstance(found := (comparison.get(part) or {}).get(name), str) and Path(found).is_file():
-            small[part] = {**comparison[part], name: Path(found).name}
+    small = {name: value for name, value in without_folders(comparison).items() if name != "questions"}
     return {**small, "rows": rows}
 
 

@@ -26,3 +26,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by the JSON of `value` in one step."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def without_folders(record: dict[str, Any]) -> dict[str, Any]:
+    """A report, or a comparison, with the names alone of the checkpoint, the model and the data it was made from,
+    where those are files; the record itself stays as it is."""
+    named: dict[str, Any] = {"checkpoint": Path(record["checkpoint"]).name} if record.get("checkpoint") else {}
+    for part, name in (("graph", "llm_name"), ("task", "data")):
+        found = (record.get(part) or {}).get(name)
+        if isinstance(found, str) and Path(found).is_file():
+            named[part] = {**record[part], name: Path(found).name}
+    return {**record, **named}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scripts
 
 from gcache.cli import main
 
@@ -286,14 +286,8 @@ def gsm8k_file(folder: Path) -> Path:
 
 def experiment(*flags: str) -> int:
     """The exit code of experiments/run_gsm8k.py, run in this process."""
-    file = ROOT / "experiments" / "run_gsm8k.py"
-    spec = importlib.util.spec_from_file_location("run_gsm8k", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
-        return int(module.EXPERIMENT.main(list(flags)))
+        return int(scripts.experiment("run_gsm8k").EXPERIMENT.main(list(flags)))
     except SystemExit as exit_:  # argparse
         return int(exit_.code or 0)
 

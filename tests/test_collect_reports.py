@@ -1,21 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "experiments" / "collect_reports.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("collect_reports", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import experiment
 
 
 def run_folder(root: Path, name: str, accuracy: float) -> Path:
@@ -35,7 +24,7 @@ def test_runs_become_one_table_and_small_files_without_texts_and_paths(
 ) -> None:
     runs = [run_folder(tmp_path, "seed0", 0.5), run_folder(tmp_path, "seed1", 0.75)]
     out = tmp_path / "out"
-    assert script().main([*map(str, runs), "--out", str(out)]) == 0
+    assert experiment("collect_reports").main([*map(str, runs), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| condition | seed0 | seed1 |"
     assert lines[2] == "| trained policy | 0.500 (0.100 to 0.900), 1.00 edges | 0.750 (0.100 to 0.900), 1.00 edges |"
@@ -47,6 +36,6 @@ def test_runs_become_one_table_and_small_files_without_texts_and_paths(
 
 
 def test_a_folder_without_a_report_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script().main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert experiment("collect_reports").main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "no report in" in error and "--report" in error

@@ -1,21 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "experiments" / "join_comparisons.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("join_comparisons", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import experiment
 
 
 def comparison(root: Path, name: str, methods: dict[str, str], **changed: Any) -> Path:
@@ -47,7 +37,7 @@ def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
         comparison(tmp_path, "seed1", {"gcache": "wrrr"}),
     ]
     out = tmp_path / "out"
-    assert script().main([*map(str, files), "--out", str(out)]) == 0
+    assert experiment("join_comparisons").main([*map(str, files), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| single, seed0", "| gcache, seed0", "| gcache, seed1"]
     # one lost and two gained of four; half a question in each cell: (1 -+ 1.96 sqrt(4 - 1 / 6)) / 6
@@ -60,9 +50,9 @@ def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
 def test_files_that_cannot_be_paired_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = comparison(tmp_path, "seed0", {"single": "rrww"})
     other = comparison(tmp_path, "seed1", {"gcache": "rrww"}, seed=1)
-    assert script().main([str(first), str(other), "--out", str(tmp_path / "out")]) == 2
+    assert experiment("join_comparisons").main([str(first), str(other), "--out", str(tmp_path / "out")]) == 2
     assert "seed1.json cannot be paired with" in (error := capsys.readouterr().err) and "seed differ" in error
     assert not (tmp_path / "out").exists()
     first.write_text("{}")
-    assert script().main([str(first), "--out", str(tmp_path / "out")]) == 2
+    assert experiment("join_comparisons").main([str(first), "--out", str(tmp_path / "out")]) == 2
     assert "no comparison in" in capsys.readouterr().err
