@@ -18,6 +18,7 @@ from gcache.agents.roles import Agent, agents_for
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.channel import Channel
+from gcache.graph.events import Watch
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.thoughts import Thoughts
@@ -41,6 +42,10 @@ class Start:
         lenient: whether an agent whose API fails for good is gone on without.
         channel: what becomes of every cache on its way; see `gcache.graph.channel`.
         alignment: what latent steps feed back instead of the model's own `Alignment`.
+        max_new_tokens: the most tokens of the answer; None for the graph's.
+        stop: words at which a text of the local model ends.
+        watch: told of every event of the run; see `gcache.graph.events`.
+        keep_states: whether the result holds the hidden states of latent steps.
     """
 
     example: Example
@@ -54,8 +59,16 @@ class Start:
     lenient: bool = False
     channel: Channel | None = None
     alignment: Alignment | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    watch: Watch | None = None
+    keep_states: bool = False
 
     def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if self.thoughts is not None and self.keep_states:
+            raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
         if self.thoughts is not None and (self.channel or self.alignment):
             raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")
 
@@ -107,6 +120,10 @@ class AgentGraph(ABC):
         lenient: bool = False,
         channel: Channel | None = None,
         alignment: Alignment | None = None,
+        max_new_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        watch: Watch | None = None,
+        keep_states: bool = False,
     ) -> RunResult:
         """Answer one question.
 
@@ -122,6 +139,10 @@ class AgentGraph(ABC):
                 maker's failure is the run's.
             channel: what becomes of every cache on its way; see `gcache.graph.channel`.
             alignment: what latent steps feed back instead of the model's own `Alignment`.
+            max_new_tokens: the most tokens of the answer; None for the graph's.
+            stop: words at which a text of the local model ends, and before which it is cut.
+            watch: told of every event of the run as it happens; see `gcache.graph.events`.
+            keep_states: whether the result holds the hidden states of latent steps.
 
         Raises:
             ApiError: the API failed for good.
@@ -137,7 +158,8 @@ class AgentGraph(ABC):
                 log_prob = float(drawn)
         return await self.start(
             Start(
-                asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel, alignment
+                asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
+                alignment, max_new_tokens, tuple(stop), watch, keep_states,
             )
         )
 

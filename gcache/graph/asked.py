@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class Asked:
         prompt: its tokens for the local model, behind `received`.
         context: tokens of the question.
         received: the fused cache, the question's slots first.
+        stop, watch: of the answer's text; see `GenerateRequest`.
     """
 
     question: str
@@ -49,9 +51,16 @@ class Asked:
     max_new_tokens: int
     temperature: float
     seed: int
+    stop: tuple[str, ...] = ()
+    watch: Callable[[tuple[int, ...]], None] | None = None
+
+    def unwatched(self) -> Asked:
+        """The same for a draft, which is no answer: nobody watches it, and no stop word ends it."""
+        return replace(self, stop=(), watch=None)
 
     def request(self, max_new_tokens: int | None = None) -> GenerateRequest:
         """For the local model."""
         return GenerateRequest(
-            self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed, self.context
-        )
+            self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed,
+            self.context, self.stop, self.watch,
+        )  # fmt: skip

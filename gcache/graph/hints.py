@@ -74,7 +74,7 @@ class Draft:
     wants_states = False
 
     async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
-        written = await llm.generate(asked.request(min(DRAFT_TOKENS, asked.max_new_tokens)))
+        written = await llm.generate(asked.unwatched().request(min(DRAFT_TOKENS, asked.max_new_tokens)))
         words = written.text.strip()
         return (f"A colleague who has read what others thought noted:\n{words}" if words else ""), written
 

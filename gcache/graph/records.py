@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from gcache.agents.layout import DECISION_TURNS
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import KVCache
@@ -180,6 +182,7 @@ class RunResult:
         said: (round, agent) -> its text, where agents speak.
         thinking: tokens of the agents' latent steps and texts, whether this run or another rollout
             computed them.
+        states: (round, agent) -> (S, E) hidden states that its latent steps fed back, where they were kept.
     """
 
     example: Example
@@ -195,6 +198,7 @@ class RunResult:
     prompts: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
+    states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def shared(self) -> KVCache:

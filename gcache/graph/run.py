@@ -24,6 +24,7 @@ from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
+from gcache.graph.events import Event
 from gcache.graph.hand_over import edge_weights, handed_on, over_edge
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
 from gcache.graph.turns import Coming, take_turns
@@ -66,6 +67,9 @@ class Run:
         self.temperature, self.seed = start.temperature, start.seed
         self.thoughts, self.keep = start.thoughts, start.keep_caches
         self.channel, self.alignment = start.channel, start.alignment
+        self.stop, self.watch = start.stop, start.watch
+        self.max_new_tokens = start.max_new_tokens or self.config.max_new_tokens
+        self.keep_states = start.keep_states
         self.weights = edge_weights(start.topology)
         self.trace: list[Step] = []
         self.edge_bytes: dict[tuple[int, int], int] = {}
@@ -94,6 +98,7 @@ class Run:
 
     async def go(self) -> RunResult:
         """Run the question to its answer."""
+        self._tell(Event("topology", self.topology))
         await self._read_question()
         await take_turns(self.topology, self.config.rounds, self.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
@@ -103,21 +108,31 @@ class Run:
         return RunResult(
             self.example, self.agents, answer, self.topology, self.topology_log_prob, spoken,
             tuple(self.trace), dict(self.edge_bytes), kept, self.temperature, dict(self.prompts), dict(self.said),
-            self.thinking,
+            self.thinking, dict(self.states) if self.keep_states else {},
         )  # fmt: skip
+
+    def _tell(self, event: Event) -> None:
+        if self.watch is not None:
+            self.watch(event)
+
+    def _note(self, step: Step, states: Tensor | None = None) -> None:
+        """Another line of the trace."""
+        self.trace.append(step)
+        self._tell(Event("step", step=step, states=states if self.keep_states else None))
 
     async def _read_question(self) -> None:
         request = ThinkRequest(self.question, source=SHARED, kind=SlotKind.PREFIX)
         self.shared, fresh = await self._once("question", lambda: self.graph.llm.think(request))
         prefilled = len(self.question) if fresh else 0
-        self.trace.append(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
+        self._note(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
 
     def _note_unheard(self, node: Node) -> None:
         now = self._now()
-        self.trace.append(Step(node[1], self.agents[node[1]].role, node[0], "unheard", now, now))
+        self._note(Step(node[1], self.agents[node[1]].role, node[0], "unheard", now, now))
 
     async def _think(self, node: Node, coming: Coming) -> None:
         round_, agent = node
+        self._tell(Event("turn", round=round_, agent=agent))
         started = self._now()
         steps = self.graph.latent_steps(self.topology, agent)
         tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts(coming), steps)
@@ -142,14 +157,15 @@ class Run:
             self.own[node] = thought.own
         else:
             self._let_go(sender for sender, _ in coming)
-        self.trace.append(
+        self._note(
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self._now(),
                 prefilled=len(tokens) + len(thought.asked_to_speak) if fresh else 0,
                 latent=steps if fresh else 0,
                 generated=len(thought.said.tokens) if fresh and thought.said else 0,
                 received=slots,
-            )
+            ),
+            thought.states,
         )  # fmt: skip
 
     def _heard_texts(self, coming: Coming) -> list[tuple[str, str]]:
@@ -168,7 +184,7 @@ class Run:
     async def _thought(self, request: ThinkRequest, speaks: bool) -> _Thought:
         """An agent's own slots, what it hands on, and what it says."""
         states: list[Tensor] = []
-        if self.graph.writer.wants_states:
+        if self.graph.writer.wants_states or self.keep_states:
             request = replace(request, watch=states.append)
         own = await self.graph.llm.think(request)
         received = request.past
@@ -202,6 +218,7 @@ class Run:
         last = self.config.rounds - 1
         edges = self.topology.into(node)
         started = self._now()
+        self._tell(Event("turn", round=last, agent=node))
         heard = [self._heard_over((last, edge.source), edge) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
         texts, received, read = [], 0, 0
@@ -213,8 +230,8 @@ class Run:
             read += len(tokens)
             asked = Asked(
                 self.example.question, self.graph.decision.instructions, tokens, self.question, fused,
-                tuple(heard[i] for i in group), self.config.max_new_tokens, self.temperature,
-                self.seed * len(groups) + number,
+                tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
+                self.seed * len(groups) + number, self.stop, self._watch_text if len(groups) == 1 else None,
             )  # fmt: skip
             texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
         del fused, asked, heard
@@ -229,7 +246,7 @@ class Run:
                 text.cancel()
         answer = decision.combine([s.text for s in spoken], [e.weight for e in edges])
         api_read, api_written = api_tokens(spoken)
-        self.trace.append(
+        self._note(
             Step(
                 node, DECISION, last, "answer", started, self._now(),
                 prefilled=read if any(s.generation for s in spoken) else 0,
@@ -238,6 +255,10 @@ class Run:
             )
         )  # fmt: skip
         return spoken, answer
+
+    @property
+    def _watch_text(self) -> Callable[[tuple[int, ...]], None] | None:
+        return None if self.watch is None else lambda tokens: self._tell(Event("text", tokens=tokens))
 
     def _heard_over(self, sender: Node, edge: Edge) -> Heard:
         cache = over_edge(self.handed[sender], edge.key, self.topology)
@@ -283,7 +304,7 @@ class Run:
     def _note_memory(self) -> None:
         now = self._now()
         for event in self.graph.llm.ledger.events[self.events :]:
-            self.trace.append(Step(SHARED, "cache memory", 0, "memory", now, now, note=event.text))
+            self._note(Step(SHARED, "cache memory", 0, "memory", now, now, note=event.text))
 
     def _now(self) -> float:
         return time.perf_counter() - self.began

@@ -20,6 +20,7 @@ from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
+from gcache.graph.events import Event
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.speakers import Prompt, Speaker, Utterance
@@ -89,6 +90,7 @@ class _Talk:
         self.began = time.perf_counter()
 
     async def go(self) -> RunResult:
+        self._tell(Event("topology", self.topology))
         heard = self.topology.heard_nodes(self.config.rounds)
         await take_turns(self.topology, self.config.rounds, heard, self._speak, self._note_unheard)
         spoken, answer = await self._answer()
@@ -98,11 +100,16 @@ class _Talk:
             self.thinking,
         )  # fmt: skip
 
+    def _tell(self, event: Event) -> None:
+        if self.begin.watch is not None:
+            self.begin.watch(event)
+
     def _note_unheard(self, node: Node) -> None:
         self._note(node[1], node[0], "unheard", self._now())
 
     async def _speak(self, node: Node, coming: Coming) -> None:
         round_, agent = node
+        self._tell(Event("turn", round=round_, agent=agent))
         started = self._now()
         # greedy: an agent's words are part of the environment, only the answer is drawn
         prompt = Prompt(
@@ -127,11 +134,12 @@ class _Talk:
         decision, last = self.graph.decision, self.config.rounds - 1
         edges = self.topology.into(self.topology.decision_node)
         started = self._now()
+        self._tell(Event("turn", round=last, agent=self.topology.decision_node))
         groups = decision.groups([e.weight for e in edges])
         prompts = [
             Prompt(
                 self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
-                self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
+                self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
                 self.begin.seed * len(groups) + number,
             )
             for number, group in enumerate(groups)
@@ -163,14 +171,14 @@ class _Talk:
         written = [u.generation for u in said if u.generation is not None]
         asked = [u.api for u in said if u.api is not None]
         role = self.agents[agent].role if agent < len(self.agents) else DECISION
-        self.trace.append(
-            Step(
-                agent, role, round_, what, started, self._now(),
-                prefilled=sum(len(u.tokens) for u in said), generated=sum(len(g.tokens) for g in written), note=note,
-                api_read=sum(t.prompt_tokens or 0 for t in asked),
-                api_written=sum(t.completion_tokens or 0 for t in asked),
-            )
+        step = Step(
+            agent, role, round_, what, started, self._now(),
+            prefilled=sum(len(u.tokens) for u in said), generated=sum(len(g.tokens) for g in written), note=note,
+            api_read=sum(t.prompt_tokens or 0 for t in asked),
+            api_written=sum(t.completion_tokens or 0 for t in asked),
         )  # fmt: skip
+        self.trace.append(step)
+        self._tell(Event("step", step=step))
 
     def _now(self) -> float:
         return time.perf_counter() - self.began

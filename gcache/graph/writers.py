@@ -85,7 +85,7 @@ class HybridWriter:
     wants_states: bool = False
 
     async def write(self, llm: BatchingLLM, asked: Asked) -> Spoken:
-        writing = LocalWriter().write(llm, asked)
+        writing = LocalWriter().write(llm, asked.unwatched())
         question, ask = asked.question, asking(self.api, asked)
         del asked
         draft = await writing

@@ -25,8 +25,9 @@ class Size:
         past = 0 if request.past is None else request.past.slots
         if isinstance(request, LogProbRequest):
             return cls(len(request.tokens) + len(request.completion) - 1, past, 0)
-        later = request.latent_steps if isinstance(request, ThinkRequest) else request.max_new_tokens
-        return cls(len(request.tokens), past, later)
+        if isinstance(request, GenerateRequest):
+            return cls(request.prompt_slots, past, request.max_new_tokens)
+        return cls(len(request.tokens), past, request.latent_steps)
 
     @property
     def total(self) -> int:

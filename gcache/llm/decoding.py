@@ -7,7 +7,7 @@ rows only when some are done.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -49,6 +49,7 @@ class Decoding(Generic[Ticket]):
         self.rows = llm.rows()
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
+        self._ends: list[_Ends] = []  # of each row
         self._written = _PerRow(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
         self._luck = Luck()
 
@@ -95,12 +96,12 @@ class Decoding(Generic[Ticket]):
         soon as they are read, so that what they were handed and the rows it was copied to are not
         all there at once.
         """
-        joining = sorted(zip(tickets, requests, strict=True), key=lambda pair: len(pair[1].tokens), reverse=True)
+        joining = sorted(zip(tickets, requests, strict=True), key=lambda pair: pair[1].prompt_slots, reverse=True)
         requests.clear()
         outcomes: list[tuple[Ticket, Outcome]] = []
         most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
-            together = next(alike([len(request.tokens) for _, request in reversed(joining)])).stop
+            together = next(alike([request.prompt_slots for _, request in reversed(joining)])).stop
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
             read = [joining.pop() for _ in range(together)]
@@ -111,9 +112,9 @@ class Decoding(Generic[Ticket]):
     def _join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         before = len(self)
         try:
-            embeds, lengths = self.llm.embed([r.tokens for r in requests])
+            embeds, lengths = self.llm.embed_prompts(requests)
             pasts = [self.llm.checked(r.past) for r in requests]
-            first = self.rows.add(pasts, [len(r.tokens) + 1 for r in requests])
+            first = self.rows.add(pasts, [r.prompt_slots + 1 for r in requests])
             hidden = last_real(self.rows.feed(embeds, lengths, first), lengths)
         except Exception as error:
             self.rows.remove(range(before, self.rows.count))
@@ -123,6 +124,7 @@ class Decoding(Generic[Ticket]):
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
         self._slots += [Size.of(request).total for request in requests]
+        self._ends += [_Ends(request.stop, request.watch) for request in requests]
         self._written.add(requests)
         return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
 
@@ -175,26 +177,69 @@ class Decoding(Generic[Ticket]):
             self._luck.tried(len(self), int(drawn.count.sum()) - len(self))
         else:
             self._luck.not_tried()
-        if not bool(drawn.done.any()):
+        told = self._told(first, first + hidden.shape[0])
+        if not told and not bool(drawn.done.any()):
             return []
-        gone = (first + drawn.done.nonzero().squeeze(1)).tolist()
+        gone = sorted(told.keys() | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
         ended = drawn.stopped.tolist()
-        texts = [self._text(row, ended[row - first]) for row in gone]
+        texts = [told.get(row) or self._text(row, ended[row - first] or row in told) for row in gone]
         return self._leave(gone, texts)
+
+    def _told(self, first: int, last: int) -> dict[int, Exception | None]:
+        """Tell whoever watches a row what it has written; returns the rows that have a stop word (None), or whose
+        watcher failed (how): the others' texts do not end for that."""
+        found: dict[int, Exception | None] = {}
+        for row in range(first, last):
+            ends = self._ends[row]
+            if ends.watch is None and not ends.stop:
+                continue
+            tokens = tuple(self._written.of(row)[0])
+            if ends.cut(self.llm.text(tokens)) is not None:
+                found[row] = None
+            try:
+                if ends.watch is not None:
+                    ends.watch(tokens)
+            except Exception as error:
+                found[row] = error
+        return found
 
     def _text(self, row: int, ended: bool) -> Generation:
         tokens, log_probs = self._written.of(row)
         self._written.remember(tokens)
-        return Generation(self.llm.text(tokens), tuple(tokens), tuple(log_probs), ended)
+        text = self.llm.text(tokens)
+        cut = self._ends[row].cut(text)
+        return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended)
 
     def _leave(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
         left = [(self.tickets[row], outcome) for row, outcome in zip(gone, outcomes, strict=True)]
         for source, target in self.rows.remove(gone):
             self.tickets[target], self._slots[target] = self.tickets[source], self._slots[source]
+            self._ends[target] = self._ends[source]
             self._written.move(source, target)
-        del self.tickets[self.rows.count :], self._slots[self.rows.count :]
+        del self.tickets[self.rows.count :], self._slots[self.rows.count :], self._ends[self.rows.count :]
         self._written.cut(self.rows.count)
         return left
+
+
+def first_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of some stop words begins in a text; None where it has none.
+
+    >>> first_stop("one. two", (" two", "."))
+    3
+    """
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return min(places, default=None)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """How a row's text may end, and who is told of it; see `GenerateRequest`."""
+
+    stop: tuple[str, ...]
+    watch: Callable[[tuple[int, ...]], None] | None
+
+    def cut(self, text: str) -> int | None:
+        return first_stop(text, self.stop) if self.stop else None
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,28 @@ class LocalLLM:
             ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
         return self.embedding(ids), lengths
 
+    def embed_prompts(self, requests: Sequence[GenerateRequest]) -> tuple[Tensor, Tensor]:
+        """As `embed`, of prompts of which some may come as embeddings.
+
+        Raises:
+            ConfigError: embeddings of another width than the model's.
+        """
+        if all(request.embeds is None for request in requests):
+            return self.embed([request.tokens for request in requests])
+        width = int(self.embedding(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1])
+        rows = []
+        for request in requests:
+            if request.embeds is not None and int(request.embeds.shape[1]) != width:
+                raise ConfigError(
+                    f"prompt embeddings must be as wide as the model's, {width}, got {int(request.embeds.shape[1])}"
+                )
+            rows.append(self.embed([request.tokens])[0][0] if request.embeds is None else request.embeds)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        embeds = torch.zeros((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
+        for row, own in zip(embeds, rows, strict=True):
+            row[: len(own)] = own.to(self.dtype)
+        return embeds, lengths
+
     def embedding(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         return embeds

@@ -45,13 +45,16 @@ class GenerateRequest:
     """Write text after a prompt on top of a fused cache.
 
     Attributes:
-        tokens: the prompt's token ids, at least one.
+        tokens: the prompt's token ids, at least one unless there are `embeds`.
         past: what the agent received, or None.
         max_new_tokens: the most tokens written, the end-of-turn token included.
         temperature: 0 is greedy; otherwise tokens are drawn from softmax(logits / temperature).
         seed: fixes the draws of this request, whatever else is in its batch.
         context: tokens that the text may well repeat, such as those of the question in `past`.
             Next tokens are guessed from them (see `gcache.llm.lookup`); they change no text.
+        stop: words at which the text ends; it is cut before the first of them, its tokens are not.
+        watch: called with all tokens written so far, after every step that wrote some.
+        embeds: (S, E) the prompt as embeddings, instead of tokens.
     """
 
     tokens: tuple[int, ...]
@@ -60,9 +63,23 @@ class GenerateRequest:
     temperature: float = 0.0
     seed: int = 0
     context: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    watch: Callable[[tuple[int, ...]], None] | None = None
+    embeds: Tensor | None = None
+
+    @property
+    def prompt_slots(self) -> int:
+        return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
 
     def __post_init__(self) -> None:
-        _require_tokens(self.tokens)
+        if self.embeds is None:
+            _require_tokens(self.tokens)
+        elif self.tokens or self.embeds.dim() != 2 or not len(self.embeds):
+            raise ConfigError(
+                f"a prompt is tokens or (S, E) embeddings, got {len(self.tokens)} tokens and {tuple(self.embeds.shape)}"
+            )
+        if "" in self.stop:
+            raise ConfigError("a stop word is empty; leave it out")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
         _require_temperature(self.temperature)

@@ -1,0 +1,41 @@
+"""What a run says of itself while it goes on: who takes a turn, what came of it, the answer as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gcache.gnn.topology import Topology
+from gcache.graph.records import Step
+
+#: "topology" (it was chosen), "turn" (an agent, or the decision maker, begins), "step" (a line of the
+#: trace), "text" (the answer so far; only where the local model writes one text).
+KINDS = ("topology", "turn", "step", "text")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a run.
+
+    Attributes:
+        kind: one of `KINDS`.
+        topology: of a "topology", the one that is run.
+        round, agent: of a "turn", whose it is; N is the decision maker.
+        step: of a "step".
+        states: of a "step", the (S, E) hidden states of its latent steps, where they are kept.
+        tokens: of a "text", all that was written so far.
+    """
+
+    kind: str
+    topology: Topology | None = None
+    round: int = 0
+    agent: int = 0
+    step: Step | None = None
+    states: Tensor | None = None
+    tokens: tuple[int, ...] = ()
+
+
+#: Called in the thread of the run, which waits for it; what it raises ends the run.
+Watch = Callable[[Event], None]
