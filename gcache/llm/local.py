@@ -295,8 +295,9 @@ class LocalLLM:
         return logits
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., V) float32."""
-        return self.head(hidden).float()
+        """(..., V) float32, or float64 where the model is."""
+        logits = self.head(hidden)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     @torch.no_grad()
     def lens(self, states: Tensor, count: int) -> list[tuple[str, ...]]:
