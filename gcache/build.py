@@ -192,7 +192,7 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         api = ApiLLM(ApiSettings.found(spec.api_model, spec.base_url))
     if spec.generation_mode == "api":
         assert api is not None
-        return _built(spec, SpeakingGraph(ApiSpeaker(api), *_cast(spec), spec.graph, spec.generation_mode))
+        return _built(spec, SpeakingGraph(ApiSpeaker(api), *cast_of(spec), spec.graph, spec.generation_mode))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign
@@ -204,7 +204,7 @@ def assemble(
     spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "", api: ApiLLM | None = None
 ) -> Built:
     """Put a graph together around a model that is there already."""
-    agents, decision, source = _cast(spec)
+    agents, decision, source = cast_of(spec)
     if spec.graph.hands == "text":
         speaking = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, decision, source, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
@@ -220,7 +220,7 @@ def _built(spec: GraphSpec, graph: AgentGraph, llm: LocalLLM | None = None, fing
     return Built(spec, graph, llm, source.policy if isinstance(source, PolicySource) else None, fingerprint)
 
 
-def _cast(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologySource]:
+def cast_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologySource]:
     """Who the agents are, who decides, and where topologies come from."""
     source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
     agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from gcache.agents.decision import DecisionMaker
-from gcache.agents.roles import Agent, agents_for
+from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import Topology
+from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
 from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import TopologyDistribution, TopologySource
+from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
 from gcache.tasks.example import Example
@@ -73,7 +74,7 @@ class Start:
             raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")
 
 
-class AgentGraph(ABC):
+class AgentGraph(Cast, ABC):
     """Agents that answer questions together.
 
     Args:
@@ -94,9 +95,7 @@ class AgentGraph(ABC):
         mode: str = "local",
         learns: bool = True,
     ) -> None:
-        self.agents = tuple(agents)
-        self.decision = decision
-        self.source_of_topologies = source
+        super().__init__(agents, decision, source)
         self.config = config or GraphConfig()
         self.mode = mode
         self.learns = learns
@@ -147,7 +146,7 @@ class AgentGraph(ABC):
         Raises:
             ApiError: the API failed for good.
         """
-        asked = Example("question", example, "") if isinstance(example, str) else example
+        asked = as_example(example)
         agents = self.agents_of(asked)
         log_prob = 0.0
         if topology is None:
@@ -230,23 +229,3 @@ class AgentGraph(ABC):
     def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
         """`arun_all` for code that is not asynchronous."""
         return asyncio.run(self.arun_all(examples, **options))
-
-    def distribution(self, example: Example | str) -> TopologyDistribution:
-        """What the source says of a question; with gradient where it learns."""
-        asked = Example("question", example, "") if isinstance(example, str) else example
-        return self.source_of_topologies.distribution(
-            self.agents_of(asked), self.decision, asked.question
-        )
-
-    def topology(self, example: Example | str) -> Topology:
-        """The most likely topology of a question."""
-        with torch.no_grad():
-            return self.distribution(example).most_likely()[0]
-
-    def agents_of(self, example: Example) -> tuple[Agent, ...]:
-        """Who works on a question.
-
-        Raises:
-            ConfigError: neither the question nor the graph has any agents.
-        """
-        return agents_for(example, self.agents)

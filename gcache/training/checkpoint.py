@@ -26,6 +26,7 @@ from gcache.build import Built, GraphSpec
 from gcache.errors import CheckpointError
 from gcache.files import write_text
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.cast import Cast
 from gcache.graph.sources import PolicySource, RoleEdge
 
 FORMAT = 1
@@ -160,21 +161,46 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
             f"{built.spec.llm_name!r} is {built.fingerprint}; load it with the model it was trained on"
         )
     target = trainable(built)
-    expected = _flat(target.state_dict())
-    for name in sorted(expected.keys() | checkpoint.weights.keys()):
+    _require_shapes(checkpoint, _flat(target.state_dict()), checkpoint.weights)
+    target.load_state_dict(checkpoint.weights)
+    _restore_pruned(checkpoint, built.graph)
+    if optimizer is not None:
+        _restore_moments(checkpoint, target, optimizer)
+
+
+def restore_policy(checkpoint: Checkpoint, cast: Cast) -> None:
+    """Load the policy alone, into a cast that has one; no language model is needed for that.
+
+    Raises:
+        CheckpointError: of another shape; nothing is loaded then.
+    """
+    source = cast.source_of_topologies
+    if isinstance(source, PolicySource):
+        own = {
+            name.removeprefix("policy."): value
+            for name, value in checkpoint.weights.items()
+            if name.startswith("policy.")
+        }
+        _require_shapes(checkpoint, _flat(source.policy.state_dict()), own)
+        source.policy.load_state_dict(own)
+        _restore_pruned(checkpoint, cast)
+
+
+def _require_shapes(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name in sorted(expected.keys() | found.keys()):
         here = tuple(expected[name].shape) if name in expected else "absent"
-        there = tuple(checkpoint.weights[name].shape) if name in checkpoint.weights else "absent"
+        there = tuple(found[name].shape) if name in found else "absent"
         if here != there:
             raise CheckpointError(
                 f"checkpoint {checkpoint.folder} is of another shape: {name} is {there} in it and {here} in this "
                 "run; pass the settings it was trained with, or another --out"
             )
-    target.load_state_dict(checkpoint.weights)
-    source = built.graph.source_of_topologies
+
+
+def _restore_pruned(checkpoint: Checkpoint, cast: Cast) -> None:
+    source = cast.source_of_topologies
     if isinstance(source, PolicySource):
         source.pruned = frozenset(checkpoint.pruned)
-    if optimizer is not None:
-        _restore_moments(checkpoint, target, optimizer)
 
 
 def _find(path: Path) -> Path:
