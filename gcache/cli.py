@@ -141,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     for add in (add_model_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags):
         add(train)
     add_train_flags(train, TrainConfig())
+    train.add_argument(
+        "--tensorboard", action="store_true", help="write numbers and topologies for TensorBoard to OUT/tensorboard"
+    )
 
     evaluate = command("eval", _eval, "Accuracy of a checkpoint, or of a method, on test questions.", EVAL_EXAMPLES)
     _add_task_flags(evaluate, required=False)
@@ -230,7 +233,9 @@ def _train(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
     limits = flags.limits(args)
     api = flags.api_if_asked(args, spec)
-    result = session.train(task_spec, spec, config, out, args.report, args.compare, limits=limits, api=api)
+    result = session.train(
+        task_spec, spec, config, out, args.report, args.compare, limits=limits, api=api, tensorboard=args.tensorboard
+    )
     print_outcome(args, spec, result, api)
     if result.table:
         print(f"report:     {out / 'report.md'}, report.json, topology.png")

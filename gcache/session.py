@@ -23,6 +23,7 @@ from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
+from gcache.training.board import Board
 from gcache.training.config import TrainConfig, check_on_error
 from gcache.training.report import COMPARED, Report
 from gcache.training.trainer import Reinforce
@@ -72,6 +73,7 @@ def train(
     progress: bool = True,
     limits: Limits | None = None,
     api: ApiLLM | None = None,
+    tensorboard: bool = False,
 ) -> TrainResult:
     """Train a graph on a task.
 
@@ -81,6 +83,7 @@ def train(
         compare: fixed topologies in the report.
         limits: how much the model may take at once.
         api: see `build`.
+        tensorboard: write event files to `out`/tensorboard as well.
 
     Raises:
         GcacheError: anything a user can mend. Nothing is written before all settings are checked.
@@ -93,10 +96,17 @@ def train(
     questions = list(task.test(report, config.seed)) if report else []
     built = build(spec, limits, api)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
+    if tensorboard:
+        done = checkpoints.read(out).step if checkpoints.has_checkpoint(out) else 0
+        trainer.board = Board(out / "tensorboard", done)
     written = Report(built, task, questions, compare, progress) if report else None
     if written:
         written.before()
-    history = trainer.train(progress=progress)
+    try:
+        history = trainer.train(progress=progress)
+    finally:
+        if trainer.board:
+            trainer.board.close()
     table = None
     if written and not trainer.stopped:
         written.after()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class LearnedEdge:
     kept: float
     pairs: int
     channels: Mapping[str, float] = field(default_factory=dict)
+
+    def ends_and_chances(self) -> list[Any]:
+        """source, target, probability, low, high, kept: what every step's metrics have of it."""
+        return [self.source, self.target, self.probability, self.low, self.high, self.kept]
 
 
 @dataclass(frozen=True)
@@ -147,48 +151,3 @@ def _softmax(logits: Tensor | None, rows: int) -> list[list[float]]:
         return [[] for _ in range(rows)]
     found: list[list[float]] = torch.softmax(logits, dim=1).tolist()
     return found
-
-
-def draw_learned_edges(edges: Sequence[LearnedEdge], path: Path, title: str) -> None:
-    """A picture of the mean learned topology: an arrow per pair of kinds, as wide as it is likely."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import networkx
-
-    graph = networkx.DiGraph()
-    for edge in edges:
-        if edge.source != edge.target:
-            graph.add_edge(edge.source, edge.target, probability=edge.probability)
-    sources = sorted({name for name in graph if name != DECISION})
-    place = {name: (0.0, -float(i)) for i, name in enumerate(sources)}
-    place[DECISION] = (2.0, -(len(sources) - 1) / 2)
-    figure, axes = plt.subplots(figsize=(7.5, 3.2 + 0.3 * len(sources)))
-    colours = {name: "#0072b2" if name != DECISION else "#d55e00" for name in graph}
-    networkx.draw_networkx_nodes(
-        graph, place, ax=axes, node_size=600, node_color=[colours[n] for n in graph], edgecolors="white"
-    )
-    for name, (x, y) in place.items():
-        side = -0.16 if name != DECISION else 0.16
-        axes.text(x + side, y, name, ha="right" if side < 0 else "left", va="center", fontsize=11)
-    for source, target, chance in graph.edges(data="probability"):
-        bend = 0.0 if target == DECISION else 0.35
-        networkx.draw_networkx_edges(
-            graph, place, ax=axes, edgelist=[(source, target)], width=0.4 + 5 * chance, alpha=0.15 + 0.85 * chance,
-            arrowsize=10 + 12 * chance, node_size=600, connectionstyle=f"arc3,rad={bend}",
-        )  # fmt: skip
-        if target == DECISION:
-            (x0, y0), (x1, y1) = place[source], place[target]
-            axes.text(
-                0.55 * x0 + 0.45 * x1, 0.55 * y0 + 0.45 * y1, f"{chance:.2f}", fontsize=10, ha="center", va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-            )  # fmt: skip
-    axes.set_title(title, fontsize=11)
-    axes.set_xlim(-1.1, 3.1)
-    axes.margins(y=0.2)
-    axes.axis("off")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -13,6 +13,9 @@ which every query meets with a constant:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +23,19 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 NAME = "gcache_grouped"
+#: Is given a layer's number and its attention weights (B, H, S, T) float32, in passes of this thread alone.
+Watcher = Callable[[int, Tensor], None]
+_WATCHER: ContextVar[Watcher | None] = ContextVar("gcache_attention_watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Passes through transformers, of a model for which `is_grouped`, tell their attention weights."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 def grouped_attention(
@@ -38,6 +54,9 @@ def grouped_attention(
     mask, gradients, soft caps, position biases) goes through transformers' own function.
     """
     dim = query.shape[-1]
+    watcher = _WATCHER.get()
+    if watcher is not None:
+        watcher(module.layer_idx, _weights(query, key, attention_mask, dim**-0.5 if scaling is None else scaling))
     if key.shape[-1] > dim:
         scaling = dim**-0.5 if scaling is None else scaling
         meets = query.new_full((*query.shape[:-1], 1), 1 / scaling)
@@ -54,6 +73,13 @@ def grouped_attention(
         return output, None
     mixed = scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling, enable_gqa=True)
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """(B, H, S, T) float32, what each query makes of each slot."""
+    keys = key[..., : query.shape[-1]].repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = query.float() @ keys.float().transpose(-1, -2) * scaling
+    return torch.softmax(scores if mask is None else scores + mask.float(), dim=-1)
 
 
 def weighted_keys(key: Tensor, log_weights: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from gcache.inspect.learned_edges import (
     LearnedConsulting,
     LearnedEdge,
     LearnedSteps,
-    draw_learned_edges,
     learned_consulting,
     learned_edges,
     learned_steps,
 )
+from gcache.inspect.pictures import draw_topology
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.tasks.example import Example, Task
 
@@ -109,7 +109,7 @@ class Report:
         write_json(out / "report.json", {**settings, "rows": rows, **learned})
         write_text(out / "report.md", table)
         if edges:
-            draw_learned_edges(edges, out / "topology.png", f"{self.task.name}: mean learned probability of each edge")
+            draw_topology(edges, out / "topology.png", f"{self.task.name}: mean learned probability of each edge")
         return table
 
 

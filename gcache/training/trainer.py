@@ -26,9 +26,11 @@ from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import api_tokens
+from gcache.inspect.learned_edges import learned_edges
 from gcache.statistics import mean_interval
 from gcache.tasks.example import Example, Grade, Task
 from gcache.training import checkpoint as checkpoints
+from gcache.training.board import Board
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Of the running mean of utilities, the share that a step keeps.
 EMA = 0.9
+#: Training questions, the first ones, of which every step's metrics say how likely each edge was.
+WATCHED = 16
 #: After how many steps in which nothing was learned from answers a run warns.
 IDLE = 5
 
@@ -89,6 +93,8 @@ class Reinforce:
         self, built: Built, task: Task, config: TrainConfig, out: Path, task_record: Mapping[str, Any] | None = None
     ) -> None:
         self.built, self.task, self.config, self.out = built, task, config, out
+        #: Is shown every step's metrics, where there is one.
+        self.board: Board | None = None
         self.task_record = dict(task_record or {"name": task.name})
         self.parts = learning(built)
         self.not_trained = sorted(checkpoints.trainable(built).keys() - self.parts.keys())
@@ -147,6 +153,7 @@ class Reinforce:
         total = self.config.iterations
         with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
             for step in range(self.done, total):
+                edges = learned_edges(self.built.graph, questions[:WATCHED])  # before the step changes them
                 try:
                     metrics = self.step(step, self.draw(questions, step))
                 except BudgetSpent as error:
@@ -154,7 +161,10 @@ class Reinforce:
                     logger.warning("%s; what was learned is kept, and the same command goes on from it", self.stopped)
                     self.save()
                     break
+                metrics["learned_edges"] = [edge.ends_and_chances() for edge in edges]
                 self._write(metrics)
+                if self.board:
+                    self.board.show(metrics, edges)
                 history.append(metrics)
                 self.done = step + 1
                 if self.done % self.config.checkpoint_every == 0 or self.done == total:
