@@ -1,0 +1,1 @@
+"""The room of how others use a graph: over HTTP."""
