@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train_flags,
     )
     from gcache.graph.agent_graph import IN_FLIGHT
+    from gcache.inspect_command import add_inspect
     from gcache.training.config import TrainConfig
     from gcache.training.report import COMPARED
 
@@ -191,11 +192,15 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--out", type=Path, default=Path("curves.png"), help="picture (default: %(default)s)")
     curves.add_argument("--title", default="", help="above the picture")
 
+    add_inspect(command, _add_task_flags)
+
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
     run.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
     run.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
     run.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
+    run.add_argument("--temperature", type=float, default=0.0, help="of the answer; 0 is greedy (default: %(default)s)")
+    run.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
     for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(run)
@@ -245,7 +250,7 @@ def _train(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from gcache import flags, session
 
-    spec = _task_if_named(args)
+    spec = task_if_named(args)
     if args.method:
         if args.task is None:
             raise ConfigError("--method needs --task")
@@ -309,7 +314,7 @@ def _controls(args: argparse.Namespace) -> int:
     if args.on_error != "stop":
         raise ConfigError("--on_error must be stop: controls are compared question by question, so none may be missing")
     found = session.control_checkpoint(
-        args.checkpoint, _task_if_named(args), [name.strip() for name in args.only.split(",") if name.strip()],
+        args.checkpoint, task_if_named(args), [name.strip() for name in args.only.split(",") if name.strip()],
         args.limit, args.seed, args.json, args.plot, limits=flags.limits(args),
         api=lambda made: flags.api(args, made.api_model, made.base_url),
     )  # fmt: skip
@@ -328,7 +333,7 @@ def _curves(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task_if_named(args: argparse.Namespace) -> Any:
+def task_if_named(args: argparse.Namespace) -> Any:
     """The task of the flags; None for the one that a checkpoint was trained on."""
     from gcache import session
 
@@ -362,7 +367,9 @@ def _run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         api = flags.api_if_asked(args, spec)
         graph = build(spec, flags.limits(args), api).graph
-    result = graph.run(args.question)
+    if not args.temperature >= 0:
+        raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
+    result = graph.run(args.question, temperature=args.temperature, seed=args.seed)
     print(result.answer)
     if args.trace:
         _print_trace(result)
@@ -377,7 +384,7 @@ def _require_only_its_own(args: argparse.Namespace) -> None:
     """
     from gcache.llm.memory import Limits
 
-    own = {"question", "checkpoint", "trace", "verbose", "on_error"}
+    own = {"question", "checkpoint", "trace", "verbose", "on_error", "temperature", "seed"}
     allowed = own | {field.name for field in dataclasses.fields(Limits)} | set(_api_flags())
     defaults = vars(_parser().parse_args(["run", "a question"]))
     _refuse_changed(args, defaults, [name for name in defaults if name not in allowed])

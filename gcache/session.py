@@ -188,7 +188,7 @@ def evaluate_checkpoint(
     check_on_error(on_error)
     built, trained_on = load(checkpoint, limits=limits, api=api)
     task = (task_spec or trained_on).make()
-    _require_domain(checkpoint, built, task)
+    require_domain(checkpoint, built.spec, task)
     found = evaluate(
         built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress,
         on_error=on_error,
@@ -238,7 +238,7 @@ def control_checkpoint(
     if not isinstance(graph, CacheGraph) or llm is None:
         raise CheckpointError(f"the agents of checkpoint {checkpoint} hand on text alone; controls change caches")
     task = of_task.make()
-    _require_domain(checkpoint, built, task)
+    require_domain(checkpoint, built.spec, task)
     rows = run_controls(graph, llm, task, list(task.test(limit, seed)), names, seed, progress)
     if json_file:
         write_json(
@@ -255,10 +255,11 @@ def control_checkpoint(
     return Controls(rows, controls_markdown(rows))
 
 
-def _require_domain(checkpoint: str | Path, built: Built, task: Task) -> None:
-    if task.domain != built.spec.domain:
+def require_domain(checkpoint: str | Path, spec: GraphSpec, task: Task) -> None:
+    """Raise CheckpointError where a checkpoint's agents are not those of the task's domain."""
+    if task.domain != spec.domain:
         raise CheckpointError(
-            f"checkpoint {checkpoint} has agents for {built.spec.domain}, the task {task.name!r} needs {task.domain}"
+            f"checkpoint {checkpoint} has agents for {spec.domain}, the task {task.name!r} needs {task.domain}"
         )
 
 
@@ -313,7 +314,7 @@ def compare_methods(
         )
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits, dtype=dtype)
-        _require_domain(checkpoint, built, task)
+        require_domain(checkpoint, built.spec, task)
     else:
         built = build(spec, limits)
     llm = built.llm

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
+from gcache.inspect.pictures import save
 
 #: Panels of the picture: its title and, for each line in it, the field and what it is called.
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -90,3 +91,25 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, tit
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_points(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], path: Path, title: str = "") -> None:
+    """A panel per curve of one run: its points, pale, and their mean over `SMOOTHED` steps."""
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(5.2 * columns, 2.6 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (name, points) in zip(grid.flat, curves, strict=False):
+        where, values = zip(*points, strict=True)
+        axes.plot(where, values, color="C0", alpha=0.3, linewidth=0.8)
+        axes.plot(where, smoothed(values), color="C0", linewidth=1.5)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    for axes in list(grid.flat)[len(curves) :]:
+        axes.axis("off")
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    save(figure, path)

@@ -40,6 +40,11 @@ class LearnedEdge:
     pairs: int
     channels: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def later(self) -> bool:
+        """Whether it is from the round before."""
+        return self.target.endswith(LATER)
+
     def ends_and_chances(self) -> list[Any]:
         """source, target, probability, low, high, kept: what every step's metrics have of it."""
         return [self.source, self.target, self.probability, self.low, self.high, self.kept]

@@ -14,6 +14,8 @@ from gcache.inspect.learned_edges import LATER
 AGENT, DECIDES = "#0072b2", "#d55e00"
 #: Panels beside each other, and how many of a long training there are.
 COLUMNS, MOST_PANELS = 4, 12
+#: Pictures of an animation, at most.
+MOST_MOVING = 40
 #: Milliseconds of each picture of an animation.
 FRAME_MS = 400
 
@@ -29,6 +31,9 @@ class Drawn(Protocol):
 
     @property
     def probability(self) -> float: ...
+
+    @property
+    def later(self) -> bool: ...
 
 
 def topology_figure(edges: Sequence[Drawn], title: str, nodes: Sequence[str] = ()) -> Any:
@@ -136,7 +141,7 @@ def draw_edges(axes: Any, edges: Sequence[Drawn], names: Sequence[str], title: s
         side = 0.16 if name == DECISION else -0.16
         axes.text(x + side, y, name, ha="right" if side < 0 else "left", va="center", fontsize=text)
     for edge in edges:
-        target, later = edge.target.removesuffix(LATER), edge.target.endswith(LATER)
+        target, later = edge.target.removesuffix(LATER), edge.later
         if edge.source == target:
             continue
         graph.add_edge(edge.source, target)

@@ -1,0 +1,193 @@
+"""A checkpoint on one question: its topology, what every agent thought and said, and what the answer attended to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcache.agents.roles import Agent
+from gcache.cache.kv_cache import SHARED
+from gcache.errors import GcacheError
+from gcache.gnn.topology import DECISION, Edge, Topology
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.channel import Recorder
+from gcache.graph.hand_over import edge_weights
+from gcache.graph.records import RunResult
+from gcache.inspect.readings import TOKENS, Reading, readings
+from gcache.inspect.view import Frame, View, ViewEdge, ViewNode
+from gcache.llm.attention_shares import attention_shares
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import LogProbRequest
+from gcache.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """What a question's run showed.
+
+    Attributes:
+        result: the run.
+        attention: (L, N + 2) float32 shares of the answer's attention, per layer: to the slots of each agent, to those
+            of the decision maker's own words and text, and to the question's. None where the local model wrote nothing.
+        readings: of the agents that were heard.
+        handed: (source, target, delay) -> slots and bytes that went over the edge, in all rounds.
+    """
+
+    result: RunResult
+    attention: Tensor | None
+    readings: tuple[Reading | None, ...]
+    handed: Mapping[tuple[int, int, int], tuple[int, int]]
+
+
+def close_up(
+    graph: CacheGraph, llm: LocalLLM, example: Example, tokens: int = TOKENS, write: bool = True, seed: int = 0
+) -> CloseUp:
+    """Run a question on its most likely topology, and look at everything.
+
+    Args:
+        tokens, write: see `gcache.inspect.readings.readings`.
+
+    Raises:
+        GcacheError: the run's caches do not stay, for want of room under `max_cache_gb`.
+    """
+    recorder = Recorder(llm.rope)
+    result = graph.run(example, channel=recorder, keep_states=True, seed=seed)
+    n_agents, last = len(result.agents), graph.config.rounds - 1
+    handed: dict[tuple[int, int, int], tuple[int, int]] = {}
+    for (sender, receiver), passing in recorder.passed.items():
+        key = (sender[1], receiver[1], receiver[0] - sender[0])
+        slots, size = handed.get(key, (0, 0))
+        own = passing.cache.take(passing.cache.sources[0] != SHARED)
+        handed[key] = (slots + own.slots, size + own.nbytes)
+    by_node = readings(graph, llm, [result], tokens, write)[0]
+    latest: list[Reading | None] = [
+        next((by_node[r, agent] for r in range(last, -1, -1) if (r, agent) in by_node), None)
+        for agent in range(n_agents)
+    ]
+    return CloseUp(result, _attention(graph, llm, result, recorder), tuple(latest), handed)
+
+
+def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Recorder) -> Tensor | None:
+    """See `CloseUp.attention`; the mean over the texts, where the decision maker wrote several."""
+    n_agents, last, decision = len(result.agents), graph.config.rounds - 1, result.topology.decision_node
+    weights, found = edge_weights(result.topology), []
+    for spoken in result.spoken:
+        if spoken.generation is None or not spoken.generation.tokens:
+            continue
+        edges = [e for e in result.topology.into(decision) if e.source in spoken.heard]
+        passed = [(recorder.passed.get(((last, e.source), (last, decision))), e.key) for e in edges]
+        fused = graph.fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
+        shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
+        own = shares.new_zeros(shares.shape[0], n_agents + 2)
+        sources = fused.sources[0].cpu()
+        columns = torch.where(sources == SHARED, n_agents + 1, sources % max(1, n_agents))
+        columns = torch.cat((columns, columns.new_full((shares.shape[1] - len(sources),), n_agents)))
+        found.append(own.index_add_(1, columns, shares))
+    return torch.stack(found).mean(dim=0) if found else None
+
+
+def view_of(close: CloseUp, graph: CacheGraph, *, title: str, task: str, model: str, step: int) -> View:
+    """The close-up in plain values."""
+    result = close.result
+    ids = unique([agent.role for agent in result.agents])
+    nodes = [_agent(close, ids[number], agent, number) for number, agent in enumerate(result.agents)]
+    return View(
+        title,
+        "one question, on its most likely topology",
+        task,
+        model,
+        step,
+        (*nodes, _decision(close, graph)),
+        (Frame(step, f"after {step} steps", _edges(close, [*ids, DECISION])),),
+        question=result.example.question,
+        answer=result.answer,
+        notes=tuple(s.note for s in result.trace if s.what == "memory"),
+    )
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, with numbers where one comes several times.
+
+    >>> unique(["solver", "critic", "solver"])
+    ['solver', 'critic', 'solver 2']
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return found
+
+
+def _agent(close: CloseUp, id_: str, agent: Agent, number: int) -> ViewNode:
+    result, reading = close.result, close.readings[number]
+    turns = [s for s in result.trace if s.agent == number and s.what != "memory"]
+    said = [text for (_, who), text in sorted(result.said.items()) if who == number]
+    details = [
+        ("turns", ", ".join(s.what for s in turns)),
+        ("read, tokens", str(sum(s.prefilled for s in turns))),
+        ("latent steps", str(sum(s.latent for s in turns))),
+        ("slots that arrived", str(sum(s.received for s in turns))),
+        ("seconds", f"{sum(s.ended - s.started for s in turns):.2f}"),
+    ]
+    attention = None if close.attention is None else tuple(close.attention[:, number].tolist())
+    return ViewNode(
+        id_, id_, False, tuple(details), agent.prompt, said[-1] if said else None,
+        reading.steps if reading else (), (reading.text or None) if reading else None, attention,
+    )  # fmt: skip
+
+
+def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
+    result, n_agents = close.result, len(close.result.agents)
+    turn = [s for s in result.trace if s.what == "answer"][-1]
+    details = [("slots that arrived", str(turn.received)), ("tokens written", str(turn.generated))]
+    if close.attention is not None:
+        mean = close.attention.mean(dim=0).tolist()
+        details += [("attention on the question", f"{mean[n_agents + 1]:.3f}")]
+        details += [("attention on its own words", f"{mean[n_agents]:.3f}")]
+        details += [("attention on what was handed over", f"{sum(mean[:n_agents]):.3f}")]
+    attention = None if close.attention is None else tuple(close.attention[:, n_agents].tolist())
+    return ViewNode(
+        DECISION, DECISION, True, tuple(details), graph.decision.instructions, result.answer, attention=attention
+    )
+
+
+def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:
+    """The drawn edges with what they carried, then the candidates that were not drawn, at their probability."""
+    topology: Topology = close.result.topology
+    chances = {tuple(int(part) for part in row[:-1]): float(row[-1]) for row in topology.probabilities}
+
+    def shown(edge: Edge, drawn: bool) -> ViewEdge:
+        slots, size = close.handed.get((edge.source, edge.target, edge.delay), (0, 0)) if drawn else (None, None)
+        return ViewEdge(
+            ids[edge.source], ids[edge.target], chances.get(edge.key, edge.probability), bool(edge.delay),
+            kept=1.0 if drawn else 0.0, weight=edge.weight if drawn else None, bytes=size, slots=slots,
+            channel=edge.channel,
+        )  # fmt: skip
+
+    rest = [Edge(key[0], key[1], delay=len(key) - 2) for key in chances if key not in topology.pairs]
+    return (*(shown(edge, True) for edge in topology.edges), *(shown(edge, False) for edge in rest))
+
+
+def find_example(examples: Sequence[Example], wanted: str) -> Example:
+    """A task's question by its id, or by its words.
+
+    Raises:
+        GcacheError: there is none, with the way to see which there are.
+    """
+    for example in examples:
+        if wanted in (example.id, example.question):
+            return example
+    raise GcacheError(
+        f"no question of the task is called or says {wanted!r}; agents of this task come with its questions, so pass "
+        f"one of its own, for example --question {examples[0].id!r}"
+    )
+
+
+def attention_rows(view: View) -> list[list[Any]]:
+    """[node, mean over layers, layer 0, layer 1, ...] of each node whose share is known."""
+    return [[n.id, sum(n.attention) / len(n.attention), *n.attention] for n in view.nodes if n.attention]

@@ -1,0 +1,201 @@
+"""What `gcache inspect` and `gcache compare-topologies` do, as functions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gcache.build import GraphSpec, cast_of
+from gcache.errors import CheckpointError, ConfigError, unknown
+from gcache.files import write_json, write_text
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.cast import Cast
+from gcache.inspect import pictures
+from gcache.inspect.close_up import close_up, find_example, view_of
+from gcache.inspect.curves import draw_points, read_metrics
+from gcache.inspect.cuts import cost_of_edges
+from gcache.inspect.disagreement import Disagreement, disagreement, disagreement_table
+from gcache.inspect.formats import LIKELY, TEXTS
+from gcache.inspect.overview import overview
+from gcache.inspect.page import page
+from gcache.inspect.view import View
+from gcache.llm.api import ApiLLM
+from gcache.llm.memory import Limits
+from gcache.session import TaskSpec, load, require_domain
+from gcache.tasks.example import Example, Task
+from gcache.training import checkpoint as checkpoints
+
+logger = logging.getLogger(__name__)
+
+#: Of `gcache inspect`; "table" goes to the terminal, the others are files.
+FORMATS = ("table", "json", "png", "svg", "html", "graphml", "mermaid", "dot", "history", "gif", "curves")
+
+
+def load_cast(path: str | Path) -> tuple[Cast, checkpoints.Checkpoint]:
+    """Who hands to whom in a checkpoint, without its language model.
+
+    Raises:
+        CheckpointError: missing or broken.
+    """
+    found = checkpoints.read(path)
+    cast = Cast(*cast_of(found.spec))
+    checkpoints.restore_policy(found, cast)
+    return cast, found
+
+
+def look_at(
+    checkpoint: str | Path,
+    task_spec: TaskSpec | None = None,
+    limit: int = 200,
+    seed: int = 0,
+    cuts: int = 0,
+    progress: bool = True,
+    limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
+) -> View:
+    """A checkpoint without a question; see `gcache.inspect.overview`.
+
+    Args:
+        task_spec: None for the task it was trained on.
+        limit, seed: test questions that edges are averaged over.
+        cuts: of these, how many every edge is cut on to see what that costs; 0 for none, and then no language model is
+            loaded.
+    """
+    if limit < 1 or cuts < 0:
+        raise ConfigError(f"the limit must be 1 or more and the cuts 0 or more, got {limit} and {cuts}")
+    cast, found = load_cast(checkpoint)
+    task = (task_spec or TaskSpec(**found.task)).make()
+    require_domain(checkpoint, found.spec, task)
+    examples = list(task.test(limit, seed))
+    costs = None
+    if cuts:
+        graph = load(checkpoint, limits=limits, api=api)[0].graph
+        costs = cost_of_edges(graph, task, examples[:cuts], progress)[1]
+    run = Path(checkpoint)
+    metrics = read_metrics(run) if (run / "metrics.jsonl").is_file() else []
+    return overview(
+        cast, examples, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step,
+        metrics=metrics[: found.step], costs=costs,
+    )  # fmt: skip
+
+
+def look_closely(
+    checkpoint: str | Path,
+    question: str,
+    task_spec: TaskSpec | None = None,
+    write: bool = True,
+    seed: int = 0,
+    limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
+) -> View:
+    """A checkpoint on one question; see `gcache.inspect.close_up`.
+
+    Args:
+        question: its words; where agents come with the task's questions, one of these by its id or its words.
+        write: whether the model writes of each agent's cache as well.
+
+    Raises:
+        CheckpointError: missing or broken, or of a graph whose agents hand on no caches.
+    """
+    found = checkpoints.read(checkpoint)
+    task = (task_spec or TaskSpec(**found.task)).make()
+    require_domain(checkpoint, found.spec, task)
+    cast = Cast(*cast_of(found.spec))
+    example = _asked(cast, task, question, seed)
+    built, _ = load(checkpoint, limits=limits, api=api)
+    if not isinstance(built.graph, CacheGraph) or built.llm is None:
+        raise CheckpointError(f"the agents of checkpoint {checkpoint} hand on text alone: no cache to look into")
+    close = close_up(built.graph, built.llm, example, write=write, seed=seed)
+    return view_of(
+        close, built.graph, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step
+    )
+
+
+def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
+    """A question in words, where the graph has agents of its own; else one of the task's."""
+    if not question.strip():
+        raise ConfigError("the question is empty; pass it as one quoted argument")
+    return Example("question", question, "") if cast.agents else find_example(list(task.test(None, seed)), question)
+
+
+def _title(checkpoint: str | Path, task: Task) -> str:
+    return f"{task.name}: {Path(checkpoint).name}"
+
+
+def _model(spec: GraphSpec) -> str:
+    return Path(spec.llm_name).name
+
+
+def write_view(view: View, formats: Sequence[str], out: Path) -> list[Path]:
+    """A view in some formats, as files in a folder; those that it has nothing for are left out, with a warning.
+
+    Raises:
+        ConfigError: an unknown format.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    written = [_write(view, name, out) for name in dict.fromkeys(formats) if name != "table"]
+    return [path for path in written if path is not None]
+
+
+def _write(view: View, name: str, out: Path) -> Path | None:
+    if name in TEXTS:
+        ending, make = TEXTS[name]
+        path = out / f"topology.{ending}"
+        write_text(path, make(view))
+    elif name == "html":
+        path = out / "topology.html"
+        write_text(path, page(view.to_json()))
+    elif name in ("png", "svg"):
+        path = out / f"topology.{name}"
+        edges = [edge for edge in view.edges if edge.probability >= LIKELY]
+        pictures.draw_topology(edges, path, view.question or view.title, [node.id for node in view.nodes])
+    elif name == "curves":
+        if not view.curves:
+            logger.warning("there are no curves of %s: name the --out folder of its training run", view.title)
+            return None
+        path = out / "curves.png"
+        draw_points([(curve.name, curve.points) for curve in view.curves], path, view.title)
+    else:
+        if len(view.frames) < 2:
+            logger.warning("%s: no step before is known of %s, so nothing moves", name, view.title)
+            return None
+        frames = [(frame.label, frame.edges) for frame in view.frames]
+        path = out / ("history.png" if name == "history" else "history.gif")
+        if name == "history":
+            pictures.save(pictures.history_figure(frames, view.title), path, dpi=90)
+        else:
+            chosen = [frames[i] for i in pictures.evenly(len(frames), pictures.MOST_MOVING)]
+            pictures.draw_animation(chosen, path, view.title)
+    return path
+
+
+def compare_topologies(
+    first: str | Path,
+    second: str | Path,
+    task_spec: TaskSpec | None = None,
+    limit: int = 200,
+    seed: int = 0,
+    json_file: Path | None = None,
+) -> tuple[Disagreement, str]:
+    """Where two checkpoints disagree on who hands to whom, and that as a table; no language model is loaded.
+
+    Args:
+        task_spec: None for the first one's.
+
+    Raises:
+        CheckpointError: one is missing or broken, or its agents do not fit the task.
+    """
+    (one, found), (two, other) = load_cast(first), load_cast(second)
+    task = (task_spec or TaskSpec(**found.task)).make()
+    for path, each in ((first, found), (second, other)):
+        require_domain(path, each.spec, task)
+    names = [Path(first).name, Path(second).name]
+    if names[0] == names[1]:
+        names = [str(first), str(second)]
+    result = disagreement(one, two, list(task.test(limit, seed)), seed)
+    if json_file:
+        write_json(json_file, {"first": str(first), "second": str(second), "seed": seed, **result.to_json()})
+    return result, disagreement_table(result, *names)
