@@ -38,7 +38,8 @@ def edges_table(edges: Sequence[ViewEdge]) -> str:
         ("MiB", lambda e: "" if e.bytes is None else f"{e.bytes / 2**20:.2f}"),
         ("accuracy when cut", _cost),
     ]
-    rows = [[show(edge) for _, show in columns] for edge in sorted(edges, key=lambda e: (e.weight is None, -e.probability))]
+    order = sorted(edges, key=lambda e: (e.weight is None, -e.probability))
+    rows = [[show(edge) for _, show in columns] for edge in order]
     shown = [i for i in range(len(columns)) if i < 3 or any(row[i] for row in rows)]
     return markdown([columns[i][0] for i in shown], [[row[i] for i in shown] for row in rows])
 
