@@ -1,0 +1,106 @@
+// Where nodes stand, how edges run between them, and where their numbers find room. Points are {x, y} in pixels.
+
+const mix = (a, b, t) => ({ x: a.x + (b.x - a.x) * t, y: a.y + (b.y - a.y) * t });
+const apart = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
+
+// Agents on the left half of an ellipse, the decision maker at its right end: straight edges between them run through
+// no third node. As shares of the width and the height.
+function standing(nodes) {
+  const agents = nodes.filter((node) => !node.decision);
+  const spread = (Math.min(180, 62 * (agents.length - 1)) * Math.PI) / 180;
+  const places = new Map(nodes.filter((node) => node.decision).map((node) => [node.id, { x: 1, y: 0.5 }]));
+  agents.forEach((node, i) => {
+    const angle = agents.length > 1 ? spread * (i / (agents.length - 1) - 0.5) : 0;
+    const tall = Math.sin(spread / 2) || 1;
+    places.set(node.id, { x: 0.46 * (1 - Math.cos(angle)), y: 0.5 + (0.5 * Math.sin(angle)) / tall });
+  });
+  return places;
+}
+
+// a node is a rectangle with round ends
+function inside(node, point, gap) {
+  const straight = Math.max(node.width - node.height, 0) / 2;
+  const dx = Math.max(Math.abs(point.x - node.x) - straight, 0);
+  return Math.hypot(dx, point.y - node.y) <= node.height / 2 + gap;
+}
+
+// A cubic curve is its four points; `part` is the piece of it between two times.
+function part(curve, from, to) {
+  const blossom = (...times) => times.reduce((points, t) => points.slice(1).map((p, i) => mix(points[i], p, t)), curve)[0];
+  return [blossom(from, from, from), blossom(from, from, to), blossom(from, to, to), blossom(to, to, to)];
+}
+
+const pointAt = (curve, t) => part(curve, t, t)[0];
+
+// the time where what holds at `yes` ends, on the way to `no`
+function boundary(holds, yes, no) {
+  for (let i = 0; i < 18; i++) {
+    const middle = (yes + no) / 2;
+    if (holds(middle)) yes = middle;
+    else no = middle;
+  }
+  return yes;
+}
+
+// From centre to centre. `lane` bends it to the left of its way, so that the way back is another curve.
+function between(source, target, lane) {
+  if (source === target) return loop(source, lane);
+  const across = { x: (target.y - source.y) * lane * 1.33, y: (source.x - target.x) * lane * 1.33 };
+  const bent = (t) => ({ x: mix(source, target, t).x + across.x, y: mix(source, target, t).y + across.y });
+  return [source, bent(1 / 3), bent(2 / 3), target];
+}
+
+function loop(node, lane) {
+  const up = node.above ? -1 : 1;
+  const height = node.height / 2 + 34 + 60 * lane;
+  const near = node.y + (up * node.height) / 2;
+  return [
+    { x: node.x - 12, y: near }, { x: node.x - 40, y: node.y + up * height },
+    { x: node.x + 40, y: node.y + up * height }, { x: node.x + 12, y: near },
+  ];
+}
+
+// What is drawn of an edge: its line and arrow as path data, and the curve that is seen of it.
+function drawn(source, target, lane, width) {
+  const curve = between(source, target, lane);
+  const start = boundary((t) => inside(source, pointAt(curve, t), 1), 0, 0.5);
+  const end = boundary((t) => inside(target, pointAt(curve, t), 3), 1, 0.5);
+  const tip = pointAt(curve, end);
+  const length = 7 + 1.5 * width;
+  const neck = boundary((t) => apart(pointAt(curve, t), tip) < length, end, start);
+  const base = pointAt(curve, neck);
+  const half = (3.5 + 0.85 * width) / (apart(base, tip) || 1);
+  const side = { x: (tip.y - base.y) * half, y: (base.x - tip.x) * half };
+  const show = (p) => `${p.x.toFixed(1)} ${p.y.toFixed(1)}`;
+  const [a, b, c, d] = part(curve, start, neck + (end - neck) * 0.15);
+  const left = { x: base.x + side.x, y: base.y + side.y };
+  const right = { x: base.x - side.x, y: base.y - side.y };
+  return {
+    line: `M${show(a)} C${show(b)} ${show(c)} ${show(d)}`,
+    arrow: `M${show(tip)} L${show(left)} L${show(right)} Z`,
+    seen: part(curve, start, end),
+  };
+}
+
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+// Boxes of nothing along a curve: what a number should rather not stand on.
+function trail(curve) {
+  const count = Math.ceil(apart(curve[0], curve[3]) / 12) + 2;
+  return Array.from({ length: count }, (_, i) => {
+    const { x, y } = pointAt(curve, i / (count - 1));
+    return { left: x - 1, right: x + 1, top: y - 1, bottom: y + 1 };
+  });
+}
+
+// The first place along a curve where a number covers no other number and no node (`taken`), and if it can be no
+// other edge (`others`); null where there is none.
+function room(curve, width, taken, others) {
+  const boxes = [0.4, 0.5, 0.32, 0.6, 0.25, 0.7, 0.18, 0.8].map((t) => {
+    const { x, y } = pointAt(curve, t);
+    return { x, y, left: x - width / 2, right: x + width / 2, top: y - 8, bottom: y + 8 };
+  }).filter((box) => !taken.some((other) => overlap(box, other)));
+  const place = boxes.find((box) => !others.some((other) => overlap(box, other))) || boxes[0] || null;
+  if (place) taken.push(place);
+  return place;
+}

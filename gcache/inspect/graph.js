@@ -1,0 +1,233 @@
+// A directed graph in SVG: nodes can be dragged and opened, edges asked about, all of it zoomed, panned, and used by keyboard.
+
+const NODE_HEIGHT = 38;
+
+/* figure: where it is put, before what is in it.
+   aboutNode, aboutEdge: of a node or an edge, {title, rows: [[name, value], ...]} for the tooltip.
+   openNode: called with a node that is clicked, or entered.
+   Nodes are {id, label, decision}; edges are {key, source, target, later, value, number, shown}, whose value, from 0 to 1,
+   is their width, and whose number stands on them. */
+function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
+  const nodeLayer = draw("g"), edgeLayer = draw("g"), numberLayer = draw("g", { "aria-hidden": "true" });
+  const world = draw("g", {}, edgeLayer, numberLayer, nodeLayer);
+  const svg = draw("svg", { role: "group", tabindex: 0, "aria-label": label }, world);
+  const tip = makeTip(figure);
+  const view = { x: 0, y: 0, k: 1 };
+  let nodes = new Map(), edges = new Map(), width = 0, height = 0;
+
+  function show(newNodes, newEdges) {
+    for (const layer of [nodeLayer, edgeLayer, numberLayer]) layer.replaceChildren();
+    tip.hide();
+    const places = standing(newNodes);
+    nodes = new Map(newNodes.map((node) => [node.id, makeNode(node, places.get(node.id))]));
+    edges = new Map(newEdges.map((edge) => [edge.key, makeEdge(edge)]));
+    const ends = (edge) => [edge.source, edge.target].sort().join("\n");
+    for (const edge of edges.values()) {
+      const rivals = [...edges.values()].filter((other) => ends(other.data) === ends(edge.data)).length > 1;
+      edge.lane = rivals ? (edge.data.later ? 0.25 : 0.11) : 0;
+    }
+    update(newEdges);
+  }
+
+  function makeNode(data, place) {
+    const text = draw("text"), rect = draw("rect", { height: NODE_HEIGHT, y: -NODE_HEIGHT / 2, rx: NODE_HEIGHT / 2 });
+    const group = draw("g", { class: data.decision ? "node decision" : "node", "data-node": data.id, tabindex: 0, role: "button" }, rect, text);
+    nodeLayer.append(group);
+    const node = { data, place, group, rect, text, height: NODE_HEIGHT };
+    group.setAttribute("aria-label", `${data.label}; opens what is known of it`);
+    group.addEventListener("click", () => openNode(data));
+    group.addEventListener("keydown", (event) => nodeKey(event, node));
+    tip.on(group, () => aboutNode(data), () => onScreen({ x: node.x, y: node.y + NODE_HEIGHT / 2 }));
+    return node;
+  }
+
+  function makeEdge(data) {
+    const [line, arrow, hit] = ["line", "arrow", "hit"].map((name) => draw("path", { class: name }));
+    hit.setAttribute("data-edge", data.key);
+    const kind = data.later ? "edge later" : nodes.get(data.target).data.decision ? "edge decision" : "edge";
+    const group = draw("g", { class: kind, tabindex: 0, role: "img" }, line, arrow, hit);
+    const number = draw("g", { class: "number", hidden: true }, draw("rect", { y: -8, height: 16, rx: 5 }), draw("text"));
+    edgeLayer.append(group);
+    numberLayer.append(number);
+    const edge = { data, group, line, arrow, hit, number, lane: 0, seen: null };
+    tip.on(group, () => aboutEdge(edge.data), () => onScreen(pointAt(edge.seen, 0.5)));
+    return edge;
+  }
+
+  // edges that are not among the new ones are hidden; the graph keeps its elements, so the focus stays where it is
+  function update(newEdges) {
+    const given = new Map(newEdges.map((edge) => [edge.key, edge]));
+    for (const [key, edge] of edges) {
+      edge.data = given.get(key) || { ...edge.data, shown: false };
+      const about = aboutEdge(edge.data);
+      const facts = about.rows.filter((row) => known(row[1])).map((row) => row.join(" "));
+      edge.group.setAttribute("aria-label", [about.title, ...facts].join(", "));
+    }
+    render();
+    tip.refresh();
+  }
+
+  function render() {
+    width = svg.clientWidth || 800;
+    height = within(120 + 62 * nodes.size, 360, 620);
+    svg.setAttribute("height", height);
+    svg.classList.toggle("narrow", width < 520);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+    for (const node of nodes.values()) fitText(node);
+    const widest = (decision) => Math.max(40, ...[...nodes.values()].filter((n) => n.data.decision === decision).map((n) => n.width)) / 2 + 14;
+    const left = widest(false), right = widest(true), top = [...edges.values()].some(isLoop) ? 76 : 48;
+    for (const node of nodes.values()) {
+      node.x = left + node.place.x * Math.max(width - left - right, 40);
+      node.y = top + node.place.y * (height - 2 * top);
+      node.above = node.place.y <= 0.5;
+      node.group.setAttribute("transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
+    }
+    for (const edge of edges.values()) renderEdge(edge);
+    placeNumbers();
+  }
+
+  const isLoop = (edge) => edge.data.source === edge.data.target;
+
+  function fitText(node) {
+    const most = Math.max(width * 0.34, 100) - 28;
+    let words = node.data.label;
+    node.text.textContent = words;
+    while (words.length > 3 && node.text.getComputedTextLength() > most) {
+      words = words.slice(0, -1);
+      node.text.textContent = words.trimEnd() + "…";
+    }
+    node.width = Math.max(node.text.getComputedTextLength() + (width < 520 ? 24 : 32), 58);
+    node.rect.setAttribute("width", node.width);
+    node.rect.setAttribute("x", -node.width / 2);
+  }
+
+  function renderEdge(edge) {
+    const { data, group, line, arrow, hit, lane } = edge;
+    group.toggleAttribute("hidden", !data.shown);
+    const stroke = 1.2 + 6.3 * data.value;
+    const paths = drawn(nodes.get(data.source), nodes.get(data.target), lane, stroke);
+    edge.seen = paths.seen;
+    line.setAttribute("d", paths.line);
+    hit.setAttribute("d", paths.line);
+    arrow.setAttribute("d", paths.arrow);
+    line.style.strokeWidth = `${stroke.toFixed(2)}px`;
+    group.style.setProperty("--o", (0.22 + 0.78 * data.value).toFixed(3));
+  }
+
+  function placeNumbers() {
+    const taken = [...nodes.values()].map((n) => ({
+      left: n.x - n.width / 2, right: n.x + n.width / 2, top: n.y - n.height / 2, bottom: n.y + n.height / 2,
+    }));
+    const byValue = [...edges.values()].sort((a, b) => b.data.value - a.data.value);
+    const trails = new Map(byValue.filter((edge) => edge.data.shown).map((edge) => [edge, trail(edge.seen)]));
+    for (const edge of byValue) {
+      const { data, number } = edge, wide = 8 + 7 * (data.number || "").length;
+      const others = [...trails].flatMap(([other, boxes]) => (other === edge ? [] : boxes));
+      const place = data.shown && data.number ? room(edge.seen, wide, taken, others) : null;
+      number.toggleAttribute("hidden", !place);
+      if (!place) continue;
+      number.setAttribute("transform", `translate(${place.x.toFixed(1)} ${place.y.toFixed(1)})`);
+      fill(number.firstChild, { x: -wide / 2, width: wide });
+      number.lastChild.textContent = data.number;
+    }
+  }
+
+  const onScreen = (point) => ({ x: point.x * view.k + view.x, y: point.y * view.k + view.y });
+
+  function zoom(factor, around = { x: width / 2, y: height / 2 }) {
+    const k = within(view.k * factor, 0.5, 5);
+    view.x = around.x - ((around.x - view.x) * k) / view.k;
+    view.y = around.y - ((around.y - view.y) * k) / view.k;
+    view.k = k;
+    render();
+  }
+
+  function pan(x, y) {
+    view.x += x;
+    view.y += y;
+    render();
+  }
+
+  function showAll() {
+    Object.assign(view, { x: 0, y: 0, k: 1 });
+    for (const [id, place] of standing([...nodes.values()].map((n) => n.data))) nodes.get(id).place = place;
+    render();
+  }
+
+  function move(node, x, y) {
+    const share = (now, by, all) => within(now + by / view.k / all, -0.3, 1.3);
+    node.place = { x: share(node.place.x, x, width * 0.7), y: share(node.place.y, y, height * 0.8) };
+    render();
+  }
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  function nodeKey(event, node) {
+    if (event.key === "Enter" || event.key === " ") openNode(node.data);
+    else if (event.shiftKey && ARROWS[event.key]) move(node, ...ARROWS[event.key].map((way) => 16 * way));
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  svg.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "+" || event.key === "=") zoom(1.25);
+    else if (event.key === "-") zoom(0.8);
+    else if (event.key === "0") showAll();
+    else if (ARROWS[event.key] && event.target === svg) pan(...ARROWS[event.key].map((way) => -40 * way));
+    else return;
+    event.preventDefault();
+  });
+
+  // the wheel is the page's until the graph was clicked or entered, or Ctrl is held
+  svg.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey && !svg.contains(document.activeElement)) return;
+    event.preventDefault();
+    const box = svg.getBoundingClientRect();
+    zoom(Math.exp(-within(event.deltaY, -200, 200) * 0.002), { x: event.clientX - box.left, y: event.clientY - box.top });
+  }, { passive: false });
+
+  dragging(svg, (target) => nodes.get(target.closest(".node")?.dataset.node), (node, x, y) => (node ? move(node, x, y) : pan(x, y)));
+
+  const button = (sign, name, act) => make("button", { type: "button", "aria-label": name, title: name, onclick: act }, sign);
+  figure.prepend(svg, make("div", { class: "zoom", role: "group", "aria-label": "zoom" },
+    button("+", "zoom in", () => zoom(1.25)), button("−", "zoom out", () => zoom(0.8)), button("⤢", "show all", showAll)), tip.element);
+  new ResizeObserver(() => svg.clientWidth !== width && render()).observe(figure);
+
+  return {
+    show, update, svg,
+    node: (id) => nodes.get(id)?.group,
+    select: (id) => nodes.forEach((node, key) => node.group.classList.toggle("selected", key === id)),
+    mark: (id, state) => nodes.get(id)?.group.setAttribute("data-state", state),
+    refresh: tip.refresh,
+  };
+}
+
+// Calls `moved(what, x, y)` with every move of a pressed pointer; a press that moved is no click.
+function dragging(svg, find, moved) {
+  let held = null;
+  svg.addEventListener("pointerdown", (event) => {
+    if (event.button === 0) held = { what: find(event.target), x: event.clientX, y: event.clientY, on: false, id: event.pointerId };
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (!held || event.pointerId !== held.id) return;
+    const x = event.clientX - held.x, y = event.clientY - held.y;
+    if (!held.on && Math.hypot(x, y) < 4) return;
+    if (!held.on) svg.setPointerCapture(held.id);
+    Object.assign(held, { on: true, x: event.clientX, y: event.clientY });
+    moved(held.what, x, y);
+  });
+  const end = (event) => {
+    if (!held || event.pointerId !== held.id) return;
+    if (held.on) {
+      const swallow = (click) => click.stopPropagation();
+      svg.addEventListener("click", swallow, { capture: true, once: true });
+      setTimeout(() => svg.removeEventListener("click", swallow, { capture: true }));
+    }
+    held = null;
+  };
+  svg.addEventListener("pointerup", end);
+  svg.addEventListener("pointercancel", end);
+}
