@@ -162,15 +162,25 @@ class Topology:
             found.append(((round_ - 1, agent), None))
         return found
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        from gcache.gnn.topology_svg import topology_svg
+
+        return topology_svg(self, self.names())
+
+    def names(self, known: Sequence[str] = ()) -> list[str]:
+        """What its nodes are called: as they are known, else by number; the decision maker last."""
+        fallback = [*(f"agent {node}" for node in range(self.n_agents)), DECISION]
+        return [*known[: self.n_agents + 1], *fallback[len(known) :]]
+
     def to_networkx(self, names: Sequence[str] | None = None) -> Any:
         """A networkx.DiGraph with `weight`, `probability`, `delay` and `channel` on its edges and `role` on its
         nodes; with edges from the round before a MultiDiGraph."""
         import networkx
 
         graph = networkx.MultiDiGraph() if any(e.delay for e in self.edges) else networkx.DiGraph()
-        for node in range(self.n_agents + 1):
-            fallback = DECISION if node == self.n_agents else f"agent {node}"
-            graph.add_node(node, role=names[node] if names and node < len(names) else fallback)
+        for node, name in enumerate(self.names(names or ())):
+            graph.add_node(node, role=name)
         for edge in self.edges:
             graph.add_edge(
                 edge.source, edge.target, weight=edge.weight, probability=edge.probability, delay=edge.delay,

@@ -200,6 +200,26 @@ class RunResult:
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: question, answer, topology, and who did what."""
+        from html import escape
+
+        from gcache.gnn.topology_svg import topology_svg
+
+        names = self.topology.names([agent.role for agent in self.agents])
+        columns = ("role", "round", "what", "prefilled", "latent", "generated", "received")
+        head = "".join(f"<th>{name}</th>" for name in (*columns, "seconds"))
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{escape(str(getattr(step, name)))}</td>" for name in columns)
+            + f"<td>{step.ended - step.started:.2f}</td></tr>"
+            for step in self.trace
+        )
+        return (
+            f"<p><b>{escape(self.example.question)}</b></p><p>{escape(self.answer)}</p>"
+            f"{topology_svg(self.topology, names)}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
     @property
     def shared(self) -> KVCache:
         """The question's cache. Raises GcacheError where it was not kept."""
