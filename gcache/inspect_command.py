@@ -46,7 +46,7 @@ def add_inspect(command: AddCommand, add_task_flags: Any) -> None:
         "--format", nargs="+", default=["table"], choices=[*FORMATS, "all"], metavar="FORMAT",
         help=f"some of {', '.join(FORMATS)}, or all (default: table)",
     )  # fmt: skip
-    inspect.add_argument("--out", type=Path, help="folder of the files (default: CHECKPOINT/inspect)")
+    inspect.add_argument("--out", type=Path, help="folder of the files (default: inspect, in the run's)")
     add_task_flags(inspect, required=False)
     inspect.add_argument("--limit", type=int, default=200, help="questions to average over (default: %(default)s)")
     inspect.add_argument(
@@ -95,7 +95,7 @@ def _inspect(args: argparse.Namespace) -> int:
         view = inspection.look_closely(
             args.checkpoint, args.question, task, not args.no_writing, args.seed, limits, api
         )
-    written = inspection.write_view(view, formats, args.out or Path(args.checkpoint) / "inspect")
+    written = inspection.write_view(view, formats, args.out or inspection.run_folder(args.checkpoint) / "inspect")
     if "table" in formats:
         print(table(view), end="")
     for path in written:

@@ -72,7 +72,7 @@ def look_at(
     if cuts:
         graph = load(checkpoint, limits=limits, api=api)[0].graph
         costs = cost_of_edges(graph, task, examples[:cuts], progress)[1]
-    run = Path(checkpoint)
+    run = run_folder(checkpoint)
     metrics = read_metrics(run) if (run / "metrics.jsonl").is_file() else []
     return overview(
         cast, examples, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step,
@@ -110,6 +110,15 @@ def look_closely(
     return view_of(
         close, built.graph, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step
     )
+
+
+def run_folder(checkpoint: str | Path) -> Path:
+    """The --out folder of a checkpoint's training run.
+
+    Raises:
+        CheckpointError: missing or broken.
+    """
+    return checkpoints.read(checkpoint).folder.parents[1]
 
 
 def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
