@@ -13,6 +13,7 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   const svg = draw("svg", { role: "group", tabindex: 0, "aria-label": label }, world);
   const tip = makeTip(figure);
   const view = { x: 0, y: 0, k: 1 };
+  const scale = { x: 1, y: 1 }; // pixels from place 0 to place 1
   let nodes = new Map(), edges = new Map(), width = 0, height = 0;
 
   function show(newNodes, newEdges) {
@@ -34,11 +35,22 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     const group = draw("g", { class: data.decision ? "node decision" : "node", "data-node": data.id, tabindex: 0, role: "button" }, rect, text);
     nodeLayer.append(group);
     const node = { data, place, group, rect, text, height: NODE_HEIGHT };
-    group.setAttribute("aria-label", `${data.label}; opens what is known of it`);
+    group.setAttribute("aria-label", nameOf(data));
     group.addEventListener("click", () => openNode(data));
     group.addEventListener("keydown", (event) => nodeKey(event, node));
     tip.on(group, () => aboutNode(data), () => onScreen({ x: node.x, y: node.y + NODE_HEIGHT / 2 }));
     return node;
+  }
+
+  const nameOf = (data, state) => `${data.label}${state ? `, ${state}` : ""}; opens what is known of it`;
+
+  // what a node is doing, for the eye (by the style of the page) and the ear
+  function mark(id, state) {
+    const node = nodes.get(id);
+    if (!node) return;
+    node.group.setAttribute("data-state", state);
+    node.group.setAttribute("aria-label", nameOf(node.data, state));
+    tip.refresh();
   }
 
   function makeEdge(data) {
@@ -77,9 +89,10 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     for (const node of nodes.values()) fitText(node);
     const widest = (decision) => Math.max(40, ...[...nodes.values()].filter((n) => n.data.decision === decision).map((n) => n.width)) / 2 + 14;
     const left = widest(false), right = widest(true), top = [...edges.values()].some(isLoop) ? 76 : 48;
+    Object.assign(scale, { x: Math.max(width - left - right, 40), y: height - 2 * top });
     for (const node of nodes.values()) {
-      node.x = left + node.place.x * Math.max(width - left - right, 40);
-      node.y = top + node.place.y * (height - 2 * top);
+      node.x = left + node.place.x * scale.x;
+      node.y = top + node.place.y * scale.y;
       node.above = node.place.y <= 0.5;
       node.group.setAttribute("transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
     }
@@ -90,7 +103,7 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   const isLoop = (edge) => edge.data.source === edge.data.target;
 
   function fitText(node) {
-    const most = Math.max(width * 0.34, 100) - 28;
+    const most = Math.max(width * 0.36, 100) - 28;
     let words = node.data.label;
     node.text.textContent = words;
     while (words.length > 3 && node.text.getComputedTextLength() > most) {
@@ -112,7 +125,7 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     hit.setAttribute("d", paths.line);
     arrow.setAttribute("d", paths.arrow);
     line.style.strokeWidth = `${stroke.toFixed(2)}px`;
-    group.style.setProperty("--o", (0.22 + 0.78 * data.value).toFixed(3));
+    group.style.setProperty("--o", (0.3 + 0.7 * data.value).toFixed(3));
   }
 
   function placeNumbers() {
@@ -156,8 +169,8 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   }
 
   function move(node, x, y) {
-    const share = (now, by, all) => within(now + by / view.k / all, -0.3, 1.3);
-    node.place = { x: share(node.place.x, x, width * 0.7), y: share(node.place.y, y, height * 0.8) };
+    const share = (axis, by) => within(node.place[axis] + by / view.k / scale[axis], -0.3, 1.3);
+    node.place = { x: share("x", x), y: share("y", y) };
     render();
   }
 
@@ -197,11 +210,9 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   new ResizeObserver(() => svg.clientWidth !== width && render()).observe(figure);
 
   return {
-    show, update, svg,
+    show, update, mark,
     node: (id) => nodes.get(id)?.group,
     select: (id) => nodes.forEach((node, key) => node.group.classList.toggle("selected", key === id)),
-    mark: (id, state) => nodes.get(id)?.group.setAttribute("data-state", state),
-    refresh: tip.refresh,
   };
 }
 

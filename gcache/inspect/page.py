@@ -32,7 +32,7 @@ def page(view: Mapping[str, Any]) -> str:
     """
     put = {
         "title": html.escape(str(view.get("title") or "gcache")).encode("utf-8", "replace").decode(),
-        "view": json.dumps(view, allow_nan=False).translate(_UNSAFE),  # ASCII alone: no odd line ends, no half characters
+        "view": json.dumps(view, allow_nan=False).translate(_UNSAFE),  # ASCII: no odd line ends, no half characters
     }
     return _PLACES.sub(lambda place: put[place[1]], template("gcache.inspect"))
 

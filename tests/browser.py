@@ -1,0 +1,74 @@
+"""A headless Chromium for the tests of the pages; `from browser import chromium, watched` makes its fixtures known."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+#: "required" makes a missing browser a failure, so that it cannot be missing unseen.
+VARIABLE = "GCACHE_TEST_BROWSER"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def found_chromium() -> str | None:
+    """The path of a Chromium of this machine."""
+    usual = Path("/usr/bin/chromium")
+    return str(usual) if usual.is_file() else shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests of a file."""
+    path = found_chromium()
+    if path is None:
+        message = f"no Chromium: neither /usr/bin/chromium nor `chromium` on PATH ({VARIABLE}=required wants one)"
+        if os.environ.get(VARIABLE) == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page, with all that it asked for and complained of."""
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Callable[..., Watched]]:
+    """Makes empty pages that are watched; options are those of a browser context."""
+    contexts = []
+
+    def make(**options: Any) -> Watched:
+        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        made = Watched(context.new_page())
+        made.page.on("console", lambda m: made.errors.append(m.text) if m.type in ("error", "warning") else None)
+        made.page.on("pageerror", lambda error: made.errors.append(str(error)))
+        made.page.on("request", lambda request: made.requests.append(request.url))
+        return made
+
+    yield make
+    for context in contexts:
+        context.close()
