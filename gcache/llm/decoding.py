@@ -194,7 +194,7 @@ class Decoding(Generic[Ticket]):
             if ends.watch is None and not ends.stop:
                 continue
             tokens = tuple(self._written.of(row)[0])
-            if ends.cut(self.llm.text(tokens)) is not None:
+            if ends.stop and ends.cut(self.llm.text(tokens)) is not None:
                 found[row] = None
             try:
                 if ends.watch is not None:
