@@ -3,16 +3,17 @@
 const mix = (a, b, t) => ({ x: a.x + (b.x - a.x) * t, y: a.y + (b.y - a.y) * t });
 const apart = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
 
-// Agents on the left half of an ellipse, the decision maker at its right end: straight edges between them run through
-// no third node. As shares of the width and the height.
+// Agents on the left half of an ellipse, the decision maker at its right end, so that straight edges between them seldom
+// run through a third node. As shares of the width and the height.
 function standing(nodes) {
   const agents = nodes.filter((node) => !node.decision);
   const spread = (Math.min(180, 62 * (agents.length - 1)) * Math.PI) / 180;
   const places = new Map(nodes.filter((node) => node.decision).map((node) => [node.id, { x: 1, y: 0.5 }]));
   agents.forEach((node, i) => {
-    const angle = agents.length > 1 ? spread * (i / (agents.length - 1) - 0.5) : 0;
+    const even = agents.length > 1 ? i / (agents.length - 1) - 0.5 : 0;
     const tall = Math.sin(spread / 2) || 1;
-    places.set(node.id, { x: 0.46 * (1 - Math.cos(angle)), y: 0.5 + (0.5 * Math.sin(angle)) / tall });
+    const across = (tall * 2 * even + Math.sin(spread * even)) / 2; // between even heights and even angles
+    places.set(node.id, { x: 0.46 * (1 - Math.sqrt(1 - across ** 2)), y: 0.5 + (0.5 * across) / tall });
   });
   return places;
 }
@@ -48,6 +49,17 @@ function between(source, target, lane) {
   const across = { x: (target.y - source.y) * lane * 1.33, y: (source.x - target.x) * lane * 1.33 };
   const bent = (t) => ({ x: mix(source, target, t).x + across.x, y: mix(source, target, t).y + across.y });
   return [source, bent(1 / 3), bent(2 / 3), target];
+}
+
+// The first lane on which a curve runs through no third node; the first of all where there is none.
+function freeLane(source, target, lanes, nodes) {
+  if (source === target) return lanes[0];
+  const third = nodes.filter((node) => node !== source && node !== target);
+  const free = (lane) => {
+    const curve = between(source, target, lane);
+    return Array.from({ length: 19 }, (_, i) => pointAt(curve, (i + 1) / 20)).every((p) => !third.some((n) => inside(n, p, 6)));
+  };
+  return lanes.find(free) ?? lanes[0];
 }
 
 function loop(node, lane) {
@@ -96,6 +108,7 @@ function trail(curve) {
 // The first place along a curve where a number covers no other number and no node (`taken`), and if it can be no
 // other edge (`others`); null where there is none.
 function room(curve, width, taken, others) {
+  if (apart(curve[0], curve[3]) < width + 16 && apart(curve[0], curve[3]) > 30) return null; // it would hide the edge
   const boxes = [0.4, 0.5, 0.32, 0.6, 0.25, 0.7, 0.18, 0.8].map((t) => {
     const { x, y } = pointAt(curve, t);
     return { x, y, left: x - width / 2, right: x + width / 2, top: y - 8, bottom: y + 8 };

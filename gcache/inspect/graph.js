@@ -25,7 +25,8 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     const ends = (edge) => [edge.source, edge.target].sort().join("\n");
     for (const edge of edges.values()) {
       const rivals = [...edges.values()].filter((other) => ends(other.data) === ends(edge.data)).length > 1;
-      edge.lane = rivals ? (edge.data.later ? 0.25 : 0.11) : 0;
+      const near = edge.data.later ? 0.25 : 0.11;
+      edge.lanes = rivals ? [near, near + 0.12, near + 0.24] : [0, 0.13, -0.13, 0.24, -0.24, 0.36, -0.36];
     }
     update(newEdges);
   }
@@ -58,10 +59,11 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     hit.setAttribute("data-edge", data.key);
     const kind = data.later ? "edge later" : nodes.get(data.target).data.decision ? "edge decision" : "edge";
     const group = draw("g", { class: kind, tabindex: 0, role: "img" }, line, arrow, hit);
+    style(line, group, data); // before it is seen, or it would grow to its width
     const number = draw("g", { class: "number", hidden: true }, draw("rect", { y: -8, height: 16, rx: 5 }), draw("text"));
     edgeLayer.append(group);
     numberLayer.append(number);
-    const edge = { data, group, line, arrow, hit, number, lane: 0, seen: null };
+    const edge = { data, group, line, arrow, hit, number, lanes: [0], seen: null };
     tip.on(group, () => aboutEdge(edge.data), () => onScreen(pointAt(edge.seen, 0.5)));
     return edge;
   }
@@ -103,29 +105,34 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   const isLoop = (edge) => edge.data.source === edge.data.target;
 
   function fitText(node) {
-    const most = Math.max(width * 0.36, 100) - 28;
-    let words = node.data.label;
-    node.text.textContent = words;
-    while (words.length > 3 && node.text.getComputedTextLength() > most) {
-      words = words.slice(0, -1);
-      node.text.textContent = words.trimEnd() + "…";
+    const most = Math.max(width * (node.data.decision ? 0.4 : 0.36), 100) - 28;
+    const [, start, number] = node.data.label.match(/^(.*?)( \d+)?$/s); // of agents with one name the number is kept
+    node.text.textContent = node.data.label;
+    for (let kept = start.length - 1; kept > 2 && node.text.getComputedTextLength() > most; kept--) {
+      node.text.textContent = start.slice(0, kept).trimEnd() + "…" + (number || "");
     }
     node.width = Math.max(node.text.getComputedTextLength() + (width < 520 ? 24 : 32), 58);
     node.rect.setAttribute("width", node.width);
     node.rect.setAttribute("x", -node.width / 2);
   }
 
+  const strokeOf = (data) => 1.2 + 6.3 * data.value;
+
+  function style(line, group, data) {
+    line.style.strokeWidth = `${strokeOf(data).toFixed(2)}px`;
+    group.style.setProperty("--o", (0.3 + 0.7 * data.value).toFixed(3));
+  }
+
   function renderEdge(edge) {
-    const { data, group, line, arrow, hit, lane } = edge;
+    const { data, group, line, arrow, hit, lanes } = edge;
     group.toggleAttribute("hidden", !data.shown);
-    const stroke = 1.2 + 6.3 * data.value;
-    const paths = drawn(nodes.get(data.source), nodes.get(data.target), lane, stroke);
+    const source = nodes.get(data.source), target = nodes.get(data.target);
+    const paths = drawn(source, target, freeLane(source, target, lanes, [...nodes.values()]), strokeOf(data));
     edge.seen = paths.seen;
     line.setAttribute("d", paths.line);
     hit.setAttribute("d", paths.line);
     arrow.setAttribute("d", paths.arrow);
-    line.style.strokeWidth = `${stroke.toFixed(2)}px`;
-    group.style.setProperty("--o", (0.3 + 0.7 * data.value).toFixed(3));
+    style(line, group, data);
   }
 
   function placeNumbers() {

@@ -24,7 +24,7 @@ function makePanel(panel, stage, graph) {
   }
 
   panel.addEventListener("keydown", (event) => event.key === "Escape" && close());
-  return { open, close, opened: () => from, focus: () => panel.focus() };
+  return { open, close, opened: () => from, focus: () => panel.focus({ preventScroll: innerWidth > 800 }) };
 }
 
 // a heading and what is under it; null where there is nothing

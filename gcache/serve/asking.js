@@ -23,7 +23,8 @@ function request() {
 function agentRows() {
   return [...byId("agents").children]
     .map((row) => Object.fromEntries([...row.querySelectorAll("input")].map((input) => [input.name, input.value.trim()])))
-    .filter((agent) => Object.values(agent).some(Boolean));
+    .filter((agent) => Object.values(agent).some(Boolean))
+    .map(({ description, ...agent }) => (description ? { ...agent, description } : agent));
 }
 
 function addAgent() {

@@ -145,6 +145,7 @@ function fail(error) {
   for (const [id, state] of run.states) if (state === "thinking" || state === "waiting") setState(id, "stopped");
   if (stopped) return say("Stopped.");
   if (error.status === 401) wantKey();
+  if (error.field?.startsWith("gcache.agents")) byId("cast").open = true;
   byId("error").textContent = error.message;
   byId("error").hidden = false;
   say("");

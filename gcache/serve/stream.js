@@ -1,9 +1,9 @@
 // One request to the server and the events of its answer. Whatever goes wrong ends as a `Failure` with a sentence.
 
 class Failure extends Error {
-  constructor(sentence, status = 0) {
+  constructor(sentence, status = 0, field = "") {
     super(sentence);
-    this.status = status;
+    Object.assign(this, { status, field }); // field: of the request, where the server names one
   }
 }
 
@@ -19,19 +19,15 @@ async function reach(path, options = {}) {
   } catch (error) {
     throw error.name === "AbortError" ? error : new Failure(UNREACHED);
   }
-  if (!response.ok) throw new Failure(await complaint(response), response.status);
+  if (!response.ok) throw await complaint(response);
   return response;
 }
 
 // what the server says is wrong; not every proxy on the way speaks JSON
 async function complaint(response) {
-  let said = null;
-  try {
-    said = (await response.json()).error?.message;
-  } catch {
-    // no JSON: the status alone has to do
-  }
-  return said || `The server refused: ${response.status} ${response.statusText}.`.replace(" .", ".");
+  const said = await response.json().then((body) => body.error, () => null);
+  const refused = `The server refused: ${response.status} ${response.statusText}`.trimEnd() + ".";
+  return new Failure(said?.message || refused, response.status, said?.param || "");
 }
 
 // the data of server-sent events, one after another
