@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     from gcache.graph.agent_graph import IN_FLIGHT
     from gcache.inspect_command import add_inspect
+    from gcache.serve.command import add_parser as add_serve
     from gcache.training.config import TrainConfig
     from gcache.training.report import COMPARED
 
@@ -204,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
     for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(run)
+
+    add_serve(command, lambda line: print(line, flush=True))
     return parser
 
 

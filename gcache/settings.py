@@ -100,6 +100,11 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
     return found
 
 
+def serve_key() -> str | None:
+    """The key that clients of `gcache serve` must send: ``$GCACHE_SERVE_KEY``; None where it is empty or unset."""
+    return os.environ.get("GCACHE_SERVE_KEY", "").strip() or None
+
+
 def installed_file(package: str, ending: str) -> Path | None:
     """A file of an installed distribution whose path ends with ``ending``, or None without one.
 

@@ -21,6 +21,7 @@ BELOW: dict[str, set[str]] = {
     "methods": LOWEST | THINKING | {"graph"},
     "inspect": LOWEST | THINKING | {"graph", "methods"},
     "training": LOWEST | THINKING | {"graph", "methods", "inspect", "build"},
+    "serve": LOWEST | THINKING | {"graph", "methods", "inspect", "training", "build", "session", "flags"},
 }
 FOR_ALL = {"errors", "files", "settings", "statistics"}
 

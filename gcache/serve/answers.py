@@ -1,0 +1,228 @@
+"""How a request is worked on in the engine: a question by the whole graph, a prompt by its model alone.
+
+Both tell what they have as they go, and end with an `Answer`. They run in the engine's thread, where the
+model, its tokenizer and the graph live.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gcache.graph.events import Event
+from gcache.graph.records import RunResult, Spoken
+from gcache.llm.decoding import first_stop
+from gcache.llm.requests import GenerateRequest
+from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
+from gcache.serve.growing import Growing
+from gcache.serve.prompt_embeds import decoded
+from gcache.serve.refusals import Refused
+from gcache.serve.room import check_characters, check_room, too_long
+from gcache.serve.served import Served
+from gcache.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a text is drawn.
+
+    Attributes:
+        max_tokens: None for the graph's own.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something that is known before the answer is whole: more of its text, or an event."""
+
+    text: str = ""
+    event: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request.
+
+    Attributes:
+        finish: "stop" or "length".
+        read, written: tokens of the prompt and of the answer, as a client counts them.
+        prefilled, generated: tokens that the local model computed in all.
+        trace: of a run, what `gcache.trace` asks for.
+    """
+
+    text: str
+    finish: str
+    read: int
+    written: int
+    prefilled: int
+    generated: int
+    trace: dict[str, Any] | None = None
+
+
+#: Gets what is told, in the engine's thread.
+Tell = Callable[[Told], None]
+#: Works on a request, in the engine's thread.
+Work = Callable[[Served, Tell], Coroutine[Any, Any, Answer]]
+
+
+@dataclass(frozen=True)
+class AskGraph:
+    """A question for the graph's agents.
+
+    Attributes:
+        trace: whether what happens is told, and what latent steps can be read as.
+        most: tokens that an answer may have; the graph's own number is cut to it.
+    """
+
+    example: Example
+    draw: Draw
+    most: int
+    trace: bool = False
+
+    async def __call__(self, served: Served, tell: Tell) -> Answer:
+        graph = served.graph
+        _require_agents(served, self.example)
+        agents = graph.agents_of(self.example)
+        topology = graph.topology(self.example)
+        most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
+        check_room(served, self.example.question, agents, topology, most)
+        growing = Growing(self.draw.stop, served.tidied)
+        tell(Told())  # it has begun
+
+        def watch(event: Event) -> None:
+            if event.kind == "text" and served.llm is not None:
+                if more := growing.grow(served.llm.text(event.tokens)):
+                    tell(Told(more))
+            elif self.trace and event.kind != "text":
+                tell(Told(event=event_json(event, agents, served.llm)))
+
+        result = await graph.arun(
+            self.example, topology=topology, temperature=self.draw.temperature, seed=self.draw.seed,
+            keep_caches=False, max_new_tokens=most, stop=self.draw.stop, watch=watch, keep_states=self.trace,
+        )  # fmt: skip
+        answer = _answer(result, self.draw.stop, self.trace)
+        if more := growing.finish(answer.text):
+            tell(Told(more))
+        if self.trace:
+            tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(result.edge_bytes)}))
+        return answer
+
+
+@dataclass(frozen=True)
+class AskModel:
+    """A prompt for the local model alone: no agents, no template.
+
+    Attributes:
+        prompt: text, or base64 of a saved tensor where `embeds`.
+    """
+
+    prompt: str
+    draw: Draw
+    embeds: bool = False
+
+    async def __call__(self, served: Served, tell: Tell) -> Answer:
+        batching, llm = served.batching, served.llm
+        if batching is None or llm is None:
+            raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
+        most = self.draw.max_tokens or 1
+        tokens, embeds = self._prompt(served, llm)
+        count = len(tokens) if embeds is None else len(embeds)
+        if served.context is not None and count + most > served.context:
+            raise too_long(count + most, served.context, most)
+        growing = Growing(self.draw.stop, served.tidied)
+        tell(Told())
+
+        def watch(written: tuple[int, ...]) -> None:
+            if more := growing.grow(llm.text(written)):
+                tell(Told(more))
+
+        done = await batching.generate(
+            GenerateRequest(
+                tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop, watch=watch,
+                embeds=embeds,
+            )
+        )  # fmt: skip
+        if more := growing.finish(done.text):
+            tell(Told(more))
+        finish = "stop" if done.finished else "length"
+        return Answer(done.text, finish, count, len(done.tokens), count, len(done.tokens))
+
+    def _prompt(self, served: Served, llm: Any) -> tuple[tuple[int, ...], Tensor | None]:
+        if self.embeds:
+            try:
+                raw = base64.b64decode(self.prompt, validate=True)
+            except ValueError as error:
+                raise Refused(400, f"prompt_embeds is not base64 ({error})", "prompt_embeds") from error
+            width = int(llm.model.get_input_embeddings().weight.shape[1])
+            return (), decoded(raw, width, served.context or 1 << 16, llm.dtype).to(llm.device)
+        check_characters(served, self.prompt)
+        tokens = tuple(int(token) for token in llm.tokenizer(self.prompt, add_special_tokens=False)["input_ids"])
+        if not tokens:
+            raise Refused(400, "the tokenizer makes no token of the prompt; pass words", "prompt")
+        return tokens, None
+
+
+@dataclass(frozen=True)
+class AskTopology:
+    """Who would hand to whom on a question, without asking it."""
+
+    example: Example
+
+    async def __call__(self, served: Served) -> dict[str, Any]:
+        _require_agents(served, self.example)
+        if served.llm is not None:
+            check_characters(served, self.example.question)
+        topology = served.graph.topology(self.example)
+        return {
+            "question": self.example.question, "agents": agents_json(served.graph.agents_of(self.example)),
+            "edges": edges_json(topology), "probabilities": probabilities_json(topology),
+        }  # fmt: skip
+
+
+def _require_agents(served: Served, example: Example) -> None:
+    if not example.notes and not served.brings_agents:
+        raise Refused(
+            400,
+            "this graph has no agents of its own: every question brings them, as "
+            '"gcache": {"agents": [{"role": ..., "description": ..., "note": ...}, ...]}',
+            "gcache.agents",
+        )
+
+
+def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:
+    """Of a run. Where others than the local model write, a stop word is looked for when all is there."""
+    cut = first_stop(result.answer, stop) if stop else None
+    text = result.answer if cut is None else result.answer[:cut]
+    chosen = next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
+    tokens = result.tokens
+    whole = cut is not None or _is_whole(chosen)
+    told = {
+        "agents": agents_json(result.agents),
+        "topology": {"edges": edges_json(result.topology), "probabilities": probabilities_json(result.topology)},
+        "edge_bytes": edge_bytes_json(result.edge_bytes),
+    }
+    return Answer(
+        text, "stop" if whole else "length", tokens["prefilled"] + tokens["api_read"], _written(chosen),
+        tokens["prefilled"], tokens["generated"], told if trace else None,
+    )  # fmt: skip
+
+
+def _is_whole(spoken: Spoken) -> bool:
+    if spoken.api is not None:
+        return spoken.api.finish_reason != "length"
+    return spoken.generation is None or spoken.generation.finished
+
+
+def _written(spoken: Spoken) -> int:
+    if spoken.api is not None:
+        return spoken.api.completion_tokens or 0
+    return 0 if spoken.generation is None else len(spoken.generation.tokens)

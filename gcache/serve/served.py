@@ -1,0 +1,72 @@
+"""What is served: a graph, the local model inside it, and the name they go by."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gcache.build import Built
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.speaking_graph import SpeakingGraph
+from gcache.llm.batching import BatchingLLM
+from gcache.llm.local import LocalLLM
+
+
+@dataclass(frozen=True)
+class Served:
+    """A graph that is there to be asked.
+
+    Attributes:
+        name: what clients call it.
+        llm: its local model; None where an API says everything.
+        created: seconds since 1970.
+    """
+
+    name: str
+    graph: AgentGraph
+    llm: LocalLLM | None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def of(cls, built: Built, name: str) -> Served:
+        return cls(name, built.graph, built.llm)
+
+    @property
+    def batching(self) -> BatchingLLM | None:
+        """The queue of the local model, which the graph's agents use as well."""
+        if isinstance(self.graph, CacheGraph):
+            return self.graph.llm
+        if isinstance(self.graph, SpeakingGraph) and isinstance(self.graph.speaker, LocalSpeaker):
+            return self.graph.speaker.llm
+        return None
+
+    @property
+    def brings_agents(self) -> bool:
+        """Whether it has agents for questions that come without any."""
+        return bool(self.graph.agents) or isinstance(self.graph, SpeakingGraph)
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the local model was made for."""
+        found: Any = None if self.llm is None else getattr(self.llm.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def tidied(self) -> bool:
+        """Whether the tokenizer takes spaces away before punctuation."""
+        return self.llm is not None and bool(getattr(self.llm.tokenizer, "clean_up_tokenization_spaces", False))
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest token."""
+        assert self.llm is not None
+        return max(len(token) for token in self.llm.tokenizer.get_vocab())
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the caches that are alive."""
+        return 0 if self.llm is None else self.llm.ledger.held

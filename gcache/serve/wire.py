@@ -1,0 +1,97 @@
+"""OpenAI's response bodies, whole and in pieces."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gcache.serve.answers import Answer
+
+DONE = b"data: [DONE]\n\n"
+
+
+def sse(body: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + as_bytes(body) + b"\n\n"
+
+
+def as_bytes(body: Any) -> bytes:
+    """JSON in UTF-8; half characters, which UTF-8 has no form for, become question marks."""
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def usage(answer: Answer) -> dict[str, int]:
+    return {
+        "prompt_tokens": answer.read, "completion_tokens": answer.written,
+        "total_tokens": answer.read + answer.written,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the answer to one request is written down.
+
+    Attributes:
+        chat: a chat completion; else a text completion.
+        include_usage: whether a stream ends with the tokens' counts.
+    """
+
+    model: str
+    created: int
+    chat: bool = True
+    include_usage: bool = False
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    # -- whole ----------------------------------------------------------------------------------
+
+    def whole(self, answer: Answer, steps: list[dict[str, Any]]) -> dict[str, Any]:
+        """The body of a response that is no stream; `steps`: of a trace, where one is asked for."""
+        if self.chat:
+            choice: dict[str, Any] = {
+                "message": {"role": "assistant", "content": answer.text, "refusal": None}
+            }  # fmt: skip
+        else:
+            choice = {"text": answer.text}
+        kind = "chat.completion" if self.chat else "text_completion"
+        body = self._body(kind, [{"index": 0, **choice, "logprobs": None, "finish_reason": answer.finish}])
+        body["usage"] = usage(answer)
+        if answer.trace is not None:
+            trace = [{name: step[name] for name in step if name != "kind"} for step in steps if step["kind"] == "step"]
+            body["gcache"] = {**answer.trace, "trace": trace}
+        return body
+
+    # -- in pieces ------------------------------------------------------------------------------
+
+    def opening(self) -> Iterator[bytes]:
+        if self.chat:
+            yield sse(self._chunk({"role": "assistant", "content": ""}))
+
+    def text(self, more: str) -> bytes:
+        return sse(self._chunk({"content": more}) if self.chat else self._chunk(more))
+
+    def event(self, event: dict[str, Any]) -> bytes:
+        body = self._body(self._piece, [])
+        return sse({**body, **({"usage": None} if self.include_usage else {}), "gcache": event})
+
+    def closing(self, answer: Answer) -> Iterator[bytes]:
+        yield sse(self._chunk({} if self.chat else "", answer.finish))
+        if self.include_usage:
+            yield sse({**self._body(self._piece, []), "usage": usage(answer)})
+        yield DONE
+
+    @property
+    def _piece(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _chunk(self, more: Any, finish: str | None = None) -> dict[str, Any]:
+        content = {"delta": more} if self.chat else {"text": more}
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+        body = self._body(self._piece, [choice])
+        return {**body, "usage": None} if self.include_usage else body
+
+    def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        name = f"chatcmpl-{self.id}" if self.chat else f"cmpl-{self.id}"
+        return {"id": name, "object": kind, "created": self.created, "model": self.model, "choices": choices}
