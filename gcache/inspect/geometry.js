@@ -1,4 +1,4 @@
-// Where nodes stand, how edges run between them, and where their numbers find room. Points are {x, y} in pixels.
+// Where nodes stand, and how edges run between them. Points are {x, y} in pixels.
 
 const mix = (a, b, t) => ({ x: a.x + (b.x - a.x) * t, y: a.y + (b.y - a.y) * t });
 const apart = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
@@ -92,28 +92,4 @@ function drawn(source, target, lane, width) {
     arrow: `M${show(tip)} L${show(left)} L${show(right)} Z`,
     seen: part(curve, start, end),
   };
-}
-
-const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
-
-// Boxes of nothing along a curve: what a number should rather not stand on.
-function trail(curve) {
-  const count = Math.ceil(apart(curve[0], curve[3]) / 12) + 2;
-  return Array.from({ length: count }, (_, i) => {
-    const { x, y } = pointAt(curve, i / (count - 1));
-    return { left: x - 1, right: x + 1, top: y - 1, bottom: y + 1 };
-  });
-}
-
-// The first place along a curve where a number covers no other number and no node (`taken`), and if it can be no
-// other edge (`others`); null where there is none.
-function room(curve, width, taken, others) {
-  if (apart(curve[0], curve[3]) < width + 16 && apart(curve[0], curve[3]) > 30) return null; // it would hide the edge
-  const boxes = [0.4, 0.5, 0.32, 0.6, 0.25, 0.7, 0.18, 0.8].map((t) => {
-    const { x, y } = pointAt(curve, t);
-    return { x, y, left: x - width / 2, right: x + width / 2, top: y - 8, bottom: y + 8 };
-  }).filter((box) => !taken.some((other) => overlap(box, other)));
-  const place = boxes.find((box) => !others.some((other) => overlap(box, other))) || boxes[0] || null;
-  if (place) taken.push(place);
-  return place;
 }

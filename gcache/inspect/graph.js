@@ -13,7 +13,7 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   const svg = draw("svg", { role: "group", tabindex: 0, "aria-label": label }, world);
   const tip = makeTip(figure);
   const view = { x: 0, y: 0, k: 1 };
-  const scale = { x: 1, y: 1 }; // pixels from place 0 to place 1
+  const margin = { x: 0, y: 0 }, scale = { x: 1, y: 1 }; // pixels to place 0, and from there to place 1
   let nodes = new Map(), edges = new Map(), width = 0, height = 0;
 
   function show(newNodes, newEdges) {
@@ -28,7 +28,8 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
       const near = edge.data.later ? 0.25 : 0.11;
       edge.lanes = rivals ? [near, near + 0.12, near + 0.24] : [0, 0.13, -0.13, 0.24, -0.24, 0.36, -0.36];
     }
-    update(newEdges);
+    describe(newEdges);
+    fit();
   }
 
   function makeNode(data, place) {
@@ -63,13 +64,19 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     const number = draw("g", { class: "number", hidden: true }, draw("rect", { y: -8, height: 16, rx: 5 }), draw("text"));
     edgeLayer.append(group);
     numberLayer.append(number);
-    const edge = { data, group, line, arrow, hit, number, lanes: [0], seen: null };
+    const edge = { data, group, line, arrow, hit, number, lanes: [0], lane: 0, ends: [], seen: null };
     tip.on(group, () => aboutEdge(edge.data), () => onScreen(pointAt(edge.seen, 0.5)));
     return edge;
   }
 
   // edges that are not among the new ones are hidden; the graph keeps its elements, so the focus stays where it is
   function update(newEdges) {
+    describe(newEdges);
+    renderEdges();
+    tip.refresh();
+  }
+
+  function describe(newEdges) {
     const given = new Map(newEdges.map((edge) => [edge.key, edge]));
     for (const [key, edge] of edges) {
       edge.data = given.get(key) || { ...edge.data, shown: false };
@@ -77,30 +84,47 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
       const facts = about.rows.filter((row) => known(row[1])).map((row) => row.join(" "));
       edge.group.setAttribute("aria-label", [about.title, ...facts].join(", "));
     }
-    render();
-    tip.refresh();
   }
 
-  function render() {
+  // to the width that there is: new after a change of nodes or window
+  function fit() {
     width = svg.clientWidth || 800;
     height = within(120 + 62 * nodes.size, 360, 620);
     svg.setAttribute("height", height);
-    svg.classList.toggle("narrow", width < 520);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+    svg.classList.toggle("narrow", width < 520);
     for (const node of nodes.values()) fitText(node);
-    const widest = (decision) => Math.max(40, ...[...nodes.values()].filter((n) => n.data.decision === decision).map((n) => n.width)) / 2 + 14;
-    const left = widest(false), right = widest(true), top = [...edges.values()].some(isLoop) ? 76 : 48;
-    Object.assign(scale, { x: Math.max(width - left - right, 40), y: height - 2 * top });
+    const all = [...nodes.values()];
+    const half = (decision) => Math.max(40, ...all.filter((n) => n.data.decision === decision).map((n) => n.width)) / 2 + 14;
+    const top = [...edges.values()].some(isLoop) ? 76 : 48;
+    Object.assign(margin, { x: half(false), y: top });
+    Object.assign(scale, { x: Math.max(width - half(false) - half(true), 40), y: height - 2 * top });
+    stand();
+  }
+
+  // new after a node has moved
+  function stand() {
     for (const node of nodes.values()) {
-      node.x = left + node.place.x * scale.x;
-      node.y = top + node.place.y * scale.y;
+      node.x = margin.x + node.place.x * scale.x;
+      node.y = margin.y + node.place.y * scale.y;
       node.above = node.place.y <= 0.5;
       node.group.setAttribute("transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
     }
-    for (const edge of edges.values()) renderEdge(edge);
-    placeNumbers();
+    for (const edge of edges.values()) {
+      edge.ends = [nodes.get(edge.data.source), nodes.get(edge.data.target)];
+      edge.lane = freeLane(...edge.ends, edge.lanes, [...nodes.values()]);
+    }
+    renderEdges();
   }
+
+  // new after edges have other values
+  function renderEdges() {
+    for (const edge of edges.values()) renderEdge(edge);
+    placeNumbers([...edges.values()], [...nodes.values()]);
+  }
+
+  // new after zoom and pan
+  const look = () => world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
 
   const isLoop = (edge) => edge.data.source === edge.data.target;
 
@@ -124,33 +148,14 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   }
 
   function renderEdge(edge) {
-    const { data, group, line, arrow, hit, lanes } = edge;
+    const { data, group, line, arrow, hit } = edge;
+    const paths = drawn(...edge.ends, edge.lane, strokeOf(data));
     group.toggleAttribute("hidden", !data.shown);
-    const source = nodes.get(data.source), target = nodes.get(data.target);
-    const paths = drawn(source, target, freeLane(source, target, lanes, [...nodes.values()]), strokeOf(data));
     edge.seen = paths.seen;
     line.setAttribute("d", paths.line);
     hit.setAttribute("d", paths.line);
     arrow.setAttribute("d", paths.arrow);
     style(line, group, data);
-  }
-
-  function placeNumbers() {
-    const taken = [...nodes.values()].map((n) => ({
-      left: n.x - n.width / 2, right: n.x + n.width / 2, top: n.y - n.height / 2, bottom: n.y + n.height / 2,
-    }));
-    const byValue = [...edges.values()].sort((a, b) => b.data.value - a.data.value);
-    const trails = new Map(byValue.filter((edge) => edge.data.shown).map((edge) => [edge, trail(edge.seen)]));
-    for (const edge of byValue) {
-      const { data, number } = edge, wide = 8 + 7 * (data.number || "").length;
-      const others = [...trails].flatMap(([other, boxes]) => (other === edge ? [] : boxes));
-      const place = data.shown && data.number ? room(edge.seen, wide, taken, others) : null;
-      number.toggleAttribute("hidden", !place);
-      if (!place) continue;
-      number.setAttribute("transform", `translate(${place.x.toFixed(1)} ${place.y.toFixed(1)})`);
-      fill(number.firstChild, { x: -wide / 2, width: wide });
-      number.lastChild.textContent = data.number;
-    }
   }
 
   const onScreen = (point) => ({ x: point.x * view.k + view.x, y: point.y * view.k + view.y });
@@ -160,25 +165,26 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
     view.x = around.x - ((around.x - view.x) * k) / view.k;
     view.y = around.y - ((around.y - view.y) * k) / view.k;
     view.k = k;
-    render();
+    look();
   }
 
   function pan(x, y) {
     view.x += x;
     view.y += y;
-    render();
+    look();
   }
 
   function showAll() {
     Object.assign(view, { x: 0, y: 0, k: 1 });
     for (const [id, place] of standing([...nodes.values()].map((n) => n.data))) nodes.get(id).place = place;
-    render();
+    look();
+    stand();
   }
 
   function move(node, x, y) {
     const share = (axis, by) => within(node.place[axis] + by / view.k / scale[axis], -0.3, 1.3);
     node.place = { x: share("x", x), y: share("y", y) };
-    render();
+    stand();
   }
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -214,38 +220,11 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   const button = (sign, name, act) => make("button", { type: "button", "aria-label": name, title: name, onclick: act }, sign);
   figure.prepend(svg, make("div", { class: "zoom", role: "group", "aria-label": "zoom" },
     button("+", "zoom in", () => zoom(1.25)), button("−", "zoom out", () => zoom(0.8)), button("⤢", "show all", showAll)), tip.element);
-  new ResizeObserver(() => svg.clientWidth !== width && render()).observe(figure);
+  new ResizeObserver(() => svg.clientWidth !== width && fit()).observe(figure);
 
   return {
     show, update, mark,
     node: (id) => nodes.get(id)?.group,
     select: (id) => nodes.forEach((node, key) => node.group.classList.toggle("selected", key === id)),
   };
-}
-
-// Calls `moved(what, x, y)` with every move of a pressed pointer; a press that moved is no click.
-function dragging(svg, find, moved) {
-  let held = null;
-  svg.addEventListener("pointerdown", (event) => {
-    if (event.button === 0) held = { what: find(event.target), x: event.clientX, y: event.clientY, on: false, id: event.pointerId };
-  });
-  svg.addEventListener("pointermove", (event) => {
-    if (!held || event.pointerId !== held.id) return;
-    const x = event.clientX - held.x, y = event.clientY - held.y;
-    if (!held.on && Math.hypot(x, y) < 4) return;
-    if (!held.on) svg.setPointerCapture(held.id);
-    Object.assign(held, { on: true, x: event.clientX, y: event.clientY });
-    moved(held.what, x, y);
-  });
-  const end = (event) => {
-    if (!held || event.pointerId !== held.id) return;
-    if (held.on) {
-      const swallow = (click) => click.stopPropagation();
-      svg.addEventListener("click", swallow, { capture: true, once: true });
-      setTimeout(() => svg.removeEventListener("click", swallow, { capture: true }));
-    }
-    held = null;
-  };
-  svg.addEventListener("pointerup", end);
-  svg.addEventListener("pointercancel", end);
 }
