@@ -39,3 +39,8 @@ class Event:
 
 #: Called in the thread of the run, which waits for it; what it raises ends the run.
 Watch = Callable[[Event], None]
+
+
+def watch_text(watch: Watch | None) -> Callable[[tuple[int, ...]], None] | None:
+    """Tells a run's watcher of its answer; None where nobody watches."""
+    return None if watch is None else lambda tokens: watch(Event("text", tokens=tokens))

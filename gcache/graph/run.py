@@ -24,7 +24,7 @@ from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
-from gcache.graph.events import Event
+from gcache.graph.events import Event, watch_text
 from gcache.graph.hand_over import edge_weights, handed_on, over_edge
 from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
 from gcache.graph.turns import Coming, take_turns
@@ -231,7 +231,7 @@ class Run:
             asked = Asked(
                 self.example.question, self.graph.decision.instructions, tokens, self.question, fused,
                 tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
-                self.seed * len(groups) + number, self.stop, self._watch_text if len(groups) == 1 else None,
+                self.seed * len(groups) + number, self.stop, watch_text(self.watch) if len(groups) == 1 else None,
             )  # fmt: skip
             texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
         del fused, asked, heard
@@ -255,10 +255,6 @@ class Run:
             )
         )  # fmt: skip
         return spoken, answer
-
-    @property
-    def _watch_text(self) -> Callable[[tuple[int, ...]], None] | None:
-        return None if self.watch is None else lambda tokens: self._tell(Event("text", tokens=tokens))
 
     def _heard_over(self, sender: Node, edge: Edge) -> Heard:
         cache = over_edge(self.handed[sender], edge.key, self.topology)

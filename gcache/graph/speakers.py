@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ class Prompt:
         words: the agent's, or the decision maker's.
         said: what others said, as (role, words).
         prefix: words put into its mouth.
+        stop, watch: of the local model's text; see `GenerateRequest`.
     """
 
     question: str
@@ -29,6 +30,8 @@ class Prompt:
     prefix: str = ""
     temperature: float = 0.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    watch: Callable[[tuple[int, ...]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class LocalSpeaker:
     async def say(self, prompt: Prompt) -> Utterance:
         words = with_said(prompt.words, prompt.said)
         tokens = self.layout.question(prompt.question) + self.layout.decision(words, prompt.prefix, turn="same")
-        request = GenerateRequest(tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed)
+        request = GenerateRequest(
+            tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch
+        )
         return Utterance(tokens, await self.llm.generate(request))
 
 

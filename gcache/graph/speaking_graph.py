@@ -20,7 +20,7 @@ from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.events import Event
+from gcache.graph.events import Event, watch_text
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.speakers import Prompt, Speaker, Utterance
@@ -140,7 +140,8 @@ class _Talk:
             Prompt(
                 self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
                 self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
-                self.begin.seed * len(groups) + number,
+                self.begin.seed * len(groups) + number, self.begin.stop,
+                watch_text(self.begin.watch) if len(groups) == 1 else None,
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip
