@@ -18,7 +18,7 @@ function facts(edge) {
     ["handed over", known(edge.bytes) ? inBytes(edge.bytes) : null],
     ["slots", known(edge.slots) ? whole(edge.slots) : null],
     ["channel", edge.channel],
-    ["accuracy when cut", cost ? `${signed(cost.difference)} (${signed(cost.low)} to ${signed(cost.high)}), n = ${cost.n}` : null],
+    ["accuracy change when cut", cost ? `${signed(cost.difference)} (${signed(cost.low)} to ${signed(cost.high)}), n = ${cost.n}` : null],
   ];
 }
 

@@ -271,6 +271,14 @@ def test_a_refusal_is_a_sentence(fake: Fake, made: Watched, refusal: tuple[int, 
     assert made.page.locator("#ask").is_enabled()
 
 
+def test_agents_that_a_question_has_to_bring_are_asked_for(fake: Fake, made: Watched) -> None:
+    fake.refusal = (400, b'{"error": {"message": "every question brings its agents", "param": "gcache.agents"}}')
+    assert not made.page.locator("#add").is_visible()
+    ask(made.page)
+    expect(made.page.get_by_role("alert")).to_have_text("every question brings its agents")
+    assert made.page.locator("#add").is_visible()
+
+
 @pytest.mark.parametrize(
     ("last", "sentence"),
     [

@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from browser import Watched, chromium, watched  # noqa: F401
-from playwright.sync_api import expect
-from toy import QUESTIONS, toy_built
+from playwright.sync_api import Page, expect
+from toy import QUESTIONS
 
 from gcache.gnn.topology import DECISION
-from gcache.llm.local import LocalLLM
-from gcache.serve.served import Served
-from gcache.serve.server import Serving, listening
-from gcache.serve.service import Service
-from gcache.serve.settings import ServeSettings
-
-PATIENCE = 30.0
 
 
-@pytest.fixture
-def service(tiny_llama: Any, tiny_tokenizer: Any) -> Iterator[str]:
-    """The address of a service of three agents."""
-    llm = LocalLLM(tiny_llama, tiny_tokenizer, label="tiny")
-    settings = ServeSettings(port=0, drain=5.0)
-    ready = threading.Event()
-    with listening(settings) as listener:
-        serving = Serving(Service("toy", settings), listener)
-        built = toy_built(llm, tiny_tokenizer, topology="chain")
-        thread = threading.Thread(
-            target=lambda: asyncio.run(serving.go(lambda: Served.of(built, "toy"), lambda _: ready.set()))
-        )
-        thread.start()
-        try:
-            assert ready.wait(PATIENCE)
-            yield serving.url
-        finally:
-            serving.stop()
-            thread.join(PATIENCE)
+def ask(page: Page, question: str) -> None:
+    page.locator("#question").fill(question)
+    page.locator("#ask").click()
 
 
-def answer_of(url: str, question: str) -> dict[str, Any]:
-    """What the API says, in one piece."""
-    body = {"model": "toy", "messages": [{"role": "user", "content": question}], "gcache": {"trace": True}}
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-        answered: dict[str, Any] = json.load(response)
-    return answered
-
-
-def test_the_page_says_what_the_service_answers(service: str, watched: Callable[..., Watched]) -> None:  # noqa: F811
+def test_the_page_says_what_the_service_answers(server: Any, watched: Callable[..., Watched]) -> None:  # noqa: F811
     made = watched()
     page = made.page
-    page.goto(service)
+    page.goto(server.url)
     expect(page.locator("#model")).to_have_text("Model: toy")
     for question in QUESTIONS[:2]:
-        page.locator("#question").fill(question)
-        page.locator("#ask").click()
+        ask(page, question)
         expect(page.locator("#status")).to_contain_text("Done in")
-        known = answer_of(service, question)
+        known = server.ask(question, gcache={"trace": True})
         said = known["choices"][0]["message"]["content"]
         assert said and page.locator("#answer").evaluate("e => e.textContent") == said
     agents = page.locator("g.node")
@@ -79,19 +39,29 @@ def test_the_page_says_what_the_service_answers(service: str, watched: Callable[
     steps = page.locator("#panel ol.reading li")
     assert read and steps.evaluate_all("all => all.map(e => [...e.children].map(c => c.textContent))") == read
     assert made.errors == []
-    assert all(url.startswith(service) for url in made.requests)
+    assert all(url.startswith(server.url) for url in made.requests)
 
 
-def test_what_the_service_refuses_is_said(service: str, watched: Callable[..., Watched]) -> None:  # noqa: F811
+def test_what_the_service_refuses_is_said(server: Any, watched: Callable[..., Watched]) -> None:  # noqa: F811
     page = watched().page
-    page.goto(service)
-    page.locator("#question").fill(QUESTIONS[0])
+    page.goto(server.url)
     page.get_by_text("Agents of this question").click()
     page.locator("#add").click()
     page.get_by_label("Note that it alone has of agent 1").fill("the box is red")
-    page.locator("#ask").click()
+    ask(page, QUESTIONS[0])
     expect(page.get_by_role("alert")).to_contain_text("role")
     page.get_by_label("Role of agent 1").fill("planner")
-    page.locator("#ask").click()
+    ask(page, QUESTIONS[0])
     expect(page.locator("#status")).to_contain_text("Done in")
     assert page.locator("g.node").count() == 2  # the agent that was brought, and the decision maker
+
+
+def test_stop_ends_the_run(start: Any, held: Any, watched: Callable[..., Watched]) -> None:  # noqa: F811
+    page = watched().page
+    page.goto(start(held.served).url)
+    ask(page, QUESTIONS[0])
+    held.came()
+    expect(page.locator("#status")).to_contain_text("writes")
+    page.locator("#stop").click()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    assert held.given_up.wait(20.0)
