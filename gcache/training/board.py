@@ -30,7 +30,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("--tensorboard needs its extra; pip install 'gcache-mas[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=done or None)
+        self._writer: Any = SummaryWriter(str(folder), purge_step=done)
 
     def show(self, metrics: Mapping[str, Any], edges: Sequence[LearnedEdge]) -> None:
         """A step's metrics, and its edges before it."""

@@ -81,8 +81,11 @@ class Prices:
 
 
 def _reaches_fuser(replay: Replay) -> bool:
-    """Whether any cache went over an edge."""
-    return any(edge.channel != "text" for edge in replay.result.topology.edges)
+    """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
+    result = replay.result
+    heard = {agent for spoken in result.spoken for agent in spoken.heard}
+    edges = result.topology.into(result.topology.decision_node)
+    return any(edge.channel != "text" and edge.source in heard for edge in edges)
 
 
 @dataclass(frozen=True)

@@ -364,6 +364,8 @@ class Reinforce:
             self._require_same_settings(found)
             checkpoints.restore(found, self.built, self.optimizer)
             self.done, self.running = found.step, found.running
+            # what has moments got a gradient before; in the next step nobody may happen to be heard
+            self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
             logger.info("resuming %s after step %d", self.out, self.done)
         self.out.mkdir(parents=True, exist_ok=True)

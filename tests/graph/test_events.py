@@ -23,6 +23,7 @@ from gcache.graph.sources import FixedSource
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.graph.thoughts import Thoughts
+from gcache.graph.writers import LocalWriter
 from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
 
@@ -274,6 +275,20 @@ def test_each_agent_has_as_many_states_as_it_takes_latent_steps(tiny_llm: LocalL
 
 def test_states_are_not_kept_unless_asked_for(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     result, events = told(local(tiny_llm, tiny_tokenizer))
+    assert result.states == {}
+    assert all(event.states is None for event in events)
+
+
+class Curious(LocalWriter):
+    """Reads the states itself."""
+
+    wants_states = True
+
+
+def test_states_that_the_writer_alone_wants_are_not_told(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = local(tiny_llm, tiny_tokenizer)
+    graph.writer = Curious()
+    result, events = told(graph)
     assert result.states == {}
     assert all(event.states is None for event in events)
 
