@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gcache import __version__
+import gcache
 from gcache.serve.requests import ChatRequest, CompletionRequest, EmbedsCompletionRequest, TopologyRequest
 from gcache.serve.settings import ServeSettings
 
@@ -184,7 +184,7 @@ def document(app: FastAPI, name: str, settings: ServeSettings) -> dict[str, Any]
     Args:
         name: of the model.
     """
-    made = get_openapi(title="gcache", version=__version__, summary="Agents that hand each other KV caches",
+    made = get_openapi(title="gcache", version=gcache.__version__, summary="Agents that hand each other KV caches",
                        routes=app.routes)  # fmt: skip
     completion: type[BaseModel] = EmbedsCompletionRequest if settings.allow_prompt_embeds else CompletionRequest
     taken: list[tuple[type[BaseModel], Literal["validation"]]] = [

@@ -22,9 +22,25 @@ def _whole(value: Any) -> Any:
 
 
 StopWord = Annotated[str, Field(min_length=1, max_length=1000)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+
+
+def _boolean(value: Any) -> Any:
+    """Python takes 0 for False; JSON does not.
+
+    Raises:
+        ValueError: it is no boolean.
+    """
+    if not isinstance(value, bool):
+        raise ValueError("not a boolean")
+    return value
+
+
+Count = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST), BeforeValidator(_whole)]
+Nothing = Annotated[int, Field(strict=True, ge=0, le=0), BeforeValidator(_whole)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-One = Annotated[Whole, Field(ge=1, le=1)]
+No = Annotated[Literal[False], BeforeValidator(_boolean)]
+One = Annotated[int, Field(strict=True, ge=1, le=1), BeforeValidator(_whole)]
 Zero = Annotated[Number, Field(ge=0, le=0)]
 Unused = Annotated[str, Field(max_length=4096)]
 Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
@@ -106,12 +122,8 @@ class Drawn(Body):
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
         None, description="a number from 0 (greedy, the default) to 2"
     )
-    max_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
-        None, description="a whole number of 1 or more, up to the server's limit"
-    )
-    seed: Annotated[Whole, Field(ge=-LARGEST, le=LARGEST)] | None = Field(
-        None, description="a whole number of at most 2**53 either way (default: 0)"
-    )
+    max_tokens: Count | None = Field(None, description="a whole number of 1 or more, up to the server's limit")
+    seed: Seed | None = Field(None, description="a whole number of at most 2**53 either way (default: 0)")
     stop: StopWord | Annotated[list[StopWord], Field(max_length=4)] | None = Field(
         None, description="a text, or up to 4, none of them empty"
     )
@@ -135,15 +147,13 @@ class ChatRequest(Drawn):
     messages: list[Message] = Field(
         min_length=1, max_length=MOST_MESSAGES, description=f"1 to {MOST_MESSAGES} messages, the last one the user's"
     )
-    max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
-        None, description="as max_tokens; the smaller one counts"
-    )
+    max_completion_tokens: Count | None = Field(None, description="as max_tokens; the smaller one counts")
     gcache: GraphExtension | None = Field(None, description='{"trace": true or false, "agents": [...]}')
     audio: None = Field(None, description="null or left out (only text is written)")
     function_call: Literal["none", "auto"] | None = Field(None, description=NO_TOOLS)
     functions: Empty | None = Field(None, description=NO_TOOLS)
-    logprobs: Literal[False] | None = Field(None, description=f"false ({NO_CHANCES})")
-    top_logprobs: Annotated[Whole, Field(ge=0, le=0)] | None = Field(None, description=f"0 ({NO_CHANCES})")
+    logprobs: No | None = Field(None, description=f"false ({NO_CHANCES})")
+    top_logprobs: Nothing | None = Field(None, description=f"0 ({NO_CHANCES})")
     metadata: dict[str, str] | None = Field(None, description="an object of texts; not used")
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = Field(None, description='["text"]')
     parallel_tool_calls: bool | None = Field(None, description="true or false; no tools are called here")
@@ -153,7 +163,7 @@ class ChatRequest(Drawn):
     response_format: ResponseFormat | None = Field(None, description='{"type": "text"} (an answer has no other form)')
     safety_identifier: Unused | None = Field(None, description=ANYTHING)
     service_tier: Literal["auto", "default"] | None = Field(None, description='"auto" or "default"')
-    store: Literal[False] | None = Field(None, description="false (nothing is stored)")
+    store: No | None = Field(None, description="false (nothing is stored)")
     tool_choice: Literal["none", "auto"] | None = Field(None, description='"none" or "auto" (no tools are called here)')
     tools: Empty | None = Field(None, description="an empty list or null (no tools are called here)")
     verbosity: Literal["medium"] | None = Field(None, description='"medium" or null')
@@ -169,7 +179,7 @@ class Completion(Drawn):
     """Fields of every request for a completion."""
 
     best_of: One | None = Field(None, description="1 (one answer to a request)")
-    echo: Literal[False] | None = Field(None, description="false (the prompt is not repeated)")
+    echo: No | None = Field(None, description="false (the prompt is not repeated)")
     logprobs: None = Field(None, description=f"null ({NO_CHANCES})")
     suffix: Annotated[str, Field(max_length=0)] | None = Field(None, description='"" or null (no gap is filled here)')
 

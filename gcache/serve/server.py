@@ -77,7 +77,8 @@ class Serving:
         self.server = _Server(
             uvicorn.Config(
                 create_app(service), http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-                server_header=False, backlog=BACKLOG,
+                server_header=False,
+                proxy_headers=False, backlog=BACKLOG,
                 timeout_graceful_shutdown=max(1, math.ceil(service.settings.drain)),
             )
         )  # fmt: skip

@@ -1,0 +1,76 @@
+"""The OpenAPI document is true: a client that knows nothing else is never surprised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai.types.chat as official
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.config import SchemathesisConfig
+
+#: What is checked, and what no JSON schema can say.
+CONFIG = Path(__file__).parents[2] / "schemathesis.toml"
+
+
+@pytest.fixture(scope="module")
+def api(server: Any) -> Any:
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json", config=SchemathesisConfig.from_path(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def document(server: Any) -> dict[str, Any]:
+    found: dict[str, Any] = httpx2.get(f"{server.url}/openapi.json").json()
+    return found
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(
+    "where",
+    ["GET /", "GET /ready", "GET /metrics", "GET /v1/models", "POST /v1/chat/completions", "POST /v1/completions",
+     "POST /v1/topology"],
+)  # fmt: skip
+def test_every_answer_is_one_that_the_document_tells_of(
+    server: Any, api: Any, where: str, mode: GenerationMode
+) -> None:
+    method, path = where.split()
+    if method == "GET" and mode.is_negative:
+        pytest.skip("nothing of it can be wrong")
+
+    @given(case=api[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    def asked(case: Any) -> None:
+        case.call_and_validate()
+
+    asked()
+
+
+def test_it_names_the_model_and_the_limits(document: dict[str, Any]) -> None:
+    fields = document["components"]["schemas"]["ChatRequest"]["properties"]
+    assert {"type": "string", "enum": ["toy"]} in fields["model"]["anyOf"]
+    assert {"type": "integer", "minimum": 1, "maximum": 200} in fields["max_tokens"]["anyOf"]
+    assert document["components"]["schemas"]["ChatRequest"]["additionalProperties"] is False
+    assert "EmbedsCompletionRequest" in document["components"]["schemas"]  # this service allows them
+    assert "securitySchemes" not in document["components"]
+
+
+def test_it_covers_every_route(document: dict[str, Any]) -> None:
+    assert set(document["paths"]) == {
+        "/", "/health", "/ready", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/topology",
+    }  # fmt: skip
+
+
+def test_pages_that_load_from_elsewhere_are_off(server: Any) -> None:
+    for path in ("/docs", "/redoc"):
+        assert httpx2.get(server.url + path).status_code == 404
+
+
+def test_every_field_of_the_official_client_is_known(document: dict[str, Any]) -> None:
+    """Fields that it can send are taken at some value, or refused with a word on what is allowed."""
+    fields = set(document["components"]["schemas"]["ChatRequest"]["properties"])
+    sent = set(official.completion_create_params.CompletionCreateParamsBase.__annotations__)
+    assert sent - fields <= {"prompt_cache_retention", "moderation", "prompt_cache_options"}

@@ -1,0 +1,100 @@
+"""Whether a question fits is known before it is computed, to the position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from toy import QUESTIONS
+
+from gcache.agents.decision import DecisionMaker
+from gcache.build import Built, GraphSpec
+from gcache.graph.records import GraphConfig
+from gcache.graph.sources import FixedSource
+from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.speaking_graph import SpeakingGraph
+from gcache.llm.local import LocalLLM
+from gcache.serve.refusals import Refused
+from gcache.serve.room import AROUND_WORDS, check_characters, check_room
+from gcache.serve.served import Served
+
+QUESTION = QUESTIONS[0]
+
+
+def fits(built: Built, graph: Any, positions: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(Served, "context", positions)
+    try:
+        check_room(Served("toy", graph, built.llm), QUESTION, graph.agents, graph.topology(QUESTION), 5)
+    except Refused:
+        return False
+    return True
+
+
+def taken(graph: Any, batching: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The positions that a run may take, by what the model is asked."""
+    ends: list[int] = []
+
+    def noted(ask: Any) -> Any:
+        def noting(request: Any) -> Any:
+            start = 0 if request.past is None else int(request.past.next_positions[0])
+            later = getattr(request, "latent_steps", None)
+            ends.append(start + len(request.tokens) + (request.max_new_tokens if later is None else later))
+            return ask(request)
+
+        return noting
+
+    for name in ("think", "generate"):
+        monkeypatch.setattr(batching, name, noted(getattr(batching, name)))
+    graph.run(QUESTION, max_new_tokens=5)
+    return max(ends)
+
+
+@pytest.fixture(scope="module")
+def llm(toy: Callable[..., Built]) -> LocalLLM:
+    made = toy().llm
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize(
+    ("positions", "transfer"), [("parallel", "own"), ("parallel", "context"), ("sequential", "own")]
+)
+def test_what_fits_is_what_the_run_takes(
+    toy: Callable[..., Built], llm: LocalLLM, monkeypatch: pytest.MonkeyPatch, positions: str, transfer: str
+) -> None:
+    config = GraphConfig(latent_steps=2, transfer=transfer, rounds=2)
+    found = set()
+    for topology in ("none", "chain", "star", "full", "debate"):
+        built = toy(llm, topology=topology, positions=positions, graph=config)
+        needed = taken(built.graph, built.graph.llm, monkeypatch)
+        assert fits(built, built.graph, needed, monkeypatch), topology
+        assert not fits(built, built.graph, needed - 1, monkeypatch), topology
+        found.add(needed)
+    assert len(found) > 2
+
+
+def test_texts_on_the_edges_are_counted_at_their_longest(
+    toy: Callable[..., Built], llm: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = GraphConfig(latent_steps=2, hands="both", speak_tokens=9)
+    both: Any = toy(llm, graph=config).graph
+    speaker = LocalSpeaker(llm, llm.tokenizer)
+    decision = DecisionMaker("you answer", "what is the answer ?")
+    config = GraphConfig(hands="text", speak_tokens=9)
+    alone = SpeakingGraph(speaker, both.agents, decision, FixedSource("chain"), config)
+    for graph, batching in ((both, both.llm), (alone, speaker.llm)):
+        needed = taken(graph, batching, monkeypatch)
+        monkeypatch.undo()
+        built = Built(GraphSpec(), graph, llm, None, "")
+        room = next(n for n in range(1, 512) if fits(built, graph, n, monkeypatch))
+        assert needed <= room < needed + 6 * (9 + AROUND_WORDS)
+
+
+def test_a_text_of_megabytes_is_not_made_tokens_of(toy: Callable[..., Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = toy()
+    served = Served("toy", built.graph, built.llm)
+    longest = max(len(token) for token in built.graph.layout.tokenizer.get_vocab())
+    check_characters(served, "a" * (512 * longest))
+    with pytest.raises(Refused, match="context has 512"):
+        check_characters(served, "a" * (512 * longest + 1))
