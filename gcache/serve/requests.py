@@ -57,6 +57,11 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _with_example(**fields: Any) -> ConfigDict:
+    """How a body is taken, with one for the document."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class AgentNote(Body):
     """An agent that comes with the question."""
 
@@ -144,6 +149,8 @@ class Drawn(Body):
 class ChatRequest(Drawn):
     """A conversation, answered by the graph's agents together."""
 
+    model_config = _with_example(messages=[{"role": "user", "content": "What is 17 * 6?"}], max_tokens=32)
+
     messages: list[Message] = Field(
         min_length=1, max_length=MOST_MESSAGES, description=f"1 to {MOST_MESSAGES} messages, the last one the user's"
     )
@@ -187,6 +194,8 @@ class Completion(Drawn):
 class CompletionRequest(Completion):
     """A prompt, completed by the local model alone."""
 
+    model_config = _with_example(prompt="Once upon a time", max_tokens=16)
+
     prompt: str = Field(min_length=1, description="one text, not empty; it is not laid in a template")
     prompt_embeds: None = Field(
         None, description="null or left out (this server takes no embeddings; it does with --allow_prompt_embeds)"
@@ -196,6 +205,8 @@ class CompletionRequest(Completion):
 class EmbedsCompletionRequest(Completion):
     """A prompt, as text or as embeddings, completed by the local model alone."""
 
+    model_config = _with_example(prompt="Once upon a time", max_tokens=16)
+
     prompt: str | None = Field(None, description='one text; "" or null beside prompt_embeds')
     prompt_embeds: str | None = Field(
         None, description="base64 of a tensor (S, E) as torch.save writes it, or null; beside it the prompt is empty"
@@ -204,6 +215,8 @@ class EmbedsCompletionRequest(Completion):
 
 class TopologyRequest(Body):
     """A question, of which only who would hand to whom is asked."""
+
+    model_config = _with_example(question="What is 17 * 6?")
 
     question: str = Field(min_length=1, pattern=r"\S", description="text, not blank")
     gcache: AgentsExtension | None = Field(None, description='{"agents": [...]}')
