@@ -90,7 +90,7 @@ class AskGraph:
 
     async def __call__(self, served: Served, tell: Tell) -> Answer:
         graph = served.graph
-        _require_agents(served, self.example)
+        _check_example(served, self.example)
         agents = graph.agents_of(self.example)
         topology = graph.topology(self.example)
         most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
@@ -178,9 +178,7 @@ class AskTopology:
     example: Example
 
     async def __call__(self, served: Served) -> dict[str, Any]:
-        _require_agents(served, self.example)
-        if served.llm is not None:
-            check_characters(served, self.example.question)
+        _check_example(served, self.example)
         topology = served.graph.topology(self.example)
         return {
             "question": self.example.question, "agents": agents_json(served.graph.agents_of(self.example)),
@@ -188,7 +186,12 @@ class AskTopology:
         }  # fmt: skip
 
 
-def _require_agents(served: Served, example: Example) -> None:
+def _check_example(served: Served, example: Example) -> None:
+    """Refuse what need not be looked at closer.
+
+    Raises:
+        Refused: a question without agents where the graph has none, or texts beyond any context.
+    """
     if not example.notes and not served.brings_agents:
         raise Refused(
             400,
@@ -196,6 +199,7 @@ def _require_agents(served: Served, example: Example) -> None:
             '"gcache": {"agents": [{"role": ..., "description": ..., "note": ...}, ...]}',
             "gcache.agents",
         )
+    check_characters(served, "\n".join([example.question, *(note.text for note in example.notes)]))
 
 
 def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:

@@ -34,7 +34,6 @@ def check_room(served: Served, question: str, agents: Sequence[Agent], topology:
     context = served.context
     if context is None:
         return
-    check_characters(served, "\n".join([question, *(agent.prompt for agent in agents)]))
     graph = served.graph
     if isinstance(graph, CacheGraph):
         needed = _Lengths(graph, question, agents, topology).needed(most)
