@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
-from gcache.inspect.pictures import save
+from gcache.inspect.pictures import save, titled
 
 #: Panels of the picture: its title and, for each line in it, the field and what it is called.
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -110,6 +110,6 @@ def draw_points(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], path:
         axes.grid(alpha=0.3)
     for axes in list(grid.flat)[len(curves) :]:
         axes.axis("off")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(titled(title, 40 * columns), fontsize=11, parse_math=False)
     figure.tight_layout()
     save(figure, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 from gcache.files import write_bytes
 from gcache.gnn.topology import DECISION
 from gcache.inspect.learned_edges import LATER
+from gcache.inspect.plain import one_line
 
 #: Of Okabe and Ito's colours, which all eyes can tell apart: agents, and the decision maker.
 AGENT, DECIDES = "#0072b2", "#d55e00"
@@ -18,6 +20,8 @@ COLUMNS, MOST_PANELS = 4, 12
 MOST_MOVING = 40
 #: Milliseconds of each picture of an animation.
 FRAME_MS = 400
+#: Lines of a title, at most.
+TITLE_LINES = 4
 
 
 class Drawn(Protocol):
@@ -70,7 +74,7 @@ def history_figure(frames: Sequence[tuple[str, Sequence[Drawn]]], title: str) ->
         draw_edges(axes, edges, names, label, small=True)
     for axes in list(grid.flat)[len(chosen) :]:
         axes.axis("off")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(titled(title, 40 * columns), fontsize=12, parse_math=False)
     figure.tight_layout()
     return figure
 
@@ -101,6 +105,12 @@ def save(figure: Any, path: Path, dpi: int = 120) -> None:
     stream = BytesIO()
     figure.savefig(stream, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
     write_bytes(path, stream.getvalue())
+
+
+def titled(title: str, width: int = 80) -> str:
+    """A title, a whole question perhaps, in a few lines of so many characters; whoever draws it lets no part of it be
+    a formula, since money has dollars."""
+    return "\n".join(textwrap.wrap(one_line(title), width, max_lines=TITLE_LINES, placeholder=" ..."))
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -139,7 +149,10 @@ def draw_edges(axes: Any, edges: Sequence[Drawn], names: Sequence[str], title: s
     )  # fmt: skip
     for name, (x, y) in place.items():
         side = 0.16 if name == DECISION else -0.16
-        axes.text(x + side, y, name, ha="right" if side < 0 else "left", va="center", fontsize=text)
+        axes.text(
+            x + side, y, one_line(name), ha="right" if side < 0 else "left", va="center", fontsize=text,
+            parse_math=False,
+        )  # fmt: skip
     for edge in edges:
         target, later = edge.target.removesuffix(LATER), edge.later
         if edge.source == target:
@@ -158,7 +171,7 @@ def draw_edges(axes: Any, edges: Sequence[Drawn], names: Sequence[str], title: s
                 0.55 * x0 + 0.45 * x1, 0.55 * y0 + 0.45 * y1, f"{edge.probability:.2f}", fontsize=text - 1,
                 ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
-    axes.set_title(title, fontsize=9 if small else 11)
+    axes.set_title(titled(title, 40 if small else 80), fontsize=9 if small else 11, parse_math=False)
     axes.set_xlim(-1.1, 3.1)
     axes.margins(y=0.2)
     axes.axis("off")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +18,6 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.sources import FixedSource, PolicySource, TopologySource
 from gcache.inspect.learned_edges import (
     LATER,
-    LearnedEdge,
-    draw_learned_edges,
     learned_consulting,
     learned_edges,
     learned_steps,
@@ -100,39 +97,6 @@ def test_a_fixed_topology_has_learned_nothing(scripted_llm: ScriptedLLM, tiny_to
 def test_nothing_is_asked_of_the_model(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     learned_edges(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES)
     assert scripted_llm.thoughts == scripted_llm.texts == []
-
-
-def row(source: str, target: str, probability: float) -> LearnedEdge:
-    return LearnedEdge(source, target, probability, probability, probability, 1.0, 1)
-
-
-def test_a_picture_is_written_into_a_folder_that_is_made(tmp_path: Path) -> None:
-    import matplotlib.image
-    import matplotlib.pyplot as plt
-
-    edges = [row("planner", DECISION, 0.9), row("critic", DECISION, 0.2), row("planner", "critic", 0.5)]
-    path = tmp_path / "pictures" / "edges.png"
-    draw_learned_edges(edges, path, "what was learned")
-    picture = matplotlib.image.imread(path)
-    assert picture.shape[0] > 200 and picture.shape[1] > 400
-    assert picture[..., :3].std() > 0.01, "the picture is blank"
-    assert plt.get_fignums() == []  # nothing is left open
-
-
-def test_likelier_edges_are_drawn_stronger(tmp_path: Path) -> None:
-    import matplotlib.image
-
-    def ink(probability: float) -> float:
-        path = tmp_path / f"{probability}.png"
-        draw_learned_edges([row("planner", "critic", probability), row("planner", DECISION, 0.5)], path, "t")
-        return float((1 - matplotlib.image.imread(path)[..., :3]).sum())
-
-    assert ink(0.9) > ink(0.4) > ink(0.05)
-
-
-def test_a_kinds_edges_to_itself_do_not_stop_a_picture(tmp_path: Path) -> None:
-    draw_learned_edges([row("keeper", DECISION, 0.9), row("keeper", "keeper", 0.5)], tmp_path / "a.png", "t")
-    assert (tmp_path / "a.png").stat().st_size > 0
 
 
 class Chosen:
