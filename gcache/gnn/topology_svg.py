@@ -35,8 +35,13 @@ def topology_svg(topology: Topology, names: Sequence[str]) -> str:
         decides = number == n
         anchor, shift = ("start", 16) if decides else ("end", -16)
         parts.append(f'<circle cx="{x}" cy="{y}" r="{RADIUS}" fill="{DECIDES if decides else AGENT}"/>')
-        parts.append(f'<text x="{x + shift}" y="{y + 4}" text-anchor="{anchor}">{escape(names[number])}</text>')
+        parts.append(f'<text x="{x + shift}" y="{y + 4}" text-anchor="{anchor}">{_shown(names[number])}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def _shown(text: str) -> str:
+    """As text of XML, which has no form for most control characters."""
+    return escape("".join(c if c.isprintable() else " " for c in text))
 
 
 def _arrow(edge: Edge, place: Sequence[tuple[float, float]], names: Sequence[str]) -> str:
@@ -56,5 +61,5 @@ def _arrow(edge: Edge, place: Sequence[tuple[float, float]], names: Sequence[str
     dashes = ' stroke-dasharray="5 4"' if edge.delay else ""
     return (
         f'<path d="{path}" fill="none" stroke="currentColor" stroke-width="{0.7 + 3.3 * edge.weight:.2f}" '
-        f'opacity="{0.3 + 0.7 * edge.weight:.2f}" marker-end="url(#arrow)"{dashes}><title>{escape(told)}</title></path>'
+        f'opacity="{0.3 + 0.7 * edge.weight:.2f}" marker-end="url(#arrow)"{dashes}><title>{_shown(told)}</title></path>'
     )
