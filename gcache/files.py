@@ -30,7 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by the JSON of `value` in one step."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    # half characters, which a data file may hold, become JSON's own escapes of them
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def without_folders(record: dict[str, Any]) -> dict[str, Any]:

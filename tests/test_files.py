@@ -24,6 +24,12 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_text() == "short"
 
 
+def test_half_a_character_is_written_as_jsons_own_escape(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"question": "h\u00e9 \ud83d?"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "question": "h\u00e9 \\ud83d?"\n}\n'.encode()
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"question": "h\u00e9 \ud83d?"}
+
+
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     write_text(tmp_path / "note.txt", "x")
     assert stat.S_IMODE((tmp_path / "note.txt").stat().st_mode) == 0o644
