@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class CloseUp:
         attention: (L, N + 2) float32 shares of the answer's attention, per layer: to the slots of each agent, to those
             of the decision maker's own words and text, and to the question's. None where the local model wrote nothing.
         readings: of the agents that were heard.
-        handed: (source, target, delay) -> slots and bytes that went over the edge, in all rounds.
+        handed: (source, target, delay) -> slots and bytes that went over the edge, in all rounds, counted as in
+            `RunResult.edge_bytes`: where agents hand on all that they had, with the question's.
     """
 
     result: RunResult
@@ -61,8 +63,7 @@ def close_up(
     for (sender, receiver), passing in recorder.passed.items():
         key = (sender[1], receiver[1], receiver[0] - sender[0])
         slots, size = handed.get(key, (0, 0))
-        own = passing.cache.take(passing.cache.sources[0] != SHARED)
-        handed[key] = (slots + own.slots, size + own.nbytes)
+        handed[key] = (slots + passing.cache.slots, size + passing.cache.nbytes)
     by_node = readings(graph, llm, [result], tokens, write)[0]
     latest: list[Reading | None] = [
         next((by_node[r, agent] for r in range(last, -1, -1) if (r, agent) in by_node), None)
@@ -93,7 +94,7 @@ def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Re
 def view_of(close: CloseUp, graph: CacheGraph, *, title: str, task: str, model: str, step: int) -> View:
     """The close-up in plain values."""
     result = close.result
-    ids = unique([agent.role for agent in result.agents])
+    ids = unique([DECISION, *(agent.role for agent in result.agents)])[1:]
     nodes = [_agent(close, ids[number], agent, number) for number, agent in enumerate(result.agents)]
     return View(
         title,
@@ -115,11 +116,10 @@ def unique(names: Sequence[str]) -> list[str]:
     >>> unique(["solver", "critic", "solver"])
     ['solver', 'critic', 'solver 2']
     """
-    seen: dict[str, int] = {}
-    found = []
+    found: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+        numbered = (f"{name} {number}" for number in count(2))
+        found.append(name if name not in found else next(other for other in numbered if other not in found))
     return found
 
 
@@ -184,7 +184,7 @@ def find_example(examples: Sequence[Example], wanted: str) -> Example:
             return example
     raise GcacheError(
         f"no question of the task is called or says {wanted!r}; agents of this task come with its questions, so pass "
-        f"one of its own, for example --question {examples[0].id!r}"
+        f"one of its own" + (f", for example --question {examples[0].id!r}" if examples else "")
     )
 
 

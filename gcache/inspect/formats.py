@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from gcache.inspect.close_up import attention_rows
+from gcache.inspect.close_up import attention_rows, unique
+from gcache.inspect.plain import one_line, printable
 from gcache.inspect.view import View, ViewEdge
 
 #: Edges at least this likely are drawn in formats that cannot hide any.
 LIKELY = 0.05
+_ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;"}
 
 
 def table(view: View) -> str:
@@ -21,7 +23,7 @@ def table(view: View) -> str:
         parts.insert(1, f"question: {view.question}\nanswer: {(view.answer or '').strip()}\n")
         parts += [_agents(view), _readings(view), _attention(view)]
     parts += [f"note: {note}\n" for note in view.notes]
-    return "\n".join(part for part in parts if part)
+    return printable("\n".join(part for part in parts if part))
 
 
 def edges_table(edges: Sequence[ViewEdge]) -> str:
@@ -77,22 +79,29 @@ def _attention(view: View) -> str:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; bars in cells are escaped."""
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"
+
+    return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)]) + "\n"
 
 
 def as_json(view: View) -> str:
-    return json.dumps(view.to_json(), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(view.to_json(), indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # half characters as JSON's own escapes
 
 
 def graphml(view: View) -> str:
     """For yEd, Gephi and the like, by networkx."""
     import networkx
 
-    graph = view.to_networkx()
-    for _, values in graph.nodes(data=True):
-        values.update({name: _printable(value) for name, value in values.items() if isinstance(value, str)})
+    ids = unique([printable(node.id) for node in view.nodes])
+    graph = networkx.relabel_nodes(
+        view.to_networkx(), {node.id: own for node, own in zip(view.nodes, ids, strict=True)}
+    )
+    of_nodes, of_edges = (values for _, values in graph.nodes(data=True)), (end[-1] for end in graph.edges(data=True))
+    for values in (graph.graph, *of_nodes, *of_edges):
+        values.update({name: printable(value) for name, value in values.items() if isinstance(value, str)})
     stream = BytesIO()
     networkx.write_graphml(graph, stream, encoding="utf-8", named_key_ids=True)
     return stream.getvalue().decode("utf-8") + "\n"
@@ -114,20 +123,17 @@ def mermaid(view: View) -> str:
 def dot(view: View) -> str:
     """For Graphviz; edges below `LIKELY` are left out."""
     lines = ["digraph topology {", "    rankdir=LR;"]
+    names = unique([one_line(node.id) for node in view.nodes])
+    quoted = {node.id: _quoted(name) for node, name in zip(view.nodes, names, strict=True)}
     for node in view.nodes:
-        lines.append(f"    {_quoted(node.id)} [shape={'doubleoctagon' if node.decision else 'ellipse'}];")
+        lines.append(f"    {quoted[node.id]} [shape={'doubleoctagon' if node.decision else 'ellipse'}];")
     for edge in _likely(view):
         style = ' style="dashed"' if edge.later else ""
         lines.append(
-            f"    {_quoted(edge.source)} -> {_quoted(edge.target)} "
+            f"    {quoted[edge.source]} -> {quoted[edge.target]} "
             f'[label="{edge.probability:.2f}" penwidth={0.5 + 4 * edge.probability:.2f}{style}];'
         )
     return "\n".join([*lines, "}"]) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(c if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff") else "\ufffd" for c in text)
 
 
 def _likely(view: View) -> list[ViewEdge]:
@@ -135,11 +141,12 @@ def _likely(view: View) -> list[ViewEdge]:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _entities(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "#quot;").replace("<", "&lt;").replace("\n", " ")
+    """In Mermaid's own way to write what would mean something in it; a backtick would begin Markdown."""
+    return "".join(_ENTITIES.get(c, c) for c in one_line(text))
 
 
 #: Formats that are texts, with the ending of their files.
