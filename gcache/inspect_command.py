@@ -79,7 +79,7 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.question is None and args.no_writing:
         raise ConfigError("--no_writing is about one question; add --question, or leave it out")
     if args.question is not None and args.cuts:
-        raise ConfigError("--cuts is about many questions; leave out --question, or leave it out")
+        raise ConfigError("--cuts is about many questions, --question about one; leave out either")
     limits, task = flags.limits(args), task_if_named(args)
 
     def api(made: GraphSpec) -> ApiLLM:

@@ -118,7 +118,9 @@ def run_folder(checkpoint: str | Path) -> Path:
     Raises:
         CheckpointError: missing or broken.
     """
-    return checkpoints.read(checkpoint).folder.parents[1]
+    folder = checkpoints.read(checkpoint).folder.resolve()
+    # one that was copied out of its run has the folder that it lies in
+    return folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
 
 
 def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
@@ -129,7 +131,7 @@ def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
 
 
 def _title(checkpoint: str | Path, task: Task) -> str:
-    return f"{task.name}: {Path(checkpoint).name}"
+    return f"{task.name}: {Path(checkpoint).resolve().name}"
 
 
 def _model(spec: GraphSpec) -> str:
@@ -197,11 +199,13 @@ def compare_topologies(
     Raises:
         CheckpointError: one is missing or broken, or its agents do not fit the task.
     """
+    if limit < 1:
+        raise ConfigError(f"the limit must be 1 or more, got {limit}")
     (one, found), (two, other) = load_cast(first), load_cast(second)
     task = (task_spec or TaskSpec(**found.task)).make()
     for path, each in ((first, found), (second, other)):
         require_domain(path, each.spec, task)
-    names = [Path(first).name, Path(second).name]
+    names = [Path(first).resolve().name, Path(second).resolve().name]
     if names[0] == names[1]:
         names = [str(first), str(second)]
     result = disagreement(one, two, list(task.test(limit, seed)), seed)

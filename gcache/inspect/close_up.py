@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +25,8 @@ from gcache.llm.attention_shares import attention_shares
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest
 from gcache.tasks.example import Example
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,14 +177,18 @@ def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:
 
 
 def find_example(examples: Sequence[Example], wanted: str) -> Example:
-    """A task's question by its id, or by its words.
+    """A task's question by its id, or by its words: the first that says them, since others may say the same of other
+    agents.
 
     Raises:
         GcacheError: there is none, with the way to see which there are.
     """
-    for example in examples:
-        if wanted in (example.id, example.question):
-            return example
+    found = [example for example in examples if wanted == example.id]
+    found = found or [example for example in examples if wanted == example.question]
+    if len(found) > 1:
+        logger.warning("%d questions say this; here is %s, the others can be had by their ids", len(found), found[0].id)
+    if found:
+        return found[0]
     raise GcacheError(
         f"no question of the task is called or says {wanted!r}; agents of this task come with its questions, so pass "
         f"one of its own" + (f", for example --question {examples[0].id!r}" if examples else "")

@@ -272,6 +272,15 @@ def test_writing_needs_the_caches_and_steps_do_not(tiny_llm: LocalLLM, tiny_toke
 # -- which question -------------------------------------------------------------------------
 
 
+def test_of_questions_that_say_the_same_the_first_is_taken_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    examples = [Example(f"q-{n}", "what ?" if n else "q-2", "") for n in range(4)]
+    assert find_example(examples, "what ?").id == "q-1"
+    assert "3 questions say this; here is q-1" in caplog.text
+    caplog.clear()
+    assert find_example(examples, "q-2").id == "q-2"  # an id is an id, whatever others say
+    assert caplog.text == ""
+
+
 def test_a_question_is_found_by_its_id_or_its_words() -> None:
     examples = [Example("q-0", "what ?", ""), Example("q-1", "who ?", "")]
     assert find_example(examples, "q-1") is find_example(examples, "who ?") is examples[1]
