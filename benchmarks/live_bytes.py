@@ -67,7 +67,8 @@ class CacheLook:
             if self.matches(thing):
                 assert isinstance(thing, Tensor)
                 storage = thing.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
+                if storage.nbytes():  # what is empty has no address of its own
+                    found[storage.data_ptr()] = storage.nbytes()
         return found
 
 

@@ -47,7 +47,8 @@ def built_for(choice: str, llm: LocalLLM, tokenizer: Any, n_agents: int = 3, tok
 
 @pytest.mark.parametrize("choice", sorted(CHOICES))
 def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenizer: Any, choice: str) -> None:
-    graph = built_for(choice, tiny_llm, tiny_tokenizer, tokens=6).graph
+    """In float64, as its fellow without choices."""
+    graph = built_for(choice, double(tiny_llm), tiny_tokenizer, tokens=6).graph
     asked = [(question, 10 * i + seed) for i, question in enumerate(QUESTIONS[:4]) for seed in (1, 2, 3)]
 
     async def together() -> list[RunResult]:
@@ -60,7 +61,7 @@ def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenize
         assert [s.generation.tokens for s in at_once.spoken] == [s.generation.tokens for s in alone.spoken]
         assert (at_once.edge_bytes, at_once.said, at_once.thinking) == (alone.edge_bytes, alone.said, alone.thinking)
         for node, cache in alone.caches.items():
-            torch.testing.assert_close(at_once.caches[node].keys, cache.keys, atol=1e-4, rtol=0)
+            torch.testing.assert_close(at_once.caches[node].keys, cache.keys, atol=1e-9, rtol=0)
         seen.add(at_once.topology.choices)
     assert len(seen) > 5
 
@@ -72,7 +73,7 @@ def test_rollouts_that_share_thoughts_get_what_they_get_alone(
     """A thought that depends on a choice must not be taken for one of another choice."""
     from gcache.graph.thoughts import Thoughts
 
-    graph = built_for(choice, tiny_llm, tiny_tokenizer).graph
+    graph = built_for(choice, double(tiny_llm), tiny_tokenizer).graph
     shared, fresh, all_of_them = Thoughts(), 0, 0
 
     async def together() -> list[RunResult]:
@@ -85,12 +86,12 @@ def test_rollouts_that_share_thoughts_get_what_they_get_alone(
     for seed, result in enumerate(asyncio.run(together())):
         alone = graph.run(QUESTIONS[2], sample=True, temperature=1.0, seed=seed)
         assert result.topology == alone.topology
-        assert result.text_log_prob == pytest.approx(alone.text_log_prob, abs=1e-3)
+        assert result.text_log_prob == pytest.approx(alone.text_log_prob, abs=1e-9)
         assert result.thinking == alone.thinking and result.said == alone.said
         fresh += sum(step.what == "think" for step in result.trace)
         all_of_them += sum(step.what == "think" for step in alone.trace)
         for node, cache in alone.caches.items():
-            torch.testing.assert_close(result.caches[node].keys, cache.keys, atol=1e-4, rtol=0)
+            torch.testing.assert_close(result.caches[node].keys, cache.keys, atol=1e-9, rtol=0)
     assert fresh < all_of_them - 30, "but for the question, nothing was shared, so nothing was compared"
 
 

@@ -38,8 +38,9 @@ QUESTION, WORDS, LAST = (1, 22, 50, 40), (30, 31, 4, 35, 29), (44, 46, 26)
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenizer: Any, rounds: int) -> None:
+    """In float64: how float32 rounds depends on the machine, and latent steps feed the rounding back."""
     config = GraphConfig(latent_steps=2, rounds=rounds, max_new_tokens=8)
-    graph = toy_built(tiny_llm, tiny_tokenizer, graph=config).graph
+    graph = toy_built(double(tiny_llm), tiny_tokenizer, graph=config).graph
     asked = [(question, seed) for question in QUESTIONS for seed in (1, 2)]
 
     async def together() -> list[RunResult]:
@@ -49,10 +50,10 @@ def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenize
         alone = graph.run(question, sample=True, temperature=0.7, seed=seed)
         assert at_once.topology == alone.topology
         assert [s.generation.tokens for s in at_once.spoken] == [s.generation.tokens for s in alone.spoken]
-        assert at_once.text_log_prob == pytest.approx(alone.text_log_prob, abs=1e-3)
+        assert at_once.text_log_prob == pytest.approx(alone.text_log_prob, abs=1e-9)
         assert at_once.edge_bytes == alone.edge_bytes
         for node, cache in alone.caches.items():
-            torch.testing.assert_close(at_once.caches[node].keys, cache.keys, atol=1e-4, rtol=0)
+            torch.testing.assert_close(at_once.caches[node].keys, cache.keys, atol=1e-9, rtol=0)
 
 
 # -- 4. Fusing one cache with w = 1, and with w -> 0 -------------------------------------------

@@ -25,7 +25,7 @@ class Alignment:
     """The map of one model.
 
     Attributes:
-        matrix: (E, E) W_a, float32.
+        matrix: (E, E) W_a, float32, or float64 where the model is.
         norm: mean norm of the rows of W_in.
         tied: True where W_out is W_in, so that W_a is near the identity.
     """
@@ -43,12 +43,13 @@ class Alignment:
         w_in = model.get_input_embeddings().weight.detach()
         w_out = model.get_output_embeddings().weight.detach()
         tied = w_in.data_ptr() == w_out.data_ptr() or torch.equal(w_in, w_out)
-        w_in, w_out = w_in.float(), w_out.float()  # (V, E) each
+        dtype = torch.promote_types(w_in.dtype, torch.float32)
+        w_in, w_out = w_in.to(dtype), w_out.to(dtype)  # (V, E) each
         if not realign:
-            return cls(torch.eye(w_in.shape[1], device=w_in.device), float(w_in.norm(dim=1).mean()), tied)
+            return cls(torch.eye(w_in.shape[1], dtype=dtype, device=w_in.device), float(w_in.norm(dim=1).mean()), tied)
         gram = w_out.T @ w_out
         strength = ridge * float(gram.diagonal().mean())
-        damped = gram + strength * torch.eye(gram.shape[0], device=gram.device)
+        damped = gram + strength * torch.eye(gram.shape[0], dtype=dtype, device=gram.device)
         matrix = torch.linalg.solve(damped, w_out.T @ w_in)
         if tied:
             logger.info("input and output embeddings are tied: the latent map W_a is near the identity")
@@ -56,6 +57,6 @@ class Alignment:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., E), after the final norm, to input embeddings (..., E)."""
-        mapped = hidden.float() @ self.matrix
+        mapped = hidden.to(self.matrix.dtype) @ self.matrix
         scaled: Tensor = mapped * (self.norm / mapped.norm(dim=-1, keepdim=True).clamp_min(1e-12))
         return scaled.to(hidden.dtype)

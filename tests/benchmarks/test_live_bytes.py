@@ -40,6 +40,7 @@ def test_storages_count_once_and_whole() -> None:
         torch.zeros(1, HEADS + 2, 3, DIM),
         torch.zeros(HEADS, 3, DIM),
         torch.nn.Parameter(torch.zeros(1, HEADS, 3, DIM)),
+        torch.zeros(1, HEADS, 0, DIM),
         "no tensor",
     ],
 )
