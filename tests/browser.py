@@ -72,3 +72,16 @@ def watched(chromium: Browser) -> Iterator[Callable[..., Watched]]:
     yield make
     for context in contexts:
         context.close()
+
+
+def hover_edge(made: Watched, key: str) -> str:
+    """Points at the middle of an edge's line; returns what the tooltip says."""
+    path = made.page.locator(f'path[data-edge="{key}"]')
+    x, y = path.evaluate(
+        """path => {
+            const at = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM());
+            return [at.x, at.y];
+        }"""
+    )
+    made.page.mouse.move(x, y)
+    return made.page.locator("#tooltip").inner_text()

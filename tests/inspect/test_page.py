@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watched, chromium, watched  # noqa: F401
+from browser import Watched, chromium, hover_edge, watched  # noqa: F401
 from playwright.sync_api import expect
 
 from gcache.inspect.page import page
@@ -71,19 +71,6 @@ def opened(watched: Open, tmp_path: Path) -> Callable[..., Watched]:  # noqa: F8
         return made
 
     return open_
-
-
-def hover_edge(made: Watched, key: str) -> str:
-    """Points at the middle of an edge's line; returns what the tooltip says."""
-    path = made.page.locator(f'path[data-edge="{key}"]')
-    x, y = path.evaluate(
-        """path => {
-            const at = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM());
-            return [at.x, at.y];
-        }"""
-    )
-    made.page.mouse.move(x, y)
-    return made.page.locator("#tooltip").inner_text()
 
 
 def slide(made: Watched, which: str, value: float) -> None:
