@@ -131,7 +131,8 @@ def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
 
 
 def _title(checkpoint: str | Path, task: Task) -> str:
-    return f"{task.name}: {Path(checkpoint).resolve().name}"
+    run = Path(checkpoint).resolve().name
+    return run if run == task.name else f"{task.name}: {run}"
 
 
 def _model(spec: GraphSpec) -> str:

@@ -65,7 +65,7 @@ def test_json_has_the_whole_training_and_what_the_edge_that_matters_is_worth(
     cost = edges[ASKED, DECISION]["cost"]
     assert cost["n"] == 8 and cost["difference"] == -1.0
     assert all(edge["cost"] is None for ends, edge in edges.items() if edge["kept"] == 0)
-    assert {curve["name"] for curve in view["curves"]} >= {"utility", "edges"}
+    assert {curve["name"] for curve in view["curves"]} >= {"utility of the rollouts", "edges per question"}
 
 
 def test_graphml_dot_and_mermaid_have_the_same_edges(folder: Path, edges: dict[Ends, dict[str, Any]]) -> None:

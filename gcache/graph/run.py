@@ -83,7 +83,7 @@ class Run:
         self.heard = start.topology.heard_nodes(self.config.rounds)
         self.readers, self.speakers = self._readers_and_speakers()
         self.keys: dict[Node, int] = {}
-        self.events = len(graph.llm.ledger.events)
+        self.events = graph.llm.ledger.noted
         self.began = time.perf_counter()
 
     def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
@@ -299,7 +299,7 @@ class Run:
 
     def _note_memory(self) -> None:
         now = self._now()
-        for event in self.graph.llm.ledger.events[self.events :]:
+        for event in self.graph.llm.ledger.events_since(self.events):
             self._note(Step(SHARED, "cache memory", 0, "memory", now, now, note=event.text))
 
     def _now(self) -> float:

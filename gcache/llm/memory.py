@@ -22,6 +22,7 @@ from gcache.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 GB = 2**30
+EVENTS_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,16 @@ class CacheLedger:
     Attributes:
         held: bytes of the caches that are alive.
         peak: the most that caches and batches in flight took together, at any batch's start.
-        events: what gave way, oldest first.
+        events: what gave way, oldest first; of a long-lived process the last `EVENTS_KEPT`.
+        noted: how many events there were in all.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.held = 0
         self.peak = 0
-        self.events: list[MemoryEvent] = []
+        self.events: deque[MemoryEvent] = deque(maxlen=EVENTS_KEPT)
+        self.noted = 0
         self._finished: deque[weakref.ref[Releasable]] = deque()
         self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
 
@@ -124,8 +127,16 @@ class CacheLedger:
 
     def finished(self, caches: Releasable) -> None:
         """The caches of a run that is over: the first to go when memory is short."""
-        if self.limit is not None:
-            self._finished.append(weakref.ref(caches))
+        if self.limit is None:
+            return
+        while self._finished and self._finished[0]() is None:  # gone by itself
+            self._finished.popleft()
+        self._finished.append(weakref.ref(caches))
+
+    def events_since(self, noted: int) -> list[MemoryEvent]:
+        """Those after the first `noted` ones, as far as they are kept."""
+        new = min(self.noted - noted, len(self.events))
+        return list(self.events)[len(self.events) - new :]
 
     def most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool = False) -> int:
         """How many of `wanted` requests may run together, at least 1 unless `free`.
@@ -157,7 +168,8 @@ class CacheLedger:
 
     def _note(self, what: str, text: str) -> None:
         event = MemoryEvent(what, f"{text}; max_cache_gb is {(self.limit or 0) / GB:.3g}")
-        if what != "released" and self.events[-1:] == [event]:
+        if what != "released" and self.events and self.events[-1] == event:
             return  # a batch that stays cut says so once
         self.events.append(event)
+        self.noted += 1
         logger.info(event.text)

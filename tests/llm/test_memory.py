@@ -69,7 +69,7 @@ def test_a_cache_counts_until_nobody_holds_it() -> None:
 def test_without_a_limit_everything_fits_and_nothing_is_noted() -> None:
     ledger = CacheLedger()
     assert ledger.most_that_fit(7, lambda n: n * GB) == 7
-    assert ledger.peak == 7 * GB and ledger.events == []
+    assert ledger.peak == 7 * GB and not ledger.events
 
 
 def test_finished_runs_give_way_first_then_the_batch() -> None:
@@ -93,6 +93,19 @@ def test_one_request_always_runs_and_joining_a_running_batch_may_wait() -> None:
     assert ledger.most_that_fit(4, lambda n: 1000 * n) == 1
     assert [event.what for event in ledger.events] == ["over"]
     assert ledger.most_that_fit(4, lambda n: 1000 * n, free=True) == 0
+
+
+def test_a_long_life_keeps_the_last_events_and_no_run_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gcache.llm.memory.EVENTS_KEPT", 3)
+    ledger = CacheLedger(limit=100)
+    for size in range(101, 106):
+        before = ledger.noted
+        ledger.most_that_fit(1, lambda n, size=size: size * n * GB)  # type: ignore[misc]
+        assert [event.what for event in ledger.events_since(before)] == ["over"]
+        assert ledger.events_since(ledger.noted) == []
+        ledger.finished(Finished(1))  # nobody else holds it
+    assert ledger.noted == 5 and len(ledger.events_since(0)) == len(ledger.events) == 3
+    assert len(ledger._finished) == 1
 
 
 def limited(llm: LocalLLM, slots: int) -> LocalLLM:
