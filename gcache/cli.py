@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -359,6 +360,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if not args.question.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
+    if not 0 <= args.temperature < math.inf:
+        raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
     if args.checkpoint:
         _require_only_its_own(args)
         graph = session.load_graph(
@@ -370,8 +373,6 @@ def _run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         api = flags.api_if_asked(args, spec)
         graph = build(spec, flags.limits(args), api).graph
-    if not args.temperature >= 0:
-        raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
     result = graph.run(args.question, temperature=args.temperature, seed=args.seed)
     print(result.answer)
     if args.trace:

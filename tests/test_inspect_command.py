@@ -132,9 +132,7 @@ def test_a_step_of_a_run_and_another_folder_may_be_named(
 ) -> None:
     step = next((trained / "checkpoints").glob("step-*"))
     out = tmp_path / "files"
-    printed_ = printed(
-        capsys, "inspect", str(step), "--format", "dot", "json", "--out", str(out), "--limit", "2"
-    )
+    printed_ = printed(capsys, "inspect", str(step), "--format", "dot", "json", "--out", str(out), "--limit", "2")
     assert printed_.splitlines() == [str(out / "topology.dot"), str(out / "topology.json")]  # and no table
     assert not (step / "inspect").exists() and files_of(out) == {"topology.dot", "topology.json"}
 
@@ -154,9 +152,7 @@ def test_a_tasks_question_by_its_id_or_its_words(
 ) -> None:
     example = TASK.test(1)[0]
     words = example.id if by == "id" else example.question
-    out = printed(
-        capsys, "inspect", str(trained), "--question", words, "--format", "all", "--out", str(tmp_path / "q")
-    )
+    out = printed(capsys, "inspect", str(trained), "--question", words, "--format", "all", "--out", str(tmp_path / "q"))
     answer = session.load_graph(trained).run(example).answer
     assert f"question: {example.question}\nanswer: {answer.strip()}\n" in out
     assert files_of(tmp_path / "q") == set(FILES.values()) - {"history.png", "history.gif", "curves.png"}
@@ -272,10 +268,9 @@ def test_a_drawn_answer_is_its_seeds(sums: Path, capsys: pytest.CaptureFixture[s
     assert drawn[3] == graph.run("what is 2 + 3 ?", temperature=1.5, seed=3).answer + "\n"
 
 
-def test_a_temperature_below_nothing_is_refused(
-    sums: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for graph in (["--checkpoint", str(sums)], ["--llm_name", str(model_folder)]):
-        for value in ("-1", "nan"):
+def test_a_temperature_below_nothing_is_refused(sums: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is loaded: the model named here is none."""
+    for graph in (["--checkpoint", str(sums)], ["--llm_name", "no/such/model"]):
+        for value in ("-1", "nan", "inf"):
             line = refused(capsys, "run", *graph, "--temperature", value, "what is it ?")
             assert "--temperature must be 0 (greedy) or more" in line and value in line

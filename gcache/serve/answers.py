@@ -81,12 +81,15 @@ class AskGraph:
     Attributes:
         trace: whether what happens is told, and what latent steps can be read as.
         most: tokens that an answer may have; the graph's own number is cut to it.
+        stream: whether the text is told as it grows. Where nobody reads it yet, that would cost every step of the batch
+            a decoding of each text and a call into another thread.
     """
 
     example: Example
     draw: Draw
     most: int
     trace: bool = False
+    stream: bool = True
 
     async def __call__(self, served: Served, tell: Tell) -> Answer:
         graph = served.graph
@@ -100,17 +103,18 @@ class AskGraph:
 
         def watch(event: Event) -> None:
             if event.kind == "text" and served.llm is not None:
-                if more := growing.grow(served.llm.text(event.tokens)):
+                if self.stream and (more := growing.grow(served.llm.text(event.tokens))):
                     tell(Told(more))
             elif self.trace and event.kind != "text":
                 tell(Told(event=event_json(event, agents, served.llm)))
 
         result = await graph.arun(
             self.example, topology=topology, temperature=self.draw.temperature, seed=self.draw.seed,
-            keep_caches=False, max_new_tokens=most, stop=self.draw.stop, watch=watch, keep_states=self.trace,
+            keep_caches=False, max_new_tokens=most, stop=self.draw.stop,
+            watch=watch if self.stream or self.trace else None, keep_states=self.trace,
         )  # fmt: skip
         answer = _answer(result, self.draw.stop, self.trace)
-        if more := growing.finish(answer.text):
+        if self.stream and (more := growing.finish(answer.text)):
             tell(Told(more))
         if self.trace:
             tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(result.edge_bytes)}))
@@ -123,11 +127,13 @@ class AskModel:
 
     Attributes:
         prompt: text, or base64 of a saved tensor where `embeds`.
+        stream: as of `AskGraph`.
     """
 
     prompt: str
     draw: Draw
     embeds: bool = False
+    stream: bool = True
 
     async def __call__(self, served: Served, tell: Tell) -> Answer:
         batching, llm = served.batching, served.llm
@@ -147,11 +153,11 @@ class AskModel:
 
         done = await batching.generate(
             GenerateRequest(
-                tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop, watch=watch,
-                embeds=embeds,
+                tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop,
+                watch=watch if self.stream else None, embeds=embeds,
             )
         )  # fmt: skip
-        if more := growing.finish(done.text):
+        if self.stream and (more := growing.finish(done.text)):
             tell(Told(more))
         finish = "stop" if done.finished else "length"
         return Answer(done.text, finish, count, len(done.tokens), count, len(done.tokens))

@@ -92,8 +92,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             None if extension is None else extension.agents,
         )
         trace = extension is not None and extension.trace
-        work = AskGraph(example, _draw(asked, asked.most), settings.max_tokens, trace)
-        return Answering(service, work, _form(service, asked, chat=True), bool(asked.stream))
+        work = AskGraph(example, _draw(asked, asked.most), settings.max_tokens, trace, bool(asked.stream))
+        return Answering(service, work, _form(service, asked, chat=True), work.stream)
 
     taken = EmbedsCompletionRequest if settings.allow_prompt_embeds else CompletionRequest
 
@@ -111,8 +111,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             raise Refused(400, "a prompt is text or embeddings, not both; leave prompt empty", "prompt")
         if not asked.prompt and not asked.prompt_embeds:
             raise Refused(400, "prompt is missing; it must be: one text, not empty", "prompt", "missing_field")
-        work = AskModel(asked.prompt_embeds or asked.prompt or "", draw, embeds=bool(asked.prompt_embeds))
-        return Answering(service, work, _form(service, asked, chat=False), bool(asked.stream))
+        work = AskModel(asked.prompt_embeds or asked.prompt or "", draw, bool(asked.prompt_embeds), bool(asked.stream))
+        return Answering(service, work, _form(service, asked, chat=False), work.stream)
 
     @app.post(
         "/v1/topology", response_model=docs.WhoHandsToWhom, openapi_extra=docs.body(TopologyRequest),

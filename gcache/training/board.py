@@ -30,10 +30,13 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("--tensorboard needs its extra; pip install 'gcache-mas[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=done)
+        self._open = lambda: SummaryWriter(str(folder), purge_step=done)
+        self._writer: Any = None
 
     def show(self, metrics: Mapping[str, Any], edges: Sequence[LearnedEdge]) -> None:
-        """A step's metrics, and its edges before it."""
+        """A step's metrics, and its edges before it. The first step makes the folder: a refused run leaves none."""
+        if self._writer is None:
+            self._writer = self._open()
         step = int(metrics["step"])
         for name, value in metrics.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
@@ -45,4 +48,5 @@ class Board:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -48,6 +48,11 @@ def show(board: Board, steps: Sequence[int], edges: Sequence[LearnedEdge] = EDGE
     board.close()
 
 
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    Board(tmp_path / "board").close()
+    assert not (tmp_path / "board").exists()
+
+
 def test_numbers_and_edges_are_read_back(tmp_path: Path) -> None:
     show(Board(tmp_path), range(3), rollouts=6, not_trained=["fuser"], learned=True, name="x")
     found = read(tmp_path)
