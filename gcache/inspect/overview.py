@@ -70,7 +70,7 @@ def _fixed(cast: Cast, examples: Sequence[Example]) -> list[list[Any]]:
     counts: dict[Ends, int] = {}
     for example in examples:
         names = kinds_of(cast, example)
-        for ends in {ends_of(edge, names) for edge in cast.topology(example).edges}:
+        for ends in dict.fromkeys(ends_of(edge, names) for edge in cast.topology(example).edges):
             counts[ends] = counts.get(ends, 0) + 1
     shares = {ends: count / len(examples) for ends, count in counts.items()}
     return [[*ends, share, share, share, share] for ends, share in shares.items()]
