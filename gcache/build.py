@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gcache.agent_models import load_mixture
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import DOMAINS, Agent, pick_agents
@@ -25,7 +26,10 @@ from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource, PolicySource, TopologySource
 from gcache.graph.speakers import ApiSpeaker, LocalSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
+from gcache.graph.thinkers import Mixture
 from gcache.graph.writers import GENERATION_MODES, make_writer
+from gcache.links.link import AUTO
+from gcache.links.negotiate import CHOICES as LINK_CHOICES
 from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
@@ -33,6 +37,8 @@ from gcache.llm.memory import Limits
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
+#: Fields of a `GraphSpec` that are tuples, which JSON knows as lists.
+TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantizations", "link_files")
 #: Fields of a `GraphSpec` that make no sense without a learned topology.
 CHOICES = ("temporal", "channels", "latent_choices", "consult_probability")
 
@@ -59,6 +65,11 @@ class GraphSpec:
         latent_space_realign: whether latent steps go through W_a; see `gcache.llm.alignment`.
         embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.embeds`.
         api_model, base_url: of the API in modes that ask one; None for what the environment says.
+        agent_models: what the agents think with, where that is another model than the decision maker's, which is
+            `llm_name`: one name per agent, or one for all; see `gcache.graph.thinkers`.
+        agent_quantizations: of these models, one each or one for all; () for `quantization`.
+        link: between two models; see `gcache.links`.
+        link_files: of learned links.
         seed: of the policy's first weights and of random topologies.
         The rest: see `GraphConfig`, `load_model` and the fusers.
     """
@@ -89,6 +100,10 @@ class GraphSpec:
     embeds_endpoint: str = "completions"
     api_model: str | None = None
     base_url: str | None = None
+    agent_models: tuple[str, ...] = ()
+    agent_quantizations: tuple[str, ...] = ()
+    link: str = AUTO
+    link_files: tuple[str, ...] = ()
     seed: int = 0
     graph: GraphConfig = field(default_factory=GraphConfig)
 
@@ -120,6 +135,7 @@ class GraphSpec:
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
+        self._check_models()
         check_probabilities(
             decision=self.decision_probability, agent=self.agent_probability, consult=self.consult_probability
         )
@@ -146,6 +162,41 @@ class GraphSpec:
         if "latents" in self.channels and not max(self.latent_choices, default=self.graph.latent_steps):
             raise ConfigError("the channel 'latents' hands on latents, but there are 0 latent steps; set 1 or more")
 
+    def _check_models(self) -> None:
+        """Refuse models of agents that could not be linked, or would not be used."""
+        if self.link not in LINK_CHOICES:
+            raise unknown("link", self.link, LINK_CHOICES)
+        if not self.agent_models:
+            for name in ("agent_quantizations", "link_files"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is for agents on other models, but none is named; add --agent_models")
+            return
+        if self.graph.hands == "text":
+            raise ConfigError(
+                "agents that hand on text alone share one model or an API; leave out --agent_models, or use --link text"
+            )
+        agents = len(pick_agents(self.domain, self.roles, self.agent_nums))
+        if agents and len(self.agent_models) not in (1, agents):
+            raise ConfigError(
+                f"there are {agents} agents, but {len(self.agent_models)} models for them; name one for each, or one "
+                "for all"
+            )
+        if len(self.agent_quantizations) not in (0, 1, len(self.agent_models)):
+            raise ConfigError(
+                f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantizations)} "
+                "quantizations for them; name one for each, or one for all"
+            )
+        if self.link == "perceiver" and not self.link_files:
+            raise ConfigError(
+                "the link perceiver is learned, and needs its fitted file; make one with `gcache fit-perceiver` and "
+                "pass it by --link_file, or use --link auto"
+            )
+
+    def agent_quantization(self) -> tuple[str, ...]:
+        """One per model of `agent_models`."""
+        named = self.agent_quantizations or (self.quantization,)
+        return named * len(self.agent_models) if len(named) == 1 else named
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -158,7 +209,7 @@ class GraphSpec:
         """
         try:
             graph = GraphConfig(**values["graph"])
-            tuples = {name: tuple(values.get(name, ())) for name in ("roles", "channels", "latent_choices")}
+            tuples = {name: tuple(values.get(name, ())) for name in TUPLES}
             rest = {**values, "graph": graph, **tuples}
             return cls(**rest)
         except (TypeError, KeyError) as error:
@@ -197,13 +248,21 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign
     )
-    return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
+    if not spec.agent_models:
+        return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
+    mixture, fingerprint = load_mixture(spec, llm, loaded)
+    return assemble(spec, llm, loaded.tokenizer, fingerprint, api, mixture)
 
 
 def assemble(
-    spec: GraphSpec, llm: LocalLLM, tokenizer: Any, fingerprint: str = "", api: ApiLLM | None = None
+    spec: GraphSpec,
+    llm: LocalLLM,
+    tokenizer: Any,
+    fingerprint: str = "",
+    api: ApiLLM | None = None,
+    mixture: Mixture | None = None,
 ) -> Built:
-    """Put a graph together around a model that is there already."""
+    """Put a graph together around a model that is there already, and others where there is a mixture."""
     agents, decision, source = cast_of(spec)
     if spec.graph.hands == "text":
         speaking = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, decision, source, spec.graph)
@@ -211,7 +270,7 @@ def assemble(
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
     layout = ChatLayout.of(tokenizer)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
-    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer)
+    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer, mixture)
     return _built(spec, graph, llm, fingerprint)
 
 

@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         add_graph_flags,
         add_limit_flags,
         add_method_flags,
+        add_mixture_flags,
         add_model_flags,
         add_train_flags,
     )
@@ -141,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}_probability", type=float, default=getattr(GraphSpec, f"{name}_probability"),
             help=f"of an edge {what}, before training (default: %(default)s)",
         )  # fmt: skip
-    for add in (add_model_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags):
+    for add in (
+        add_model_flags, add_mixture_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags,
+    ):  # fmt: skip
         add(train)
     add_train_flags(train, TrainConfig())
     train.add_argument(
@@ -204,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--temperature", type=float, default=0.0, help="of the answer; 0 is greedy (default: %(default)s)")
     run.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     run.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
-    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
+    for add in (add_model_flags, add_mixture_flags, add_graph_flags, add_api_flags, add_limit_flags):
         add(run)
 
     add_serve(command, lambda line: print(line, flush=True))

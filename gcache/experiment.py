@@ -73,6 +73,7 @@ class Experiment:
         )
         flags.add_boolean(made, "--use_cache", True, "agents hand on caches; false: text alone")
         flags.add_model_flags(made)
+        flags.add_mixture_flags(made)
         flags.add_graph_flags(made)
         flags.add_choice_flags(made)
         flags.add_api_flags(made)

@@ -10,6 +10,7 @@ from gcache.build import GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.topology import CHANNELS
 from gcache.graph.records import GraphConfig
+from gcache.links.link import AUTO
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.memory import Limits
 from gcache.training.config import TrainConfig
@@ -40,6 +41,41 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto, ... (default: %(default)s)")
     group.add_argument("--device_map", help="passed on to transformers, for models over several devices")
     group.add_argument("--quantization", default="none", help="none, 8bit or 4bit (bitsandbytes; default: %(default)s)")
+
+
+def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of agents on other models than the decision maker's."""
+    group = parser.add_argument_group("agents on other models (the decision maker's is --llm_name)")
+    group.add_argument(
+        "--agent_models", nargs="+", default=[], metavar="NAME",
+        help="what the agents think with: one name per agent, or one for all; each is loaded once (default: "
+        "--llm_name)",
+    )  # fmt: skip
+    group.add_argument(
+        "--agent_quantization", nargs="+", default=[], metavar="Q",
+        help="of these models, one each or one for all (default: --quantization)",
+    )  # fmt: skip
+    group.add_argument(
+        "--link", default=AUTO,
+        help="what goes from one model to another: vocab (one tokenizer: hidden states through a linear map), overlap "
+        "(two tokenizers with 100 tokens in common: likewise), perceiver (learned soft tokens, see --link_file), text; "
+        "auto: the cache itself for equal weights, else the first of vocab, overlap and text that the two models allow",
+    )  # fmt: skip
+    group.add_argument(
+        "--link_file", nargs="+", default=[], metavar="FILE", help="of fitted perceivers, one for each pair of models"
+    )
+
+
+def mixture(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `GraphSpec`, of the flags of `add_mixture_flags`, where a command has them."""
+    if not hasattr(args, "agent_models"):
+        return {}
+    return {
+        "agent_models": tuple(args.agent_models),
+        "agent_quantizations": tuple(args.agent_quantization),
+        "link": args.link,
+        "link_files": tuple(args.link_file),
+    }
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
@@ -321,6 +357,7 @@ def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more
         api_model=args.api_model,
         base_url=args.base_url,
         seed=getattr(args, "seed", 0),
+        **mixture(args),
         **more,
     )
 

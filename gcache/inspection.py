@@ -106,6 +106,11 @@ def look_closely(
     built, _ = load(checkpoint, limits=limits, api=api)
     if not isinstance(built.graph, CacheGraph) or built.llm is None:
         raise CheckpointError(f"the agents of checkpoint {checkpoint} hand on text alone: no cache to look into")
+    if built.graph.is_mixed:
+        raise CheckpointError(
+            f"the agents of checkpoint {checkpoint} think with several models, and one question is looked at in the "
+            "slots and words of one; leave out the question to see what was learned"
+        )
     close = close_up(built.graph, built.llm, example, write=write, seed=seed)
     return view_of(
         close, built.graph, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step

@@ -25,6 +25,7 @@ from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig, check_on_error
+from gcache.training.replay import check_gradient
 from gcache.training.report import COMPARED, Report
 from gcache.training.trainer import Reinforce
 
@@ -90,6 +91,7 @@ def train(
     """
     for name in compare:
         FixedTopology(name, 1)
+    check_gradient(config.gradient, bool(spec.agent_models))
     task = task_spec.make()
     # reads the data, so that a broken line is named before a model is loaded
     task.train(config.train_limit, config.seed)

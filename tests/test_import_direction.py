@@ -17,11 +17,12 @@ BELOW: dict[str, set[str]] = {
     "gnn": LOWEST,
     "agents": LOWEST,
     "llm": LOWEST,
-    "graph": LOWEST | THINKING,
-    "methods": LOWEST | THINKING | {"graph"},
-    "inspect": LOWEST | THINKING | {"graph", "methods"},
-    "training": LOWEST | THINKING | {"graph", "methods", "inspect", "build"},
-    "serve": LOWEST | THINKING | {"graph", "methods", "inspect", "training", "build", "session", "flags"},
+    "links": LOWEST | THINKING,
+    "graph": LOWEST | THINKING | {"links"},
+    "methods": LOWEST | THINKING | {"links", "graph"},
+    "inspect": LOWEST | THINKING | {"links", "graph", "methods"},
+    "training": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "build"},
+    "serve": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "training", "build", "session", "flags"},
 }
 FOR_ALL = {"errors", "files", "settings", "statistics"}
 

@@ -1,37 +1,33 @@
-"""A graph of agents around one model, which hand each other caches."""
+"""A graph of agents around one model, or several, which hand each other caches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from gcache.agents.decision import DecisionMaker
-from gcache.agents.layout import ChatLayout, with_said
+from gcache.agents.layout import with_said
 from gcache.agents.roles import Agent
 from gcache.cache.fuser import CacheFuser
-from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.gnn.topology import EdgeKey, Node, Topology
+from gcache.errors import ConfigError
+from gcache.gnn.topology import Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.hand_over import Weights, fused_for
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.run import Run
 from gcache.graph.sources import TopologySource
+from gcache.graph.thinkers import Mixture, Thinker
 from gcache.graph.writers import LocalWriter, Writer
-from gcache.llm.batching import LLM, BatchingLLM
+from gcache.llm.batching import LLM
 
-#: What an agent is asked for its text.
-SPEAK = "Say in a few sentences what you found, for the others to go on from."
-#: Prompts whose tokens are remembered.
-KNOWN_PROMPTS = 1000
+#: Modes in which a text is written from what the decision maker's own model holds.
+MIXED_MODES = ("local", "hybrid")
 
 
 class CacheGraph(AgentGraph):
     """Agents that answer by handing each other caches.
 
     Args:
-        llm: what the agents think with; its calls are batched over all runs in flight.
+        llm: what the decision maker thinks with, and the agents, unless a `mixture` says otherwise.
         tokenizer: its tokenizer, with a chat template.
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
@@ -39,6 +35,10 @@ class CacheGraph(AgentGraph):
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
         writer: who writes the decision maker's text; see `gcache.graph.writers`.
+        mixture: other models, and which agents think with them; see `gcache.graph.thinkers`.
+
+    Raises:
+        ConfigError: a mixture in a mode, or with a transfer, that is for one model.
     """
 
     def __init__(
@@ -51,13 +51,31 @@ class CacheGraph(AgentGraph):
         fuser: CacheFuser,
         config: GraphConfig | None = None,
         writer: Writer | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
-        self.llm = BatchingLLM(llm)
-        self.layout = ChatLayout.of(tokenizer)
-        self.fuser = fuser
+        self.mixture = mixture or Mixture()
+        self.thinkers = (Thinker(llm, tokenizer, fuser), *self.mixture.others)
+        self.llm, self.layout, self.fuser = self.thinkers[0].llm, self.thinkers[0].layout, fuser
         self.writer: Writer = writer or LocalWriter()
         super().__init__(agents, decision, source, config, self.writer.mode, self.writer.learns)
-        self._prompts: dict[tuple[str, bool], tuple[int, ...]] = {}  # tokens of prompts, which repeat
+        if self.is_mixed:
+            self._require_mixable()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether any agent thinks with another model than the decision maker."""
+        return bool(self.mixture.others)
+
+    def _require_mixable(self) -> None:
+        if self.writer.mode not in MIXED_MODES:
+            raise ConfigError(
+                f"the mode {self.writer.mode!r} reads the thoughts of one model, but the agents have several; use "
+                f"{' or '.join(MIXED_MODES)}"
+            )
+        if self.config.transfer == "context":
+            raise ConfigError(
+                "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
+            )
 
     async def start(self, start: Start) -> RunResult:
         """See `gcache.graph.run`."""
@@ -66,27 +84,18 @@ class CacheGraph(AgentGraph):
     # -- pieces that a run and its replay share ----------------------------------------------
 
     def agent_tokens(
-        self, agent: Agent, said: Sequence[tuple[str, str]] = (), latent_steps: int | None = None
+        self, agent: Agent, said: Sequence[tuple[str, str]] = (), latent_steps: int | None = None, model: int = 0
     ) -> tuple[int, ...]:
         """An agent's prompt, with what others said, as (role, words), before its own words; None latent steps
         are as many as everybody's."""
         steps = self.config.latent_steps if latent_steps is None else latent_steps
-        key = (with_said(agent.prompt, said), steps > 0)
-        if key not in self._prompts:
-            if len(self._prompts) >= KNOWN_PROMPTS:
-                self._prompts.clear()
-            self._prompts[key] = self.layout.agent(*key)
-        return self._prompts[key]
+        return self.thinkers[model].agent_tokens(agent.prompt, said, steps > 0)
 
     def decision_tokens(self, said: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
         """The decision maker's prompt, with what others said before its own words."""
         return self.layout.decision(
             with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn
         )
-
-    def speak_tokens(self) -> tuple[int, ...]:
-        """What an agent that has thought is asked, so that it says what it hands on."""
-        return self.layout.decision(SPEAK)
 
     def latent_steps(self, topology: Topology, agent: int) -> int:
         """How many an agent takes: the topology's number, or everybody's."""
@@ -95,10 +104,3 @@ class CacheGraph(AgentGraph):
     def source(self, node: Node, n_agents: int) -> int:
         """The number that marks a node's slots."""
         return node[0] * n_agents + node[1]
-
-    def fuse(
-        self, shared: KVCache, arriving: Sequence[tuple[KVCache, EdgeKey | None]], weights: Weights
-    ) -> FusedCache:
-        """Fuse without gradient."""
-        with torch.no_grad():
-            return fused_for(self.fuser, shared, arriving, weights)

@@ -31,6 +31,7 @@ class Passing:
         sender, receiver: nodes of the graph; N is the decision maker.
         cache: what was handed on, prepared for fusing.
         shared: the question's slots.
+        rope: the rotation of the receiver's model.
     """
 
     question: str
@@ -38,6 +39,7 @@ class Passing:
     receiver: Node
     cache: KVCache
     shared: KVCache
+    rope: Rope | None = None
 
     @property
     def seed(self) -> int:
@@ -81,11 +83,9 @@ class Recorder:
     """Lets everything pass, and remembers it, so that another question can be given it.
 
     Attributes:
-        rope: the model's rotation.
         passed: (sender, receiver) -> what passed; filled in while the run goes on.
     """
 
-    rope: Rope
     passed: dict[tuple[Node, Node], Passing] = field(default_factory=dict)
 
     def __call__(self, passing: Passing) -> KVCache:
@@ -105,7 +105,9 @@ class Recorder:
         known = self.passed[passing.sender, passing.receiver]
         offset = int(passing.shared.next_positions[0]) - int(known.shared.next_positions[0])
         own = known.cache.take(known.cache.sources[0] != SHARED)
-        return own.shift(offset, self.rope)
+        if passing.rope is None:
+            raise ConfigError("the graph's fuser knows no rotation, so no cache can be moved; make it with the model's")
+        return own.shift(offset, passing.rope)
 
 
 def _by_part(cache: KVCache, change: Callable[[KVCache], KVCache]) -> KVCache:

@@ -30,6 +30,19 @@ def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, transfer: s
     return FusedCache.join([received, FusedCache.plain(fuser.prepare(own))])
 
 
+def handed_states(outputs: Tensor, latents: Tensor, latents_only: bool) -> Tensor:
+    """What a link carries to another model of an agent's own slots: (S, E) last hidden states.
+
+    A latent step's slot was fed the state before it, so the states of S latents are those that were fed back, and
+    the first of them is that of the prompt's last token.
+
+    Args:
+        outputs: (P, E) of the prompt.
+        latents: (S, E) that latent steps fed back.
+    """
+    return latents if latents_only else torch.cat((outputs, latents[1:]))
+
+
 def over_edge(handed: KVCache, key: EdgeKey | None, topology: Topology) -> KVCache | None:
     """What of a prepared cache goes over an edge (None: what an agent remembers); None where the sender's
     words go instead."""

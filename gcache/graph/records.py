@@ -20,6 +20,9 @@ TRANSFERS = ("own", "latent", "context")
 #: What goes over an edge: the agent's cache, what it says, or both.
 HANDS = ("cache", "text", "both")
 
+#: Whose slots a link brought, the number of the model that read them, and whether they are of latents alone.
+Carried = tuple[tuple[int, int], int, bool]
+
 #: Kinds of tokens that are counted.
 TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
 
@@ -132,12 +135,19 @@ class KeptCaches:
     """The caches of a run that is over, for as long as nobody needs their room.
 
     Args:
-        shared: the question's cache.
+        shared: the question's cache, of the decision maker's model.
         own: (round, agent) -> the agent's own slots.
+        carried: what links brought to other models.
     """
 
-    def __init__(self, shared: KVCache | None, own: Mapping[tuple[int, int], KVCache]) -> None:
+    def __init__(
+        self,
+        shared: KVCache | None,
+        own: Mapping[tuple[int, int], KVCache],
+        carried: Mapping[Carried, KVCache] | None = None,
+    ) -> None:
         self._kept = None if shared is None else (shared, dict(own))
+        self._carried = dict(carried or {})
 
     @property
     def released(self) -> bool:
@@ -157,13 +167,23 @@ class KeptCaches:
             )
         return self._kept
 
+    def carried(self) -> Mapping[Carried, KVCache]:
+        """What links brought to other models, before it was prepared for fusing.
+
+        Raises:
+            GcacheError: as `get`.
+        """
+        self.get()
+        return self._carried
+
     def release(self) -> int:
         """Let them go; returns the bytes of keys and values that nobody else need hold."""
         if self._kept is None:
             return 0
         shared, own = self._kept
-        self._kept = None
-        return shared.nbytes + sum(cache.nbytes for cache in own.values())
+        caches = [shared, *own.values(), *self._carried.values()]
+        self._kept, self._carried = None, {}
+        return sum(cache.nbytes for cache in caches)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@
         received = fuse(shared, what its predecessors handed on)
         own      = think(its words on received)
     answer = write(the decision maker's words on fuse(shared, what was handed to it))
+
+Where agents think with several models, each reads the question once, and what is handed to another model is carried
+over by a link and read there (`gcache.graph.thinkers`).
 """
 
 from __future__ import annotations
@@ -25,10 +28,13 @@ from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
 from gcache.graph.events import Event, watch_text
-from gcache.graph.hand_over import edge_weights, handed_on, over_edge
-from gcache.graph.records import KeptCaches, RunResult, Spoken, Step
+from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
+from gcache.graph.records import Carried, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.thinkers import Thinker
+from gcache.graph.thoughts import Thoughts
 from gcache.graph.turns import Coming, take_turns
 from gcache.graph.writers import api_tokens
+from gcache.links.link import Link
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 if TYPE_CHECKING:
@@ -43,6 +49,7 @@ class _Thought:
         own: its own slots; handed: what it hands on.
         states: (S, E) of its latent steps, where somebody wants them.
         said: its text, where it speaks; asked_to_speak: the tokens before it.
+        outputs: (P, E) last hidden states of its prompt, where another model might hear it.
     """
 
     own: KVCache
@@ -50,6 +57,7 @@ class _Thought:
     states: Tensor | None
     said: Generation | None
     asked_to_speak: tuple[int, ...]
+    outputs: Tensor | None = None
 
 
 class Run:
@@ -62,7 +70,8 @@ class Run:
     def __init__(self, graph: CacheGraph, start: Start) -> None:
         self.graph, self.config = graph, graph.config
         self.example, self.agents = start.example, start.agents
-        self.question = graph.layout.question(start.example.question)
+        self.models = graph.mixture.models(len(start.agents))
+        self.questions = [t.layout.question(start.example.question) for t in graph.thinkers]
         self.topology, self.topology_log_prob = start.topology, start.topology_log_prob
         self.temperature, self.seed = start.temperature, start.seed
         self.thoughts, self.keep = start.thoughts, start.keep_caches
@@ -73,28 +82,34 @@ class Run:
         self.weights = edge_weights(start.topology)
         self.trace: list[Step] = []
         self.edge_bytes: dict[tuple[int, int], int] = {}
-        self.shared: KVCache | None = None
+        self.shared: dict[int, KVCache] = {}  # of each model
         self.own: dict[Node, KVCache] = {}
         self.handed: dict[Node, KVCache] = {}
         self.states: dict[Node, Tensor] = {}  # of latent steps, where the writer wants them
+        self.outputs: dict[Node, Tensor] = {}  # of prompts, where another model might hear their agent
+        self.carried: dict[Carried, KVCache] = {}  # what other models read of what links brought
         self.said: dict[Node, str] = {}  # where agents speak
         self.thinking = 0  # tokens of latent steps and of agents' texts
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.heard = start.topology.heard_nodes(self.config.rounds)
         self.readers, self.speakers = self._readers_and_speakers()
+        self.over_links = self.thoughts or Thoughts()
         self.keys: dict[Node, int] = {}
         self.events = graph.llm.ledger.noted
         self.began = time.perf_counter()
 
     def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
         """How many nodes each node hands to, and which of them have to say something."""
-        crossed = [sending for node in self.heard for sending in self.topology.senders(*node)]
-        last = self.config.rounds - 1
-        crossed += [((last, edge.source), edge.key) for edge in self.topology.into(self.topology.decision_node)]
+        crossed = [(node, sending) for node in self.heard for sending in self.topology.senders(*node)]
+        last, decision = self.config.rounds - 1, self.topology.decision_node
+        crossed += [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
         speakers = self.heard if self.config.hands == "both" else {
-            sender for sender, key in crossed if key is not None and self.topology.channels[key] == "text"
+            sender for receiver, (sender, key) in crossed if key is not None and self._tells(sender, receiver, key)
         }  # fmt: skip
-        return Counter(sender for sender, _ in crossed), frozenset(speakers)
+        return Counter(sender for _, (sender, _) in crossed), frozenset(speakers)
+
+    def _thinker(self, node: Node) -> Thinker:
+        return self.graph.thinkers[self.models[node[1]]]
 
     async def go(self) -> RunResult:
         """Run the question to its answer."""
@@ -102,7 +117,7 @@ class Run:
         await self._read_question()
         await take_turns(self.topology, self.config.rounds, self.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
-        kept = KeptCaches(self.shared, self.own)
+        kept = KeptCaches(self.shared.get(0), self.own, self.carried)
         self.graph.llm.ledger.finished(kept)
         self._note_memory()
         return RunResult(
@@ -121,9 +136,15 @@ class Run:
         self._tell(Event("step", step=step, states=states if self.keep_states else None))
 
     async def _read_question(self) -> None:
-        request = ThinkRequest(self.question, source=SHARED, kind=SlotKind.PREFIX)
-        self.shared, fresh = await self._once("question", lambda: self.graph.llm.think(request))
-        prefilled = len(self.question) if fresh else 0
+        """Each model that is asked anything reads it once."""
+        models = sorted({0, *(self.models[node[1]] for node in self.heard)})
+        await asyncio.gather(*(self._read_with(model) for model in models))
+
+    async def _read_with(self, model: int) -> None:
+        thinker, tokens = self.graph.thinkers[model], self.questions[model]
+        request = ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)
+        self.shared[model], fresh = await self._once(("question", model), lambda: thinker.llm.think(request))
+        prefilled = len(tokens) if fresh else 0
         self._note(Step(SHARED, "question", 0, "think" if fresh else "shared", 0.0, self._now(), prefilled))
 
     def _note_unheard(self, node: Node) -> None:
@@ -135,20 +156,23 @@ class Run:
         self._tell(Event("turn", round=round_, agent=agent))
         started = self._now()
         steps = self.graph.latent_steps(self.topology, agent)
-        tokens = self.graph.agent_tokens(self.agents[agent], self._heard_texts(coming), steps)
+        said = self._heard_texts(node, coming)
+        tokens = self.graph.agent_tokens(self.agents[agent], said, steps, self.models[agent])
         self.prompts[node] = tokens
-        received = self._fused(node, coming)
-        slots = self._slots_received(received)
+        received = await self._fused(node, coming)
+        slots = self._slots_received(node, received)
         request = ThinkRequest(
             tokens, received, steps, self.graph.source(node, len(self.agents)),
-            alignment=self.alignment,
+            alignment=self.alignment if self.models[agent] == 0 else None,
         )  # fmt: skip
         del received
         key = None if self.thoughts is None else self._key(node)
-        thought, fresh = await self._once(key, lambda: self._thought(request, node in self.speakers))
+        thought, fresh = await self._once(key, lambda: self._thought(node, request, node in self.speakers))
         self.handed[node] = thought.handed
         if thought.states is not None:
             self.states[node] = thought.states
+        if thought.outputs is not None:
+            self.outputs[node] = thought.outputs
         self.thinking += steps
         if thought.said is not None:
             self.said[node] = thought.said.text
@@ -168,42 +192,49 @@ class Run:
             thought.states,
         )  # fmt: skip
 
-    def _heard_texts(self, coming: Coming) -> list[tuple[str, str]]:
+    def _heard_texts(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
         """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
-        told = [sender for sender, key in coming if self._tells(key)]
+        told = [sender for sender, key in coming if self._tells(sender, receiver, key)]
         return [(self.agents[node[1]].role, self.said[node]) for node in told if self.said.get(node, "").strip()]
 
-    def _tells(self, key: EdgeKey | None) -> bool:
-        """Whether words go over an edge."""
-        return key is None or self.config.hands == "both" or self.topology.channels[key] == "text"
+    def _tells(self, sender: Node, receiver: Node, key: EdgeKey | None) -> bool:
+        """Whether words go over an edge: its channel, or the link between two models, may be text."""
+        if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
+            return True
+        return self.graph.mixture.tells(self.models[sender[1]], self.models[receiver[1]])
 
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
         return (await make(), True) if self.thoughts is None else await self.thoughts.once(key, make)
 
-    async def _thought(self, request: ThinkRequest, speaks: bool) -> _Thought:
+    async def _thought(self, node: Node, request: ThinkRequest, speaks: bool) -> _Thought:
         """An agent's own slots, what it hands on, and what it says."""
+        thinker, model = self._thinker(node), self.models[node[1]]
         states: list[Tensor] = []
-        if self.graph.writer.wants_states or self.keep_states:
-            request = replace(request, watch=states.append)
-        own = await self.graph.llm.think(request)
+        outputs: list[Tensor] = []
+        crosses = self.graph.mixture.carries(model)
+        if self.graph.writer.wants_states or self.keep_states or crosses:
+            request = replace(request, watch=states.append, watch_prompt=outputs.append if crosses else None)
+        own = await thinker.llm.think(request)
         received = request.past
         assert received is not None
         with torch.no_grad():
-            handed = handed_on(self.graph.fuser, own, received, self.config.transfer)
+            handed = handed_on(thinker.fuser, own, received, self.config.transfer)
         for part in FusedCache.plain(handed).parts:
             if all(part is not known for known in (own, *received.parts)):
                 self.graph.llm.ledger.hold(part)
         said: Generation | None = None
         asked: tuple[int, ...] = ()
         if speaks:
-            asked = self.graph.speak_tokens()
+            asked = thinker.speak_tokens()
             whole = FusedCache.join([received, FusedCache.plain(own)])
             # greedy: an agent's words are part of the environment, only the answer is drawn
-            said = await self.graph.llm.generate(
-                GenerateRequest(asked, whole, self.config.speak_tokens, context=self.question)
+            said = await thinker.llm.generate(
+                GenerateRequest(asked, whole, self.config.speak_tokens, context=self.questions[model])
             )
-        return _Thought(own, handed, states[-1] if states else None, said, asked)
+        return _Thought(
+            own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None
+        )  # fmt: skip
 
     def _let_go(self, read: Iterable[Node]) -> None:
         """Forget what was handed to everyone it is for."""
@@ -219,17 +250,17 @@ class Run:
         edges = self.topology.into(node)
         started = self._now()
         self._tell(Event("turn", round=last, agent=node))
-        heard = [self._heard_over((last, edge.source), edge) for edge in edges]
+        heard = [await self._heard_over((last, edge.source), edge) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
         texts, received, read = [], 0, 0
         for number, group in enumerate(groups):
             coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
-            tokens = self.graph.decision_tokens(self._heard_texts(coming))
-            fused = self._fused((last, node), coming)
-            received += self._slots_received(fused)
+            tokens = self.graph.decision_tokens(self._heard_texts((last, node), coming))
+            fused = await self._fused((last, node), coming)
+            received += self._slots_received((last, node), fused)
             read += len(tokens)
             asked = Asked(
-                self.example.question, self.graph.decision.instructions, tokens, self.question, fused,
+                self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
                 tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
                 self.seed * len(groups) + number, self.stop, watch_text(self.watch) if len(groups) == 1 else None,
             )  # fmt: skip
@@ -237,8 +268,9 @@ class Run:
         del fused, asked, heard
         await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
         if not self.keep:  # from here on the batch alone holds what it needs
-            self.shared = None
+            self.shared.clear()
             self.handed.clear()
+            self.carried.clear()
         try:
             spoken = tuple(await asyncio.gather(*texts))
         finally:
@@ -256,32 +288,64 @@ class Run:
         )  # fmt: skip
         return spoken, answer
 
-    def _heard_over(self, sender: Node, edge: Edge) -> Heard:
-        cache = over_edge(self.handed[sender], edge.key, self.topology)
+    async def _heard_over(self, sender: Node, edge: Edge) -> Heard:
+        receiver = (sender[0], self.topology.decision_node)
+        cache, _ = await self._over(sender, receiver, edge.key)
         return Heard(
             sender[1], self.agents[sender[1]].role, edge.weight,
             self.handed[sender].of_kind() if cache is None else cache,
             None if cache is None else self.states.get(sender),
-            self.said.get(sender, "") if self._tells(edge.key) else "",
+            self.said.get(sender, "") if self._tells(sender, receiver, edge.key) else "",
         )  # fmt: skip
 
-    def _fused(self, receiver: Node, coming: Coming) -> FusedCache:
-        assert self.shared is not None
+    async def _fused(self, receiver: Node, coming: Coming) -> FusedCache:
+        thinker, shared = self._thinker(receiver), self.shared[self.models[receiver[1]]]
         caches: list[tuple[KVCache, EdgeKey | None]] = []
         for sender, key in coming:
-            handed = over_edge(self.handed[sender], key, self.topology)
+            handed, size = await self._over(sender, receiver, key)
             if handed is None:
                 continue
             crossed = (sender[1], receiver[1])
-            self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + handed.nbytes
+            self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + size
             if self.channel is not None and key is not None:  # what an agent keeps for itself is on no edge
-                handed = self.channel(Passing(self.example.question, sender, receiver, handed, self.shared))
+                passing = Passing(self.example.question, sender, receiver, handed, shared, thinker.fuser.rope)
+                handed = self.channel(passing)
             caches.append((handed, key))
-        return self.graph.fuse(self.shared, caches, self.weights)
+        return thinker.fuse(shared, caches, self.weights)
 
-    def _slots_received(self, fused: FusedCache) -> int:
-        assert self.shared is not None
-        return fused.slots - self.shared.slots
+    async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, int]:
+        """What goes over an edge, prepared for its receiver, and the bytes that crossed; None where words go."""
+        mine, theirs = self.models[sender[1]], self.models[receiver[1]]
+        if mine == theirs:
+            handed = over_edge(self.handed[sender], key, self.topology)
+            return handed, 0 if handed is None else handed.nbytes
+        assert key is not None  # what an agent remembers is in its own model
+        channel, link = self.topology.channels[key], self.graph.mixture.links[mine, theirs]
+        if link is None or channel == "text":
+            return None, 0
+        states = handed_states(
+            self.outputs[sender], self.states[sender], self.config.transfer == "latent" or channel == "latents"
+        )
+        if not len(states):
+            return None, 0
+        name = self._key(sender) if self.thoughts else sender
+        key_ = ("carried", name, theirs, len(states))
+        (carried, prepared), _ = await self.over_links.once(key_, lambda: self._carry(link, sender, states, theirs))
+        if self.keep:
+            self.carried[sender, theirs, channel == "latents"] = carried
+        return prepared, states.nelement() * states.element_size()
+
+    async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache]:
+        """What a link brings to a model, as slots of that model; and the same prepared for fusing."""
+        thinker = self.graph.thinkers[model]
+        with torch.no_grad():
+            embeds = link.carry(states)
+        carried = await thinker.read(embeds, self.shared[model], self.graph.source(sender, len(self.agents)))
+        with torch.no_grad():
+            return carried, thinker.fuser.prepare(carried)
+
+    def _slots_received(self, receiver: Node, fused: FusedCache) -> int:
+        return fused.slots - self.shared[self.models[receiver[1]]].slots
 
     def _key(self, node: Node) -> int:
         """Names a thought by all it depends on."""

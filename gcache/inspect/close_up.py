@@ -59,7 +59,7 @@ def close_up(
     Raises:
         GcacheError: the run's caches do not stay, for want of room under `max_cache_gb`.
     """
-    recorder = Recorder(llm.rope)
+    recorder = Recorder()
     result = graph.run(example, channel=recorder, keep_states=True, seed=seed)
     n_agents, last = len(result.agents), graph.config.rounds - 1
     handed: dict[tuple[int, int, int], tuple[int, int]] = {}
@@ -84,7 +84,7 @@ def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Re
             continue
         edges = [e for e in result.topology.into(decision) if e.source in spoken.heard]
         passed = [(recorder.passed.get(((last, e.source), (last, decision))), e.key) for e in edges]
-        fused = graph.fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
+        fused = graph.thinkers[0].fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
         shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
         own = shares.new_zeros(shares.shape[0], n_agents + 2)
         sources = fused.sources[0].cpu()

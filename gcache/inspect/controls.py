@@ -109,7 +109,7 @@ def _no_transfer(trial: Trial) -> Evaluation:
 
 def _other_question(trial: Trial) -> Evaluation:
     async def ask(example: Example, topology: Topology | None) -> RunResult:
-        recorder = channels.Recorder(trial.llm.rope)
+        recorder = channels.Recorder()
         await trial.graph.arun(trial.donor[example.id], topology=topology, keep_caches=False, channel=recorder)
         return await trial.graph.arun(example, topology=topology, keep_caches=False, channel=recorder.replay)
 
@@ -174,6 +174,8 @@ CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
 }
 #: Controls that change nothing where no agent takes a latent step.
 OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
+#: Those of them that change the map of the one model there is.
+OF_MAPS = ("identity W_a", "random W_a")
 #: Controls after which nothing of what the agents thought reaches the decision maker.
 CUTS = ("no transfer", "masked", "zeroed", "noise", "other question")
 
@@ -193,8 +195,8 @@ def run_controls(
         names: of `CONTROLS`; all that can change something where none is named.
 
     Raises:
-        ConfigError: an unknown control, one of latent steps where there are none, fewer than two
-            questions, or questions whose numbers of agents never agree.
+        ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
+            are several models, fewer than two questions, or questions whose numbers of agents never agree.
     """
     for name in names:
         if name not in CONTROLS:
@@ -207,7 +209,13 @@ def run_controls(
             f"{', '.join(n for n in names if n in OF_LATENT_STEPS)}: no agent of this graph takes a latent step, so "
             "there is nothing to change; leave it out"
         )
-    chosen = [n for n in names or CONTROLS if n != AS_IT_IS and not (still and n in OF_LATENT_STEPS)]
+    if graph.is_mixed and set(names) & set(OF_MAPS):
+        raise ConfigError(
+            f"{', '.join(n for n in names if n in OF_MAPS)}: the agents have several models, each with a W_a of its "
+            "own; leave it out"
+        )
+    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), AS_IT_IS}
+    chosen = [n for n in names or CONTROLS if n not in left_out]
     spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
     if spoken and set(chosen) & set(CUTS):
         logger.warning("%d edges carry words, which controls that change caches leave as they are", spoken)

@@ -27,7 +27,7 @@ class Size:
             return cls(len(request.tokens) + len(request.completion) - 1, past, 0)
         if isinstance(request, GenerateRequest):
             return cls(request.prompt_slots, past, request.max_new_tokens)
-        return cls(len(request.tokens), past, request.latent_steps)
+        return cls(request.prompt_slots, past, request.latent_steps)
 
     @property
     def total(self) -> int:

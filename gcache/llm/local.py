@@ -41,6 +41,7 @@ class LocalLLM:
         label: the name errors use.
         limits: how much it may take at once.
         realign: see `gcache.llm.alignment`.
+        ledger: counts its cache bytes with those of other models; None for one of its own.
 
     Raises:
         ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
@@ -53,6 +54,7 @@ class LocalLLM:
         label: str = "model",
         limits: Limits | None = None,
         realign: bool = True,
+        ledger: CacheLedger | None = None,
     ) -> None:
         _require_full_attention(model, label)
         self.model = model.eval().requires_grad_(False)
@@ -60,7 +62,7 @@ class LocalLLM:
         self.tokenizer = tokenizer
         self.label = label
         self.limits = limits or Limits()
-        self.ledger = CacheLedger(self.limits.max_cache_bytes)
+        self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
         self.rope = Rope.of_model(model, label)
         if self.limits.pack_weights and can_pack(model):
             pack(model)
@@ -153,11 +155,15 @@ class LocalLLM:
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
         rows = self.rows()
-        rows.add(pasts, [len(r.tokens) + steps for r in requests])
+        rows.add(pasts, [r.prompt_slots + steps for r in requests])
         states: list[Tensor] = []
-        for part in alike([len(r.tokens) for r in requests]):
-            embeds, lengths = self.embed([r.tokens for r in requests[part]])
-            states.append(last_real(rows.feed(embeds, lengths, part.start), lengths))
+        for part in alike([r.prompt_slots for r in requests]):
+            embeds, lengths = self.embed_prompts(requests[part])
+            read = rows.feed(embeds, lengths, part.start)
+            states.append(last_real(read, lengths))
+            for request, own in zip(requests[part], read, strict=True):
+                if request.watch_prompt is not None:
+                    request.watch_prompt(own[: request.prompt_slots].clone())
         hidden = torch.cat(states)
         fed: list[Tensor] = []
         align = requests[0].alignment or self.alignment
@@ -165,7 +171,7 @@ class LocalLLM:
             fed.append(hidden)
             hidden = rows.feed(align(hidden)[:, None])[:, 0]
         thoughts = [
-            rows.slots_of(row, 0 if past is None else past.slots, len(request.tokens), request.source, request.kind)
+            rows.slots_of(row, 0 if past is None else past.slots, request.prompt_slots, request.source, request.kind)
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
         ]
         for thought in thoughts:
@@ -177,7 +183,7 @@ class LocalLLM:
 
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
         steps = requests[0].latent_steps
-        embeds, lengths = self.embed([r.tokens for r in requests])
+        embeds, lengths = self.embed_prompts(requests)
         batch = InFlight(self.model.model, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
@@ -263,7 +269,7 @@ class LocalLLM:
             ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
         return self.embedding(ids), lengths
 
-    def embed_prompts(self, requests: Sequence[GenerateRequest]) -> tuple[Tensor, Tensor]:
+    def embed_prompts(self, requests: Sequence[GenerateRequest | ThinkRequest]) -> tuple[Tensor, Tensor]:
         """As `embed`, of prompts of which some may come as embeddings.
 
         Raises:

@@ -17,13 +17,16 @@ class ThinkRequest:
     """Read a prompt on top of a fused cache, then think silently.
 
     Attributes:
-        tokens: the prompt's token ids, at least one.
+        tokens: the prompt's token ids, at least one unless there are `embeds`.
         past: what the agent received, or None.
         latent_steps: how often the last hidden state is fed back.
         source: the node of the graph that asks; its slots carry this number.
         kind: what the prompt's slots are.
         watch: called with the (S, E) hidden states that the latent steps fed back.
         alignment: what latent steps feed back; None for the model's own.
+        embeds: (P, E) the prompt as embeddings, instead of tokens.
+        watch_prompt: called with the (P, E) hidden states of the prompt; the last of them is the first that a latent
+            step feeds back.
     """
 
     tokens: tuple[int, ...]
@@ -33,9 +36,15 @@ class ThinkRequest:
     kind: SlotKind = SlotKind.PROMPT
     watch: Callable[[Tensor], None] | None = None
     alignment: Alignment | None = None
+    embeds: Tensor | None = None
+    watch_prompt: Callable[[Tensor], None] | None = None
+
+    @property
+    def prompt_slots(self) -> int:
+        return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
 
     def __post_init__(self) -> None:
-        _require_tokens(self.tokens)
+        _require_prompt(self.tokens, self.embeds)
         if self.latent_steps < 0:
             raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
 
@@ -72,12 +81,7 @@ class GenerateRequest:
         return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
 
     def __post_init__(self) -> None:
-        if self.embeds is None:
-            _require_tokens(self.tokens)
-        elif self.tokens or self.embeds.dim() != 2 or not len(self.embeds):
-            raise ConfigError(
-                f"a prompt is tokens or (S, E) embeddings, got {len(self.tokens)} tokens and {tuple(self.embeds.shape)}"
-            )
+        _require_prompt(self.tokens, self.embeds)
         if "" in self.stop:
             raise ConfigError("a stop word is empty; leave it out")
         if self.max_new_tokens < 1:
@@ -132,6 +136,16 @@ class LogProbRequest:
 
 #: (number of completion tokens,) float32.
 LogProbs = Tensor
+
+
+def _require_prompt(tokens: tuple[int, ...], embeds: Tensor | None) -> None:
+    """Raise ConfigError unless there is one of the two."""
+    if embeds is None:
+        _require_tokens(tokens)
+    elif tokens or embeds.dim() != 2 or not len(embeds):
+        raise ConfigError(
+            f"a prompt is tokens or (S, E) embeddings, got {len(tokens)} tokens and {tuple(embeds.shape)}"
+        )
 
 
 def _require_tokens(tokens: tuple[int, ...]) -> None:

@@ -88,7 +88,7 @@ class _Lengths:
         answer = self._start(coming) + len(self.graph.decision_tokens()) + self._words(coming) + most
         turns = max(self.ends.values(), default=0)
         if self.config.hands == "both" or "text" in self.topology.channels.values():
-            turns += len(self.graph.speak_tokens()) + self.config.speak_tokens
+            turns += len(self.graph.thinkers[0].speak_tokens()) + self.config.speak_tokens
         return max(answer, turns)
 
     def _start(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gcache.build import Built
+from gcache.errors import ConfigError
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.speakers import LocalSpeaker
@@ -33,6 +34,16 @@ class Served:
 
     @classmethod
     def of(cls, built: Built, name: str) -> Served:
+        """A graph that was built.
+
+        Raises:
+            ConfigError: its agents think with several models.
+        """
+        if isinstance(built.graph, CacheGraph) and built.graph.is_mixed:
+            raise ConfigError(
+                "the agents of this graph think with several models, and a service counts the context of one; ask it "
+                "by `gcache run`, or serve a graph of one model"
+            )
         return cls(name, built.graph, built.llm)
 
     @property

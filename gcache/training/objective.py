@@ -80,12 +80,13 @@ class Prices:
         return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
 
 
-def _reaches_fuser(replay: Replay) -> bool:
+def _reaches_fuser(graph: CacheGraph, replay: Replay) -> bool:
     """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
     result = replay.result
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
-    edges = result.topology.into(result.topology.decision_node)
-    return any(edge.channel != "text" and edge.source in heard for edge in edges)
+    models = graph.mixture.models(len(result.agents))
+    edges = [edge for edge in result.topology.into(result.topology.decision_node) if edge.source in heard]
+    return any(edge.channel != "text" and not graph.mixture.tells(models[edge.source], models[-1]) for edge in edges)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ class Objective:
                 key = (q, result.topology.choices, tokens)
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
-        active = [(replay, share) for replay, share in shares.values() if share != 0.0 and _reaches_fuser(replay)]
+        wanted = [(replay, share) for replay, share in shares.values() if share != 0.0]
+        active = [(replay, share) for replay, share in wanted if _reaches_fuser(self.graph, replay)]
         for chunk in self._passes(active, self.llm.limits.max_gradient_tokens):
             scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)
             total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))

@@ -7,7 +7,7 @@ frozen model is asked how likely the written tokens were on them.
     gradient="decision"   the agents' caches are constants: gradient reaches the last hop. Exact
                           where no agent hands to another; else an approximation.
     gradient="full"       the agents think again, with gradient, so that it reaches every hop and
-                          every latent step. Exact.
+                          every latent step. Exact. Not through a link to another model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.errors import unknown
+from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import Weights, arriving, edge_weights, fused_for, handed_on
@@ -43,10 +43,10 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     """log pi(y | q, G) of each run, 0-dim, with gradient to the fuser and the edge weights.
 
     Raises:
-        ConfigError: `gradient` is not one of `GRADIENTS`.
+        ConfigError: `gradient` is not one of `GRADIENTS`, or "full" where agents think with several models.
+        TrainingError: caches of several models had to be let go.
     """
-    if gradient not in GRADIENTS:
-        raise unknown("fuser gradient", gradient, GRADIENTS)
+    check_gradient(gradient, graph.is_mixed)
     # held until the end: `again` knows caches by their identity
     kept = _kept(graph, llm, [replay.result for replay in replays])
     if gradient == "full":
@@ -62,6 +62,8 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
             coming = [((last, agent), (agent, decision)) for agent in spoken.heard]
+            if graph.is_mixed:  # from another model words alone may have come
+                coming = [(node, key) for node, key in coming if node in caches]
             past = fused_for(graph.fuser, shared, arriving(caches, coming, result.topology), replay.weights)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
@@ -69,6 +71,20 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     for owner, scores in zip(owners, llm.log_prob(requests), strict=True):
         totals[owner] = totals[owner] + scores.sum()
     return totals
+
+
+def check_gradient(gradient: str, is_mixed: bool = False) -> None:
+    """Raise ConfigError unless a graph can be trained so.
+
+    Args:
+        is_mixed: whether its agents think with several models.
+    """
+    if gradient not in GRADIENTS:
+        raise unknown("fuser gradient", gradient, GRADIENTS)
+    if is_mixed and gradient == "full":
+        raise ConfigError(
+            "the fuser gradient 'full' goes back through one model, but the agents have several; use decision"
+        )
 
 
 def replayed_tokens(result: RunResult, gradient: str) -> int:
@@ -85,6 +101,11 @@ def _kept(
     """Question's and agents' caches of each run: those it left behind, or, where they were
     released, computed once more."""
     gone = [result for result in results if result.kept.released]
+    if gone and graph.is_mixed:
+        raise TrainingError(
+            "the caches of a run were let go before it was learned from, and agents of several models cannot think "
+            "them again; raise --max_cache_gb, or lower --batch_size or --rollouts"
+        )
     questions = [
         ThinkRequest(graph.layout.question(r.example.question), source=SHARED, kind=SlotKind.PREFIX) for r in gone
     ]
@@ -120,10 +141,31 @@ def _handed_before(
         return handed
     last = graph.config.rounds - 1
     for node in {(last, agent) for spoken in result.spoken for agent in spoken.heard}:
-        if id(own[node]) not in again:
-            again[id(own[node])] = handed_on(graph.fuser, own[node], FusedCache.plain(shared), transfer)
-        handed[node] = again[id(own[node])]
+        cache, at_home = _crossed(graph, result, node, own)
+        if cache is None:
+            continue
+        if id(cache) not in again:
+            again[id(cache)] = (
+                handed_on(graph.fuser, cache, FusedCache.plain(shared), transfer)
+                if at_home else graph.fuser.prepare(cache)
+            )  # fmt: skip
+        handed[node] = again[id(cache)]
     return handed
+
+
+def _crossed(
+    graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node, KVCache]
+) -> tuple[KVCache | None, bool]:
+    """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, and True; what a
+    link brought of them, and False; None where words alone went."""
+    models = graph.mixture.models(len(result.agents))
+    if models[node[1]] == models[-1]:
+        return own[node], True
+    channel = result.topology.channels[node[1], result.topology.decision_node]
+    if channel == "text" or graph.mixture.tells(models[node[1]], models[-1]):
+        return None, False
+    # an agent that takes no latent step has none to hand on
+    return result.kept.carried().get((node, models[-1], channel == "latents")), False
 
 
 def _think(

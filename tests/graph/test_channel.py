@@ -91,7 +91,7 @@ def passing(llm: LocalLLM, question: str = QUESTIONS[0], latent_steps: int = 3) 
     tokens = tuple(llm.tokenizer(question)["input_ids"])
     (shared,) = llm.think([ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)])
     (own,) = llm.think([ThinkRequest((20, 21, 22, 23, 24), FusedCache.plain(shared), latent_steps, source=1)])
-    return Passing(question, (0, 1), (0, 3), own, shared)
+    return Passing(question, (0, 1), (0, 3), own, shared, llm.rope)
 
 
 def norms(cache: KVCache) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +135,7 @@ def test_weights_of_a_fused_cache_stay(tiny_llm: LocalLLM, change: Channel) -> N
 @pytest.mark.parametrize("transfer", ["own", "latent", "context"])
 def test_a_recorded_run_replayed_is_the_same_run(tiny_llm: LocalLLM, tiny_tokenizer: Any, transfer: str) -> None:
     graph = around(tiny_llm, tiny_tokenizer, transfer=transfer)
-    recorder = Recorder(tiny_llm.rope)
+    recorder = Recorder()
     first = answer(graph, recorder)
     assert log_probs(first) == log_probs(answer(graph))
     assert {(s[1], r[1]) for s, r in recorder.passed} == {(0, 1), (1, 3), (2, 3)}
@@ -149,7 +149,7 @@ def test_another_questions_caches_say_what_that_question_said(
     """The answer no longer depends on what this question's agents know, but on what the other's do."""
     heard = {}
     for name, agents in (("known", AGENTS), ("others", OTHERS)):
-        recorder = Recorder(tiny_llm.rope)
+        recorder = Recorder()
         answer(around(tiny_llm, tiny_tokenizer, agents, transfer=transfer), recorder, QUESTIONS[2])
         for here in (AGENTS, OTHERS):
             graph = around(tiny_llm, tiny_tokenizer, here, transfer=transfer)
@@ -159,7 +159,7 @@ def test_another_questions_caches_say_what_that_question_said(
 
 
 def test_another_questions_slots_stand_right_behind_this_question(tiny_llm: LocalLLM) -> None:
-    recorder = Recorder(tiny_llm.rope)
+    recorder = Recorder()
     long, short = passing(tiny_llm, QUESTIONS[2]), passing(tiny_llm, QUESTIONS[1])
     recorder(replace(long, cache=FusedCache.join([long.shared, FusedCache.plain(long.cache)])))
     made = recorder.replay(short)
@@ -174,7 +174,7 @@ def test_another_questions_slots_stand_right_behind_this_question(tiny_llm: Loca
 
 
 def test_what_an_agent_remembers_is_on_no_edge(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
-    recorder = Recorder(tiny_llm.rope)
+    recorder = Recorder()
     answer(around(tiny_llm, tiny_tokenizer, rounds=2), recorder)
     assert {(sender[1], receiver[1]) for sender, receiver in recorder.passed} == {(0, 1), (1, 3), (2, 3)}
     assert {receiver for _, receiver in recorder.passed} == {(0, 1), (1, 1), (1, 3)}

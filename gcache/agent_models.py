@@ -1,0 +1,79 @@
+"""The other models of a graph: each loaded once, however many agents think with it, and linked to those it hands to."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gcache.cache.fusers import make_fuser
+from gcache.graph.thinkers import Mixture, Thinker
+from gcache.links.link import Link, ModelEnds
+from gcache.links.negotiate import make_link, negotiated
+from gcache.llm.loading import LoadedModel, load_model
+from gcache.llm.local import LocalLLM
+
+if TYPE_CHECKING:
+    from gcache.build import GraphSpec
+
+logger = logging.getLogger(__name__)
+
+
+def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> tuple[Mixture, str]:
+    """The models of `spec.agent_models`, and the fingerprints of all models, the decision maker's first.
+
+    Where none differs from the decision maker's, the mixture is that of one model.
+
+    Args:
+        main: the decision maker's model; its limits and its count of cache bytes are for all.
+        loaded: what it was made of.
+
+    Raises:
+        ModelError: a model cannot be had.
+        ConfigError: two models do not allow the link that is asked for.
+        DataError: a link's file is missing, broken, or made for other weights.
+    """
+    models = [(main, loaded)]
+    known = {(spec.llm_name, spec.quantization): 0}
+    on: list[int] = []
+    for name, quantization in zip(spec.agent_models, spec.agent_quantization(), strict=True):
+        if (name, quantization) not in known:
+            known[name, quantization] = _number(spec, name, quantization, models, known)
+        on.append(known[name, quantization])
+    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, made.fingerprint) for llm, made in models]
+    links = {(a, b): _link(spec, ends[a], ends[b]) for a in set(on) for b in {0, *on} if a != b}
+    # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
+    others = [
+        Thinker(
+            llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
+            made.label,
+        )
+        for llm, made in models[1:]
+    ]  # fmt: skip
+    return Mixture(tuple(others), tuple(on), links), "+".join(made.fingerprint for _, made in models)
+
+
+def _number(
+    spec: GraphSpec,
+    name: str,
+    quantization: str,
+    models: list[tuple[LocalLLM, LoadedModel]],
+    known: dict[tuple[str, str], int],
+) -> int:
+    """Of a model that may be there already under another name; it is loaded to find that out."""
+    made = load_model(name, spec.dtype, spec.device, spec.device_map, quantization)
+    for (_, other_quantization), number in known.items():
+        if (models[number][1].fingerprint, other_quantization) == (made.fingerprint, quantization):
+            return number
+    main = models[0][0]
+    llm = LocalLLM(
+        made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger
+    )
+    models.append((llm, made))
+    return len(models) - 1
+
+
+def _link(spec: GraphSpec, sender: ModelEnds, receiver: ModelEnds) -> Link | None:
+    name = negotiated(sender, receiver, spec.link)
+    link = make_link(name, sender, receiver, spec.link_files)
+    logger.info("agents on %s reach those on %s by the link %s", sender.label, receiver.label, name)
+    return link

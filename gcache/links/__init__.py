@@ -1,0 +1,1 @@
+"""How agents on different models hand something to each other."""
