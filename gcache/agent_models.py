@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> tuple[Mixture, str]:
-    """The models of `spec.agent_models`, and the fingerprints of all models, the decision maker's first.
+def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixture:
+    """The models of `spec.agent_models`.
 
     Where none differs from the decision maker's, the mixture is that of one model.
 
@@ -49,7 +49,7 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> tuple[
         )
         for llm, made in models[1:]
     ]  # fmt: skip
-    return Mixture(tuple(others), tuple(on), links), "+".join(made.fingerprint for _, made in models)
+    return Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
 
 
 def _number(

@@ -250,8 +250,8 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     )
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
-    mixture, fingerprint = load_mixture(spec, llm, loaded)
-    return assemble(spec, llm, loaded.tokenizer, fingerprint, api, mixture)
+    mixture = load_mixture(spec, llm, loaded)
+    return assemble(spec, llm, loaded.tokenizer, "+".join(mixture.fingerprints), api, mixture)
 
 
 def assemble(

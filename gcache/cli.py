@@ -91,6 +91,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from gcache.build import GraphSpec
+    from gcache.fit_command import add_fit
     from gcache.flags import (
         add_api_flags,
         add_choice_flags,
@@ -198,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--title", default="", help="above the picture")
 
     add_inspect(command, _add_task_flags)
+    add_fit(command, _add_task_flags)
 
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")
@@ -231,7 +233,7 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
 def _train(args: argparse.Namespace) -> int:
     from gcache import flags, session
 
-    task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
+    task_spec = session.TaskSpec(args.task, args.data, task_options(args))
     task = task_spec.make()
     spec = flags.graph_spec(
         args, task.domain, flags.graph_config(args, task.max_new_tokens, args.num_rounds), topology=args.topology,
@@ -291,7 +293,7 @@ def _compare(args: argparse.Namespace) -> int:
     from gcache.graph.records import GraphConfig
     from gcache.methods.registry import MethodSettings
 
-    task_spec = session.TaskSpec(args.task, args.data, _task_options(args))
+    task_spec = session.TaskSpec(args.task, args.data, task_options(args))
     task = task_spec.make()
     if args.checkpoint:
         _require_defaults(args, (*(name for name in OF_A_MODEL if name != "dtype"), "topology"))
@@ -344,13 +346,13 @@ def task_if_named(args: argparse.Namespace) -> Any:
     """The task of the flags; None for the one that a checkpoint was trained on."""
     from gcache import session
 
-    options = _task_options(args)
+    options = task_options(args)
     if args.task is None and (args.data or options):
         raise ConfigError("--data, --hops, --adversary and --task_option need --task")
     return session.TaskSpec(args.task, args.data, options) if args.task else None
 
 
-def _task_options(args: argparse.Namespace) -> dict[str, Any]:
+def task_options(args: argparse.Namespace) -> dict[str, Any]:
     from gcache import flags
 
     named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}

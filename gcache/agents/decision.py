@@ -123,6 +123,12 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         "Answer the question.",
         answer_prefix="Answer:",
     ),
+    "classification": DecisionMaker(
+        "The decision maker, who knows the labels and names the one that fits.",
+        "Answer with the label alone.",
+        answer_prefix="Label:",
+        states="words",
+    ),
     "hidden_profile": DecisionMaker(
         "The decision maker, who knows what everybody knows and chooses.",
         "Count the points of each choice, then answer with one letter.",

@@ -199,6 +199,7 @@ DOMAINS: Mapping[str, tuple[Agent, ...]] = {
     "code": CODE,
     "knowledge": KNOWLEDGE,
     "split_facts": (),
+    "classification": (),
     "hidden_profile": (),
 }
 

@@ -80,6 +80,7 @@ class Mixture:
         on: the number of each agent's model; one number for all agents.
         links: (sender's number, receiver's number) -> the link between two different models; None where the sender's
             words go instead.
+        fingerprints: of the content of each model's weights, from number 0 on; () where nothing is known of it.
 
     Raises:
         ConfigError: a number without a model, or two models without a link.
@@ -88,6 +89,7 @@ class Mixture:
     others: tuple[Thinker, ...] = ()
     on: tuple[int, ...] = (0,)
     links: Mapping[tuple[int, int], Link | None] = field(default_factory=dict)
+    fingerprints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.others) + 1

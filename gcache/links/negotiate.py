@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError, DataError, unknown
 from gcache.links.linear import FEWEST_TOKENS
 from gcache.links.link import AUTO, LINKS, Link, ModelEnds
 from gcache.links.link_file import linear_link
+from gcache.links.perceiver import Perceiver
 from gcache.links.vocabulary import common_tokens, same_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -62,4 +64,14 @@ def make_link(name: str, sender: ModelEnds, receiver: ModelEnds, files: Sequence
             f"the link perceiver from {sender.label!r} to {receiver.label!r} needs its fitted file; make one with "
             "`gcache fit-perceiver` and pass it by --link_file, or use --link auto"
         )
-    raise NotImplementedError
+    return _fitted(sender, receiver, files)
+
+
+def _fitted(sender: ModelEnds, receiver: ModelEnds, files: Sequence[str]) -> Perceiver:
+    """The perceiver for two models among several files; where none is for them, what is wrong with the last."""
+    for file in files[:-1]:
+        try:
+            return Perceiver.load(Path(file), sender, receiver)
+        except DataError as error:
+            logger.info("not for %s and %s: %s", sender.label, receiver.label, error)
+    return Perceiver.load(Path(files[-1]), sender, receiver)

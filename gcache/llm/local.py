@@ -287,8 +287,8 @@ class LocalLLM:
             rows.append(self.embed([request.tokens])[0][0] if request.embeds is None else request.embeds)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         embeds = torch.zeros((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
-        for row, own in zip(embeds, rows, strict=True):
-            row[: len(own)] = own.to(self.dtype)
+        for row, own in enumerate(rows):
+            embeds[row, : len(own)] = own.to(self.device, self.dtype)
         return embeds, lengths
 
     def embedding(self, ids: Tensor) -> Tensor:

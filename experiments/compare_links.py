@@ -1,0 +1,165 @@
+"""What each link between two models carries: agents on one model, the decision maker on another, the same questions.
+
+    python experiments/compare_links.py --llm_name smollm2 --agent_models MODEL.gguf --links text overlap --json a.json
+
+Beside the links: nothing handed over at all, the agents' words in the decision maker's own prompt, and agents on the
+decision maker's model, which hand it caches. Differences are paired over questions with the row of no transfer.
+Nothing is trained here; a perceiver comes with its --link_file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from gcache import flags
+from gcache.build import Built, GraphSpec, build
+from gcache.cli import guarded, log_to_stderr
+from gcache.errors import ConfigError, unknown
+from gcache.files import write_json
+from gcache.gnn.topology import Topology
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.fixed import FixedTopology
+from gcache.graph.records import GraphConfig, RunResult
+from gcache.links.link import LINKS
+from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.session import TaskSpec
+from gcache.statistics import paired_difference
+from gcache.tasks.example import Example, Task
+
+#: Rows beside those of links.
+NO_TRANSFER, ONE_PROMPT, ONE_MODEL = "no transfer", "words in one prompt", "one model"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to hand over.
+
+    Attributes:
+        nbytes: handed over per question, of states or caches; words: of UTF-8, where agents speak.
+        seconds: per question, all rows asked in the same way.
+    """
+
+    found: Evaluation
+    nbytes: float
+    words: float
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    log_to_stderr()
+    return guarded(lambda: run(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--links", nargs="+", default=["text", "overlap"], metavar="LINK", help=", ".join(LINKS[1:]))
+    parser.add_argument("--rows", nargs="+", default=[NO_TRANSFER, ONE_PROMPT, ONE_MODEL], help="beside the links")
+    parser.add_argument("--task", default="split_facts", help="(default: %(default)s)")
+    parser.add_argument("--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="of the task")
+    parser.add_argument("--data", help="of a task that reads a file")
+    parser.add_argument("--topology", default="star", help="who hands to whom (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=200, help="test questions (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
+    flags.add_model_flags(parser)
+    flags.add_mixture_flags(parser)
+    flags.add_graph_flags(parser)
+    flags.add_limit_flags(parser)
+    parser.set_defaults(generation_mode="local")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    for name in args.links:
+        if name not in LINKS[1:]:
+            raise unknown("link", name, LINKS[1:])
+    for name in args.rows:
+        if name not in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
+            raise unknown("row", name, (NO_TRANSFER, ONE_PROMPT, ONE_MODEL))
+    if not args.agent_models:
+        raise ConfigError("links are between two models; name the agents' by --agent_models")
+    task_spec = TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task = task_spec.make()
+    spec = _spec(args, task, flags.graph_config(args, task.max_new_tokens))
+    examples = list(task.test(args.limit, args.seed))
+    rows = [_row(args, spec, task, examples, name) for name in (*args.rows, *args.links)]
+    if args.json:
+        kept = {
+            "task": task_spec.to_json(), "limit": args.limit, "seed": args.seed, "topology": args.topology,
+            "graph": spec.to_json(), "rows": [{"name": row.found.name, **asdict(row)} for row in rows],
+        }  # fmt: skip
+        write_json(args.json, kept)
+    sys.stdout.write(_markdown(rows))
+    return 0
+
+
+def _spec(args: argparse.Namespace, task: Task, graph: GraphConfig) -> GraphSpec:
+    return GraphSpec(
+        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
+        quantization=args.quantization, domain=task.domain, topology=args.topology, positions=args.positions,
+        graph=graph, seed=args.seed, agent_models=tuple(args.agent_models),
+        agent_quantizations=tuple(args.agent_quantization), link_files=tuple(args.link_file),
+    )  # fmt: skip
+
+
+def _row(args: argparse.Namespace, spec: GraphSpec, task: Task, examples: Sequence[Example], name: str) -> Row:
+    """One condition; its models are loaded for it, and gone afterwards."""
+    if name in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
+        spec = replace(spec, agent_models=(), agent_quantizations=(), link_files=())
+    else:
+        spec = replace(spec, link=name, link_files=spec.link_files if name == "perceiver" else ())
+    built = build(spec, flags.limits(args))
+    assert isinstance(built.graph, CacheGraph)
+    if name == ONE_PROMPT:
+        found = evaluate_text(built.graph, task, examples, name)
+        words = sum(len(note.text.encode()) for example in examples for note in example.notes) / len(examples)
+        return Row(found, 0.0, words, found.seconds / len(examples))
+    return _asked(built, built.graph, task, examples, "none" if name == NO_TRANSFER else args.topology, name)
+
+
+def _asked(
+    built: Built, graph: CacheGraph, task: Task, examples: Sequence[Example], topology: str, name: str
+) -> Row:  # fmt: skip
+    carried, words = 0, 0
+
+    def chosen(example: Example) -> Topology:
+        agents = len(example.notes) or len(graph.agents)
+        return FixedTopology(topology, agents, built.spec.seed).most_likely()[0]
+
+    async def ask(example: Example, topology: Topology | None) -> RunResult:
+        nonlocal carried, words
+        result = await graph.arun(example, topology=topology, keep_caches=False)
+        carried += sum(result.edge_bytes.values())
+        words += sum(len(text.encode()) for text in result.said.values())
+        return result
+
+    found = evaluate(graph, task, examples, name, chosen, ask=ask)
+    return Row(found, carried / len(examples), words / len(examples), found.seconds / len(examples))
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    """The rows as a table, each paired with the first."""
+    first = [float(row.outcome == "right") for row in rows[0].found.rows]
+    lines = [
+        f"| handed over | accuracy | difference to {rows[0].found.name} | unparsed | bytes a question "
+        "| seconds a question |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        f = row.found
+        difference = paired_difference(first, [float(r.outcome == "right") for r in f.rows])
+        lines.append(
+            f"| {f.name} | {f.accuracy:.3f} ({f.low:.3f} to {f.high:.3f}) "
+            f"| {difference[0]:+.3f} ({difference[1]:+.3f} to {difference[2]:+.3f}) | {f.unparsed} "
+            f"| {row.nbytes or row.words:,.0f} | {row.seconds:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

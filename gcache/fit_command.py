@@ -1,0 +1,97 @@
+"""`gcache fit-perceiver`: a learned link between two models, fitted on a task."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gcache.errors import ConfigError
+
+EXAMPLES = """example:
+  gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \
+      --out bank.safetensors
+  python experiments/compare_links.py --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data test.csv \\
+      --task_option whole_file=true --links perceiver text --link_file bank.safetensors
+Agents think with --agent_models (one model), the decision maker with --llm_name; both stay frozen. What is learned are
+--queries soft tokens that read an agent's thoughts, from how likely they make the right answer.
+"""
+
+
+def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) -> None:
+    """Add the command to a parser; see `gcache.cli`."""
+    from gcache.flags import add_graph_flags, add_limit_flags, add_mixture_flags, add_model_flags
+    from gcache.links.perceiver import PerceiverConfig
+    from gcache.training.fit_perceiver import FitConfig
+
+    fit = command("fit-perceiver", _fit, "Fit a learned link between two models on a task.", EXAMPLES)
+    add_task_flags(fit, required=True)
+    fit.add_argument("--out", type=Path, required=True, help="file of the link, .safetensors; metrics go beside it")
+    fit.add_argument("--limit", type=int, help="training questions to learn from (default: all)")
+    config, shape = FitConfig(), PerceiverConfig()
+    group = fit.add_argument_group("fitting")
+    numbers: tuple[tuple[Any, type, str, str], ...] = (
+        (config, int, "steps", "of the optimizer"),
+        (config, int, "batch_size", "questions of a step"),
+        (config, int, "held_out", "training questions of which the loss is only watched"),
+        (config, int, "seed", "of what is drawn"),
+        (config, float, "lr", "at its highest"),
+        (config, float, "warmup", "share of the steps"),
+        (config, float, "weight_decay", "of AdamW"),
+        (config, float, "clip", "the most the gradient's norm may be"),
+        (shape, int, "queries", "soft tokens that cross"),
+        (shape, int, "width", "of a query"),
+        (shape, int, "heads", "of attention"),
+        (shape, int, "blocks", "of attention and thought"),
+    )
+    for owner, kind, name, text in numbers:
+        group.add_argument(f"--{name}", type=kind, default=getattr(owner, name), help=f"{text} (default: %(default)s)")
+    add_model_flags(fit)
+    add_mixture_flags(fit)
+    add_graph_flags(fit)
+    add_limit_flags(fit)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    import torch
+
+    from gcache import flags
+    from gcache.build import GraphSpec, build
+    from gcache.cli import task_options
+    from gcache.graph.cache_graph import CacheGraph
+    from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
+    from gcache.session import TaskSpec
+    from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of
+
+    shape = PerceiverConfig(args.queries, args.width, args.heads, args.blocks)
+    names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")
+    config = FitConfig(shape, **{name: getattr(args, name) for name in names})
+    if args.link_file or args.link not in ("auto", "perceiver"):
+        raise ConfigError("--link and --link_file say which link a graph uses; this command makes one: leave them out")
+    if args.out.suffix != ".safetensors":
+        raise ConfigError(f"--out is a .safetensors file, got {args.out}")
+    if len(set(args.agent_models)) != 1:
+        raise ConfigError("a perceiver is fitted from one model: name it by --agent_models")
+    task = TaskSpec(args.task, args.data, task_options(args)).make()
+    examples = list(task.train(args.limit, config.seed))
+    args.generation_mode, args.link = "local", "text"
+    spec = GraphSpec(
+        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
+        quantization=args.quantization, domain=task.domain, topology="star", positions=args.positions,
+        graph=flags.graph_config(args, task.max_new_tokens), **flags.mixture(args),
+    )  # fmt: skip
+    graph = build(spec, flags.limits(args)).graph
+    assert isinstance(graph, CacheGraph)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        sender, receiver = ends_of(graph)
+        perceiver = Perceiver(shape, sender.w_in.shape[1], embedding_statistics(receiver))
+        fit = PerceiverFit(graph, perceiver, config)
+        history = fit.fit(fit.see(examples), args.out.with_suffix(".jsonl"))
+    perceiver.save(args.out, sender.fingerprint, receiver.fingerprint)
+    last = history[-1]
+    held = f", held out {last['held_out_loss']:.3f}" if "held_out_loss" in last else ""
+    print(f"loss:       {history[0]['loss']:.3f} at first, {last['loss']:.3f} at last{held} (nats a token)")
+    print(f"link:       {args.out}; pass it by --link perceiver --link_file {args.out}")
+    return 0

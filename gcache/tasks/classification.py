@@ -1,0 +1,165 @@
+"""Classification, dealt out: one agent has the text, the decision maker only knows which labels there are.
+
+A hand-over that loses the wording may still keep what a text is about, so this is where learned bridges between
+models are known to work. With no edge the decision maker can only guess; with the text in its own prompt it is an
+ordinary classifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from gcache.errors import ConfigError, DataError
+from gcache.tasks.data_set import DataSet, Row, words
+from gcache.tasks.example import Example, Grade, Note
+from gcache.tasks.splits import Split
+
+
+class Classification(DataSet):
+    """A data set of labelled texts.
+
+    Args:
+        data, whole_file: see `DataSet`.
+        classes: only the texts of the first so many labels, by name; None for all of them.
+
+    Attributes:
+        names: of the labels where rows give numbers.
+        asked: what the labels are of, in words.
+    """
+
+    domain = "classification"
+    max_new_tokens: int = 12
+    names: ClassVar[tuple[str, ...]] = ()
+    asked: ClassVar[str] = "Which of these labels fits the message"
+
+    def __init__(self, data: str | Path | None = None, whole_file: bool = False, classes: int | None = None) -> None:
+        if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 2):
+            raise ConfigError(f"classes must be 2 or more, or left out for all, got {classes!r}")
+        self.classes = classes
+        super().__init__(data, whole_file)
+
+    def label(self, row: Row) -> str:
+        """A row's label in words.
+
+        Raises:
+            DataError: it has none, or one that is not known.
+        """
+        raise NotImplementedError
+
+    def text(self, row: Row) -> str:
+        """A row's text."""
+        return words(row, "text", "sentence")
+
+    def example(self, row: Row, number: int) -> Example:
+        text = self.text(row)
+        note = Note("reader", "The reader, who alone has the message.", f'The message is: "{text}"', "reader")
+        return Example(f"{self.name}-{number}", "", self.label(row), (note,))
+
+    def identity(self, example: Example) -> str:
+        return example.notes[0].text
+
+    def labels(self, split: Split = "train") -> list[str]:
+        """Those there are, by name."""
+        return sorted({example.answer for example in self._split(split)})
+
+    def grade(self, text: str, example: Example) -> Grade:
+        """Right if the one label that the text names is the right one; none, or several, is no answer."""
+        found = named(text, example.meta["labels"].split("; "))
+        return Grade("unparsed") if found is None else Grade("right" if found == example.answer else "wrong", found)
+
+    def _examples(self, rows: Iterable[tuple[str, int, Row]]) -> list[Example]:
+        """In an order by content: files are often sorted by label, and a limit takes the first ones."""
+        found = super()._examples(rows)
+        labels = sorted({example.answer for example in found})
+        if self.classes is not None and self.classes > len(labels):
+            raise DataError(f"there are {len(labels)} labels, but classes={self.classes}; ask for fewer")
+        labels = labels[: self.classes]
+        listed = "; ".join(labels)
+        kept = [
+            replace(example, question=f"{self.asked}? {listed}.", meta={"labels": listed})
+            for example in found if example.answer in labels
+        ]  # fmt: skip
+        return sorted(kept, key=lambda e: hashlib.sha256(self.identity(e).encode("utf-8", "surrogatepass")).digest())
+
+
+class Banking77(Classification):
+    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words or as a number."""
+
+    name = "banking77"
+    form = "banking77 in CSV or JSONL form, with the fields text and category"
+    hub: tuple[str, str | None, Mapping[Split, str]] = ("PolyAI/banking77", None, {"train": "train", "test": "test"})
+    asked = "What is the customer's message about"
+
+    def label(self, row: Row) -> str:
+        name = words(row, "category", "label_text", "label")
+        return " ".join(name.replace("_", " ").split()).lower().rstrip("?")
+
+
+class _Numbered(Classification):
+    """Labels that rows may give as numbers of `names`."""
+
+    fields: ClassVar[tuple[str, ...]] = ("label",)
+
+    def label(self, row: Row) -> str:
+        field = next((name for name in self.fields if name in row), self.fields[0])
+        value = row.get(field)
+        text = str(value).strip().lower()
+        if text.isdigit() and not isinstance(value, bool) and int(text) < len(self.names):
+            return self.names[int(text)]
+        if text in self.names:
+            return text
+        raise DataError(
+            f"the field {field!r} must be one of {', '.join(self.names)}, or a number from 0 to {len(self.names) - 1}, "
+            f"got {value!r:.40}"
+        )
+
+
+class Sst2(_Numbered):
+    """Whether a sentence of a film review is for or against it."""
+
+    name = "sst2"
+    form = "SST-2 in CSV or JSONL form, with the fields sentence and label"
+    hub = ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"})  # its test split has no labels
+    names = ("negative", "positive")
+    asked = "Which of these fits the sentence of a film review"
+
+
+class AgNews(_Numbered):
+    """What a news story is about."""
+
+    name = "ag_news"
+    form = "AG News in CSV or JSONL form, with the fields text and label"
+    hub = ("fancyzhx/ag_news", None, {"train": "train", "test": "test"})
+    names = ("world", "sports", "business", "science")
+    asked = "What is the news story about"
+
+
+class Trec(_Numbered):
+    """What kind of answer a question asks for."""
+
+    name = "trec"
+    form = "TREC in CSV or JSONL form, with the fields text and coarse_label"
+    hub = ("CogComp/trec", None, {"train": "train", "test": "test"})
+    names = ("abbreviation", "entity", "description", "human", "location", "number")
+    fields = ("coarse_label", "label-coarse", "label")
+    asked = "What does the question ask for"
+
+
+def named(text: str, labels: Sequence[str]) -> str | None:
+    """The one label that a text names, in whole words and any case; None where it names none, or several.
+
+    A label inside a longer one that the text names ("card payment" in "card payment fee") is not named by that.
+    """
+    said = " ".join(re.sub(r"[_\s]+", " ", text).lower().split())
+    found: set[str] = set()
+    for label in sorted(labels, key=len, reverse=True):
+        pattern = rf"(?<![a-z0-9]){re.escape(label.lower())}(?![a-z0-9])"
+        said, count = re.subn(pattern, "\n", said)
+        if count:
+            found.add(label)
+    return found.pop() if len(found) == 1 else None
