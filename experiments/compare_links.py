@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--links", nargs="+", default=["text", "overlap"], metavar="LINK", help=", ".join(LINKS[1:]))
-    parser.add_argument("--rows", nargs="+", default=[NO_TRANSFER, ONE_PROMPT, ONE_MODEL], help="beside the links")
+    parser.add_argument("--links", nargs="*", default=["text", "overlap"], metavar="LINK", help=", ".join(LINKS[1:]))
+    parser.add_argument("--rows", nargs="*", default=[NO_TRANSFER, ONE_PROMPT, ONE_MODEL], help="beside the links")
     parser.add_argument("--task", default="split_facts", help="(default: %(default)s)")
     parser.add_argument("--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="of the task")
     parser.add_argument("--data", help="of a task that reads a file")
@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     for name in args.rows:
         if name not in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
             raise unknown("row", name, (NO_TRANSFER, ONE_PROMPT, ONE_MODEL))
-    if not args.agent_models:
+    if not args.links and not args.rows:
+        raise ConfigError("nothing to compare: name some --links or --rows")
+    if args.links and not args.agent_models:
         raise ConfigError("links are between two models; name the agents' by --agent_models")
     task_spec = TaskSpec(args.task, args.data, flags.task_options(args.task_option))
     task = task_spec.make()

@@ -123,7 +123,8 @@ def test_a_broken_file_is_one_line(
         perceiver.save(path, "of one", "of other")
         path.write_bytes(path.read_bytes()[:-50])
     elif harm != "missing":
-        rest = {} if harm == "no config" else {"config": {**config, "queries": 4} if harm == "another shape" else config}
+        config["queries"] = 4 if harm == "another shape" else 5
+        rest = {} if harm == "no config" else {"config": config}
         state = {} if harm == "no weights" else perceiver.state_dict()
         write_link(path, "perceiver", "of one", "of other", state, rest)
     with pytest.raises(DataError, match=r"p\.safetensors") as caught:

@@ -17,7 +17,8 @@ LINE = '{"question": "What is 1 + 1?", "answer": "#### 2"}\n'
 def test_names() -> None:
     assert set(TASKS) == {
         "gsm8k", "gsm_symbolic", "split_facts", "gpqa", "medqa", "arc_easy", "arc_challenge", "mmlu", "aime24",
-        "banking77", "sst2", "ag_news", "trec", "aime25", "humaneval", "humanevalplus", "mbppplus", "split_gsm8k", "hidden_profile", "hiddenbench",
+        "aime25", "banking77", "sst2", "ag_news", "trec",
+        "humaneval", "humanevalplus", "mbppplus", "split_gsm8k", "hidden_profile", "hiddenbench",
     }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def test_a_task_has_the_name_it_is_made_by(name: str) -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown task 'gsm9k'; choose one of: ag_news, aime24, .* gsm8k, gsm_symbolic, .* split_facts"
+        ConfigError, match=r"unknown task 'gsm9k'; choose one of: ag_news, .* gsm8k, gsm_symbolic, .* split_facts"
     ):
         make_task("gsm9k")
 
