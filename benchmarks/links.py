@@ -132,13 +132,13 @@ def measure(args: argparse.Namespace) -> tuple[list[Cost], list[OneTime]]:
     for slots in args.slots:
         mine, states = receiver.thought(slots)
         _, theirs = sender.thought(slots)
-        links: tuple[tuple[str, Link, Side, Tensor], ...] = (
-            ("vocab", vocab, receiver, receiver.thought(slots)[1]),
-            ("overlap", overlap, sender, theirs),
-            (f"perceiver, {args.queries} soft tokens", ready, sender, theirs),
+        links: tuple[tuple[str, Link, Tensor], ...] = (
+            ("vocab", vocab, states),
+            ("overlap", overlap, theirs),
+            (f"perceiver, {args.queries} soft tokens", ready, theirs),
         )
         costs.append(_same(receiver, mine, args.repeats))
-        for name, link, _, given in links:
+        for name, link, given in links:
             costs.append(_carried(name, link, given, receiver, args.repeats))
         costs.append(_text(sender, receiver, slots, args))
         print(render(costs[-len(links) - 2 :], []), file=sys.stderr)
@@ -151,7 +151,9 @@ def _timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def _beside(name: str, slots: int, crossed: int, nbytes: int, call: Callable[[], Any], receiver: Side, repeats: int) -> Cost:
+def _beside(
+    name: str, slots: int, crossed: int, nbytes: int, call: Callable[[], Any], receiver: Side, repeats: int
+) -> Cost:  # fmt: skip
     """A hand-over and the reference, in turns, after one of each that is not counted."""
     words = receiver.words(slots)
     seconds, reading = [], []

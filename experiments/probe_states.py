@@ -1,7 +1,7 @@
 """A linear probe on the states that a link would carry: how much of a label is there to be carried.
 
-    python experiments/probe_states.py --agent_models MODEL.gguf --task banking77 --data train.csv --test_data test.csv \\
-        --task_option classes=20 --json probe.json
+    python experiments/probe_states.py --agent_models MODEL.gguf --data train.csv --test_data test.csv \\
+        --task banking77 --task_option classes=20 --json probe.json
 
 Logistic regression on the mean of an agent's states, standardised, fitted on training questions with a ridge chosen on
 a fifth of them, and asked the first --limit questions of the test file. The decision maker's model plays no part.
