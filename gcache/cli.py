@@ -176,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     compare.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
     compare.add_argument("--checkpoint", help="a trained graph for gcache and gdesigner; all methods use its model")
+    compare.add_argument(
+        "--compare_quantizations", nargs="+", default=[], metavar="Q",
+        help="every method in each of these: none, 8bit, 4bit (default: --quantization alone)",
+    )  # fmt: skip
     add_method_flags(compare)
     add_model_flags(compare)
     add_limit_flags(compare)
@@ -312,6 +316,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = session.compare_methods(
         names, task_spec, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
         limits=flags.limits(args), dtype=None if args.dtype == "auto" else args.dtype,
+        quantizations=getattr(args, "compare_quantizations", ()),
     )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0

@@ -16,9 +16,13 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.inspect.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
 from gcache.llm.api import ApiLLM
+from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
+from gcache.llm.placement import pick_dtype, quantization_config
 from gcache.methods.compare import Compared, compare, markdown
 from gcache.methods.evaluate import Evaluation, evaluate
+from gcache.methods.method import Method
+from gcache.methods.quantized import AtQuantization, OneAtATime
 from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
@@ -285,6 +289,7 @@ def compare_methods(
     progress: bool = True,
     limits: Limits | None = None,
     dtype: str | None = None,
+    quantizations: Sequence[str] = (),
 ) -> Comparison:
     """Several methods on the same test questions and the same model.
 
@@ -298,6 +303,7 @@ def compare_methods(
         json_file: gets everything, answer by answer, anew after each method.
         dtype: of a checkpoint's model, where it is not to be its own: in float32 what is computed in another
             order comes to the same text.
+        quantizations: of the model; every method is compared in each, and paired with the first method in the first.
 
     Raises:
         GcacheError: anything a user can mend, before a model is loaded where that is possible.
@@ -314,16 +320,33 @@ def compare_methods(
             f"the task {task.name!r} deals out what agents know, which these methods do not hand round; compare on "
             "another task, or use the report of `gcache train`"
         )
+    if quantizations and checkpoint is not None:
+        raise ConfigError("a checkpoint has a model of its own quantization; compare quantizations without one")
+    for quantization in quantizations:  # before hours of work
+        quantization_config(quantization, pick_dtype(spec.dtype, spec.device))
+    if len(set(quantizations)) != len(quantizations):
+        raise ConfigError(f"quantizations to compare must each be named once, got {', '.join(quantizations)}")
+    models = OneAtATime(lambda q: build(replace(spec, quantization=q), limits), lambda b: _weights(b.llm))
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits, dtype=dtype)
         require_domain(checkpoint, built.spec, task)
     else:
-        built = build(spec, limits)
+        built = models.get(quantizations[0]) if quantizations else build(spec, limits)
     llm = built.llm
     if llm is None:
         raise ConfigError(f"checkpoint {checkpoint} has no local model to compare methods on; name one that has")
-    settings = replace(settings, graph=built.graph)
-    methods = [make_method(name, llm, llm.tokenizer, settings) for name in names]
+    used = str(llm.dtype).removeprefix("torch.")
+    described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
+    graph, batch = built.spec.to_json(), llm.limits.max_batch_size
+    methods: list[Method]
+    if quantizations:
+        del built, llm  # held by `models` alone, which lets it go before the next is loaded
+        methods = [
+            AtQuantization(name, q, lambda name=name, q=q: _method(name, models.get(q), settings))  # type: ignore[misc]
+            for q in quantizations for name in names
+        ]  # fmt: skip
+    else:
+        methods = [_method(name, built, settings) for name in names]
 
     def keep(rows: Sequence[Compared]) -> None:
         if json_file is None:
@@ -332,16 +355,30 @@ def compare_methods(
         write_json(
             json_file,
             {
-                "task": task_spec.to_json(), "limit": limit, "seed": seed, "model": llm.label,
-                "model_fingerprint": built.fingerprint, "dtype": str(llm.dtype).removeprefix("torch."),
-                "graph": built.spec.to_json(), "checkpoint": None if checkpoint is None else str(checkpoint),
-                "settings": kept, "max_batch_size": llm.limits.max_batch_size, "questions": [e.meta for e in examples],
-                "rows": [row.to_json() for row in rows],
+                "task": task_spec.to_json(), "limit": limit, "seed": seed, **described,
+                "graph": graph, "checkpoint": None if checkpoint is None else str(checkpoint),
+                "settings": kept, "max_batch_size": batch, "questions": [e.meta for e in examples],
+                "weights_bytes": models.nbytes, "rows": [row.to_json() for row in rows],
             },
         )  # fmt: skip
 
     rows = compare(methods, task, examples, progress, keep)
-    return Comparison(rows, markdown(rows))
+    weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
+    return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
+
+
+def _method(name: str, built: Built, settings: MethodSettings) -> Method:
+    """A method on a graph's model."""
+    assert built.llm is not None
+    return make_method(name, built.llm, built.llm.tokenizer, replace(settings, graph=built.graph))
+
+
+def _weights(llm: LocalLLM | None) -> int:
+    """Bytes of a model's weights and buffers, quantized ones as they are."""
+    if llm is None:
+        return 0
+    tensors = {t.data_ptr(): t for t in (*llm.model.parameters(), *llm.model.buffers())}  # tied ones once
+    return sum(t.nelement() * t.element_size() for t in tensors.values())
 
 
 __all__ = [
