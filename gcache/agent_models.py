@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcache.cache.fusers import make_fuser
 from gcache.graph.thinkers import Mixture, Thinker
 from gcache.links.link import Link, ModelEnds
 from gcache.links.negotiate import make_link, negotiated
+from gcache.links.router import Router
 from gcache.llm.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
 
@@ -40,7 +43,8 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
             known[name, quantization] = _number(spec, name, quantization, models, known)
         on.append(known[name, quantization])
     ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, made.fingerprint) for llm, made in models]
-    links = {(a, b): _link(spec, ends[a], ends[b]) for a in set(on) for b in {0, *on} if a != b}
+    pairs = [(a, b) for a in sorted(set(on)) for b in sorted({0, *on}) if a != b]
+    links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
         Thinker(
@@ -49,7 +53,13 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
         )
         for llm, made in models[1:]
     ]  # fmt: skip
-    return Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
+    mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
+    if spec.route == "none" or not others:
+        return mixture
+    assert spec.route_file is not None
+    learned = {(a, b): _link(spec, "perceiver", ends[a], ends[b]) for a, b in pairs}
+    routed = {"classification": replace(mixture, links=learned), "reasoning": mixture}
+    return replace(mixture, router=Router.load(Path(spec.route_file)), routed=routed)
 
 
 def _number(
@@ -72,8 +82,8 @@ def _number(
     return len(models) - 1
 
 
-def _link(spec: GraphSpec, sender: ModelEnds, receiver: ModelEnds) -> Link | None:
-    name = negotiated(sender, receiver, spec.link)
+def _link(spec: GraphSpec, wanted: str, sender: ModelEnds, receiver: ModelEnds) -> Link | None:
+    name = negotiated(sender, receiver, wanted)
     link = make_link(name, sender, receiver, spec.link_files)
     logger.info("agents on %s reach those on %s by the link %s", sender.label, receiver.label, name)
     return link

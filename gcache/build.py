@@ -70,6 +70,8 @@ class GraphSpec:
         agent_quantizations: of these models, one each or one for all; () for `quantization`.
         link: between two models; see `gcache.links`.
         link_files: of learned links.
+        route: "none", or "auto": questions that ask for a label go over the perceiver, others over `link`, as a router
+            says (see `gcache.links.router`); route_file: the router's.
         seed: of the policy's first weights and of random topologies.
         The rest: see `GraphConfig`, `load_model` and the fusers.
     """
@@ -104,6 +106,8 @@ class GraphSpec:
     agent_quantizations: tuple[str, ...] = ()
     link: str = AUTO
     link_files: tuple[str, ...] = ()
+    route: str = "none"
+    route_file: str | None = None
     seed: int = 0
     graph: GraphConfig = field(default_factory=GraphConfig)
 
@@ -166,6 +170,15 @@ class GraphSpec:
         """Refuse models of agents that could not be linked, or would not be used."""
         if self.link not in LINK_CHOICES:
             raise unknown("link", self.link, LINK_CHOICES)
+        if self.route not in ("none", "auto"):
+            raise unknown("route", self.route, ("none", "auto"))
+        if self.route == "none" and self.route_file is not None:
+            raise ConfigError("a router's file is named, but nothing is routed; add --route auto")
+        if self.route == "auto" and not (self.agent_models and self.link_files and self.route_file):
+            raise ConfigError(
+                "--route auto sends some questions over a perceiver; name the agents' models by --agent_models, its "
+                "file by --link_file, and the router's by --route_file (`gcache fit-router` makes one)"
+            )
         if not self.agent_models:
             for name in ("agent_quantizations", "link_files"):
                 if getattr(self, name):

@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     from gcache.graph.agent_graph import IN_FLIGHT
     from gcache.inspect_command import add_inspect
+    from gcache.route_command import add_fit_router
     from gcache.serve.command import add_parser as add_serve
     from gcache.training.config import TrainConfig
     from gcache.training.report import COMPARED
@@ -204,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_inspect(command, _add_task_flags)
     add_fit(command, _add_task_flags)
+    add_fit_router(command)
 
     run = command("run", _run, "Answer one question.", RUN_EXAMPLES)
     run.add_argument("question")

@@ -67,8 +67,10 @@ def _fit(args: argparse.Namespace) -> int:
     shape = PerceiverConfig(args.queries, args.width, args.heads, args.blocks)
     names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")
     config = FitConfig(shape, **{name: getattr(args, name) for name in names})
-    if args.link_file or args.link not in ("auto", "perceiver"):
-        raise ConfigError("--link and --link_file say which link a graph uses; this command makes one: leave them out")
+    if args.link_file or args.route != "none" or args.link not in ("auto", "perceiver"):
+        raise ConfigError(
+            "--link, --link_file and --route say which link a graph uses; this command makes one: leave them out"
+        )
     if args.out.suffix != ".safetensors":
         raise ConfigError(f"--out is a .safetensors file, got {args.out}")
     if len(set(args.agent_models)) != 1:

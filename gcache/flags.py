@@ -64,6 +64,12 @@ def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--link_file", nargs="+", default=[], metavar="FILE", help="of fitted perceivers, one for each pair of models"
     )
+    group.add_argument(
+        "--route", default="none",
+        help="auto: questions that ask for one of some labels go over the perceiver, others over --link, as the router "
+        "in --route_file says; none: all go over --link (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--route_file", metavar="FILE", help="of a router; `gcache fit-router` makes one")
 
 
 def mixture(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,6 +81,8 @@ def mixture(args: argparse.Namespace) -> dict[str, Any]:
         "agent_quantizations": tuple(args.agent_quantization),
         "link": args.link,
         "link_files": tuple(args.link_file),
+        "route": args.route,
+        "route_file": args.route_file,
     }
 
 

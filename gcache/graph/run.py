@@ -70,7 +70,8 @@ class Run:
     def __init__(self, graph: CacheGraph, start: Start) -> None:
         self.graph, self.config = graph, graph.config
         self.example, self.agents = start.example, start.agents
-        self.models = graph.mixture.models(len(start.agents))
+        self.mixture = graph.mixture.for_question(start.example.question)
+        self.models = self.mixture.models(len(start.agents))
         self.questions = [t.layout.question(start.example.question) for t in graph.thinkers]
         self.topology, self.topology_log_prob = start.topology, start.topology_log_prob
         self.temperature, self.seed = start.temperature, start.seed
@@ -201,7 +202,7 @@ class Run:
         """Whether words go over an edge: its channel, or the link between two models, may be text."""
         if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
             return True
-        return self.graph.mixture.tells(self.models[sender[1]], self.models[receiver[1]])
+        return self.mixture.tells(self.models[sender[1]], self.models[receiver[1]])
 
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
@@ -212,7 +213,7 @@ class Run:
         thinker, model = self._thinker(node), self.models[node[1]]
         states: list[Tensor] = []
         outputs: list[Tensor] = []
-        crosses = self.graph.mixture.carries(model)
+        crosses = self.mixture.carries(model)
         if self.graph.writer.wants_states or self.keep_states or crosses:
             request = replace(request, watch=states.append, watch_prompt=outputs.append if crosses else None)
         own = await thinker.llm.think(request)
@@ -320,7 +321,7 @@ class Run:
             handed = over_edge(self.handed[sender], key, self.topology)
             return handed, 0 if handed is None else handed.nbytes
         assert key is not None  # what an agent remembers is in its own model
-        channel, link = self.topology.channels[key], self.graph.mixture.links[mine, theirs]
+        channel, link = self.topology.channels[key], self.mixture.links[mine, theirs]
         if link is None or channel == "text":
             return None, 0
         states = handed_states(

@@ -20,6 +20,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import EdgeKey
 from gcache.graph.hand_over import Weights, fused_for
 from gcache.links.link import Link
+from gcache.links.router import Router
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.llm.requests import ThinkRequest
 
@@ -81,6 +82,7 @@ class Mixture:
         links: (sender's number, receiver's number) -> the link between two different models; None where the sender's
             words go instead.
         fingerprints: of the content of each model's weights, from number 0 on; () where nothing is known of it.
+        router: says which of `routed` a question is for; None where all go over `links`.
 
     Raises:
         ConfigError: a number without a model, or two models without a link.
@@ -90,6 +92,8 @@ class Mixture:
     on: tuple[int, ...] = (0,)
     links: Mapping[tuple[int, int], Link | None] = field(default_factory=dict)
     fingerprints: tuple[str, ...] = ()
+    router: Router | None = None
+    routed: Mapping[str, Mixture] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.others) + 1
@@ -98,6 +102,10 @@ class Mixture:
         for pair in ((a, b) for a in range(count) for b in range(count) if a != b):
             if pair[0] in self.on and pair not in self.links:
                 raise ConfigError(f"no link from model {pair[0]} to model {pair[1]}; pass None for text")
+
+    def for_question(self, question: str) -> Mixture:
+        """The one with the links that a question goes over."""
+        return self if self.router is None else self.routed[self.router.route(question)]
 
     def models(self, n_agents: int) -> tuple[int, ...]:
         """The model of each agent, and of the decision maker at last.
@@ -118,5 +126,5 @@ class Mixture:
         return sender != receiver and self.links[sender, receiver] is None
 
     def carries(self, sender: int) -> bool:
-        """Whether anything is ever carried from a model to another."""
+        """Whether anything is carried from a model to another."""
         return any(link is not None for (a, _), link in self.links.items() if a == sender)

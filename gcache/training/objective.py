@@ -84,9 +84,10 @@ def _reaches_fuser(graph: CacheGraph, replay: Replay) -> bool:
     """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
     result = replay.result
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
-    models = graph.mixture.models(len(result.agents))
+    mixture = graph.mixture.for_question(result.example.question)
+    models = mixture.models(len(result.agents))
     edges = [edge for edge in result.topology.into(result.topology.decision_node) if edge.source in heard]
-    return any(edge.channel != "text" and not graph.mixture.tells(models[edge.source], models[-1]) for edge in edges)
+    return any(edge.channel != "text" and not mixture.tells(models[edge.source], models[-1]) for edge in edges)
 
 
 @dataclass(frozen=True)

@@ -158,11 +158,12 @@ def _crossed(
 ) -> tuple[KVCache | None, bool]:
     """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, and True; what a
     link brought of them, and False; None where words alone went."""
-    models = graph.mixture.models(len(result.agents))
+    mixture = graph.mixture.for_question(result.example.question)
+    models = mixture.models(len(result.agents))
     if models[node[1]] == models[-1]:
         return own[node], True
     channel = result.topology.channels[node[1], result.topology.decision_node]
-    if channel == "text" or graph.mixture.tells(models[node[1]], models[-1]):
+    if channel == "text" or mixture.tells(models[node[1]], models[-1]):
         return None, False
     # an agent that takes no latent step has none to hand on
     return result.kept.carried().get((node, models[-1], channel == "latents")), False
