@@ -40,13 +40,17 @@ def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) ->
         (config, float, "warmup", "share of the steps"),
         (config, float, "weight_decay", "of AdamW"),
         (config, float, "clip", "the most the gradient's norm may be"),
-        (shape, int, "queries", "soft tokens that cross"),
         (shape, int, "width", "of a query"),
         (shape, int, "heads", "of attention"),
         (shape, int, "blocks", "of attention and thought"),
     )
     for owner, kind, name, text in numbers:
         group.add_argument(f"--{name}", type=kind, default=getattr(owner, name), help=f"{text} (default: %(default)s)")
+    group.add_argument(
+        "--queries", type=int, nargs="+", default=[shape.queries],
+        help="soft tokens that cross; several are fitted one after another on the same thoughts, each to a file of its "
+        "own (default: %(default)s)",
+    )  # fmt: skip
     add_model_flags(fit)
     add_mixture_flags(fit)
     add_graph_flags(fit)
@@ -62,11 +66,11 @@ def _fit(args: argparse.Namespace) -> int:
     from gcache.graph.cache_graph import CacheGraph
     from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
     from gcache.session import TaskSpec
-    from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of
+    from gcache.training.fit_perceiver import FitConfig, PerceiverFit, Seen, ends_of
 
-    shape = PerceiverConfig(args.queries, args.width, args.heads, args.blocks)
+    shapes = [PerceiverConfig(queries, args.width, args.heads, args.blocks) for queries in dict.fromkeys(args.queries)]
     names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")
-    config = FitConfig(shape, **{name: getattr(args, name) for name in names})
+    configs = [FitConfig(shape, **{name: getattr(args, name) for name in names}) for shape in shapes]
     if args.link_file or args.route != "none" or args.link not in ("auto", "perceiver"):
         raise ConfigError(
             "--link, --link_file and --route say which link a graph uses; this command makes one: leave them out"
@@ -76,7 +80,7 @@ def _fit(args: argparse.Namespace) -> int:
     if len(set(args.agent_models)) != 1:
         raise ConfigError("a perceiver is fitted from one model: name it by --agent_models")
     task = TaskSpec(args.task, args.data, task_options(args)).make()
-    examples = list(task.train(args.limit, config.seed))
+    examples = list(task.train(args.limit, args.seed))
     args.generation_mode, args.link = "local", "text"
     spec = GraphSpec(
         llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
@@ -85,15 +89,19 @@ def _fit(args: argparse.Namespace) -> int:
     )  # fmt: skip
     graph = build(spec, flags.limits(args)).graph
     assert isinstance(graph, CacheGraph)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        sender, receiver = ends_of(graph)
-        perceiver = Perceiver(shape, sender.w_in.shape[1], embedding_statistics(receiver))
+    sender, receiver = ends_of(graph)
+    seen: list[Seen] = []
+    for config in configs:
+        out = args.out if len(configs) == 1 else args.out.with_stem(f"{args.out.stem}-{config.shape.queries}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            perceiver = Perceiver(config.shape, sender.w_in.shape[1], embedding_statistics(receiver))
         fit = PerceiverFit(graph, perceiver, config)
-        history = fit.fit(fit.see(examples), args.out.with_suffix(".jsonl"))
-    perceiver.save(args.out, sender.fingerprint, receiver.fingerprint)
-    last = history[-1]
-    held = f", held out {last['held_out_loss']:.3f}" if "held_out_loss" in last else ""
-    print(f"loss:       {history[0]['loss']:.3f} at first, {last['loss']:.3f} at last{held} (nats a token)")
-    print(f"link:       {args.out}; pass it by --link perceiver --link_file {args.out}")
+        seen = seen or fit.see(examples)
+        history = fit.fit(seen, out.with_suffix(".jsonl"))
+        perceiver.save(out, sender.fingerprint, receiver.fingerprint)
+        first, last = history[0], history[-1]
+        held = f", held out {last['held_out_loss']:.3f}" if "held_out_loss" in last else ""
+        print(f"loss:       {first['loss']:.3f} at first, {last['loss']:.3f} at last{held} (nats a token)")
+        print(f"link:       {out}; pass it by --link perceiver --link_file {out}")
     return 0

@@ -167,6 +167,9 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: Any, capsys: pytest.
     assert main(fit_it) == 0
     assert "nats a token" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.glob("link*")) == ["link.jsonl", "link.safetensors"]
+    assert main([*fit_it, "--queries", "2", "3"]) == 0
+    assert {path.name for path in tmp_path.glob("link-*.safetensors")} == {"link-2.safetensors", "link-3.safetensors"}
+    capsys.readouterr()
     ask = ["run", "what is it ?", "--link", "perceiver", "--link_file", str(out), "--max_new_tokens", "3"]
     assert main([*ask, *models]) == 0
     turned = ["--llm_name", str(tmp_path / "small"), "--agent_models", str(tmp_path / "big"), "--dtype", "float32"]
