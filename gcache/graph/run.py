@@ -330,20 +330,24 @@ class Run:
         if not len(states):
             return None, 0
         name = self._key(sender) if self.thoughts else sender
-        key_ = ("carried", name, theirs, len(states))
-        (carried, prepared), _ = await self.over_links.once(key_, lambda: self._carry(link, sender, states, theirs))
+        once = ("carried", name, theirs, len(states))
+        (carried, prepared, size), _ = await self.over_links.once(
+            once, lambda: self._carry(link, sender, states, theirs)
+        )
         if self.keep:
             self.carried[sender, theirs, channel == "latents"] = carried
-        return prepared, states.nelement() * states.element_size()
+        return prepared, size
 
-    async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache]:
-        """What a link brings to a model, as slots of that model; and the same prepared for fusing."""
+    async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache, int]:
+        """What a link brings to a model, as slots of that model; the same prepared for fusing; and the bytes that
+        crossed: of the states or the embeddings, whichever are less, for a map may stand on either side."""
         thinker = self.graph.thinkers[model]
         with torch.no_grad():
             embeds = link.carry(states)
         carried = await thinker.read(embeds, self.shared[model], self.graph.source(sender, len(self.agents)))
+        size = min(states.nelement(), embeds.nelement()) * states.element_size()
         with torch.no_grad():
-            return carried, thinker.fuser.prepare(carried)
+            return carried, thinker.fuser.prepare(carried), size
 
     def _slots_received(self, receiver: Node, fused: FusedCache) -> int:
         return fused.slots - self.shared[self.models[receiver[1]]].slots
