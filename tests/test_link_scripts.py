@@ -130,3 +130,26 @@ def test_every_link_is_timed_at_every_length(folder: Path, tmp_path: Path, capsy
     assert "to reading as many tokens" in capsys.readouterr().out
     for wrong in (["--repeats", "0"], ["--slots", "0"]):
         assert benchmark.main([*models, *wrong]) == 2
+
+
+def test_the_likeliest_label_is_asked_of_both_models(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    from gcache.cli import main
+
+    link, out = tmp_path / "p.safetensors", tmp_path / "likeliest.json"
+    fit = ["fit-perceiver", "--task", "banking77", "--data", str(folder / "train.csv"), *pair(folder)]
+    assert main([*fit, "--out", str(link), "--steps", "2", "--held_out", "2", "--width", "16", "--queries", "3"]) == 0
+    data = ["--data", str(folder / "test.csv"), "--task_option", "whole_file=true", "--limit", "7"]
+    args = [*data, *pair(folder), "--json", str(out)]
+    assert experiment("likeliest_label").main([*args, "--link_file", str(link)]) == 0
+    found = json.loads(out.read_text())
+    assert [row["name"] for row in found["rows"]] == [
+        "receiver, nothing", "receiver, text", "receiver, perceiver", "sender, text",
+    ]  # fmt: skip
+    assert found["labels"] == sorted(COLOURS)
+    for row in found["rows"]:
+        assert len(row["answers"]) == 7
+        assert {answer for _, right, said in row["answers"] for answer in (right, said)} <= set(COLOURS)
+    assert len({said for _, _, said in found["rows"][0]["answers"]}) == 1  # given nothing, it says the same of all
+    assert "receiver, perceiver | 0." in capsys.readouterr().out
+    assert experiment("likeliest_label").main(args) == 2
+    assert "--link_file" in capsys.readouterr().err
