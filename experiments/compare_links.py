@@ -19,7 +19,7 @@ from gcache import flags
 from gcache.build import Built, GraphSpec, build
 from gcache.cli import guarded, log_to_stderr
 from gcache.errors import ConfigError, unknown
-from gcache.files import write_json
+from gcache.files import without_folders, write_json
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             "task": task_spec.to_json(), "limit": args.limit, "seed": args.seed, "topology": args.topology,
             "graph": spec.to_json(), "rows": [{"name": row.found.name, **asdict(row)} for row in rows],
         }  # fmt: skip
-        write_json(args.json, kept)
+        write_json(args.json, without_folders(kept))
     sys.stdout.write(_markdown(rows))
     return 0
 

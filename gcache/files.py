@@ -34,12 +34,31 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
+#: Where a record names files: a part of it, and a field of that.
+_NAMED = (
+    ("graph", "llm_name"),
+    ("graph", "agent_models"),
+    ("graph", "link_files"),
+    ("graph", "route_file"),
+    ("task", "data"),
+)
+
+
 def without_folders(record: dict[str, Any]) -> dict[str, Any]:
-    """A report, or a comparison, with the names alone of the checkpoint, the model and the data it was made from,
-    where those are files; the record itself stays as it is."""
+    """A report, or a comparison, with the names alone of the checkpoint, the models, the links and the data it was made
+    from, where those are files or folders; the record itself stays as it is."""
     named: dict[str, Any] = {"checkpoint": Path(record["checkpoint"]).name} if record.get("checkpoint") else {}
-    for part, name in (("graph", "llm_name"), ("task", "data")):
+    for part, name in _NAMED:
         found = (record.get(part) or {}).get(name)
-        if isinstance(found, str) and Path(found).is_file():
-            named[part] = {**record[part], name: Path(found).name}
+        if isinstance(found, (list, tuple)):
+            bare: Any = [_bare(each) for each in found]
+        else:
+            bare = _bare(found)
+        if bare != found:
+            named[part] = {**named.get(part, record[part]), name: bare}
     return {**record, **named}
+
+
+def _bare(found: Any) -> Any:
+    """A file's or a folder's name alone; anything else as it is."""
+    return Path(found).name if isinstance(found, str) and Path(found).exists() else found

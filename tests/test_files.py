@@ -91,3 +91,23 @@ def test_what_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"a": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_record_without_folders_keeps_names(tmp_path: Path) -> None:
+    from gcache.files import without_folders
+
+    (tmp_path / "model.gguf").touch()
+    (tmp_path / "folder").mkdir()
+    files = [str(tmp_path / "model.gguf"), str(tmp_path / "folder"), "owner/model"]
+    record = {
+        "graph": {"llm_name": files[0], "agent_models": tuple(files), "link_files": [], "route_file": None},
+        "task": {"name": "gsm8k", "data": files[0]}, "checkpoint": str(tmp_path / "runs" / "seed0"), "n": 3,
+    }  # fmt: skip
+    assert without_folders(record) == {
+        "graph": {
+            "llm_name": "model.gguf", "agent_models": ["model.gguf", "folder", "owner/model"], "link_files": [],
+            "route_file": None,
+        },
+        "task": {"name": "gsm8k", "data": "model.gguf"}, "checkpoint": "seed0", "n": 3,
+    }  # fmt: skip
+    assert record["graph"]["llm_name"] == files[0]  # type: ignore[index]
