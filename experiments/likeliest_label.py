@@ -16,6 +16,7 @@ Differences are paired over questions with the first row.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -117,8 +118,7 @@ def in_words(
 ) -> list[float]:
     """Labels behind the question and, where told, the agents' notes in words; the prompt is read once for all."""
     llm, layout = local(thinker), thinker.layout
-    asked = ThinkRequest(layout.question(example.question), source=SHARED, kind=SlotKind.PREFIX)
-    (shared,) = llm.think([asked])
+    shared = question(thinker, example.question)
     said = [(note.role, note.text) for note in example.notes] if told else []
     words = with_said(graph.decision.instructions, said)
     prompt = layout.decision(words, graph.decision.answer_prefix, graph.config.decision_turn)
@@ -131,6 +131,13 @@ def in_words(
         ids = tokenizer(space + label, add_special_tokens=False)["input_ids"]
         requests.append(LogProbRequest(prompt[-1:], (*ids, tokenizer.eos_token_id), past))
     return [float(scores.mean()) for scores in llm.log_prob(requests)]
+
+
+@functools.lru_cache(maxsize=4)
+def question(thinker: Thinker, text: str) -> KVCache:
+    """Its cache, which all questions of a classification share."""
+    asked = ThinkRequest(thinker.layout.question(text), source=SHARED, kind=SlotKind.PREFIX)
+    return local(thinker).think([asked])[0]
 
 
 @torch.no_grad()
