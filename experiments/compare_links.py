@@ -23,8 +23,8 @@ from gcache.files import without_folders, write_json
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.links.link import LINKS
+from gcache.graph.records import RunResult
+from gcache.links.link import AUTO, LINKS
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.session import TaskSpec
 from gcache.statistics import paired_difference
@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("links are between two models; name the agents' by --agent_models")
     task_spec = TaskSpec(args.task, args.data, flags.task_options(args.task_option))
     task = task_spec.make()
-    spec = _spec(args, task, flags.graph_config(args, task.max_new_tokens))
+    config = flags.graph_config(args, task.max_new_tokens)
+    spec = flags.graph_spec(args, task.domain, config, topology=args.topology)
+    spec = replace(spec, link=AUTO, route="none", route_file=None)  # each row has a link of its own
     examples = list(task.test(args.limit, args.seed))
     rows = [_row(args, spec, task, examples, name) for name in (*args.rows, *args.links)]
     if args.json:
@@ -98,15 +100,6 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, without_folders(kept))
     sys.stdout.write(_markdown(rows))
     return 0
-
-
-def _spec(args: argparse.Namespace, task: Task, graph: GraphConfig) -> GraphSpec:
-    return GraphSpec(
-        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
-        quantization=args.quantization, domain=task.domain, topology=args.topology, positions=args.positions,
-        graph=graph, seed=args.seed, agent_models=tuple(args.agent_models),
-        agent_quantizations=tuple(args.agent_quantization), link_files=tuple(args.link_file),
-    )  # fmt: skip
 
 
 def _row(args: argparse.Namespace, spec: GraphSpec, task: Task, examples: Sequence[Example], name: str) -> Row:

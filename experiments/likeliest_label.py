@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from gcache import flags
 from gcache.agents.layout import with_said
-from gcache.build import GraphSpec, build
+from gcache.build import build
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.cli import guarded, log_to_stderr
 from gcache.errors import ConfigError
@@ -39,7 +39,7 @@ from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.session import TaskSpec
 from gcache.statistics import paired_difference, wilson
 from gcache.tasks.example import Example
-from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of, local
+from gcache.training.fit_perceiver import FitConfig, PerceiverFit, answer_tokens, ends_of, local
 
 #: From a question to what was said of every label: the mean log-probability of its tokens.
 Score = Callable[[Example, Sequence[str]], list[float]]
@@ -69,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
     task = TaskSpec(args.task, args.data, flags.task_options(args.task_option)).make()
     examples = list(task.test(args.limit, args.seed))
     args.link, file = "text", Path(args.link_file.pop())
-    spec = GraphSpec(
-        llm_name=args.llm_name, dtype=args.dtype, device=args.device, domain=task.domain, topology="star",
-        graph=flags.graph_config(args, task.max_new_tokens), **flags.mixture(args),
-    )  # fmt: skip
+    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
     graph = build(spec, flags.limits(args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)
@@ -124,12 +121,9 @@ def in_words(
     prompt = layout.decision(words, graph.decision.answer_prefix, graph.config.decision_turn)
     (read,) = llm.think([ThinkRequest(prompt[:-1], FusedCache.plain(shared))])
     parts: list[KVCache] = [FusedCache.plain(shared), FusedCache.plain(read)]
-    past, tokenizer = FusedCache.join(parts), layout.tokenizer
-    space = " " if graph.decision.answer_prefix else ""
-    requests = []
-    for label in labels:
-        ids = tokenizer(space + label, add_special_tokens=False)["input_ids"]
-        requests.append(LogProbRequest(prompt[-1:], (*ids, tokenizer.eos_token_id), past))
+    past, prefixed = FusedCache.join(parts), bool(graph.decision.answer_prefix)
+    answers = [answer_tokens(layout.tokenizer, label, prefixed) for label in labels]
+    requests = [LogProbRequest(prompt[-1:], answer, past) for answer in answers]
     return [float(scores.mean()) for scores in llm.log_prob(requests)]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gcache import flags
-from gcache.build import GraphSpec, build
+from gcache.build import build
 from gcache.cli import guarded, log_to_stderr
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
@@ -54,10 +54,7 @@ def run(args: argparse.Namespace) -> int:
     options = flags.task_options(args.task_option)
     task = TaskSpec(args.task, args.data, options).make()
     test = TaskSpec(args.task, args.test_data, {**options, "whole_file": True}).make().test(args.limit, args.seed)
-    spec = GraphSpec(
-        llm_name=args.llm_name, dtype=args.dtype, device=args.device, domain=task.domain, topology="star",
-        graph=flags.graph_config(args, task.max_new_tokens), **flags.mixture(args),
-    )  # fmt: skip
+    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
     graph = build(spec, flags.limits(args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)

@@ -47,12 +47,9 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
     links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
-        Thinker(
-            llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
-            made.label,
-        )
+        Thinker(llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device))
         for llm, made in models[1:]
-    ]  # fmt: skip
+    ]
     mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
     if spec.route == "none" or not others:
         return mixture

@@ -61,7 +61,7 @@ def _fit(args: argparse.Namespace) -> int:
     import torch
 
     from gcache import flags
-    from gcache.build import GraphSpec, build
+    from gcache.build import build
     from gcache.cli import task_options
     from gcache.graph.cache_graph import CacheGraph
     from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
@@ -82,11 +82,7 @@ def _fit(args: argparse.Namespace) -> int:
     task = TaskSpec(args.task, args.data, task_options(args)).make()
     examples = list(task.train(args.limit, args.seed))
     args.generation_mode, args.link = "local", "text"
-    spec = GraphSpec(
-        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
-        quantization=args.quantization, domain=task.domain, topology="star", positions=args.positions,
-        graph=flags.graph_config(args, task.max_new_tokens), **flags.mixture(args),
-    )  # fmt: skip
+    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
     graph = build(spec, flags.limits(args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)

@@ -349,6 +349,10 @@ def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1)
     )
 
 
+#: Fields of a `GraphSpec` that flags of `add_api_flags` give, where a command has them.
+_OF_API = ("hint", "embeds_endpoint", "api_model", "base_url")
+
+
 def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more: Any) -> GraphSpec:
     return GraphSpec(
         llm_name=args.llm_name,
@@ -360,11 +364,8 @@ def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more
         positions=args.positions,
         graph=graph,
         generation_mode=args.generation_mode,
-        hint=args.hint,
-        embeds_endpoint=args.embeds_endpoint,
-        api_model=args.api_model,
-        base_url=args.base_url,
         seed=getattr(args, "seed", 0),
+        **{name: getattr(args, name) for name in _OF_API if hasattr(args, name)},
         **mixture(args),
         **more,
     )

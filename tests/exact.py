@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import pytest
@@ -76,16 +76,25 @@ def assert_slopes(
         grad = weights[key].grad
         assert (None if grad is None else float(grad)) == wanted, key
     places: list[tuple[str, Tensor, int]] = [(f"w{key}", w, 0) for key, w in weights.items() if key not in silent]
-    for name, parameter in built.graph.fuser.named_parameters():
+    # fusers compute in float32: the slope's noise is 1e-6 over twice the step
+    assert_slopes_of(value, places, built.graph.fuser, step=0.02, noise=5e-4)
+
+
+def assert_slopes_of(
+    value: Callable[[], Tensor], places: Sequence[tuple[str, Tensor, int]], fuser: torch.nn.Module, step: float,
+    noise: float,
+) -> None:  # fmt: skip
+    """The gradients that a backward pass left are the central differences of a value: at each (name, tensor, entry) of
+    `places`, and for each fuser parameter where its gradient is largest."""
+    wanted = list(places)
+    for name, parameter in fuser.named_parameters():
         assert parameter.grad is not None, name
-        places.append((name, parameter, int(parameter.grad.abs().argmax())))
-    for name, tensor, index in places:
+        wanted.append((name, parameter, int(parameter.grad.abs().argmax())))
+    for name, tensor, index in wanted:
         assert tensor.grad is not None, name
         exact = float(tensor.grad.reshape(-1)[index])
         assert exact != 0.0, f"{name} has no gradient"
-        found = slope(value, tensor, index, 0.02 * reach(name))
-        # fusers compute in float32: the slope's noise is 1e-6 over twice the step
-        assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
+        assert exact == pytest.approx(slope(value, tensor, index, step * reach(name)), rel=0.02, abs=noise), name
 
 
 def assert_objective_is_exact(built: Built, llm: LocalLLM, task: ToyTask) -> float:

@@ -38,11 +38,10 @@ class Thinker:
         tokenizer: with a chat template.
     """
 
-    def __init__(self, llm: LLM, tokenizer: Any, fuser: CacheFuser, label: str = "") -> None:
+    def __init__(self, llm: LLM, tokenizer: Any, fuser: CacheFuser) -> None:
         self.llm = BatchingLLM(llm)
         self.layout = ChatLayout.of(tokenizer)
         self.fuser = fuser
-        self.label = label
         self._prompts: dict[tuple[str, bool], Tokens] = {}  # tokens of prompts, which repeat
 
     def agent_tokens(self, words: str, said: Sequence[tuple[str, str]], thinks: bool) -> Tokens:

@@ -20,8 +20,6 @@ from torch import Tensor
 
 #: Kinds of links, the ones that lose least first.
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")
-#: Those that carry states, and so are made of something.
-CARRYING = ("vocab", "overlap", "perceiver")
 #: Of `--link`: the first of same, vocab, overlap and text that the two models allow.
 AUTO = "auto"
 
@@ -32,7 +30,7 @@ class Link(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `CARRYING`."""
+        """One of `LINKS`, but for same and text, over which nothing is carried."""
         ...
 
     def carry(self, states: Tensor) -> Tensor:

@@ -140,7 +140,8 @@ class Perceiver(nn.Module):
         tensors, header = read_link(path, cls.name, sender, receiver)
         try:
             config = PerceiverConfig(**header["config"])
-            made = cls(config, sender.w_in.shape[1], embedding_statistics(receiver))
+            width = receiver.w_in.shape[1]
+            made = cls(config, sender.w_in.shape[1], (torch.zeros(width), torch.ones(width), 1.0))  # all in the file
             made.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError, ConfigError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -17,6 +18,7 @@ def same_vocabulary(one: Any, other: Any) -> bool:
     return one is other or bool(one.get_vocab() == other.get_vocab())
 
 
+@functools.lru_cache(maxsize=16)
 def common_tokens(sender: Any, receiver: Any) -> tuple[Tensor, Tensor]:
     """Numbers of the tokens that stand for the same bytes in both, (n,) each, in the sender's order.
 

@@ -169,13 +169,7 @@ class PerceiverFit:
         Raises:
             DataError: an answer without words.
         """
-        if not answer.strip():
-            raise DataError("a question of this task has no answer in words, so there is nothing to learn from")
-        tokenizer = self.graph.layout.tokenizer
-        start = " " if self.graph.decision.answer_prefix else ""
-        ids = tokenizer(start + answer.strip(), add_special_tokens=False)["input_ids"]
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        return tuple(int(token) for token in [*ids, *end])
+        return answer_tokens(self.graph.layout.tokenizer, answer, bool(self.graph.decision.answer_prefix))
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -281,6 +275,23 @@ class PerceiverFit:
             if not bool(torch.isfinite(parameter.grad).all()):
                 raise TrainingError(f"the gradient of the perceiver's {name} is not finite; lower --lr")
         return float(nn.utils.clip_grad_norm_(self.perceiver.parameters(), self.config.clip))
+
+
+def answer_tokens(tokenizer: Any, answer: str, behind_prefix: bool) -> tuple[int, ...]:
+    """An answer as a model would write it, end of turn included.
+
+    Args:
+        behind_prefix: whether it stands behind words put into the model's mouth, and so begins with a space.
+
+    Raises:
+        DataError: an answer without words.
+    """
+    if not answer.strip():
+        raise DataError("a question of this task has no answer in words, so there is nothing to learn from")
+    start = " " if behind_prefix else ""
+    ids = tokenizer(start + answer.strip(), add_special_tokens=False)["input_ids"]
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return tuple(int(token) for token in [*ids, *end])
 
 
 def ends_of(graph: CacheGraph) -> tuple[ModelEnds, ModelEnds]:

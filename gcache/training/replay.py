@@ -141,32 +141,27 @@ def _handed_before(
         return handed
     last = graph.config.rounds - 1
     for node in {(last, agent) for spoken in result.spoken for agent in spoken.heard}:
-        cache, at_home = _crossed(graph, result, node, own)
+        cache = _crossed(graph, result, node, own)
         if cache is None:
             continue
-        if id(cache) not in again:
-            again[id(cache)] = (
-                handed_on(graph.fuser, cache, FusedCache.plain(shared), transfer)
-                if at_home else graph.fuser.prepare(cache)
-            )  # fmt: skip
+        if id(cache) not in again:  # what a link brought is latents alone, so it is handed on whole either way
+            again[id(cache)] = handed_on(graph.fuser, cache, FusedCache.plain(shared), transfer)
         handed[node] = again[id(cache)]
     return handed
 
 
-def _crossed(
-    graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node, KVCache]
-) -> tuple[KVCache | None, bool]:
-    """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, and True; what a
-    link brought of them, and False; None where words alone went."""
+def _crossed(graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node, KVCache]) -> KVCache | None:
+    """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, or what a link
+    brought of them; None where words alone went."""
     mixture = graph.mixture.for_question(result.example.question)
     models = mixture.models(len(result.agents))
     if models[node[1]] == models[-1]:
-        return own[node], True
+        return own[node]
     channel = result.topology.channels[node[1], result.topology.decision_node]
     if channel == "text" or mixture.tells(models[node[1]], models[-1]):
-        return None, False
+        return None
     # an agent that takes no latent step has none to hand on
-    return result.kept.carried().get((node, models[-1], channel == "latents")), False
+    return result.kept.carried().get((node, models[-1], channel == "latents"))
 
 
 def _think(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import awake, reach, slope
+from exact import assert_slopes_of, awake
 from toy import QUESTIONS, ToyTask
 from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_of
 
@@ -55,14 +55,7 @@ def test_the_gradient_is_that_of_finite_differences(fuser: str, on: tuple[int, .
     value().backward()
     assert float(value().detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
     places = [(f"w{key}", weight, 0) for key, weight in weights.items()]
-    for name, parameter in made.fuser.named_parameters():
-        assert parameter.grad is not None, name
-        places.append((name, parameter, int(parameter.grad.abs().argmax())))
-    for name, tensor, index in places:
-        assert tensor.grad is not None, name
-        exact = float(tensor.grad.reshape(-1)[index])
-        assert exact != 0.0, f"{name} has no gradient"
-        assert exact == pytest.approx(slope(value, tensor, index, 0.01 * reach(name)), rel=0.02, abs=1e-3), name
+    assert_slopes_of(value, places, made.fuser, step=0.01, noise=1e-3)
 
 
 @pytest.mark.parametrize(
