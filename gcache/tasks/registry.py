@@ -29,6 +29,7 @@ TASKS: Mapping[str, Callable[[], TaskFactory]] = {
     "gsm8k": _from("gsm8k", "Gsm8k"),
     "gsm_symbolic": _from("gsm_symbolic", "GsmSymbolic"),
     "split_facts": _from("split_facts", "SplitFacts"),
+    "entities": _from("entities", "Entities"),
     "split_gsm8k": _from("split_gsm8k", "SplitGsm8k"),
     "hidden_profile": _from("hidden_profile", "HiddenProfile"),
     "hiddenbench": _from("hidden_profile", "HiddenBench"),

@@ -18,7 +18,7 @@ def test_names() -> None:
     assert set(TASKS) == {
         "gsm8k", "gsm_symbolic", "split_facts", "gpqa", "medqa", "arc_easy", "arc_challenge", "mmlu", "aime24",
         "aime25", "banking77", "sst2", "ag_news", "trec",
-        "humaneval", "humanevalplus", "mbppplus", "split_gsm8k", "hidden_profile", "hiddenbench",
+        "humaneval", "humanevalplus", "mbppplus", "split_gsm8k", "hidden_profile", "hiddenbench", "entities",
     }  # fmt: skip
 
 
