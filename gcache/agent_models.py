@@ -12,6 +12,7 @@ from gcache.graph.thinkers import Mixture, Thinker
 from gcache.links.link import Link, ModelEnds
 from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
+from gcache.llm.fingerprint import quantized
 from gcache.llm.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
 
@@ -35,22 +36,22 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
         ConfigError: two models do not allow the link that is asked for.
         DataError: a link's file is missing, broken, or made for other weights.
     """
-    models = [(main, loaded)]
+    models = [(main, loaded, quantized(loaded.fingerprint, spec.quantization))]
     known = {(spec.llm_name, spec.quantization): 0}
     on: list[int] = []
     for name, quantization in zip(spec.agent_models, spec.agent_quantization(), strict=True):
         if (name, quantization) not in known:
-            known[name, quantization] = _number(spec, name, quantization, models, known)
+            known[name, quantization] = _number(spec, name, quantization, models)
         on.append(known[name, quantization])
-    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, made.fingerprint) for llm, made in models]
+    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, mark) for llm, made, mark in models]
     pairs = [(a, b) for a in sorted(set(on)) for b in sorted({0, *on}) if a != b]
     links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
         Thinker(llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device))
-        for llm, made in models[1:]
+        for llm, made, _ in models[1:]
     ]
-    mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
+    mixture = Mixture(tuple(others), tuple(on), links, tuple(mark for *_, mark in models))
     if spec.route == "none" or not others:
         return mixture
     assert spec.route_file is not None
@@ -63,19 +64,19 @@ def _number(
     spec: GraphSpec,
     name: str,
     quantization: str,
-    models: list[tuple[LocalLLM, LoadedModel]],
-    known: dict[tuple[str, str], int],
+    models: list[tuple[LocalLLM, LoadedModel, str]],
 ) -> int:
     """Of a model that may be there already under another name; it is loaded to find that out."""
     made = load_model(name, spec.dtype, spec.device, spec.device_map, quantization)
-    for (_, other_quantization), number in known.items():
-        if (models[number][1].fingerprint, other_quantization) == (made.fingerprint, quantization):
+    mark = quantized(made.fingerprint, quantization)
+    for number, (*_, other) in enumerate(models):
+        if other == mark:
             return number
     main = models[0][0]
     llm = LocalLLM(
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger
     )
-    models.append((llm, made))
+    models.append((llm, made, mark))
     return len(models) - 1
 
 

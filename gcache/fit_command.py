@@ -10,7 +10,7 @@ from typing import Any
 from gcache.errors import ConfigError
 
 EXAMPLES = """example:
-  gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \
+  gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \\
       --out bank.safetensors
   python experiments/compare_links.py --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data test.csv \\
       --task_option whole_file=true --links perceiver text --link_file bank.safetensors

@@ -10,7 +10,7 @@ from typing import Any
 from gcache.errors import ConfigError
 
 EXAMPLES = """example:
-  gcache fit-router --classification banking77=train.csv --reasoning gsm8k=train.jsonl split_facts \
+  gcache fit-router --classification banking77=train.csv --reasoning gsm8k=train.jsonl split_facts \\
       --out router.safetensors
   gcache run --llm_name smollm2 --agent_models MODEL.gguf --link text --link_file bank.safetensors \\
       --route auto --route_file router.safetensors "What is 17 * 6?"

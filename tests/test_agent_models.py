@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_the_same_weights_under_another_name_are_no_other_model(folders: dict[st
     assert not built.graph.is_mixed and "+" not in built.fingerprint
 
 
+def test_the_same_weights_in_another_quantization_are_another_model(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = agent_models.load_model
+    monkeypatch.setattr(agent_models, "load_model", lambda name, *_: real(name, "float32"))
+    built = made(folders, "big", "big", "big", "big", agent_quantizations=("none", "8bit", "none", "8bit"))
+    assert isinstance(built.graph, CacheGraph)
+    assert built.graph.mixture.on == (0, 1, 0, 1)
+    assert links(built) == {(0, 1): "vocab", (1, 0): "vocab"}
+    first, second = built.graph.mixture.fingerprints
+    assert second == f"{first}/8bit"
+    assert set(built.graph.run("what is 2 + 3").edge_bytes) == {(0, 1), (1, 2), (2, 3), (3, 4)}
+
+
 @pytest.mark.parametrize(
     ("other", "link", "error"),
     [
@@ -130,8 +145,18 @@ def test_a_checkpoint_knows_its_models(folders: dict[str, str], tmp_path: Path) 
     found = checkpoints.read(tmp_path)
     assert found.spec == built.spec
     checkpoints.restore(found, made(folders, "small", topology="learned"))
-    with pytest.raises(CheckpointError, match=r"was trained on the model folder:.*load it with the model it was"):
+    with pytest.raises(CheckpointError, match=r"was trained on the model weights:.*load it with the model it was"):
         checkpoints.restore(found, made(folders, "turned", topology="learned"))
+
+
+def test_a_checkpoint_whose_mark_is_of_an_earlier_kind_is_read_with_a_warning(
+    folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = replace(made(folders, "small", topology="learned"), fingerprint="folder:0+gguf:0")
+    checkpoints.save(tmp_path, 1, built, None, {"name": "gsm8k", "data": None, "options": {}}, {})
+    checkpoints.restore(checkpoints.read(tmp_path), made(folders, "small", topology="learned"))
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "does not say well enough which weights" in warning
 
 
 def test_from_the_command_line(folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

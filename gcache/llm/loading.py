@@ -5,14 +5,14 @@ Weights come from safetensors only: pickled checkpoints and code shipped with a 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcache.errors import ModelError
-from gcache.llm.gguf_store import converted, gguf_sha256
+from gcache.llm.fingerprint import fingerprint
+from gcache.llm.gguf_store import converted
 from gcache.llm.placement import pick_device, pick_dtype, quantization_config
 from gcache.llm.sources import EMBEDDED, EMBEDDED_INSTALL, ModelSource, resolve
 from gcache.settings import hub_commit, quiet_transformers
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SAMPLE_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -34,8 +32,8 @@ class LoadedModel:
         model: in eval mode; no parameter requires a gradient.
         tokenizer: has a chat template and a pad token.
         label: short name for tables and logs.
-        fingerprint: stands for the weights' content, whatever dtype they were loaded in; a
-            checkpoint trained on one fingerprint is not for another.
+        fingerprint: stands for the weights' content, whatever dtype they were loaded in; a checkpoint trained on one
+            fingerprint is not for another. See `gcache.llm.fingerprint`.
     """
 
     model: PreTrainedModel
@@ -82,7 +80,7 @@ def load_model(
     model.requires_grad_(False).eval()
     commit = commit or getattr(model.config, "_commit_hash", None)
     logger.info("loaded %s in %s on %s", source.label, model.dtype, model.device)
-    return LoadedModel(model, tokenizer, source.label, _fingerprint(source, commit))
+    return LoadedModel(model, tokenizer, source.label, fingerprint(source, commit))
 
 
 def _options(
@@ -134,25 +132,6 @@ def _load_weights(source: ModelSource, location: str, options: dict[str, Any]) -
         lacks = f"lacks {len(absent)} of its weights ({absent[0]}, ...)"
         raise ModelError(f"model {source.label!r} {lacks}; pass a complete causal language model")
     return model
-
-
-def _fingerprint(source: ModelSource, commit: str | None) -> str:
-    """``gguf:<sha256>``, ``hub:<id>@<commit>``, or for a folder a hash of its configuration and of
-    the size, first and last megabyte of each weights file (reading 15 GB would take too long)."""
-    if source.kind == "hub":
-        return f"hub:{source.location}@{commit or 'unknown'}"
-    if source.kind == "gguf":
-        return f"gguf:{gguf_sha256(Path(source.location))}"
-    digest = hashlib.sha256()
-    folder = Path(source.location)
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(file.read())
-    return f"folder:{digest.hexdigest()}"
 
 
 def _cannot_load(source: ModelSource, error: Exception) -> ModelError:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -28,6 +29,9 @@ from gcache.files import write_text
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.cast import Cast
 from gcache.graph.sources import PolicySource, RoleEdge
+from gcache.llm.fingerprint import comparable
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -155,7 +159,12 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
     Raises:
         CheckpointError: made for another model, or of another shape; nothing is loaded then.
     """
-    if built.fingerprint and checkpoint.fingerprint and built.fingerprint != checkpoint.fingerprint:
+    if not comparable(checkpoint.fingerprint):
+        logger.warning(
+            "checkpoint %s does not say well enough which weights it was trained on; that it was %r is not checked",
+            checkpoint.folder, built.spec.llm_name,
+        )  # fmt: skip
+    elif built.fingerprint and checkpoint.fingerprint and built.fingerprint != checkpoint.fingerprint:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder} was trained on the model {checkpoint.fingerprint}, but "
             f"{built.spec.llm_name!r} is {built.fingerprint}; load it with the model it was trained on"

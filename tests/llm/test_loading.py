@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gcache.errors import ConfigError, GcacheError, ModelError
 from gcache.llm import loading, placement
@@ -60,7 +61,7 @@ def one_line(error: BaseException) -> str:
 
 def test_folder_is_loaded_frozen(tiny: Path) -> None:
     loaded = load_model(str(tiny), dtype="float32")
-    assert loaded.label == "tiny-llama" and loaded.fingerprint.startswith("folder:")
+    assert loaded.label == "tiny-llama" and loaded.fingerprint.startswith("weights:")
     assert not loaded.model.training
     assert all(not parameter.requires_grad for parameter in loaded.model.parameters())
     assert loaded.model.dtype == torch.float32 and loaded.model.device.type == "cpu"
@@ -87,6 +88,20 @@ def test_dtype_is_obeyed_and_does_not_change_the_fingerprint(tiny: Path, name: s
 def test_other_weights_have_another_fingerprint(tiny: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "tiny-llama", seed=1)
     assert load_model(str(other)).fingerprint != load_model(str(tiny)).fingerprint
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"])
+def test_a_model_that_was_trained_on_from_another_has_another_fingerprint(tmp_path: Path, name: str) -> None:
+    """Though its file begins, ends and is as long as the other's."""
+    first, second = save_tiny(tmp_path / "first"), save_tiny(tmp_path / "second")
+    before = load_model(str(first)).fingerprint
+    (second / "adapter.safetensors").write_text("version https://git-lfs.github.com/spec/v1")  # no part of it
+    assert load_model(str(second)).fingerprint == before
+    file = second / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name] = tensors[name] + 0.01
+    save_file(tensors, file, {"format": "pt"})
+    assert load_model(str(second)).fingerprint != before
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
