@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gcache import __version__
 from gcache.errors import ConfigError, GcacheError
@@ -57,6 +57,17 @@ OF_A_MODEL = ("llm_name", "dtype", "device", "device_map", "quantization")
 OF_A_METHOD = (
     "prompt", "latent_steps", "latent_only", "latent_space_realign", "think", "max_new_tokens", "topology",
 )  # fmt: skip
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line, not behind a page of all its flags."""
+
+    def error(self, message: str) -> NoReturn:
+        missing = message.partition(" are required: ")[2]
+        several = any(action.option_strings and action.nargs in ("+", "*") for action in self._actions)
+        if missing and not missing.startswith("-") and several:
+            message += f" (a flag of several values takes every word after it: write {missing.split(',')[0]} before it)"
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help says more\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     from gcache.training.config import TrainConfig
     from gcache.training.report import COMPARED
 
-    parser = argparse.ArgumentParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
+    parser = OneLineParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
     parser.add_argument("--version", action="version", version=f"gcache {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log more")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gcache import flags, session
 from gcache.build import LEARNED, GraphSpec, build
-from gcache.cli import guarded, log_to_stderr, print_outcome
+from gcache.cli import OneLineParser, guarded, log_to_stderr, print_outcome
 from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.llm.api import ApiLLM
@@ -49,7 +49,7 @@ class Experiment:
     generation_mode: str = "local"
 
     def parser(self) -> argparse.ArgumentParser:
-        made = argparse.ArgumentParser(
+        made = OneLineParser(
             description=self.about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         made.add_argument("--data", help="data file of the task; without it, the data set comes from the hub")

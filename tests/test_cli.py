@@ -37,9 +37,9 @@ def error_line(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
         code = main(argv)
     except SystemExit as exit_:  # argparse
         code = int(exit_.code or 0)
-    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith(("gcache", "usage: "))]
-    assert code == 2
-    lines = [line for line in lines if not line.startswith("usage")]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and not any(line.startswith("usage") for line in lines)
+    lines = [line for line in lines if line.startswith("gcache")]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -175,6 +175,23 @@ def test_bad_flags_give_one_line_and_leave_nothing(
     for word in words:
         assert word in line
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--agent_models", "smollm2", "What is 2 + 3?"], ["required: question", "write question before it"]),
+        (["run", "What is 2 + 3?", "--lnik", "text"], ["--lnik"]),
+        (["train"], ["required: --task", "gcache train --help"]),
+        ([], ["COMMAND", "gcache --help"]),
+    ],
+)
+def test_a_command_that_is_not_whole_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], words: list[str]
+) -> None:
+    line = error_line(capsys, argv)
+    assert all(word in line for word in words), line
+    assert ("write" in line) == ("write question before it" in words)
 
 
 def test_a_broken_data_line_is_named_by_number(
