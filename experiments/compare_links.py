@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
     task_spec = TaskSpec(args.task, args.data, flags.task_options(args.task_option))
     task = task_spec.make()
     config = flags.graph_config(args, task.max_new_tokens)
+    args.link = "perceiver" if args.link_file else AUTO  # each row has a link of its own
+    args.route, args.route_file = "none", None
     spec = flags.graph_spec(args, task.domain, config, topology=args.topology)
-    spec = replace(spec, link=AUTO, route="none", route_file=None)  # each row has a link of its own
     examples = list(task.test(args.limit, args.seed))
     rows = [_row(args, spec, task, examples, name) for name in (*args.rows, *args.links)]
     if args.json:
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _row(args: argparse.Namespace, spec: GraphSpec, task: Task, examples: Sequence[Example], name: str) -> Row:
     """One condition; its models are loaded for it, and gone afterwards."""
     if name in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
-        spec = replace(spec, agent_models=(), agent_quantizations=(), link_files=())
+        spec = replace(spec, agent_models=(), agent_quantizations=(), link_files=(), link=AUTO)
     else:
         spec = replace(spec, link=name, link_files=spec.link_files if name == "perceiver" else ())
     built = build(spec, flags.limits(args))

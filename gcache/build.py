@@ -204,6 +204,11 @@ class GraphSpec:
                 "the link perceiver is learned, and needs its fitted file; make one with `gcache fit-perceiver` and "
                 "pass it by --link_file, or use --link auto"
             )
+        if self.link_files and self.link != "perceiver" and self.route == "none":
+            raise ConfigError(
+                f"--link_file names a fitted link, but --link is {self.link}, which does not use it; add "
+                "--link perceiver (or --route auto), or leave it out"
+            )
 
     def agent_quantization(self) -> tuple[str, ...]:
         """One per model of `agent_models`."""

@@ -122,6 +122,7 @@ def test_without_a_link_words_go(folders: dict[str, str]) -> None:
     ("settings", "error"),
     [
         ({"agents": ("small", "small")}, "there are 4 agents, but 2 models for them"),
+        ({"link_files": ("x",)}, "--link_file names a fitted link, but --link is auto.*add --link perceiver"),
         ({"agent_quantizations": ("none", "8bit")}, "there are 1 models of agents, but 2 quantizations"),
         ({"graph": GraphConfig(hands="text")}, "agents that hand on text alone share one model"),
         ({"graph": GraphConfig(transfer="context")}, "transfer='context' hands on"),

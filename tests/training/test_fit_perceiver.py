@@ -174,7 +174,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: Any, capsys: pytest.
     assert main([*ask, *models]) == 0
     turned = ["--llm_name", str(tmp_path / "small"), "--agent_models", str(tmp_path / "big"), "--dtype", "float32"]
     for wrong, error in (
-        ([*ask, *turned], "made for the sender folder:"),
+        ([*ask, *turned], "made for the sender weights:"),
         ([*ask[:4], *models], "needs its fitted file"),
         ([*fit_it, "--link", "vocab"], "leave them out"),
         ([*fit_it[:-8], "--out", "link.bin"], ".safetensors file"),
