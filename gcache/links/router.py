@@ -108,9 +108,9 @@ def fit_router(questions: Mapping[str, Sequence[str]], encoder: str = "minilm") 
 
 
 def confusion(router: Router, questions: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-    """What it is -> what the router says -> how many questions."""
+    """What they are -> what the router says -> how many questions; the same question counts once."""
     table = {actual: dict.fromkeys(ROUTES, 0) for actual in questions}
     for actual, asked in questions.items():
-        for question in asked:
+        for question in dict.fromkeys(asked):
             table[actual][router.route(question)] += 1
     return table

@@ -67,6 +67,10 @@ class Classification(DataSet):
         """Those there are, by name."""
         return sorted({example.answer for example in self._split(split)})
 
+    def question(self, labels: Sequence[str]) -> str:
+        """What is asked, where these are the labels; all texts of a task are asked the same."""
+        return f"{self.asked}? {'; '.join(labels)}."
+
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the one label that the text names is the right one; none, or several, is no answer."""
         found = named(text, example.meta["labels"].split("; "))
@@ -79,9 +83,10 @@ class Classification(DataSet):
         if self.classes is not None and self.classes > len(labels):
             raise DataError(f"there are {len(labels)} labels, but classes={self.classes}; ask for fewer")
         labels = labels[: self.classes]
-        listed = "; ".join(labels)
+        meta = {"labels": "; ".join(labels)}
+        question = self.question(labels)
         kept = [
-            replace(example, question=f"{self.asked}? {listed}.", meta={"labels": listed})
+            replace(example, question=question, meta=meta)
             for example in found if example.answer in labels
         ]  # fmt: skip
         return sorted(kept, key=lambda e: hashlib.sha256(self.identity(e).encode("utf-8", "surrogatepass")).digest())

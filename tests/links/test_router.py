@@ -97,13 +97,22 @@ def test_questions_go_where_the_router_says(
     tasks = ["--classification", f"banking77={folder / 'bank.csv'}", "--reasoning", f"gsm8k={folder / 'sums.jsonl'}"]
     router = ["fit-router", *tasks, "--encoder", "hash", "--out", str(route)]
     capsys.readouterr()
-    assert main([*router, "--json", str(tmp_path / "table.json")]) == 0
+    (tmp_path / "news.csv").write_text("text,label\n" + "".join(f"story {n},{n % 4}\n" for n in range(40)))
+    unseen = ["--unseen_classification", f"ag_news={tmp_path / 'news.csv'}", "--unseen_reasoning", "split_facts"]
+    assert main([*router, *unseen, "--limit", "30", "--json", str(tmp_path / "table.json")]) == 0
     printed = capsys.readouterr().out
-    table = json.loads((tmp_path / "table.json").read_text())["confusion"]
+    written = json.loads((tmp_path / "table.json").read_text())
+    table = written["confusion"]
+    news, facts = table.pop("ag_news (unseen classification)"), table.pop("split_facts (unseen reasoning)")
+    assert 5 < sum(news.values()) <= 11  # two labels or more of four: each question counts once
+    assert sum(facts.values()) > 30  # of both splits
     assert set(table) == set(ROUTES)
+    # there is one question with both labels of the file, so it is learned from and there is none to count
+    assert written["questions"]["classification"] == {"train": 1, "test": 0}
+    assert table["classification"] == {"classification": 0, "reasoning": 0}
+    assert table["reasoning"] == {"classification": 0, "reasoning": written["questions"]["reasoning"]["test"]}
     for actual, row in table.items():
         assert f"| {actual} | {row['classification']} | {row['reasoning']} |" in printed
-        assert row[actual] == sum(row.values()) > 0
     spec = GraphSpec(
         llm_name=str(folder / "big"), agent_models=(str(folder / "small"),), dtype="float32", topology="star",
         link="text", link_files=(str(link),), route="auto", route_file=str(route),
