@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) ->
     add_task_flags(fit, required=True)
     fit.add_argument("--out", type=Path, required=True, help="file of the link, .safetensors; metrics go beside it")
     fit.add_argument("--limit", type=int, help="training questions to learn from (default: all)")
+    fit.add_argument(
+        "--start", type=Path, metavar="FILE",
+        help="fitted for these two models before, on this task or another: goes on from it",
+    )  # fmt: skip
     config, shape = FitConfig(), PerceiverConfig()
     group = fit.add_argument_group("fitting")
     numbers: tuple[tuple[Any, type, str, str], ...] = (
@@ -86,12 +91,19 @@ def _fit(args: argparse.Namespace) -> int:
     graph = build(spec, flags.limits(args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)
+    started = None if args.start is None else Perceiver.load(args.start, sender, receiver)
+    if started is not None:
+        if shapes != [PerceiverConfig()] and shapes != [started.config]:
+            raise ConfigError(
+                f"--start {args.start} is a {started.config}; leave out --queries, --width, --heads and --blocks"
+            )
+        configs = [replace(configs[0], shape=started.config)]
     seen: list[Seen] = []
     for config in configs:
         out = args.out if len(configs) == 1 else args.out.with_stem(f"{args.out.stem}-{config.shape.queries}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            perceiver = Perceiver(config.shape, sender.w_in.shape[1], embedding_statistics(receiver))
+            perceiver = started or Perceiver(config.shape, sender.w_in.shape[1], embedding_statistics(receiver))
         fit = PerceiverFit(graph, perceiver, config)
         seen = seen or fit.see(examples)
         history = fit.fit(seen, out.with_suffix(".jsonl"))

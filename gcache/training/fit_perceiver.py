@@ -187,8 +187,8 @@ class PerceiverFit:
                 "at a time; pass more, or lower held_out"
             )
         watched, learned = seen[: config.held_out], seen[config.held_out :]
-        for each in learned:
-            for states in each.states:
+        if not float(self.perceiver.seen):  # one that goes on has learned to read states as it standardises them
+            for states in (states for each in learned for states in each.states):
                 self.perceiver.observe(states)
         self.perceiver.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(self.perceiver.parameters(), lr=config.lr, weight_decay=config.weight_decay)

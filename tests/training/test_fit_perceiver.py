@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CHAT_TEMPLATE
+from safetensors.torch import load_file
 from two_models import MANY_WORDS, across, ends, model_of, tokenizer_of
 
 from gcache.cli import main
@@ -169,6 +170,11 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: Any, capsys: pytest.
     assert sorted(path.name for path in tmp_path.glob("link*")) == ["link.jsonl", "link.safetensors"]
     assert main([*fit_it, "--queries", "2", "3"]) == 0
     assert {path.name for path in tmp_path.glob("link-*.safetensors")} == {"link-2.safetensors", "link-3.safetensors"}
+    again = ["--start", str(out), "--out", str(tmp_path / "on.safetensors"), "--lr", "1e-9", "--weight_decay", "0"]
+    assert main([*fit_it, *again]) == 0
+    before, after = load_file(out), load_file(tmp_path / "on.safetensors")
+    assert before["seen"] == after["seen"] > 0 and before["queries"].shape[0] == 16
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     capsys.readouterr()
     ask = ["run", "what is it ?", "--link", "perceiver", "--link_file", str(out), "--max_new_tokens", "3"]
     assert main([*ask, *models]) == 0
@@ -180,6 +186,8 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: Any, capsys: pytest.
         ([*fit_it[:-8], "--out", "link.bin"], ".safetensors file"),
         ([*fit_it, "--agent_models", str(tmp_path / "big")], "from one model to another"),
         ([*fit_it, "--steps", "0"], "steps must be 1 or more"),
+        ([*fit_it, "--start", str(out), "--queries", "5"], "queries=16"),
+        ([*fit_it, "--start", str(tmp_path / "none")], "no link file"),
     ):
         assert main(wrong) == 2
         err = capsys.readouterr().err
