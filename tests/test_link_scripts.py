@@ -153,3 +153,26 @@ def test_the_likeliest_label_is_asked_of_both_models(folder: Path, tmp_path: Pat
     assert "receiver, perceiver | 0." in capsys.readouterr().out
     assert experiment("likeliest_label").main(args) == 2
     assert "--link_file" in capsys.readouterr().err
+
+
+def test_beginnings_are_counted_and_compared_with_those_of_other_questions(tmp_path: Path, capsys: Any) -> None:
+    from gcache.tasks.entities import Entities
+
+    examples = Entities(kind="number").test(20, 0)
+    said = [e.answer if n < 5 else e.answer[:1] + "xx" if n < 15 else None for n, e in enumerate(examples)]
+    rows = [{"id": e.id, "answer": answer} for e, answer in zip(examples, said, strict=True)]
+    task = {"name": "entities", "data": None, "options": {"kind": "number"}}
+    written = {"task": task, "limit": 20, "seed": 0, "rows": [{"name": "perceiver", "found": {"rows": rows}}]}
+    path = tmp_path / "links.json"
+    path.write_text(json.dumps(written))
+    script = experiment("compare_beginnings")
+    assert script.main([str(path)]) == 0
+    one, two, three = capsys.readouterr().out.splitlines()[2:]
+    assert "| 1 | 0.750 (" in one and "| 2 | 0.250 (" in two and "| 3 | 0.250 (" in three
+    firsts = [e.answer[0] for e in examples]
+    same = sum(a == b for i, a in enumerate(firsts) for j, b in enumerate(firsts[:15]) if i != j)
+    assert one.endswith(f"| {same / (20 * 19):.3f} |")
+    path.write_text("[]")
+    assert script.main([str(path)]) == 2
+    assert "links.json is nothing that compare_links wrote" in capsys.readouterr().err
+    assert script.main([str(path), "--lengths", "0"]) == 2
