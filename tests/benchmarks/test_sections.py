@@ -84,7 +84,7 @@ def test_the_command_measures_and_renders(
     assert file.name == f"decoding-{model_folder.name}.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     assert record["n"] == 3 and record["settings"]["max_new_tokens"] == 4
-    assert record["model"]["fingerprint"].startswith("folder:")
+    assert record["model"]["fingerprint"].startswith("weights:")
     assert str(tmp_path.parent) not in file.read_text(encoding="utf-8")  # no folder of this machine
     text = document.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n### Decoding") and text.endswith(f"{END}\nafter\n")
