@@ -36,22 +36,22 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
         ConfigError: two models do not allow the link that is asked for.
         DataError: a link's file is missing, broken, or made for other weights.
     """
-    models = [(main, loaded, quantized(loaded.fingerprint, spec.quantization))]
+    models = [(main, _marked(loaded, spec.quantization))]
     known = {(spec.llm_name, spec.quantization): 0}
     on: list[int] = []
     for name, quantization in zip(spec.agent_models, spec.agent_quantization(), strict=True):
         if (name, quantization) not in known:
             known[name, quantization] = _number(spec, name, quantization, models)
         on.append(known[name, quantization])
-    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, mark) for llm, made, mark in models]
+    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, made.fingerprint) for llm, made in models]
     pairs = [(a, b) for a in sorted(set(on)) for b in sorted({0, *on}) if a != b]
     links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
         Thinker(llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device))
-        for llm, made, _ in models[1:]
+        for llm, made in models[1:]
     ]
-    mixture = Mixture(tuple(others), tuple(on), links, tuple(mark for *_, mark in models))
+    mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
     if spec.route == "none" or not others:
         return mixture
     assert spec.route_file is not None
@@ -60,23 +60,22 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
     return replace(mixture, router=Router.load(Path(spec.route_file)), routed=routed)
 
 
-def _number(
-    spec: GraphSpec,
-    name: str,
-    quantization: str,
-    models: list[tuple[LocalLLM, LoadedModel, str]],
-) -> int:
+def _marked(loaded: LoadedModel, quantization: str) -> LoadedModel:
+    """The same, told apart from the same model in another quantization."""
+    return replace(loaded, fingerprint=quantized(loaded.fingerprint, quantization))
+
+
+def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[LocalLLM, LoadedModel]]) -> int:
     """Of a model that may be there already under another name; it is loaded to find that out."""
-    made = load_model(name, spec.dtype, spec.device, spec.device_map, quantization)
-    mark = quantized(made.fingerprint, quantization)
-    for number, (*_, other) in enumerate(models):
-        if other == mark:
+    made = _marked(load_model(name, spec.dtype, spec.device, spec.device_map, quantization), quantization)
+    for number, (_, other) in enumerate(models):
+        if other.fingerprint == made.fingerprint:
             return number
     main = models[0][0]
     llm = LocalLLM(
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger
     )
-    models.append((llm, made, mark))
+    models.append((llm, made))
     return len(models) - 1
 
 

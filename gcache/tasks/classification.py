@@ -83,10 +83,9 @@ class Classification(DataSet):
         if self.classes is not None and self.classes > len(labels):
             raise DataError(f"there are {len(labels)} labels, but classes={self.classes}; ask for fewer")
         labels = labels[: self.classes]
-        meta = {"labels": "; ".join(labels)}
-        question = self.question(labels)
+        question, listed = self.question(labels), "; ".join(labels)
         kept = [
-            replace(example, question=question, meta=meta)
+            replace(example, question=question, meta={"labels": listed})
             for example in found if example.answer in labels
         ]  # fmt: skip
         return sorted(kept, key=lambda e: hashlib.sha256(self.identity(e).encode("utf-8", "surrogatepass")).digest())

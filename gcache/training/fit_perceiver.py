@@ -188,8 +188,9 @@ class PerceiverFit:
             )
         watched, learned = seen[: config.held_out], seen[config.held_out :]
         if not float(self.perceiver.seen):  # one that goes on has learned to read states as it standardises them
-            for states in (states for each in learned for states in each.states):
-                self.perceiver.observe(states)
+            for each in learned:
+                for states in each.states:
+                    self.perceiver.observe(states)
         self.perceiver.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(self.perceiver.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         order = torch.Generator().manual_seed(config.seed)

@@ -70,6 +70,9 @@ def test_a_route_without_questions_is_refused() -> None:
         fit_router({"classification": ["which?"], "reasoning": []}, "hash")
 
 
+LABELS = ("blue", "red", "green", "white", "black")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models, and data of a task for each route."""
@@ -79,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, settings in (("big", {"hidden_size": 48, "head_dim": 12}), ("small", {})):
         model_of(160, seed=len(name), **settings).save_pretrained(root / name)
         words.save_pretrained(root / name)
-    rows = "".join(f"what is word{n} ?,{('red', 'blue')[n % 2]}\n" for n in range(60))
+    rows = "".join(f"what is word{n} ?,{LABELS[n % len(LABELS)]}\n" for n in range(60))
     (root / "bank.csv").write_text("text,category\n" + rows)
     asked = [{"question": f"Ann has {n} boxes and {n + 1} pears. How many?", "answer": f"#### {n}"} for n in range(60)]
     (root / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
@@ -107,12 +110,11 @@ def test_questions_go_where_the_router_says(
     assert 5 < sum(news.values()) <= 11  # two labels or more of four: each question counts once
     assert sum(facts.values()) > 30  # of both splits
     assert set(table) == set(ROUTES)
-    # there is one question with both labels of the file, so it is learned from and there is none to count
-    assert written["questions"]["classification"] == {"train": 1, "test": 0}
-    assert table["classification"] == {"classification": 0, "reasoning": 0}
-    assert table["reasoning"] == {"classification": 0, "reasoning": written["questions"]["reasoning"]["test"]}
+    asked = written["questions"]["classification"]
+    assert asked["train"] + asked["test"] <= 26  # two labels or more of five, and no question in both
     for actual, row in table.items():
         assert f"| {actual} | {row['classification']} | {row['reasoning']} |" in printed
+        assert row[actual] == sum(row.values()) == written["questions"][actual]["test"] > 0
     spec = GraphSpec(
         llm_name=str(folder / "big"), agent_models=(str(folder / "small"),), dtype="float32", topology="star",
         link="text", link_files=(str(link),), route="auto", route_file=str(route),
