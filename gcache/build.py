@@ -34,6 +34,7 @@ from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
+from gcache.streams import derive
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
@@ -307,7 +308,7 @@ def cast_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, Topology
 def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
     encoder = make_encoder(spec.encoder)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+        torch.manual_seed(derive("policy", spec.seed))
         policy = TopologyPolicy(
             encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.temporal,
             spec.channels, spec.latent_choices, spec.consult_probability,

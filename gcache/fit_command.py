@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import ConfigError
+from gcache.streams import derive
 
 EXAMPLES = """example:
   gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \\
@@ -102,7 +103,7 @@ def _fit(args: argparse.Namespace) -> int:
     for config in configs:
         out = args.out if len(configs) == 1 else args.out.with_stem(f"{args.out.stem}-{config.shape.queries}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(derive("perceiver", config.seed))
             perceiver = started or Perceiver(config.shape, sender.w_in.shape[1], embedding_statistics(receiver))
         fit = PerceiverFit(graph, perceiver, config)
         seen = seen or fit.see(examples)

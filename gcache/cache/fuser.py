@@ -17,6 +17,7 @@ from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.placement import check_positions, place, without_repeats
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
+from gcache.streams import generator as generator_of
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class ConcatFuser(CacheFuser):
         if rank < 1:
             raise ConfigError(f"rank must be 1 or more, got {rank}")
         self.gate = nn.Parameter(torch.zeros(layers, heads))
-        generator = torch.Generator().manual_seed(0)
+        generator = generator_of("concat fuser")
         for name in ("key", "value"):
             down = torch.randn(layers, heads, dim, rank, generator=generator) / dim**0.5
             self.register_parameter(f"{name}_down", nn.Parameter(down))

@@ -15,6 +15,7 @@ from gcache.cache.fuser import ConcatFuser, Incoming
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
+from gcache.streams import generator as generator_of
 
 #: How far one step of the optimizer moves the two terms of the score, beside the other parameters.
 MATCH_GAIN, PRIOR_GAIN = 50.0, 10.0
@@ -61,7 +62,7 @@ class RelevanceFuser(ConcatFuser):
         self.read = tuple(dict.fromkeys((0, layers // 3, 2 * layers // 3)))  # layers
         block = heads * dim
         width = min(width, block)
-        generator = torch.Generator().manual_seed(1)
+        generator = generator_of("relevance fuser")
         basis = torch.linalg.qr(torch.randn(block, width, generator=generator))[0] * (block / width) ** 0.5
         start = torch.cat([basis, torch.zeros((len(self.read) - 1) * block, width)])  # words alone
         self.of_question = nn.Parameter(start)

@@ -24,6 +24,7 @@ from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
+from gcache.streams import stream
 from gcache.tasks.example import Example
 
 #: Runs a question on a topology; None for the source's.
@@ -131,7 +132,8 @@ class AgentGraph(Cast, ABC):
             topology: run on this one; else on the source's most likely one, or with `sample`
                 on one drawn by `seed`.
             temperature: of the answer's text; 0 is greedy.
-            seed: of the topology's and the text's draws.
+            seed: of all draws of this run; the topology and each text have a stream of their own, of this seed
+                and the question.
             thoughts: share equal thoughts with the other rollouts of this question.
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
@@ -152,8 +154,8 @@ class AgentGraph(Cast, ABC):
         if topology is None:
             with torch.no_grad():
                 distribution = self.distribution(asked)
-                generator = torch.Generator().manual_seed(seed)
-                topology, drawn = distribution.sample(generator) if sample else distribution.most_likely()
+                drawing = stream("topology", seed, asked.question)
+                topology, drawn = distribution.sample(drawing) if sample else distribution.most_likely()
                 log_prob = float(drawn)
         return await self.start(
             Start(

@@ -36,6 +36,7 @@ from gcache.graph.turns import Coming, take_turns
 from gcache.graph.writers import api_tokens
 from gcache.links.link import Link
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.streams import derive
 
 if TYPE_CHECKING:
     from gcache.graph.cache_graph import CacheGraph
@@ -263,7 +264,8 @@ class Run:
             asked = Asked(
                 self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
                 tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
-                self.seed * len(groups) + number, self.stop, watch_text(self.watch) if len(groups) == 1 else None,
+                derive("text", self.seed, self.example.question, number), self.stop,
+                watch_text(self.watch) if len(groups) == 1 else None,
             )  # fmt: skip
             texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
         del fused, asked, heard

@@ -41,6 +41,8 @@ from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference
+from gcache.streams import generator as generator_of
+from gcache.streams import shuffler
 from gcache.tasks.example import Example, Task
 
 logger = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ def _identity(trial: Trial) -> Evaluation:
 
 def _random(trial: Trial) -> Evaluation:
     own = trial.llm.alignment
-    generator = torch.Generator().manual_seed(trial.seed)
+    generator = generator_of("random W_a", trial.seed)
     matrix = torch.randn(own.matrix.shape, generator=generator).to(own.matrix.device) / len(own.matrix) ** 0.5
     return trial.changed("random W_a", alignment=replace(own, matrix=matrix))
 
@@ -145,7 +147,7 @@ def _random_edges(trial: Trial) -> Evaluation:
     def drawn(example: Example) -> Topology:
         own = trial.topology[example.id]
         within = sum(not edge.delay for edge in own.edges)
-        return random_topology(own.n_agents, within, random.Random(f"{trial.seed}/{example.id}"))
+        return random_topology(own.n_agents, within, shuffler("random edges", trial.seed, example.id))
 
     return trial.evaluate("random edges", topology=drawn)
 

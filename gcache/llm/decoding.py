@@ -20,6 +20,7 @@ from gcache.llm.lookup import REMEMBERED, Luck, guessed
 from gcache.llm.pages import room_of
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.llm.rows import grown
+from gcache.streams import stream
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
@@ -365,8 +366,7 @@ class _PerRow:
 
 def _uniforms(request: GenerateRequest) -> Tensor:
     """(max_new_tokens,) draws in [0, 1), from the request's own seed: a batch mate changes none of them."""
-    generator = torch.Generator().manual_seed(request.seed)
-    return torch.rand(request.max_new_tokens, generator=generator, dtype=torch.float64)
+    return torch.from_numpy(stream("tokens", request.seed).random(request.max_new_tokens))
 
 
 def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import unknown
+from gcache.streams import shuffler
 from gcache.tasks.classification import named
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.grading import grade_exact_code
@@ -156,7 +157,7 @@ class Entities:
         return KINDS[example.meta["kind"]].grade(text, example.answer)
 
     def _example(self, split: str, seed: int, index: int) -> Example:
-        rng = random.Random(f"{self.name}/{self.kind}/{split}/{seed}/{index}")
+        rng = shuffler(self.name, self.kind, split, seed, index)
         train = split == "train"
         keeper, place = rng.choice(PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:])
         kind = rng.choice(list(KINDS)) if self.kind == ANY else self.kind

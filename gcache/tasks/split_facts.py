@@ -10,11 +10,11 @@ asked for, insist on a wrong value of the very fact that is asked.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
 from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade
 from gcache.tasks.grading import grade_exact_code
@@ -81,7 +81,7 @@ class SplitFacts:
     def _example(self, split: str, seed: int, index: int) -> Example:
         # worlds of one hop are called as they were when there were no others
         task = "split_facts" if self.hops == 1 else f"split_facts-{self.hops}"
-        rng = random.Random(f"{task}/{split}/{seed}/{index}")
+        rng = shuffler(task, split, seed, index)
         train = split == "train"
         names = NAMES[:TRAIN_NAMES] if train else NAMES[TRAIN_NAMES:]
         chosen = rng.sample(PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:], self.n_keepers)

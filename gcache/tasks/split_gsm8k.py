@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
 from gcache.tasks.data_set import DataSet, Row
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries, runs
 from gcache.tasks.example import Example, Grade, Note
@@ -69,7 +70,7 @@ class SplitGsm8k(DataSet):
         *told, question = sentences(whole)
         if not told:
             return None
-        rng = random.Random(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest())
+        rng = shuffler(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest())
         open_to_all = set(rng.sample(range(len(told)), round(self.shared * len(told))))
         common = [told[i] for i in sorted(open_to_all)]
         private = [sentence for i, sentence in enumerate(told) if i not in open_to_all]

@@ -34,6 +34,7 @@ from gcache.links.link import ModelEnds
 from gcache.links.perceiver import Perceiver, PerceiverConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
+from gcache.streams import stream
 from gcache.tasks.example import Example
 
 logger = logging.getLogger(__name__)
@@ -193,14 +194,14 @@ class PerceiverFit:
                     self.perceiver.observe(states)
         self.perceiver.train().requires_grad_(True)
         optimizer = torch.optim.AdamW(self.perceiver.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        order = torch.Generator().manual_seed(config.seed)
+        order = stream("order of a fit", config.seed)
         history: list[dict[str, Any]] = []
         waiting: list[int] = []
         with tqdm(total=config.steps, desc="fit", unit="step", disable=not progress) as bar:
             for step in range(config.steps):
                 began = time.perf_counter()
                 while len(waiting) < config.batch_size:
-                    waiting += torch.randperm(len(learned), generator=order).tolist()
+                    waiting += order.permutation(len(learned)).tolist()
                 chosen, waiting = waiting[: config.batch_size], waiting[config.batch_size :]
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr * config.rate(step)

@@ -24,6 +24,7 @@ from gcache.inspect.learned_edges import (
 )
 from gcache.inspect.pictures import draw_topology
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.streams import stream
 from gcache.tasks.example import Example, Task
 
 #: How the rows of fixed topologies are called, where their own name says too little.
@@ -83,8 +84,8 @@ class Report:
         drawn: dict[str, Topology] = {}
         with torch.no_grad():
             for number, example in enumerate(self.examples):
-                generator = torch.Generator().manual_seed(self.built.spec.seed * 1_000_003 + number)
-                drawn[example.id] = self.built.graph.distribution(example).sample(generator)[0]
+                drawing = stream("untrained topology", self.built.spec.seed, number)
+                drawn[example.id] = self.built.graph.distribution(example).sample(drawing)[0]
         return evaluate(
             self.built.graph, self.task, self.examples, "untrained policy (drawn)", lambda e: drawn[e.id],
             progress=self.progress,

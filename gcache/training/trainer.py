@@ -28,6 +28,7 @@ from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import api_tokens
 from gcache.inspect.learned_edges import learned_edges
 from gcache.statistics import mean_interval
+from gcache.streams import derive, stream
 from gcache.tasks.example import Example, Grade, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
@@ -269,7 +270,7 @@ class Reinforce:
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
             thoughts = Thoughts()
-            seeds = [_seed(config.seed, step, number, k) for k in range(config.rollouts)]
+            seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(
                     example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
@@ -294,8 +295,8 @@ class Reinforce:
         chosen: list[Example] = []
         for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
             sweep, place = divmod(index, len(questions))
-            generator = torch.Generator().manual_seed(_seed(self.config.seed, sweep, 0, 0))
-            chosen.append(questions[int(torch.randperm(len(questions), generator=generator)[place])])
+            order = stream("pass over the questions", self.config.seed, sweep).permutation(len(questions))
+            chosen.append(questions[int(order[place])])
         return chosen
 
     def _checked_norms(self) -> dict[str, float]:
@@ -391,12 +392,3 @@ class Reinforce:
 def _plain(value: Any) -> Any:
     """As JSON would bring it back."""
     return json.loads(json.dumps(value))
-
-
-def _seed(*parts: int) -> int:
-    """One seed for a place in the run; different places get unrelated ones."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = ((value ^ (part + 1)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
-        value ^= value >> 31
-    return value % 2**62
