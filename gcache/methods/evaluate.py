@@ -14,6 +14,7 @@ from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.greedy import warn_where_greedy
 from gcache.graph.records import TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
@@ -93,6 +94,8 @@ def evaluate(
         ApiError: no question was answered at all.
     """
     _require_questions(examples)
+    if topology is None and ask is None:
+        warn_where_greedy(graph, examples)
     started = time.perf_counter()
     failures: list[ApiError] = []
 
