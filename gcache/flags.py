@@ -304,8 +304,11 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
     group.add_argument("--entropy_bonus_end", type=float, help="likewise of --entropy_bonus (default: the same)")
     group.add_argument("--baseline", default=config.baseline, help="leave_one_out, ema or none (default: %(default)s)")
     group.add_argument(
-        "--fuser_gradient", default=config.gradient, help="decision: the last hop; full: every hop and latent step"
-    )
+        "--fuser_gradient", default=config.gradient,
+        help="full: every hop and latent step, exact; decision: the last hop, exact where no agent that is heard has "
+        "received a cache; auto: decision where it is exact, else full if all agents share one model and a run fits "
+        "into --max_gradient_tokens, else decision; the log says which (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument("--checkpoint_every", type=int, default=config.checkpoint_every, help="steps")
     group.add_argument("--seed", type=int, default=config.seed, help="of everything drawn (default: %(default)s)")
 

@@ -9,7 +9,7 @@ from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import FixedTopology
 from gcache.training.objective import check_baseline
 from gcache.training.pruning import check_pruning_rate
-from gcache.training.replay import GRADIENTS
+from gcache.training.replay import AUTO, check_gradient
 
 #: What may become of a run whose API fails for good.
 ON_ERROR = ("stop", "skip")
@@ -39,7 +39,8 @@ class TrainConfig:
         temperature_end, entropy_bonus_end: what these come to at the last step, in equal steps; None
             for no change.
         baseline: "leave_one_out", "ema" or "none"; see `gcache.training.objective`.
-        gradient: see `gcache.training.replay`.
+        gradient: "decision" or "full", see `gcache.training.replay`; "auto" for the exact one where it can be
+            had, see `gcache.training.fuser_gradient`.
         clip: the most the norm of each part's gradient may be.
         pruning_rate: the share of the edges that is cut half way; see `gcache.training.pruning`.
         train_limit: how many training questions there are to draw from; None for all.
@@ -65,7 +66,7 @@ class TrainConfig:
     temperature_end: float | None = None
     entropy_bonus_end: float | None = None
     baseline: str = "leave_one_out"
-    gradient: str = "decision"
+    gradient: str = AUTO
     clip: float = 1.0
     pruning_rate: float = 0.0
     train_limit: int | None = None
@@ -77,8 +78,7 @@ class TrainConfig:
         check_baseline(self.baseline, self.rollouts)
         check_on_error(self.on_error)
         check_pruning_rate(self.pruning_rate)
-        if self.gradient not in GRADIENTS:
-            raise unknown("fuser gradient", self.gradient, GRADIENTS)
+        check_gradient(self.gradient)
         for name in ("iterations", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from gcache.tasks.example import Example, Grade, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig
+from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
+from gcache.training.replay import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +112,10 @@ class Reinforce:
                 "or --fuser concat with the generation mode local or hybrid"
             )
         self.optimizer = self._optimizer()
-        self.objective = Objective(
-            built.graph, built.llm, self._prices(0), config.gradient
-        )
+        questions = task.train(config.train_limit, config.seed) if config.gradient == AUTO else ()
+        #: The gradient of log pi, settled once for the whole run.
+        self.gradient = take_gradient(config.gradient, built.graph, questions, built.llm.limits if built.llm else None)
+        self.objective = Objective(built.graph, built.llm, self._prices(0), self.gradient.name)
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
         #: Running mean of utilities, the baseline "ema".
@@ -150,6 +153,7 @@ class Reinforce:
         """
         questions = list(self.task.train(self.config.train_limit, self.config.seed))
         self._resume_or_begin(resume)
+        logger.info("fuser gradient: %s (%s)", self.gradient.name, self.gradient.why)
         history: list[dict[str, Any]] = []
         total = self.config.iterations
         with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
@@ -339,6 +343,7 @@ class Reinforce:
             **{f"gradient_norm_{name}": value for name, value in norms.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
             "not_trained": self.not_trained,
+            "fuser_gradient": self.gradient.name,
             **{f"tokens_{kind}": sum(r.tokens[kind] for r in runs) for kind in TOKENS},
             "seconds_rollouts": ran - started,
             "seconds_gradient": now - ran,
@@ -351,8 +356,9 @@ class Reinforce:
 
     def save(self) -> Path:
         """Write a checkpoint of the steps done so far."""
+        training = {**asdict(self.config), "gradient": self.gradient.name}
         return checkpoints.save(
-            self.out, self.done, self.built, self.optimizer, self.task_record, asdict(self.config), self.running,
+            self.out, self.done, self.built, self.optimizer, self.task_record, training, self.running,
             self.pruner.to_json(),
         )  # fmt: skip
 
@@ -368,6 +374,9 @@ class Reinforce:
             # what has moments got a gradient before; in the next step nobody may happen to be heard
             self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
+            if self.config.gradient == AUTO:  # whatever the limits of this run would say
+                self.gradient = TakenGradient(_gradient_of(found), "as before the run was stopped")
+                self.objective = replace(self.objective, gradient=self.gradient.name)
             logger.info("resuming %s after step %d", self.out, self.done)
         self.out.mkdir(parents=True, exist_ok=True)
         # lines of steps after the checkpoint will be written again
@@ -381,12 +390,20 @@ class Reinforce:
         now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
         # a setting that an older run did not know has its default there
         then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
+        then["gradient"] = _gradient_of(found)
+        if self.config.gradient == AUTO:
+            now["gradient"] = then["gradient"]
         for name in sorted(now.keys() | then.keys()):
             if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
                 raise CheckpointError(
                     f"{self.out} holds a run with {name}={then.get(name)!r}, this one has {now.get(name)!r}; pass "
                     "the same settings to resume it, or another --out"
                 )
+
+
+def _gradient_of(found: checkpoints.Checkpoint) -> str:
+    """What a stopped run took; one from before there was a choice took the last hop's."""
+    return str(found.training.get("gradient", "decision"))
 
 
 def _plain(value: Any) -> Any:
