@@ -12,6 +12,9 @@ import threading
 from fractions import Fraction
 
 from gcache.tasks.example import Grade
+from gcache.tasks.places import of_another_place
+from gcache.tasks.stance import plain, sentence_at
+from gcache.tasks.statements import MOST, Mention, stated_value
 
 _LONGEST_NUMBER = 64  # characters; a longer run of digits is a model stuck in a loop
 _LONGEST_EXPRESSION = 100  # characters of a boxed expression that are worth comparing
@@ -41,6 +44,7 @@ _STATEMENT = re.compile(r"(?i)\banswer\b[^.\n:=]{0,60}?(?:\b(?:is|be|are|was|equ
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
 _REFUSAL = re.compile(r"(?i)(?:not|none|unknown|unclear|undefined|impossible)\b|\W*[0-9.,]+ or \W?[0-9]")
 _CODE = re.compile(r"(?<![A-Za-z0-9_])(?<![0-9][.,:/-])[0-9]+(?![A-Za-z0-9_])(?![.,:/-][0-9])")
+_OWNED = re.compile(r"(?i)(?<!\bit)(?<!that)(?<!what)'s\b|\b(?:of|for)\b")
 _SMALL_POWER = r"\^(?:[0-9]|\{-?[0-9]{1,2}\})(?![0-9])"
 _OTHER_COMMAND = r"\\(?!(?:[dt]?frac|sqrt|pi|cdot|times|div|left|right|text|mathrm)(?![A-Za-z]))[A-Za-z]"
 _math_verify_lock = threading.Lock()  # its LaTeX parser keeps shared tables
@@ -106,19 +110,31 @@ def grade_number(text: str, answer: str) -> Grade:
     return Grade("right" if numbers_equal(stated, answer) else "wrong", stated)
 
 
-def grade_exact_code(text: str, answer: str) -> Grade:
+def grade_exact_code(text: str, answer: str, of: str | None = None) -> Grade:
     """Grade a text whose right answer is a string of digits, such as a door code "0417".
 
-    A code is a run of digits that touches no letter and is no part of "4,417", "4.5", "12:30" or "44-17".
-    If the text has one code, however often, that is its answer. If it has several different ones, it has
-    an answer only where it opens with one, marks such as quotes and stars aside; otherwise, and where it
-    has none, it is `unparsed`. Codes are compared as strings, so leading zeros count.
+    A code is a run of digits that touches no letter and is no part of "4,417", "4.5", "12:30" or "44-17". What the
+    text says of it decides; see `gcache.tasks.statements`. "The code is not 0417" and "0417 or 0418" state none,
+    which is `unparsed`. Where a text has a code without an owner, codes that it gives to somebody ("and the mill's
+    is 9902") are asides. Codes are compared as strings, so leading zeros count.
+
+    Args:
+        of: the place whose code is asked; codes that the text gives to other places do not count.
     """
+    text = plain(text)
     codes = list(_CODE.finditer(text))
-    opens = bool(codes) and not re.search(r"[^\W_]", text[: codes[0].start()])
-    if not codes or (not opens and len({code.group() for code in codes}) > 1):
+    if len(codes) > MOST and len({code.group() for code in codes}) > 1:
         return Grade("unparsed")
-    stated = codes[0].group()
+    mentions: list[Mention] = []
+    for code in codes[:MOST]:
+        at = sentence_at(text, code.start(), code.end())
+        if of is not None and of_another_place(at, of):
+            continue
+        owned = _OWNED.search(at.clause) and not (of is not None and of.lower() in at.clause.lower())
+        mentions.append(Mention(code.start(), code.end(), code.group(), rank=1 if owned else 0))
+    stated = stated_value(text, mentions)
+    if stated is None:
+        return Grade("unparsed")
     return Grade("right" if stated == answer else "wrong", stated)
 
 

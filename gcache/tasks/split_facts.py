@@ -75,8 +75,8 @@ class SplitFacts:
         return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
 
     def grade(self, text: str, example: Example) -> Grade:
-        """Right if the one number that the text states is the asked one."""
-        return grade_exact_code(text, example.answer)
+        """Right if the one number that the text states, of the asked place or of none, is the asked one."""
+        return grade_exact_code(text, example.answer, example.meta["place"])
 
     def _example(self, split: str, seed: int, index: int) -> Example:
         # worlds of one hop are called as they were when there were no others

@@ -172,7 +172,7 @@ def test_grades_numbers(text: str, answer: str, outcome: str, stated: str | None
         (" **4417**.", "right", "4417"),
         ("The code is 4417, yes, 4417!", "right", "4417"),
         ("4417 (and the mill's is 9902)", "right", "4417"),
-        ("9902, or 4417?", "wrong", "9902"),
+        ("9902, or 4417?", "unparsed", None),
         ("9902", "wrong", "9902"),
         ("04417", "wrong", "04417"),
         ("44170", "wrong", "44170"),
