@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from gcache.errors import unknown
 from gcache.tasks.classification import named
+from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.places import PLACES, TRAIN_PLACES, numbers
 from gcache.tasks.splits import numbered
 from gcache.tasks.statements import Mention, stated_value

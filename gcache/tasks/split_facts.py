@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.places import NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES, numbers
 from gcache.tasks.splits import numbered
 from gcache.tasks.worlds import WORLDS

@@ -58,10 +58,16 @@ _SUPPOSED = re.compile(
     r"|let(?:'s| us)\s+(?:say|suppose|assume|imagine|pretend|try|test|check|consider)|let(?!'s| us| me))\b"
     r"|(?<!\bi )\b(?:suppose|assume)\b|^\W*(?:consider|say|try)\b)(?!.*,\s)"
 )
+_SUPPOSED_ITSELF = re.compile(
+    r"(?i)\b(?:if|suppose|supposing|assume|assuming|imagine|pretend|whether|let(?!'s| us| me))\b(?:\s+that)?\s+"
+    r"(?:(?:the|our|my|this)\s+)?(?:\w+\s+)?(?:answer|result|solution|it|this|that|[a-z])\b[^,;]*$"
+)
 _POSSIBLE = re.compile(
     r"(?i)\b(?:could|might|may|can)\s+(?:(?!not\b)\w+\s+)?(?:be|equal)\b(?:[\s\"'*_`($\\\[{:]"
     r"|\b(?:the|a|option|choice|letter|number|code|label|answer)\b)*$|\b(?:could|might|may)\s+(?:well\s+)?be\s+that\b"
+    r"|\b(?:could|might|may|would)\s+(?:\w+\s+)?(?:look|seem|appear|think|say|guess|expect|believe)\b"
 )
+_WOULD_BE = re.compile(r"(?i)\bwould\s+(?:\w+\s+)?(?:be|equal)\b\W*$")
 _REPORTED = re.compile(
     r"(?i)\b(?:gossips?|rumou?rs?|liars?|allege(?:s|d|dly)?|supposedly|claims(?!\s*:)|(?:is|was|been)\s+claimed)\b"
 )
@@ -79,7 +85,8 @@ _NOT_RIGHT = (
 _DENIED_AFTER = re.compile(
     rf"(?i){_MARKS}(?:(?:but\s+|and\s+)?(?:which|that|this|it)\s+)?(?:is|was|are|were|seems|must be|would be|can be"
     rf"|should be|'s)\s+(?:\w+ly\s+|also\s+|just\s+)?(?:{WRONG}|{_NOT_RIGHT})"
-    rf"|{_MARKS}(?:is|was|are|were)(?:n't|\s+(?:\w+ly\s+)?(?:not|never))\b(?!\s+(?:only|just|sure|wrong|false|incorrect))"
+    rf"|{_MARKS}(?:is|was|are|were)(?:n't|\s+(?:\w+ly\s+)?(?:not|never))\b(?!\s+(?:only|just|sure|wrong|false"
+    rf"|incorrect))"
     rf"|{_MARKS}(?:cannot|can not|(?:can|could|does|did|will|would)(?:n't|\s+not))\s+"
     r"(?:be|work|fit|open|match|make sense|hold|apply)\b"
 )
@@ -103,7 +110,8 @@ REPLACED = re.compile(
     rf"|\b(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:\w+ly\s+)?(?:{WRONG}|{_NOT_RIGHT})"
 )
 _CONCLUDED = re.compile(
-    r"(?i)^[\s\"'*_`(]*(?:and\s+)?(?:so|therefore|thus|hence|consequently|in conclusion|to conclude|in summary|finally"
+    r"(?i)^[\s\"'*_`(]*(?:and\s+)?(?:so|therefore|thus|hence|consequently|in conclusion|to conclude|in summary"
+    r"|finally"
     r"|overall|that means|this means|which means)\b|\bfinal\s+(?:answer|choice|code|number|result|label)\b"
 )
 
@@ -150,16 +158,21 @@ def sentence_at(text: str, start: int, end: int) -> Sentence:
     return Sentence(before[cut:], after[: stop.start()], stop.group(), after[stop.end() : stop.end() + 80])
 
 
-def stance(at: Sentence) -> Stance:
-    """What a sentence does with the value that it is around."""
+def stance(at: Sentence, marked: bool = False) -> Stance:
+    """What a sentence does with the value that it is around.
+
+    Args:
+        marked: whether a mark sets the value apart: "if each costs 2, they cost [5] in all" supposes no 5, then.
+    """
     if at.end == "?":
         return "stated" if _AFFIRMED.match(at.rest) else "asked"
     clause, bare = at.clause, _HARMLESS.sub(" ", at.clause)
     if _DENIED.search(bare) or _DENIED_THAT.search(bare) or _DENIED_AFTER.match(at.after):
         return "denied"
-    if _SUPPOSED.search(re.split(r"(?i)[;:](?=.*\w)|\b(?:then|so|therefore|thus|hence)\b", at.before)[-1]):
+    supposed = _SUPPOSED_ITSELF if marked else _SUPPOSED
+    if supposed.search(re.split(r"(?i)[;:](?=.*\w)|\b(?:then|so|therefore|thus|hence)\b", at.before)[-1]):
         return "supposed"
-    if _POSSIBLE.search(clause) or (re.search(r"(?i)\bwould\b", clause) and re.search(r"(?i)\bif\b", at.after)):
+    if _POSSIBLE.search(clause) or (_WOULD_BE.search(clause) and re.search(r"(?i)\bif\b", at.after)):
         return "supposed"
     if _REPORTED.search(clause):
         return "reported"

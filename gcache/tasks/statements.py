@@ -32,6 +32,7 @@ class Mention:
         start, end: of the value in the text.
         rank: of the form of the statement, 0 for the strongest; the strongest one decides.
         several: whether it is one of several values that are named in one breath.
+        marked: whether it is set apart by a mark that makes it an answer in a long sentence, too, such as a box.
     """
 
     start: int
@@ -39,6 +40,7 @@ class Mention:
     value: str
     rank: int = 0
     several: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _superseded(one: _Said, new: _Said) -> bool:
 def _stance(
     text: str, mentions: Sequence[Mention], place: int, at: Sentence, same: Callable[[str, str], bool]
 ) -> Stance:
-    found = stance(at)
+    found = stance(at, mentions[place].marked)
     near = mentions[max(0, place - 1) : place + 2]
     beside = [
         (one.value, two.value) for one, two in pairwise(near)

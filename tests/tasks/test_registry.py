@@ -47,10 +47,10 @@ def test_unknown_name() -> None:
 
 def test_unknown_option() -> None:
     with pytest.raises(
-        ConfigError, match="unknown option 'n_agents' of the task 'gsm8k'; choose one of: whole_file"
+        ConfigError, match="unknown option 'n_agents' of the task 'gsm8k'; choose one of: accept_last_number, whole_file"
     ):
         make_task("gsm8k", n_agents=3)
-    with pytest.raises(ConfigError, match="choose one of: test_size, train_size"):
+    with pytest.raises(ConfigError, match="choose one of: accept_last_number, test_size, train_size"):
         make_task("gsm_symbolic", sizes=3)
 
 
