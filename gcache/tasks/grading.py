@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _CUT_NUMBER = re.compile(r"[0-9$][0-9.,/^*+\u00d7\u00f7 {}\\$-]*$")
-_OR_TO = re.compile(r"(?i)(?:\s*\w+){0,2}\s*,?\s*\b(?:or|to)\b[\s\"'*$]*|\s*\u2013\s*")
+_OR = re.compile(r"(?i)(?:\s*\w+){0,2}\s*,?\s*\bor\b[\s\"'*$]*|\s*\u2013\s*")
 #: Scale words that a question asks for, and that are units then.
 _ASKED_SCALE = re.compile(
     r"(?i)\b(?:how many|in|number of) (hundred|thousand|million|billion|trillion|dozen|score)s?\b"
@@ -80,7 +80,7 @@ def last_number(text: str) -> str | None:
     if not numbers:
         return None
     before = text[numbers[-2].end() : numbers[-1].start()] if len(numbers) > 1 else ""
-    if _OR_TO.fullmatch(before):
+    if _OR.fullmatch(before):
         return None
     at = sentence_at(text, numbers[-1].start(), numbers[-1].end())
     return canonical(numbers[-1]) if stance(at) == "stated" else None
