@@ -242,6 +242,10 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
+        "--accept_last_number", action="store_true",
+        help="grade a number that merely stands last as if it were stated (tasks with numbers; counted as unstated)",
+    )
+    parser.add_argument(
         "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
         help="for example n_agents=4 for split_facts, whole_file=true for any task with --data",
     )
@@ -295,6 +299,8 @@ def _eval(args: argparse.Namespace) -> int:
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         f"unparsed    {found.unparsed}\n"
+        f"unstated    {found.unstated}\n"
+        f"cut         {found.cut}\n"
         + (f"failed      {found.failed}, not graded\n" if found.failed else "")
         + (f"stopped     {found.stopped}\n" if found.stopped else "")
         + f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"
@@ -366,7 +372,7 @@ def task_if_named(args: argparse.Namespace) -> Any:
 
     options = task_options(args)
     if args.task is None and (args.data or options):
-        raise ConfigError("--data, --hops, --adversary and --task_option need --task")
+        raise ConfigError("--data, --hops, --adversary, --accept_last_number and --task_option need --task")
     return session.TaskSpec(args.task, args.data, options) if args.task else None
 
 
@@ -374,6 +380,8 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
     from gcache import flags
 
     named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
+    if args.accept_last_number:
+        named["accept_last_number"] = True
     return {**flags.task_options(args.task_option), **named}
 
 

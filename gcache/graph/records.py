@@ -130,6 +130,13 @@ class Spoken:
             return self.api.text
         return "" if self.generation is None else self.generation.text
 
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the text off."""
+        if self.api is not None:
+            return self.api.finish_reason == "length"
+        return self.generation is not None and not self.generation.finished
+
 
 class KeptCaches:
     """The caches of a run that is over, for as long as nobody needs their room.
@@ -219,6 +226,11 @@ class RunResult:
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the answer off."""
+        return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: question, answer, topology, and who did what."""

@@ -267,15 +267,16 @@ def _right(found: Evaluation) -> list[float]:
 def controls_markdown(rows: Sequence[Controlled]) -> str:
     """The outcomes as a Markdown table."""
     lines = [
-        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | edges | n |",
-        "|---|---|---|---|---|---|---|---|",
+        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | unstated | cut | edges "
+        "| n |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for number, row in enumerate(rows):
         f = row.found
         difference = "|  | " if number == 0 else f"| {row.difference:+.3f} | {row.low:+.3f} to {row.high:+.3f} "
         lines.append(
             f"| {f.name} | {f.accuracy:.3f} | {f.low:.3f} to {f.high:.3f} {difference}| {f.unparsed} "
-            f"| {f.edges:.2f} | {f.n} |"
+            f"| {f.unstated} | {f.cut} | {f.edges:.2f} | {f.n} |"
         )
     return "\n".join(lines) + "\n"
 

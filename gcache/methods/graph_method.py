@@ -32,6 +32,7 @@ class GraphMethod:
                 r.tokens,
                 sum(r.edge_bytes.values()),
                 tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
+                r.cut,
             )
             for r in results
         ]

@@ -214,7 +214,7 @@ def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:
     text = result.answer if cut is None else result.answer[:cut]
     chosen = next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
     tokens = result.tokens
-    whole = cut is not None or _is_whole(chosen)
+    whole = cut is not None or not chosen.cut
     told = {
         "agents": agents_json(result.agents),
         "topology": {"edges": edges_json(result.topology), "probabilities": probabilities_json(result.topology)},
@@ -224,12 +224,6 @@ def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:
         text, "stop" if whole else "length", tokens["prefilled"] + tokens["api_read"], _written(chosen),
         tokens["prefilled"], tokens["generated"], told if trace else None,
     )  # fmt: skip
-
-
-def _is_whole(spoken: Spoken) -> bool:
-    if spoken.api is not None:
-        return spoken.api.finish_reason != "length"
-    return spoken.generation is None or spoken.generation.finished
 
 
 def _written(spoken: Spoken) -> int:

@@ -117,12 +117,13 @@ class Report:
 def markdown(rows: Sequence[Evaluation]) -> str:
     """The evaluations as a Markdown table."""
     lines = [
-        "| condition | accuracy | 95 % interval | n | unparsed | edges per question | of full graph | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| condition | accuracy | 95 % interval | n | unparsed | unstated | cut | edges per question "
+        "| of full graph | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.edges:.2f} "
-        f"| {r.edges_kept:.0%} | {r.seconds:.0f} |"
+        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.unstated} | {r.cut} "
+        f"| {r.edges:.2f} | {r.edges_kept:.0%} | {r.seconds:.0f} |"
         for r in rows
     ]
     return "\n".join(lines) + "\n"

@@ -29,7 +29,7 @@ from gcache.graph.writers import api_tokens
 from gcache.inspect.learned_edges import learned_edges
 from gcache.statistics import mean_interval
 from gcache.streams import derive, stream
-from gcache.tasks.example import Example, Grade, Task
+from gcache.tasks.example import Example, Grade, Task, grade_text
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig
@@ -210,7 +210,7 @@ class Reinforce:
         failed = len(asked) - len(groups)
         if not groups:
             raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
-        grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
+        grades = [[grade_text(self.task, r.answer, r.example, r.cut) for r in group] for group in groups]
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
         return Graded(groups, grades, utilities, utilities - costs, failed)
@@ -337,6 +337,8 @@ class Reinforce:
             "utility_high": high,
             "rollouts": len(runs),
             "unparsed": sum(g.outcome == "unparsed" for row in graded.grades for g in row),
+            "unstated": sum(g.unstated for row in graded.grades for g in row),
+            "cut": sum(r.cut for r in runs),
             "failed": graded.failed,
             "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
             **measured,
