@@ -201,9 +201,8 @@ def _filter_calls(machine: str, order: "dict[str, Any]", inside: bool) -> "list[
 
 def _be_as_if_started(packages: "list[str]") -> None:
     """What `site` does for a program; this process started without it, since it takes longer than all the rest."""
-    import builtins
-
     import _sitebuiltins
+    import builtins
 
     sys.path += packages
     for name in ("exit", "quit"):
