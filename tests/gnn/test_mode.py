@@ -142,7 +142,8 @@ def test_with_more_agents_it_is_called_greedy_and_measured(caplog: pytest.LogCap
         gaps = warn_where_greedy(cast, examples)
     assert len(gaps) == 2
     assert "the topologies of 7 agents are greedy" in caplog.text and "best of 1000 drawn ones" in caplog.text
-    assert disagreement_table(disagreement(cast, cast, examples), "a", "b").startswith("The greedy topologies are the same")
+    table = disagreement_table(disagreement(cast, cast, examples), "a", "b")
+    assert table.startswith("The greedy topologies are the same")
 
 
 def test_with_few_agents_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
