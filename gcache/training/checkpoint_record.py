@@ -47,7 +47,7 @@ def read_record(folder: Path) -> Record:
         raise CheckpointError(f"{path} must be a JSON object, got {type(record).__name__}; take a whole copy")
     if record.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} has format {record.get('format')!r}, this version reads {FORMAT}; read it with the version that wrote "
+            f"{path} has format {record.get('format')!r}, this version reads {FORMAT}; read it with the one that wrote "
             "it, or train again"
         )
     found = {name: _checked(path, record, name) for name in _FIELDS}

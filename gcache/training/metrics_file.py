@@ -18,7 +18,7 @@ def step_lines(path: Path, steps: int) -> list[str]:
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         content = b""
     except OSError as error:
         raise CheckpointError(
