@@ -51,14 +51,22 @@ def _name(run: Path) -> str:
 
 
 def _report(run: Path) -> dict[str, Any]:
+    """Its rows are alike whatever it is of, and have all that is made of them."""
     try:
         report: dict[str, Any] = json.loads((run / "report.json" if run.is_dir() else run).read_text(encoding="utf-8"))
         rows = [{**row.pop("found"), "to_itself": row} if "found" in row else row for row in report["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        report = {**report, "rows": rows}
+        _small(report)
+        for row in rows:
+            _cell(report, row["name"])
+        if run.is_dir() and not (run / "metrics.jsonl").is_file():
+            raise FileNotFoundError(f"no metrics.jsonl beside {run / 'report.json'}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"no report in {run} ({error}); pass the --out folder of a --report run, or a file of `gcache controls`"
+            f"no report in {run} ({type(error).__name__}: {error}); pass the --out folder of a --report run, or a file "
+            "of `gcache controls`"
         ) from error
-    return {**report, "rows": rows}
+    return report
 
 
 def _small(report: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     found = checkpoints.read(args.run)
-    task_spec = TaskSpec(**found.task)
+    task_spec = TaskSpec.from_json(found.task, found.folder)
     task = task_spec.make()
     built = build(found.spec)
     config = replace(TrainConfig(**found.training), seed=args.seed)

@@ -41,7 +41,9 @@ def run(files: Sequence[Path], lengths: Sequence[int]) -> int:
             spec, rows = TaskSpec(**written["task"]), written["rows"]
             right = {e.id: e.answer for e in spec.make().test(written["limit"], written["seed"])}
             answers = [(row["name"], _answers(row["found"]["rows"], right)) for row in rows]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not all(pairs for _, pairs in answers):
+                raise KeyError("answers")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path} is nothing that compare_links wrote ({type(error).__name__}: {error})") from error
         for name, pairs in answers:
             for length in lengths:

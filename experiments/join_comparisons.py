@@ -57,7 +57,7 @@ def join(files: Sequence[Path], out: Path) -> int:
             lost = sum(a and not b for a, b in zip(first, right, strict=True))
             gained = sum(b and not a for a, b in zip(first, right, strict=True))
             print(
-                f"| {row['name']}, {path.stem} | {row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}) "
+                f"| {row['name']}, {path.stem} | {_accuracy(row)} "
                 f"| {difference:+.3f} ({low:+.3f} to {high:+.3f}) | {lost} / {gained} | {row['unparsed']} "
                 f"| {row.get('unstated', '')} | {row.get('cut', '')} |"
             )
@@ -69,9 +69,21 @@ def _read(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not all(row["answers"] for row in found["rows"]) or not found["rows"]:
             raise KeyError("answers")
-        return {**dict.fromkeys(ALIKE), **found}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no comparison in {path} ({error}); pass --json files of `gcache compare`") from error
+        found = {**dict.fromkeys(ALIKE), **found}
+        _small(found)
+        _ids(found)
+        for row in found["rows"]:
+            _accuracy(row)
+            if not row.keys() >= {"name", "unparsed"} or len(_right(row)) != len(_ids(found)):
+                raise ValueError("a row has no name, or other questions than the first")
+        return found
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise DataError(f"no comparison in {path} ({why}); pass --json files of `gcache compare`") from error
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    return f"{row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
 def _ids(comparison: dict[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ def recorded(file: Path) -> tuple[list[ReadThought], dict[str, Any]]:
             for r in record.pop("readings")
         ]
         record.pop("rows", None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: no file of readings ({type(error).__name__}); name one that --json wrote") from error
     return thoughts, record
 

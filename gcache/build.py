@@ -35,6 +35,7 @@ from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
 from gcache.streams import derive
+from gcache.typed import mistyped
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
@@ -230,9 +231,13 @@ class GraphSpec:
             graph = GraphConfig(**values["graph"])
             tuples = {name: tuple(values.get(name, ())) for name in TUPLES}
             rest = {**values, "graph": graph, **tuples}
-            return cls(**rest)
-        except (TypeError, KeyError) as error:
+            made = cls(**rest)
+        except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"not the description of a graph: {error}") from error
+        wrong = mistyped(made)
+        if wrong:
+            raise ConfigError(f"not the description of a graph: {wrong}")
+        return made
 
 
 @dataclass(frozen=True)

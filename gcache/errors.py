@@ -29,6 +29,10 @@ class CheckpointError(GcacheError):
     """A checkpoint is missing, broken, or of another shape than the run it is loaded into."""
 
 
+class WriteError(GcacheError, OSError):
+    """A file cannot be written: no room, no permission, or something else in its place."""
+
+
 class TrainingError(GcacheError):
     """Training cannot go on: a trainable parameter gets no gradient, or a loss is not finite."""
 

@@ -5,27 +5,112 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by `text` in one step; its folder is made where it is missing."""
-    write_bytes(path, text.encode("utf-8"))
+from gcache.errors import WriteError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step; its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses within into one line that names the path.
+
+    Raises:
+        WriteError: an OSError came.
+    """
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        yield
+    except WriteError:
         raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(f"{path} cannot be written ({reason}); make room for it, or name another place") from error
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a file by `text` in one step; its folder is made where it is missing."""
+    write_bytes(path, text.encode("utf-8"), durable)
+
+
+def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
+    """Replace a file in one step; its folder is made where it is missing.
+
+    Args:
+        durable: wait until it is on the disk, so that it outlives a loss of power.
+
+    Raises:
+        WriteError: it cannot be written; what was there is still there.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str, durable: bool = False) -> None:
+    """Add a line to a file. One that a kill cut short, and that has no end therefore, is taken out first.
+
+    Raises:
+        WriteError: it cannot be written; the lines before it are still there.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as stream:
+            whole = _end_of_lines(stream)
+            stream.truncate(whole)
+            left = memoryview(line.encode("utf-8") + b"\n")
+            try:
+                while left:
+                    left = left[stream.write(left) :]
+            except BaseException:
+                stream.truncate(whole)
+                raise
+            if durable:
+                os.fsync(stream.fileno())
+
+
+def _end_of_lines(stream: Any) -> int:
+    """Bytes up to and with the last end of a line."""
+    end: int = stream.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        stream.seek(start)
+        found = stream.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + int(found) + 1
+        end = start
+    return 0
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until what was renamed in a folder is on the disk, where the system lets folders be waited for."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -309,7 +309,11 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> Non
         "received a cache; auto: decision where it is exact, else full if all agents share one model and a run fits "
         "into --max_gradient_tokens, else decision; the log says which (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--checkpoint_every", type=int, default=config.checkpoint_every, help="steps")
+    group.add_argument(
+        "--checkpoint_every", type=int, metavar="STEPS", default=config.checkpoint_every,
+        help="steps between checkpoints (default: one after every step, but at most one in 30 seconds); a run that is "
+        "stopped keeps its last whole step",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, default=config.seed, help="of everything drawn (default: %(default)s)")
 
 

@@ -65,7 +65,7 @@ def look_at(
     if limit < 1 or cuts < 0:
         raise ConfigError(f"the limit must be 1 or more and the cuts 0 or more, got {limit} and {cuts}")
     cast, found = load_cast(checkpoint)
-    task = (task_spec or TaskSpec(**found.task)).make()
+    task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     require_domain(checkpoint, found.spec, task)
     examples = list(task.test(limit, seed))
     costs = None
@@ -99,7 +99,7 @@ def look_closely(
         CheckpointError: missing or broken, or of a graph whose agents hand on no caches.
     """
     found = checkpoints.read(checkpoint)
-    task = (task_spec or TaskSpec(**found.task)).make()
+    task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     require_domain(checkpoint, found.spec, task)
     cast = Cast(*cast_of(found.spec))
     example = _asked(cast, task, question, seed)
@@ -208,7 +208,7 @@ def compare_topologies(
     if limit < 1:
         raise ConfigError(f"the limit must be 1 or more, got {limit}")
     (one, found), (two, other) = load_cast(first), load_cast(second)
-    task = (task_spec or TaskSpec(**found.task)).make()
+    task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     for path, each in ((first, found), (second, other)):
         require_domain(path, each.spec, task)
     names = [Path(first).resolve().name, Path(second).resolve().name]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gcache import __version__
 from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
@@ -15,7 +17,7 @@ from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.inspect.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
-from gcache.llm.api import ApiLLM
+from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
 from gcache.llm.placement import pick_dtype, quantization_config
@@ -29,6 +31,7 @@ from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig, check_on_error
+from gcache.training.kept_rows import KeptRows
 from gcache.training.replay import check_gradient
 from gcache.training.report import COMPARED, Report
 from gcache.training.trainer import Reinforce
@@ -49,6 +52,25 @@ class TaskSpec:
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "data": self.data, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: object) -> TaskSpec:
+        """The inverse of `to_json`.
+
+        Args:
+            where: what it was read from, for the error.
+
+        Raises:
+            CheckpointError: it names no task, or has fields of other kinds.
+        """
+        name, data, options = values.get("name"), values.get("data"), values.get("options", {})
+        fits = isinstance(name, str) and isinstance(data, str | None) and isinstance(options, dict)
+        if not fits or values.keys() - {"name", "data", "options"}:
+            raise CheckpointError(
+                f"{where} does not say which task it was trained on: name, data and options must be a text, a text or "
+                f"null, and an object, got {repr(dict(values))[:200]}; name the task, or take a whole copy"
+            )
+        return cls(str(name), data, options)
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,8 @@ def train(
     Args:
         out: folder of the run; if it holds a checkpoint of the same run, training goes on there.
         report: evaluate on this many test questions before and after; 0 for no report.
-        compare: fixed topologies in the report.
+        compare: fixed topologies in the report. Its rows are kept as they are measured, and taken up by a run that is
+            started again.
         limits: how much the model may take at once.
         api: see `build`.
         tensorboard: write event files to `out`/tensorboard as well.
@@ -105,8 +128,11 @@ def train(
     if tensorboard:
         done = checkpoints.read(out).step if checkpoints.has_checkpoint(out) else 0
         trainer.board = Board(out / "tensorboard", done)
-    written = Report(built, task, questions, compare, progress) if report else None
-    if written:
+    trainer.check()  # before rows are measured, which may take hours
+    written = None
+    if report:
+        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api))
+        written = Report(built, task, questions, compare, progress, kept)
         written.before()
     try:
         history = trainer.train(progress=progress)
@@ -118,6 +144,20 @@ def train(
         written.after()
         table = written.write(out, {"task": task_spec.to_json(), "graph": spec.to_json(), "n": report})
     return TrainResult(out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained))
+
+
+def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dict[str, Any]:
+    """What the texts of a report depend on, beside the questions and what was learned."""
+    spec = built.spec
+    asked = None
+    if spec.generation_mode != "local":
+        asked = (api.settings if api else ApiSettings.found(spec.api_model, spec.base_url)).public()
+    files = [*spec.link_files, *([spec.route_file] if spec.route_file else [])]
+    return {
+        "version": __version__, "task": task_spec.to_json(), "graph": spec.to_json(), "api": asked,
+        "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
+        "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
+    }  # fmt: skip
 
 
 def load(
@@ -147,7 +187,7 @@ def load(
     spec = GraphSpec.from_json(values)
     built = build(spec, limits, api(spec) if api and spec.generation_mode != "local" else None)
     checkpoints.restore(found, built)
-    return built, TaskSpec(**found.task)
+    return built, TaskSpec.from_json(found.task, found.folder)
 
 
 def load_graph(

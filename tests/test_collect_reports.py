@@ -39,3 +39,28 @@ def test_a_folder_without_a_report_is_named(tmp_path: Path, capsys: pytest.Captu
     assert experiment("collect_reports").main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "no report in" in error and "--report" in error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff", b"[" * 100_000, b"[]", b"3", b"{}", b'{"rows": 3}', b'{"rows": [3]}', b'{"rows": [{"name": "a"}]}',
+        b'{"rows": [{"name": "a", "accuracy": "x", "low": 0, "high": 1, "edges": 0, "rows": []}]}',
+        b'{"rows": [{"name": "a", "accuracy": 1, "low": 0, "high": 1, "edges": 0, "rows": [1]}]}',
+        b'{"graph": 3, "rows": [{"name": "a", "accuracy": 1, "low": 0, "high": 1, "edges": 0, "rows": []}]}',
+    ],
+)  # fmt: skip
+def test_a_broken_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bytes) -> None:
+    run = run_folder(tmp_path, "seed0", 0.5)
+    (run / "report.json").write_bytes(text)
+    assert experiment("collect_reports").main([str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "no report in" in (error := capsys.readouterr().err) and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_without_its_metrics_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path, "seed0", 0.5)
+    (run / "metrics.jsonl").unlink()
+    assert experiment("collect_reports").main([str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "no metrics.jsonl beside" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -57,3 +57,22 @@ def test_files_that_cannot_be_paired_are_refused(tmp_path: Path, capsys: pytest.
     first.write_text("{}")
     assert experiment("join_comparisons").main([str(first), "--out", str(tmp_path / "out")]) == 2
     assert "no comparison in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows[0].pop("accuracy"), lambda rows: rows[0].pop("unparsed"), lambda rows: rows[0].pop("name"),
+        lambda rows: rows[0].update(low="x"), lambda rows: rows[0]["answers"].append([]),
+        lambda rows: rows[0].update(answers=3), lambda rows: rows[0]["answers"].append(3),
+        lambda rows: rows.append({**rows[0], "answers": rows[0]["answers"][:2]}), lambda rows: rows.append(3),
+    ],
+)  # fmt: skip
+def test_a_broken_comparison_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any) -> None:
+    file = comparison(tmp_path, "seed0", {"single": "rrww"})
+    found = json.loads(file.read_text())
+    spoil(found["rows"])
+    file.write_text(json.dumps(found))
+    assert experiment("join_comparisons").main([str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "no comparison in" in (error := capsys.readouterr().err) and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,27 +24,62 @@ _DASHES = ("-", "--")
 
 
 def read_metrics(path: Path) -> list[Mapping[str, Any]]:
-    """The steps of a run: its --out folder, or a metrics file.
+    """The steps of a run: its --out folder, or a metrics file. A last line that is being written is left out.
 
     Raises:
         DataError: there is none, it is empty, or a line of it is no step.
     """
     file = path / "metrics.jsonl" if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{file}: cannot be read ({reason}); name the --out folder of a training run") from error
+    lines = text.split("\n")
     steps: list[Mapping[str, Any]] = []
     for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line:
+            break
         try:
-            step = json.loads(line)
-            steps.append({"step": int(step["step"]), "utility": float(step["utility"]), **step})
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{file}, line {number}: no step of a training run ({type(error).__name__})") from error
+            wrong = _not_a_step(step := json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            wrong = type(error).__name__
+        if wrong:
+            raise DataError(
+                f"{file}, line {number}: no step of a training run ({wrong}); name the metrics.jsonl that it wrote"
+            )
+        steps.append(step)
     if not steps:
         raise DataError(f"{file}: no step was trained yet; let the run get further, or name another")
     return steps
+
+
+def _not_a_step(step: Any) -> str:
+    """What is wrong with a line; "" where nothing is."""
+    if not isinstance(step, dict):
+        return f"it is no object but {type(step).__name__}"
+    if type(step.get("step")) is not int or step["step"] < 0:
+        return f"its step is {step.get('step')!r}"
+    if "utility" not in step:
+        return "it has no utility"
+    numbers = {"utility", "tokens_generated", "seconds", *(field for _, fields in PANELS for field, _ in fields)}
+    for name in sorted(numbers & step.keys()):
+        if not _is_number(step[name]):
+            return f"its {name} is {str(step[name])[:80]!r}"
+    edges = step.get("learned_edges") or []
+    return "" if isinstance(edges, list) and all(map(_is_learned_edge, edges)) else "its learned_edges are none"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_learned_edge(row: Any) -> bool:
+    """[source, target, probability, low, high, kept]."""
+    ends = isinstance(row, list) and len(row) == 6 and all(isinstance(end, str) for end in row[:2])
+    return ends and all(map(_is_number, row[2:]))
 
 
 def smoothed(values: Sequence[float], width: int = SMOOTHED) -> list[float]:

@@ -7,25 +7,24 @@ two, and computed again where it is missing or broken. What was learned (perceiv
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from gcache.errors import DataError
-from gcache.files import write_bytes
 from gcache.links.linear import LinearLink, fit_overlap, fit_vocab
 from gcache.links.link import ModelEnds
+from gcache.links.sealed_file import is_there, read_sealed, write_sealed
 from gcache.settings import cache_home
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+#: What a header may say besides.
+_REST = ("norm", "tokens", "config")
 _FITS = {"vocab": fit_vocab, "overlap": fit_overlap}
 
 
@@ -38,9 +37,8 @@ def write_link(
         sender, receiver: fingerprints of the two models.
         rest: what else there is to know; JSON.
     """
-    header = {"format": FORMAT, "link": name, "sender": sender, "receiver": receiver, **rest}
-    flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_bytes(path, save(flat, {"gcache": json.dumps(header)}))
+    header = {"link": name, "sender": sender, "receiver": receiver, **rest}
+    write_sealed(path, "gcache", header, tensors)
 
 
 def read_link(
@@ -51,20 +49,12 @@ def read_link(
     Raises:
         DataError: no such file, a broken one, one of another kind of link, or one made for other weights.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise DataError(f"no link file {str(path)!r}; make one with `gcache fit-perceiver`, or use another --link")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["gcache"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-        if header["format"] != FORMAT:
-            raise DataError(f"link file {path} has format {header['format']}, not {FORMAT}; make it anew")
-        found = header["link"], header["sender"], header["receiver"]
-    except DataError:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"link file {path} cannot be read ({why}); make it anew") from error
+    tensors, header = read_sealed(path, "gcache", "link file", {"link", "sender", "receiver", *_REST})
+    found = [header.get(field) for field in ("link", "sender", "receiver")]
+    if not all(isinstance(each, str) for each in found):
+        raise DataError(f"link file {path} cannot be read (it does not say what it is for); make it anew")
     if found[0] != name:
         raise DataError(f"link file {path} is of the link {found[0]}, not {name}; pass --link {found[0]}")
     for end, model, fingerprint in (("sender", sender, found[1]), ("receiver", receiver, found[2])):
@@ -86,9 +76,7 @@ def linear_link(name: str, sender: ModelEnds, receiver: ModelEnds) -> LinearLink
     if path.is_file():
         try:
             tensors, header = read_link(path, name, sender, receiver)
-            return LinearLink(
-                name, tensors["matrix"].to(receiver.w_in.device), float(header["norm"]), int(header["tokens"])
-            )
+            return _linear(name, tensors["matrix"].to(receiver.w_in.device), header, sender, receiver)
         except (DataError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s; computing it again", error)
     made = _FITS[name](sender, receiver)
@@ -101,6 +89,19 @@ def linear_link(name: str, sender: ModelEnds, receiver: ModelEnds) -> LinearLink
     except OSError as error:
         logger.warning("the link cannot be kept at %s (%s); it is computed anew each time", path, error)
     return made
+
+
+def _linear(
+    name: str, matrix: Tensor, header: Mapping[str, Any], sender: ModelEnds, receiver: ModelEnds
+) -> LinearLink:
+    expected = (sender.w_out.shape[1], receiver.w_in.shape[1])
+    norm = float(header["norm"])
+    if tuple(matrix.shape) != expected or not matrix.is_floating_point() or not 0 < norm < math.inf:
+        raise ValueError(
+            f"the kept link {name} has a matrix {tuple(matrix.shape)} of {matrix.dtype} and the norm {norm}, not "
+            f"{expected}"
+        )
+    return LinearLink(name, matrix, norm, int(header["tokens"]))
 
 
 def kept_at(name: str, sender: ModelEnds, receiver: ModelEnds) -> Path:

@@ -142,6 +142,9 @@ class Perceiver(nn.Module):
             config = PerceiverConfig(**header["config"])
             width = receiver.w_in.shape[1]
             made = cls(config, sender.w_in.shape[1], (torch.zeros(width), torch.ones(width), 1.0))  # all in the file
+            types = {key: value.dtype for key, value in made.state_dict().items()}
+            if {key: value.dtype for key, value in tensors.items()} != types:
+                raise TypeError("its tensors are others, or of other types, than a perceiver's")
             made.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError, ConfigError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,23 +7,20 @@ question's sentence embedding, fitted on questions of tasks that are known to be
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from gcache.errors import ConfigError, DataError
-from gcache.files import write_bytes
 from gcache.gnn.features import Encoder, make_encoder
+from gcache.links.sealed_file import is_there, read_sealed, write_sealed
 
 #: What a question may ask for.
 ROUTES = ("classification", "reasoning")
-FORMAT = 1
 _RIDGE = 1e-3
 
 
@@ -48,8 +45,7 @@ class Router:
 
     def save(self, path: Path) -> None:
         """Write its file in one step."""
-        header = {"format": FORMAT, "encoder": self.encoder, "bias": self.bias}
-        write_bytes(path, save({"weights": self.weights.contiguous()}, {"gcache_router": json.dumps(header)}))
+        write_sealed(path, "gcache_router", {"encoder": self.encoder, "bias": self.bias}, {"weights": self.weights})
 
     @classmethod
     def load(cls, path: Path) -> Router:
@@ -58,24 +54,20 @@ class Router:
         Raises:
             DataError: it is missing or broken.
         """
-        if not path.is_file():
+        if not is_there(path):
             raise DataError(f"no router file {str(path)!r}; make one with `gcache fit-router`, or use --route none")
+        tensors, header = read_sealed(path, "gcache_router", "router file", {"encoder", "bias"})
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["gcache_router"])
-                weights = file.get_tensor("weights")
-            if header["format"] != FORMAT:
-                raise DataError(f"router file {path} has format {header['format']}, not {FORMAT}; make it anew")
-            encoder = make_encoder(header["encoder"])
-            if tuple(weights.shape) != (encoder.dim,):
-                got = tuple(weights.shape)
-                raise DataError(f"router file {path} has weights {got}, not ({encoder.dim},); make it anew")
-            return cls(header["encoder"], encoder, weights, float(header["bias"]))
-        except DataError:
-            raise
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            encoder, weights, bias = make_encoder(header["encoder"]), tensors["weights"], header["bias"]
+        except (KeyError, TypeError, ConfigError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             raise DataError(f"router file {path} cannot be read ({why}); make it anew") from error
+        if tuple(weights.shape) != (encoder.dim,) or weights.dtype != torch.float32:
+            got = f"{tuple(weights.shape)} of {weights.dtype}"
+            raise DataError(f"router file {path} has weights {got}, not ({encoder.dim},) of float32; make it anew")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.isfinite(bias):
+            raise DataError(f"router file {path} has the bias {bias!r}, not a finite number; make it anew")
+        return cls(header["encoder"], encoder, weights, float(bias))
 
 
 def fit_router(questions: Mapping[str, Sequence[str]], encoder: str = "minilm") -> Router:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from gcache.llm.gguf_store import gguf_sha256
 from gcache.llm.sources import ModelSource
@@ -31,6 +34,15 @@ def fingerprint(source: ModelSource, commit: str | None) -> str:
 def quantized(mark: str, quantization: str) -> str:
     """The fingerprint of a model that is quantized on loading: its weights are others then."""
     return mark if quantization == "none" else f"{mark}/{quantization}"
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], said: str = "") -> str:
+    """SHA-256 of tensors with their names, types and shapes, and of what else is said."""
+    digest = hashlib.sha256(f"{said}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def comparable(mark: str) -> bool:

@@ -4,6 +4,8 @@
                                 optimizer.safetensors   Adam's moments
                                 checkpoint.json         step, graph, training settings, model
     OUT/checkpoints/latest                              the folder's name
+
+Each file says whether it is what was written (`gcache.training.sealed`), and all are on the disk before `latest` is.
 """
 
 from __future__ import annotations
@@ -14,43 +16,53 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gcache.build import Built, GraphSpec
+from gcache.build import Built
 from gcache.errors import CheckpointError
-from gcache.files import write_text
+from gcache.files import sync_file, sync_folder, write_bytes, write_text
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.cast import Cast
-from gcache.graph.sources import PolicySource, RoleEdge
-from gcache.llm.fingerprint import comparable
+from gcache.graph.sources import PolicySource
+from gcache.llm.fingerprint import comparable, tensors_hash
+from gcache.training import step_folders
+from gcache.training.checkpoint_record import FORMAT, Record, read_record
+from gcache.training.moments import moments_of, require_moments
+from gcache.training.sealed import read_tensors, sealed, tensor_file
+from gcache.training.step_folders import POINTER, RECORD, WRITING, has_checkpoint
+
+__all__ = [
+    "Checkpoint", "CheckpointError", "State", "has_checkpoint", "learned", "read", "restore", "restore_policy", "save",
+    "take", "trainable", "write",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Record):
     """A checkpoint that was read, not yet loaded into anything."""
 
     folder: Path
-    step: int
-    spec: GraphSpec
-    task: dict[str, Any]
-    training: dict[str, Any]
-    running: float
-    pruned: tuple[RoleEdge, ...]
-    watched: list[Any]
-    fingerprint: str
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint is written from: a copy, which training that goes on does not change."""
+
+    step: int
+    record: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
 
 
 def trainable(built: Built) -> nn.ModuleDict:
@@ -59,6 +71,87 @@ def trainable(built: Built) -> nn.ModuleDict:
     if built.policy is not None:
         parts["policy"] = built.policy
     return nn.ModuleDict(parts)
+
+
+def learned(built: Built) -> str:
+    """What stands for all that a graph has learned so far: its weights, and what was pruned."""
+    source = built.graph.source_of_topologies
+    pruned = sorted(source.pruned) if isinstance(source, PolicySource) else []
+    return f"{tensors_hash(_flat(trainable(built).state_dict()))} {pruned}"
+
+
+def take(
+    step: int,
+    built: Built,
+    optimizer: torch.optim.Optimizer | None,
+    task: Mapping[str, Any],
+    training: Mapping[str, Any],
+    running: float = 0.0,
+    watched: Sequence[Any] = (),
+) -> State:
+    """Copy what there is after a step.
+
+    Args:
+        running: the running mean of utilities, for the baseline "ema".
+        watched: see `gcache.training.pruning.Pruner.to_json`.
+    """
+    source, parts = built.graph.source_of_topologies, trainable(built)
+    moments = moments_of(parts, optimizer)
+    record = {
+        "format": FORMAT,
+        "step": step,
+        "graph": built.spec.to_json(),
+        "task": dict(task),
+        "training": dict(training),
+        "running_utility": running,
+        "pruned": sorted(source.pruned) if isinstance(source, PolicySource) else [],
+        "watched_edges": list(watched),
+        "model_fingerprint": built.fingerprint,
+        "moments": None if optimizer is None else sorted({name.rpartition(".")[0] for name in moments}),
+    }
+    return State(step, record, {name: value.clone() for name, value in _flat(parts.state_dict()).items()}, moments)
+
+
+def write(out: Path, state: State, keep: int = 2) -> Path:
+    """Write a checkpoint, then point `latest` at it, then drop those before it, all but the last `keep` with it.
+
+    Raises:
+        CheckpointError: there is no room, or no permission; the checkpoint before it is still there.
+    """
+    root = out / "checkpoints"
+    folder = root / step_folders.name_of(state.step)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=WRITING))
+        try:
+            _fill(temporary, state)
+            step_folders.put(temporary, folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        write_text(root / POINTER, folder.name + "\n", durable=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            f"the checkpoint of step {state.step} cannot be written to {folder} ({reason}); make room for it, and "
+            "start the same command again: it goes on from the checkpoint before"
+        ) from error
+    try:
+        step_folders.tidy(root, state.step, keep)
+    except OSError as error:
+        logger.warning("older checkpoints in %s cannot be removed: %s", root, error)
+    return folder
+
+
+def _fill(folder: Path, state: State) -> None:
+    record = sealed(json.loads(json.dumps(state.record)))
+    write_bytes(folder / WEIGHTS, tensor_file(state.weights, state.step))
+    write_bytes(folder / OPTIMIZER, tensor_file(state.optimizer, state.step))
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    os.chmod(folder, 0o755)
+    for file in (WEIGHTS, OPTIMIZER, RECORD):
+        sync_file(folder / file)
+    sync_folder(folder)
 
 
 def save(
@@ -72,43 +165,8 @@ def save(
     watched: Sequence[Any] = (),
     keep: int = 2,
 ) -> Path:
-    """Write a checkpoint, then point `latest` at it, then drop all but the last `keep`.
-
-    Args:
-        running: the running mean of utilities, for the baseline "ema".
-        watched: see `gcache.training.pruning.Pruner.to_json`.
-    """
-    source = built.graph.source_of_topologies
-    root = out / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"step-{step:06d}"
-    temporary = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
-    try:
-        save_file(_flat(trainable(built).state_dict()), temporary / "weights.safetensors")
-        save_file(_moments(built, optimizer), temporary / "optimizer.safetensors")
-        record = {
-            "format": FORMAT,
-            "step": step,
-            "graph": built.spec.to_json(),
-            "task": dict(task),
-            "training": dict(training),
-            "running_utility": running,
-            "pruned": sorted(source.pruned) if isinstance(source, PolicySource) else [],
-            "watched_edges": list(watched),
-            "model_fingerprint": built.fingerprint,
-        }
-        write_text(temporary / "checkpoint.json", json.dumps(record, indent=2) + "\n")
-        os.chmod(temporary, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    write_text(root / "latest", folder.name + "\n")
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-    return folder
+    """`take` and `write`."""
+    return write(out, take(step, built, optimizer, task, training, running, watched), keep)
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -117,29 +175,14 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: nothing there, or a file of it is broken.
     """
-    folder = _find(Path(path))
-    try:
-        record = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise CheckpointError(f"checkpoint {folder} has format {record['format']}, this version reads {FORMAT}")
-        return Checkpoint(
-            folder,
-            int(record["step"]),
-            GraphSpec.from_json(record["graph"]),
-            dict(record["task"]),
-            dict(record["training"]),
-            float(record.get("running_utility", 0.0)),
-            tuple((str(s), str(t), int(d)) for s, t, d in record.get("pruned", ())),
-            list(record.get("watched_edges", ())),
-            str(record["model_fingerprint"]),
-            _receiver_too(load_file(folder / "weights.safetensors")),
-            _receiver_too(load_file(folder / "optimizer.safetensors")),
-        )
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(f"checkpoint {folder} cannot be read ({why}); train again, or name another") from error
+    folder = step_folders.find(Path(path))
+    record = read_record(folder)
+    weights, optimizer = (_receiver_too(read_tensors(folder / file, record.step)) for file in (WEIGHTS, OPTIMIZER))
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{folder / WEIGHTS}: {name} is not finite; take a whole copy, or name another")
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return Checkpoint(**values, folder=folder, weights=weights, optimizer=optimizer)
 
 
 def _receiver_too(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -170,11 +213,16 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
             f"{built.spec.llm_name!r} is {built.fingerprint}; load it with the model it was trained on"
         )
     target = trainable(built)
-    _require_shapes(checkpoint, _flat(target.state_dict()), checkpoint.weights)
+    _require_alike(checkpoint, _flat(target.state_dict()), checkpoint.weights)
+    moments: dict[Tensor, dict[str, Any]] = {}
+    if optimizer is not None:
+        moments = require_moments(
+            checkpoint.folder / OPTIMIZER, checkpoint.optimizer, checkpoint.moments, checkpoint.step, target, optimizer
+        )
     target.load_state_dict(checkpoint.weights)
     _restore_pruned(checkpoint, built.graph)
     if optimizer is not None:
-        _restore_moments(checkpoint, target, optimizer)
+        optimizer.state.update(moments)
 
 
 def restore_policy(checkpoint: Checkpoint, cast: Cast) -> None:
@@ -190,12 +238,12 @@ def restore_policy(checkpoint: Checkpoint, cast: Cast) -> None:
             for name, value in checkpoint.weights.items()
             if name.startswith("policy.")
         }
-        _require_shapes(checkpoint, _flat(source.policy.state_dict()), own)
+        _require_alike(checkpoint, _flat(source.policy.state_dict()), own)
         source.policy.load_state_dict(own)
         _restore_pruned(checkpoint, cast)
 
 
-def _require_shapes(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _require_alike(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() | found.keys()):
         here = tuple(expected[name].shape) if name in expected else "absent"
         there = tuple(found[name].shape) if name in found else "absent"
@@ -203,6 +251,11 @@ def _require_shapes(checkpoint: Checkpoint, expected: Mapping[str, Tensor], foun
             raise CheckpointError(
                 f"checkpoint {checkpoint.folder} is of another shape: {name} is {there} in it and {here} in this "
                 "run; pass the settings it was trained with, or another --out"
+            )
+        if expected[name].dtype != found[name].dtype:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.folder}: {name} is {found[name].dtype} in it and {expected[name].dtype} in "
+                "this run; take a whole copy, or pass another --out"
             )
 
 
@@ -212,48 +265,5 @@ def _restore_pruned(checkpoint: Checkpoint, cast: Cast) -> None:
         source.pruned = frozenset(checkpoint.pruned)
 
 
-def _find(path: Path) -> Path:
-    if (path / "checkpoint.json").is_file():
-        return path
-    root = path / "checkpoints"
-    pointer = root / "latest"
-    if pointer.is_file():
-        folder = root / pointer.read_text(encoding="utf-8").strip()
-        if (folder / "checkpoint.json").is_file():
-            return folder
-    raise CheckpointError(
-        f"no checkpoint in {str(path)!r}; pass the --out folder of a `gcache train` run, or one of its "
-        "checkpoints/step-* folders"
-    )
-
-
-def has_checkpoint(out: Path) -> bool:
-    """Whether a training run left a checkpoint in this folder."""
-    return (out / "checkpoints" / "latest").is_file()
-
-
 def _flat(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _moments(built: Built, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    if optimizer is None:
-        return {}
-    return {
-        f"{name}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in trainable(built).named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_moments(checkpoint: Checkpoint, target: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    for name, parameter in target.named_parameters():
-        own = {
-            key.removeprefix(f"{name}."): value.clone()
-            for key, value in checkpoint.optimizer.items()
-            if key.rpartition(".")[0] == name
-        }
-        if own:
-            optimizer.state[parameter] = own
-
-

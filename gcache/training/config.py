@@ -44,7 +44,8 @@ class TrainConfig:
         clip: the most the norm of each part's gradient may be.
         pruning_rate: the share of the edges that is cut half way; see `gcache.training.pruning`.
         train_limit: how many training questions there are to draw from; None for all.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; None for one after every step, but at most one in half a
+            minute. There is one at the end too, also of a run that is stopped or fails, unless it is killed.
         on_error: what becomes of a run whose API fails for good: "stop" ends the training, "skip"
             leaves the run's question out of its step. It is never graded.
         seed: of everything that is drawn.
@@ -70,7 +71,7 @@ class TrainConfig:
     clip: float = 1.0
     pruning_rate: float = 0.0
     train_limit: int | None = None
-    checkpoint_every: int = 10
+    checkpoint_every: int | None = None
     on_error: str = "stop"
     seed: int = 0
 
@@ -80,8 +81,9 @@ class TrainConfig:
         check_pruning_rate(self.pruning_rate)
         check_gradient(self.gradient)
         for name in ("iterations", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {value}")
         for name in ("lr", "fuser_lr", "temperature", "temperature_end", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from gcache.build import Built
+from gcache.errors import BudgetSpent
 from gcache.files import write_json, write_text
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
@@ -26,6 +28,8 @@ from gcache.inspect.pictures import draw_topology
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.streams import stream
 from gcache.tasks.example import Example, Task
+from gcache.training.checkpoint import learned
+from gcache.training.kept_rows import PART, KeptRows, Measure, joined
 
 #: How the rows of fixed topologies are called, where their own name says too little.
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
@@ -38,6 +42,9 @@ class Report:
 
     Call `before` on the untrained graph, train, then call `after`. The rows with fixed topologies
     are measured before training, with the fuser untrained.
+
+    Args:
+        kept: takes up what an earlier run measured, and keeps what is measured now; None to keep nothing.
     """
 
     def __init__(
@@ -47,8 +54,10 @@ class Report:
         examples: Sequence[Example],
         topologies: Sequence[str] = COMPARED,
         progress: bool = True,
+        kept: KeptRows | None = None,
     ) -> None:
         self.built, self.task, self.examples, self.progress = built, task, examples, progress
+        self.kept = kept or KeptRows(None, {})
         self.topologies = tuple(topologies)
         self.rows: list[Evaluation] = []
 
@@ -60,9 +69,9 @@ class Report:
         # an API's rows would be compared with another model's text
         if isinstance(graph, CacheGraph) and graph.mode == "local":
             label = "full text in one prompt"
-            self.rows.append(evaluate_text(graph, task, self.examples, label, progress=self.progress))
+            self._row(label, lambda some: evaluate_text(graph, task, some, label, progress=False))
         if self.built.policy is not None:
-            self.rows.append(self._untrained())
+            self._untrained()
 
     def after(self) -> None:
         """The trained graph."""
@@ -74,11 +83,27 @@ class Report:
             return FixedTopology(fixed or "none", agents, self.built.spec.seed).most_likely()[0]
 
         topology = choose if fixed else None
-        self.rows.append(
-            evaluate(self.built.graph, self.task, self.examples, label, topology, progress=self.progress)
-        )
+        self._row(label, lambda some: evaluate(self.built.graph, self.task, some, label, topology, progress=False))
 
-    def _untrained(self) -> Evaluation:
+    def _row(self, label: str, measure: Measure) -> None:
+        """Measure a row in parts, of which some may be known; one that a spent budget ends has fewer questions."""
+        parts: list[Evaluation] = []
+        state = learned(self.built)
+        with tqdm(total=len(self.examples), desc=label, unit="question", disable=not self.progress) as bar:
+            for first in range(0, max(1, len(self.examples)), PART):
+                some = self.examples[first : first + PART]
+                try:
+                    parts.append(self.kept.part(self.task, label, first, some, state, measure))
+                except BudgetSpent as error:
+                    if not parts:
+                        raise
+                    parts[-1] = replace(parts[-1], stopped=str(error))
+                bar.update(len(some))
+                if parts[-1].stopped:
+                    break
+        self.rows.append(joined(label, parts))
+
+    def _untrained(self) -> None:
         """The untrained policy draws its topologies: its most likely one, with every edge under
         one half, would only repeat the row without edges."""
         drawn: dict[str, Topology] = {}
@@ -86,10 +111,11 @@ class Report:
             for number, example in enumerate(self.examples):
                 drawing = stream("untrained topology", self.built.spec.seed, number)
                 drawn[example.id] = self.built.graph.distribution(example).sample(drawing)[0]
-        return evaluate(
-            self.built.graph, self.task, self.examples, "untrained policy (drawn)", lambda e: drawn[e.id],
-            progress=self.progress,
-        )  # fmt: skip
+        label = "untrained policy (drawn)"
+        self._row(
+            label,
+            lambda some: evaluate(self.built.graph, self.task, some, label, lambda e: drawn[e.id], progress=False),
+        )
 
     def write(self, out: Path, settings: dict[str, Any]) -> str:
         """Write report.json, report.md and topology.png to `out`; returns the table as text."""

@@ -1,7 +1,8 @@
 """The loop: draw questions, run their rollouts together, grade, step, write down.
 
 Every draw is a function of (seed, step, question, rollout), so a run that was stopped anywhere
-and is resumed from its checkpoint goes on as if it had not been.
+and is resumed from its checkpoint goes on as if it had not been. A checkpoint changes nothing of what is
+learned, so when one is written may depend on the clock.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
-from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError
-from gcache.files import write_text
+from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, GcacheError, TrainingError
+from gcache.files import append_line, sync_file, write_text, writing
 from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
@@ -34,9 +36,11 @@ from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
+from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
 from gcache.training.replay import AUTO
+from gcache.training.stopping import terminable
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ EMA = 0.9
 WATCHED = 16
 #: After how many steps in which nothing was learned from answers a run warns.
 IDLE = 5
+#: Seconds between two checkpoints at least, where nothing else is said: writing one waits for the disk.
+SECONDS_BETWEEN = 30.0
 
 
 def running_mean(before: float, mean: float, step: int) -> float:
@@ -125,6 +131,10 @@ class Reinforce:
         self.stopped = ""
         #: Steps in a row in which no rollout was worth more than another of its question.
         self.idle = 0
+        #: After the last whole step: what is kept of a run that ends within the next one.
+        self._state: checkpoints.State | None = None
+        #: The step of the latest checkpoint, and when it was written; at first, when training began.
+        self._saved, self._saved_at = 0, time.monotonic()
 
     def _optimizer(self) -> torch.optim.AdamW:
         rates = {"policy": (self.config.lr, self.config.weight_decay), "fuser": (self.config.fuser_lr, 0.0)}
@@ -147,16 +157,20 @@ class Reinforce:
         Returns the metrics of the steps run now; they are also lines of `out/metrics.jsonl`.
 
         Raises:
-            CheckpointError: the checkpoint in `out` is of another shape, or there is one and
-                `resume` is False.
+            CheckpointError: the checkpoint in `out` is broken or of another shape, or there is one and
+                `resume` is False; or one cannot be written.
             TrainingError: a trainable parameter gets no gradient, or a gradient is not finite.
         """
         questions = list(self.task.train(self.config.train_limit, self.config.seed))
         self._resume_or_begin(resume)
         logger.info("fuser gradient: %s (%s)", self.gradient.name, self.gradient.why)
+        self._saved_at = time.monotonic()
         history: list[dict[str, Any]] = []
         total = self.config.iterations
-        with tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar:
+        with (
+            terminable(), self._kept_at_the_end(),
+            tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar,
+        ):  # fmt: skip
             for step in range(self.done, total):
                 edges = learned_edges(self.built.graph, questions[:WATCHED])  # before the step changes them
                 try:
@@ -172,11 +186,34 @@ class Reinforce:
                     self.board.show(metrics, edges)
                 history.append(metrics)
                 self.done = step + 1
-                if self.done % self.config.checkpoint_every == 0 or self.done == total:
+                self._state = self._take()
+                if self._is_due():
                     self.save()
                 bar.set_postfix(utility=f"{metrics['utility']:.2f}", edges=f"{metrics['edges']:.1f}")
                 bar.update()
         return history
+
+    @contextmanager
+    def _kept_at_the_end(self) -> Iterator[None]:
+        """Whatever ends the run, its whole steps are kept: of the one in progress, only a part may be done."""
+        try:
+            yield
+        except CheckpointError:  # it is the keeping that failed
+            raise
+        except BaseException:
+            if self._state is not None and self._state.step > self._saved:
+                try:
+                    self.save()
+                except GcacheError as error:
+                    logger.error("the steps after step %d are lost: %s", self._saved, error)
+            raise
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is to be written now."""
+        every = self.config.checkpoint_every
+        if self.done == self.config.iterations:
+            return True
+        return time.monotonic() - self._saved_at >= SECONDS_BETWEEN if every is None else self.done % every == 0
 
     def step(self, step: int, questions: Sequence[Example]) -> dict[str, Any]:
         """One optimizer step; returns its metrics."""
@@ -353,26 +390,63 @@ class Reinforce:
         }
 
     def _write(self, metrics: Mapping[str, Any]) -> None:
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(metrics) + "\n")
+        append_line(self.out / METRICS, json.dumps(metrics))
 
-    def save(self) -> Path:
-        """Write a checkpoint of the steps done so far."""
+    def _take(self) -> checkpoints.State:
         training = {**asdict(self.config), "gradient": self.gradient.name}
-        return checkpoints.save(
-            self.out, self.done, self.built, self.optimizer, self.task_record, training, self.running,
+        return checkpoints.take(
+            self.done, self.built, self.optimizer, self.task_record, training, self.running,
             self.pruner.to_json(),
         )  # fmt: skip
 
-    def _resume_or_begin(self, resume: bool) -> None:
-        metrics = self.out / "metrics.jsonl"
+    def save(self) -> Path:
+        """Write a checkpoint of the whole steps done so far."""
+        state = self._state or self._take()
+        metrics = self.out / METRICS
+        if metrics.exists():  # a checkpoint without its lines could not be resumed
+            with writing(metrics):
+                sync_file(metrics)
+        folder = checkpoints.write(self.out, state)
+        self._saved, self._saved_at = state.step, time.monotonic()
+        return folder
+
+    def check(self, resume: bool = True) -> None:
+        """Raise what would keep `train` from beginning; nothing is written or loaded.
+
+        Raises:
+            CheckpointError: see `train`.
+        """
+        self._found(resume)
+
+    def _found(self, resume: bool) -> tuple[checkpoints.Checkpoint | None, list[str]]:
+        """The checkpoint in `out`, if there is one, and the lines of its steps."""
+        found = None
         if checkpoints.has_checkpoint(self.out):
             if not resume:
                 raise CheckpointError(f"{self.out} holds a checkpoint; resume it, or pass another --out")
             found = checkpoints.read(self.out)
             self._require_same_settings(found)
+        lines = step_lines(self.out / METRICS, 0 if found is None else found.step)
+        if found is not None and found.moments is None:
+            self._require_trained(found, lines)
+        return found, lines
+
+    def _require_trained(self, found: checkpoints.Checkpoint, lines: Sequence[str]) -> None:
+        """Of an older version, whose checkpoints do not say what has moments: all have, once something was learned
+        from answers."""
+        here = {name.rpartition(".")[0] for name in found.optimizer}
+        without = sorted({name for name, _ in self.parts.named_parameters()} - here)
+        if without and any(json.loads(line).get("replayed") for line in lines):
+            raise CheckpointError(
+                f"{found.folder / checkpoints.OPTIMIZER} lacks the moments of {without[0]} and {len(without) - 1} more "
+                "parameters, which were trained; this run can be looked at and asked, not resumed: pass another --out"
+            )
+
+    def _resume_or_begin(self, resume: bool) -> None:
+        found, lines = self._found(resume)
+        if found is not None:
             checkpoints.restore(found, self.built, self.optimizer)
-            self.done, self.running = found.step, found.running
+            self.done, self.running, self._saved = found.step, found.running, found.step
             # what has moments got a gradient before; in the next step nobody may happen to be heard
             self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
@@ -380,10 +454,8 @@ class Reinforce:
                 self.gradient = TakenGradient(_gradient_of(found), "as before the run was stopped")
                 self.objective = replace(self.objective, gradient=self.gradient.name)
             logger.info("resuming %s after step %d", self.out, self.done)
-        self.out.mkdir(parents=True, exist_ok=True)
         # lines of steps after the checkpoint will be written again
-        lines = metrics.read_text(encoding="utf-8").splitlines()[: self.done] if metrics.exists() else []
-        write_text(metrics, "".join(f"{line}\n" for line in lines))
+        write_text(self.out / METRICS, "".join(f"{line}\n" for line in lines))
 
     def _require_same_settings(self, found: checkpoints.Checkpoint) -> None:
         """A resumed run must be the same run (its learning rate's decay depends on the number of

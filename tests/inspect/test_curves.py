@@ -39,12 +39,30 @@ def test_a_run_is_read_by_its_folder_or_its_file(tmp_path: Path) -> None:
         ("", "no step was trained yet"),
         ("{}\n", "line 1: no step"),
         ('{"step": 0, "utility": 1}\nhm\n', "line 2: no step"),
+        ("[" * 100_000 + "\n", "line 1: no step .*RecursionError"),
+        ("3\n", "line 1: no step .*no object but int"),
+        ('{"step": "0", "utility": 1}\n', "line 1: no step .*its step is '0'"),
+        ('{"step": -1, "utility": 1}\n', "line 1: no step .*its step is -1"),
+        ('{"step": 0}\n', "line 1: no step .*has no utility"),
+        ('{"step": 0, "utility": "1"}\n', "line 1: no step .*its utility is '1'"),
+        ('{"step": 0, "utility": NaN}\n', "line 1: no step .*its utility is 'nan'"),
+        ('{"step": 0, "utility": 1, "edges": "x"}\n', "line 1: no step .*its edges is 'x'"),
+        ('{"step": 0, "utility": 1, "gradient_norm_policy": []}\n', "line 1: no step .*its gradient_norm_policy"),
+        ('{"step": 0, "utility": 1, "learned_edges": [["a", "b", 1]]}\n', "line 1: no step .*its learned_edges"),
+        ('{"step": 0, "utility": 1, "learned_edges": 3}\n', "line 1: no step .*its learned_edges"),
     ],
 )
 def test_what_is_no_run_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(DataError, match=message):
         read_metrics(tmp_path)
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "utility": 1}\n{"step": 1, "util')
+    assert [step["step"] for step in read_metrics(tmp_path)] == [0]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "utility": 1}\n{"step": 1, "utility": 0}')
+    assert [step["step"] for step in read_metrics(tmp_path)] == [0, 1]
 
 
 def test_the_command_draws_runs_of_one_name_and_refuses_missing_ones(

@@ -130,3 +130,37 @@ def test_what_was_written_is_read(pair: tuple[ModelEnds, ModelEnds], tmp_path: P
     assert torch.equal(tensors["a"], torch.ones(2))
     assert header["k"] == 16
     assert [entry.name for entry in path.parent.iterdir()] == ["x.safetensors"]  # nothing half-written beside it
+
+
+def test_any_byte_of_it_is_missed(pair: tuple[ModelEnds, ModelEnds], tmp_path: Path) -> None:
+    path, tensors = tmp_path / "x.safetensors", {"a": torch.randn(5, 3), "b": torch.arange(4.0)}
+    write_link(path, "perceiver", "of one", "of other", tensors, {"config": {"queries": 3}})
+    whole, expected = path.read_bytes(), read_link(path, "perceiver", *pair)[1]
+    refused = 0
+    for place in range(len(whole)):
+        for spoiled in (
+            whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+            whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :],
+        ):  # fmt: skip
+            path.write_bytes(spoiled)
+            try:
+                found, header = read_link(path, "perceiver", *pair)
+            except DataError as error:
+                refused += 1
+                assert "x.safetensors" in str(error) and "\n" not in str(error)
+            else:
+                assert header == expected and all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert refused > 2.9 * len(whole)
+
+
+@pytest.mark.parametrize("harm", ["not finite", "another shape", "no norm"])
+def test_a_kept_one_that_cannot_be_used_is_computed_again(
+    harm: str, pair: tuple[ModelEnds, ModelEnds], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = linear_link("vocab", *pair)
+    matrix = {"not finite": first.matrix * float("nan"), "another shape": first.matrix[:3]}.get(harm, first.matrix)
+    rest = {"norm": 0.0 if harm == "no norm" else 1.0, "tokens": 160}
+    write_link(kept_at("vocab", *pair), "vocab", "of one", "of other", {"matrix": matrix}, rest)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(linear_link("vocab", *pair).matrix, first.matrix)
+    assert "computing it again" in caplog.text

@@ -65,6 +65,32 @@ def test_a_broken_file_is_one_line(harm: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_any_byte_of_it_is_missed(router: Router, tmp_path: Path) -> None:
+    path = tmp_path / "r.safetensors"
+    router.save(path)
+    whole = path.read_bytes()
+    for place in [*range(0, 250), *range(250, len(whole), 17)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = Router.load(path)
+        except DataError as error:
+            assert "r.safetensors" in str(error) and "\n" not in str(error)
+        else:
+            assert torch.equal(found.weights, router.weights) and found.bias == router.bias
+
+
+@pytest.mark.parametrize(
+    ("bias", "dtype"),
+    [("0", torch.float32), (True, torch.float32), (None, torch.float32), (float("nan"), torch.float32),
+     (0.0, torch.float64), (0.0, torch.int64)],
+)  # fmt: skip
+def test_values_of_other_types_are_refused(router: Router, tmp_path: Path, bias: object, dtype: torch.dtype) -> None:
+    header = {"format": 1, "encoder": "hash", "bias": bias}
+    save_file({"weights": router.weights.to(dtype)}, tmp_path / "r", {"gcache_router": json.dumps(header)})
+    with pytest.raises(DataError, match=r"has the bias|has weights"):
+        Router.load(tmp_path / "r")
+
+
 def test_a_route_without_questions_is_refused() -> None:
     with pytest.raises(ConfigError, match="no question is of the route 'reasoning'"):
         fit_router({"classification": ["which?"], "reasoning": []}, "hash")
