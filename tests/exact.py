@@ -91,7 +91,9 @@ def assert_slopes_of(
     depends = 0
     for number, (name, tensor, index) in enumerate(wanted):
         exact = 0.0 if tensor.grad is None else float(tensor.grad.reshape(-1)[index])
-        found = slope(value, tensor, index, step * reach(name))
+        # a gain moves the value so little that only a longer step stands out of float32's noise
+        longer = 5 if name in ("match", "prior") else 1
+        found = slope(value, tensor, index, longer * step * reach(name))
         if number < len(places) and found == 0.0:
             assert exact == 0.0, name
             continue

@@ -39,7 +39,7 @@ def fit(graph: CacheGraph | None = None, **config: Any) -> PerceiverFit:
 
 
 def test_the_receivers_loss_falls(tmp_path: Path) -> None:
-    fitting = fit()
+    fitting = fit(steps=60)
     seen = fitting.see(EXAMPLES, progress=False)
     before = fitting.held_out(seen[:3])
     history = fitting.fit(seen, tmp_path / "metrics.jsonl", progress=False)
