@@ -103,12 +103,13 @@ class MbppPlus(CodeTask):
         shown = row.get("test_list")
         tests = [str(test) for test in shown] if isinstance(shown, list) else []
         whole = row.get("test")
+        listed = "\n".join([*map(str, row.get("test_imports") or []), *tests])
         if not isinstance(whole, str) or not whole.strip():
-            whole = "\n".join([*map(str, row.get("test_imports") or []), *tests]) or words(row, "test")
+            whole = listed or words(row, "test")
         question = words(row, "prompt", "text")
         if tests:
             question += f"\nYour code must pass:\n```python\n{tests[0]}\n```"
-        meta = {"test": whole, "shown": "\n".join(tests) or whole}
+        meta = {"test": whole, "shown": listed if tests else whole}
         return Example(f"{self.name}-{row.get('task_id') or number}", question, "passed", meta=meta)
 
     def entry_points(self, example: Example) -> tuple[str, ...]:

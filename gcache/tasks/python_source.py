@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import re
 import symtable
 import threading
 import warnings
@@ -27,8 +26,6 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 #: How many pieces that do not parse alone may have to be put together to one that does.
 PIECES = 40
-#: A row of these overflows the stack of Python 3.10's parser, which ends the process.
-_TOO_DEEP = re.compile(r"(?:\bawait\s+){100}")
 
 _warnings = threading.Lock()  # the list of filters is the whole process's
 
@@ -71,8 +68,6 @@ class Statement:
 
 def parsed(source: str) -> ast.Module | None:
     """The tree of a source; None where it is no Python."""
-    if _TOO_DEEP.search(source):
-        return None
     with _warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on what a model wrote, of its escapes for example
         try:

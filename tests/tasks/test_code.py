@@ -89,6 +89,19 @@ def test_mbppplus(tmp_path: Path) -> None:
     assert without.grade("```python\ndef double(x):\n    return x * x\n```", example).outcome == "right"  # 2 only
 
 
+def test_what_tests_import_is_not_asked_of_the_program(tmp_path: Path) -> None:
+    row = {
+        "task_id": 4,
+        "prompt": "Write a function for the root.",
+        "test_imports": ["import math"],
+        "test_list": ["assert math.isclose(root(4), 2)"],
+        "test": "import math\nassert math.isclose(root(9), 3)\n",
+    }
+    task, example = of(tmp_path, "mbppplus", row)
+    text = "```python\ndef root(x):\n    return x ** 0.5\n```\n```python\nimport math\nmath = math.e\n```"
+    assert task.grade(text, example).outcome == "right"
+
+
 def test_a_row_without_tests_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.jsonl, line 1: the field 'test' is missing"):
         of(tmp_path, "humaneval", {k: v for k, v in ROW.items() if k != "test"})
