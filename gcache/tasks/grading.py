@@ -29,7 +29,7 @@ __all__ = [
     "numbers_equal",
 ]
 
-_CUT_NUMBER = re.compile(r"[0-9$][0-9.,/^*+\u00d7\u00f7 {}\\$-]*$")
+_CUT_NUMBER = re.compile(r"[0-9][0-9.,/^*+\u00d7\u00f7 -]*$")
 _OR = re.compile(r"(?i)(?:\s*\w+){0,2}\s*,?\s*\bor\b[\s\"'*$]*|\s*\u2013\s*")
 #: Scale words that a question asks for, and that are units then.
 _ASKED_SCALE = re.compile(
@@ -107,8 +107,9 @@ class NumberTask:
         return grade_number(text, example.answer, asked=example.question, accept_last_number=self.accept_last_number)
 
     def grade_cut(self, text: str, example: Example) -> Grade:
-        """The grade of a text that a length limit cut off: a number that it breaks off in is none."""
-        return self.grade(_CUT_NUMBER.sub("", text), example)
+        """The grade of a text that a length limit cut off: a number that it breaks off in is none, and the sentence
+        before that is not its end."""
+        return self.grade(_CUT_NUMBER.sub("", text) + " \u2026", example)
 
 
 def accepts(accept_last_number: bool) -> bool:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from gcache.tasks.number_reading import EQUALS, Named, named_number
 from gcache.tasks.number_value import LONGEST_EXPRESSION, NUMBER, is_value
 from gcache.tasks.stance import sentence_at, stance
-from gcache.tasks.statements import MOST, Mention
+from gcache.tasks.statements import Mention
 
-_LAST_FEW = 20  # boxes that are looked at, from the last one backwards
+_LAST_FEW = 20  # statements of each kind that are looked at, from the last one backwards
 _PHRASE = 200  # characters of a statement
 #: How strongly a statement speaks; the strongest ones of a text decide.
 _BOX, _HASHES, _FINAL, _ANSWER, _CONCLUSION = range(5)
@@ -74,7 +74,7 @@ def number_mentions(text: str, units: Sequence[str]) -> list[Mention]:
             apart.append(mention)
         elif mention.rank < apart[-1].rank:  # "The answer is \boxed{5}" is one statement
             apart[-1] = mention
-    return apart[-MOST:]
+    return apart
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
@@ -137,7 +137,7 @@ def _in_a_box(inside: str, units: Sequence[str]) -> str | None:
 
 
 def _hashed(text: str, units: Sequence[str]) -> Iterator[Mention]:
-    for line in list(_HASH_LINE.finditer(text))[-MOST:]:
+    for line in list(_HASH_LINE.finditer(text))[-_LAST_FEW:]:
         phrase = _Phrase(line.start(1), line[1], _HASHES)
         # "#### 2. Compute the price" is a heading, not an answer
         if re.match(r"\W*[0-9]+[.):][ \t]*[A-Za-z]", line[1]):
@@ -152,7 +152,7 @@ def _hashed(text: str, units: Sequence[str]) -> Iterator[Mention]:
 
 def _answers(text: str) -> Iterator[_Phrase]:
     found = [*_STATEMENT.finditer(text), *_BARE_FINAL.finditer(text)]
-    for statement in found[-MOST:]:
+    for statement in found[-_LAST_FEW:]:
         if _VERB_BEFORE.search(text[max(0, statement.start() - 20) : statement.start()]):
             continue
         said = _SENTENCE_END.split(text[statement.end() : statement.end() + _PHRASE], maxsplit=1)[0]
@@ -170,7 +170,7 @@ def _answers(text: str) -> Iterator[_Phrase]:
 
 def _called_the_answer(text: str) -> Iterator[_Phrase]:
     """ "5 is the answer". """
-    for words in list(_IS_THE_ANSWER.finditer(text))[-MOST:]:
+    for words in list(_IS_THE_ANSWER.finditer(text))[-_LAST_FEW:]:
         before = text[max(0, words.start() - 40) : words.start()]
         numbers = [n for n in NUMBER.finditer(before) if is_value(before, n)]
         if numbers and re.fullmatch(r"(?:[ ]?[A-Za-z%]+){0,2}[\s*_)$\\\"'}]{0,6}", before[numbers[-1].end() :]):

@@ -6,6 +6,7 @@ without deep nesting. No signals are used, so all of it may be called in any thr
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
@@ -58,6 +59,7 @@ def numbers_equal(a: str, b: str) -> bool:
     return left is not None and right is not None and abs(left - right) <= _TOLERANCE
 
 
+@functools.lru_cache(maxsize=4096)  # a text may compare the same few expressions again and again
 def worth(text: str) -> Fraction | None:
     """The value of a number or of an expression; None where it has none, or cannot be evaluated safely."""
     text = tidy(text)

@@ -142,7 +142,9 @@ def test_a_text_that_is_cut_in_its_number_states_none() -> None:
     assert task.grade("So the answer is 1", example).outcome == "right"
     assert grade_text(task, "So the answer is 1", example).outcome == "right"  # type: ignore[arg-type]
     assert grade_text(task, "So the answer is 1", example, cut=True).outcome == "unparsed"  # type: ignore[arg-type]
-    for text in ("The answer is 1. Let me check: 1 + ", "The answer is 1 egg", "####1\nShe"):
+    assert task.grade("So 1 is left.", example).outcome == "right"
+    assert grade_text(task, "So 1 is left. 2.", example, cut=True).outcome == "unstated"  # type: ignore[arg-type]
+    for text in ("The answer is 1. Let me check: 1 + ", "The answer is 1 egg", "####1\nShe", r"is \boxed{1}"):
         assert grade_text(task, text, example, cut=True).outcome == "right"  # type: ignore[arg-type]
 
 
