@@ -181,13 +181,14 @@ def load(
         CheckpointError: missing, broken, or made for another model.
     """
     found = checkpoints.read(path)
+    task_spec = TaskSpec.from_json(found.task, found.folder)
     values = found.spec.to_json()
     instead = {"llm_name": llm_name, "device": device, "dtype": dtype}
     values.update({k: v for k, v in instead.items() if v is not None})
     spec = GraphSpec.from_json(values)
     built = build(spec, limits, api(spec) if api and spec.generation_mode != "local" else None)
     checkpoints.restore(found, built)
-    return built, TaskSpec.from_json(found.task, found.folder)
+    return built, task_spec
 
 
 def load_graph(

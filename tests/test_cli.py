@@ -245,6 +245,20 @@ def test_a_checkpoint_of_another_shape_is_refused_and_kept(
     assert "--out" in line
 
 
+def test_a_run_of_other_settings_is_refused_before_its_report_is_measured(
+    trained: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gcache.training.report import Report
+
+    def before(report: Report) -> None:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr(Report, "before", before)
+    files = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert "lr=" in error_line(capsys, train_flags(model_folder, trained, "--lr", "0.5", "--report", "4"))
+    assert files == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "gone", "format"])
 def test_a_broken_checkpoint_gives_one_line(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str

@@ -124,8 +124,7 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, tit
     if title:
         figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
     plt.close(figure)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gcache.training import checkpoint as checkpoints
 from gcache.training import trainer as trainers
 from gcache.training.config import TrainConfig
 from gcache.training.moments import moments_of, require_moments
+from gcache.training.stopping import terminable
 from gcache.training.trainer import Reinforce
 
 
@@ -167,6 +169,24 @@ def test_out_that_is_a_file_is_one_line(tiny_llama: Any, tiny_tokenizer: Any, tm
     (tmp_path / "out").write_text("")
     with pytest.raises(WriteError, match="cannot be written"):
         learner(tiny_llama, tiny_tokenizer, tmp_path / "out").train(progress=False)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_is_an_exit_within_a_run_and_what_it_was_before_and_after(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    try:
+        signal.signal(number, signal.SIG_DFL)
+        with pytest.raises(SystemExit) as caught, terminable():
+            os.kill(os.getpid(), number)
+        assert caught.value.code == 128 + number and signal.getsignal(number) is signal.SIG_DFL
+        heard: list[int] = []
+        signal.signal(number, lambda got, _: heard.append(got))
+        with terminable():
+            os.kill(os.getpid(), number)
+        assert heard == [number], "who handles a signal goes on to"
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_flag_says_steps() -> None:
