@@ -33,18 +33,18 @@ _HEDGE = (
     r"|actually|indeed|surely|obviously|then|rather|either|neither|i[ ]think|i[ ]believe|in[ ]fact"
     r"|of[ ]course)\b,?){0,3})"
 )
-_IS = r"(?i:\b(?:is|be|was|equals)\b|\b(?:is|was|ca|could|would|should)n't\b(?:[ ]be\b)?|\bcannot[ ]be\b)"
+_IS = r"(?i:\b(?:is|be|was|equals)\b|\b(?:is|was|ca|could|would|should)n't\b(?:[ ]be\b)?|\bcannot[ ]be\b|'s\b)"
 _NAMES = r"(?i:\b(?:answer|(?:correct|right|best|final|my)[ ](?:option|choice|letter|pick|guess))\b)"
 _LETTER = r"(?P<letter>[A-Ja-j])(?![A-Za-z0-9'])"
 _WAYS = (
-    re.compile(rf"{_NAMES}(?P<between>[^.\n:=?!]{{0,60}}?)(?:{_IS}|[:=]){_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"),
+    re.compile(rf"{_NAMES}(?P<between>[^.\n:=?!]{{0,60}}?)(?:{_IS}|[:=>]){_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"),
     re.compile(
         r"(?i:\b(?:I|we)(?:'d|'ll|[ ]would|[ ]will|[ ]must|[ ]do|[ ]did|[ ]can)?(?:[ ]not|n't|[ ]never|[ ]\w+ly)?[ ]"
         r"(?:choose|chose|pick|picked|select|selected|go[ ]with|going[ ]with|went[ ]with|opt[ ]for|vote[ ]for)\b)"
         rf"(?P<between>)[ ]*{_OPTION}{_OPEN}{_LETTER}"
     ),
     re.compile(
-        r"(?i:(?:^|(?<=[.!?\n])\s*)[\s*_]*(?:so|therefore|thus|hence|in[ ]conclusion|finally|that[ ]leaves"
+        r"(?i:(?:^|(?<=[.!?\n,;])\s*)[\s*_]*(?:so|therefore|thus|hence|in[ ]conclusion|finally|that[ ]leaves"
         r"|this[ ]leaves)\b[,:]?)"
         rf"(?P<between>)(?i:[ ]*(?:it(?:'s|[ ]is|[ ]must[ ]be)|we[ ]choose|choose|pick"
         rf"|only))?{_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"
@@ -89,6 +89,11 @@ _AS_A_LETTER = re.compile(
 #: After a letter: what makes it a name, as in "C. difficile".
 _GENUS = re.compile(r"\.[ ](?!(?:because|since|as|so|it|the|that|this)\b)[a-z]+(?:[ .,)]|$)")
 _BARE = re.compile(rf"(?i:(?:option|choice|letter)[ ])?{_OPEN}(?P<letter>[A-Ja-j])[\s*_`\"'$)}}\].:]{{0,6}}")
+#: "B, because ...", "B - the aorta"; an article is none.
+_OPENING = re.compile(
+    rf"{_OPEN}(?P<letter>[A-J]){_CLOSE}"
+    r"(?:[ ]*,|[ ]+[-\u2013\u2014][ ]|[ ]*\u2014|[ ]+(?i:because|since|due[ ]to)[ ]+\w)"
+)
 _LABEL = re.compile(r"(?m)^[ \t*_]{0,4}\(?(?P<letter>[A-J])[).:](?=[\s*]|$)")
 _LISTED = re.compile(r"(?m)^([A-J])\) (.+)$")
 
@@ -232,6 +237,12 @@ def _standing_alone(text: str, words: dict[str, str]) -> Mention | None:
         named = [letter for letter, choice in words.items() if said == re.sub(r"^[\W_]+|[\W_]+$", "", choice).lower()]
         if len(named) == 1 and not line.rstrip().endswith("?"):
             return Mention(at, at + len(line.strip()), named[0], _ALONE)
+    begins = _OPENING.match(text.lstrip()[:100])
+    if begins:
+        start = len(text) - len(text.lstrip())
+        end = start + begins.end("letter")
+        several = bool(_ANOTHER.match(text, end))
+        return Mention(start + begins.start("letter"), end, begins["letter"], _ALONE, several)
     labels = list(_LABEL.finditer(text[:5000]))
     opens = bool(lines) and bool(labels) and not text[: labels[0].start()].strip()
     if opens and len({label["letter"] for label in labels}) == 1:

@@ -18,10 +18,10 @@ _BOX, _HASHES, _FINAL, _ANSWER, _CONCLUSION = range(5)
 
 _HASH_LINE = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]{0,200})")
 _STATEMENT = re.compile(
-    r"(?i)(?:(?P<final>\bfinal[ ])(?:answer|number|result)|\banswers?)\b(?P<between>[^.\n:=?!;]{0,60}?)"
+    r"(?i)(?:(?P<final>\bfinal[ ])(?:answer|number|result)|\bans(?:wers?)?)\b(?P<between>[^.\n:=?!;]{0,60}?)"
     r"(?:\b(?:is|be|are|was|were|equals?|(?:comes?|came)[ ](?:out[ ])?to)\b|\b(?:is|are|was|were|do|does|wo|ca"
     r"|could|would)n't\b"
-    r"(?:[ ](?:be|equal))?|[:=])(?P<marks>[\s*_:]{0,12})"
+    r"(?:[ ](?:be|equal))?|'s\b|[:=>])(?P<marks>[\s*_:]{0,12})"
 )
 _BARE_FINAL = re.compile(r"(?i)\b(?P<final>final[ ])answer(?P<marks>[\s*_]{1,4})(?P<between>)(?=[-$\\(]{0,3}[0-9])")
 _IS_THE_ANSWER = re.compile(r"(?i)\b(?:is|was)[ ](?:the|my|our)[ ](?:\w+[ ]){0,2}answer\b")

@@ -45,11 +45,12 @@ _HARMLESS = re.compile(
 )
 _DENIED = re.compile(
     rf"(?i)(?:{_NOT}|\b(?:rather than|instead of|other than|anything but|everything but|except(?: for)?|excluding"
-    r"|far from|as opposed to|unlike|ruled? out|rules out|reject(?:s|ed)?|exclude[sd]?|versus)\b)" + _NO_VERB
+    r"|far from|as opposed to|unlike|ruled? out|rules out|reject(?:s|ed)?|exclude[sd]?|versus"
+    r"|avoid|ignore|forget|used to be|formerly|previously)\b)" + _NO_VERB
 )
 _DENIED_THAT = re.compile(
     rf"(?i){_NOT}\s+(?:\w+\s+){{0,2}}?(?:think|thought|believe|say|said|claim|mean|true|correct|right|the case"
-    r"|suppose|expect|accept|agree|conclude|likely|possible|plausible|convinced|follow|evident|clear)\b"
+    r"|suppose|expect|accept|agree|conclude|likely|possible|plausible|convinced|follow|evident|clear|be that)\b"
     r"|\b(?:doubt|deny|denies|denied|disagree|refuse|untrue|unlikely|impossible"
     r"|(?:false|wrong|incorrect|a lie|a mistake|mistaken|an error)\s+(?:that|to|for))\b"
 )
@@ -67,11 +68,16 @@ _POSSIBLE = re.compile(
     r"|\b(?:the|a|option|choice|letter|number|code|label|answer)\b)*$|\b(?:could|might|may)\s+(?:well\s+)?be\s+that\b"
     r"|\b(?:could|might|may|would)\s+(?:\w+\s+)?(?:look|seem|appear|think|say|guess|expect|believe)\b"
 )
+_POSSIBLE_AFTER = re.compile(rf"(?i){_MARKS}(?:might|may|could)\s+(?:\w+\s+)?be\b")
 _WOULD_BE = re.compile(r"(?i)\bwould\s+(?:\w+\s+)?(?:be|equal)\b\W*$")
 _REPORTED = re.compile(
-    r"(?i)\b(?:gossips?|rumou?rs?|liars?|allege(?:s|d|dly)?|supposedly|claims(?!\s*:)|(?:is|was|been)\s+claimed)\b"
+    r"(?i)\b(?:gossips?|rumou?rs?|liars?|allege(?:s|d|dly)?|supposedly|claims(?!\s*:)|(?:is|was|been)\s+(?:claimed|said)"
+    r"|(?:some|others|people|many|they)\s+(?:say|said|think|believe|claim))\b"
 )
-_SEVERAL_BEFORE = re.compile(rf"(?i)\b(?:either|between|one of|among|anything from|ranges? from)\b{_NO_VERB}")
+_SEVERAL_BEFORE = re.compile(
+    r"(?i)\b(?:either|between|one of|among|anything from|ranges? from"
+    rf"|(?:more|less|greater|higher|lower|larger|smaller|fewer) than|at least|at most)\b{_NO_VERB}"
+)
 _SEVERAL_AFTER = re.compile(rf"(?i){_MARKS}or\b(?!\s+(?:in other words|equivalently|rather|simply|just)\b)")
 _OR_BEFORE = re.compile(r"(?i)^\W*(?:or|alternatively|otherwise)\b")
 WRONG = (
@@ -172,7 +178,9 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
     supposed = _SUPPOSED_ITSELF if marked else _SUPPOSED
     if supposed.search(re.split(r"(?i)[;:](?=.*\w)|\b(?:then|so|therefore|thus|hence)\b", at.before)[-1]):
         return "supposed"
-    if _POSSIBLE.search(clause) or (_WOULD_BE.search(clause) and re.search(r"(?i)\bif\b", at.after)):
+    if _POSSIBLE.search(clause) or _POSSIBLE_AFTER.match(at.after):
+        return "supposed"
+    if _WOULD_BE.search(clause) and re.search(r"(?i)\bif\b", at.after):
         return "supposed"
     if _REPORTED.search(clause):
         return "reported"

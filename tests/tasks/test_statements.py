@@ -28,10 +28,15 @@ RIGHT = [
     "The librarian says the code is 4417.", "There is no doubt that the code is 4417.",
     "The code is none other than 4417.", "It cannot be anything but 4417.", "The code is not only easy, it is 4417.",
     "The code is 4417 or, in other words, 4417.", "4417\n\nNote that this is final.", "\u201c4417\u201d",
+    "4417 (not 9902)",
+    "4417 and not 9902",
+    "I'm not sure: 4417",
+    "The keeper of the mill told me that it is 4417.",
 ]  # fmt: skip
 WRONG = [
     "9902", "The code is 9902, not 4417.", "It is not 4417 but 9902.", "9902 rather than 4417", "4417. No, 9902.",
     "4417? No, 9902.", "04417",
+    "4417, no wait, 9902",
 ]  # fmt: skip
 SILENT = [
     "The code is not 4417", "The code is not 4417.", "The code isn't 4417", "The code isn\u2019t 4417\n",
@@ -55,6 +60,16 @@ SILENT = [
     "I would not say 4417", "The code is 4417 or 9902 or 1234", "Maybe 4417, maybe 9902", "One of 4417 and 9902",
     "The code is not:\n4417", "Anything except for 4417", "It ain't 4417",
     "The code is certainly not the number 4417",
+    "The code used to be 4417.",
+    "one more than 4417",
+    "Some say 4417",
+    "4417 might be right",
+    "Don't use 4417",
+    "Ignore 4417",
+    "4417\u20139902",
+    "\"4417\" or \"9902\"",
+    "The code can't possibly be 4417",
+    "At least 4417",
 ]  # fmt: skip
 # (text, asked place, outcome)
 OWNED = [
