@@ -117,7 +117,6 @@ def test_gradient_is_that_of_finite_differences() -> None:
             with torch.no_grad():
                 ends_.append(float(fitting.loss(seen)))
             flat[index] -= sign * 1e-3
-        # norms of these models are computed in float32 whatever their precision
         exact, found = float(parameter.grad.reshape(-1)[index]), (ends_[0] - ends_[1]) / 2e-3
         assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
 
