@@ -28,6 +28,8 @@ from gcache.training.replay import Replay, log_probs
 #: How far two ways to compute one thing in float64 may be apart: rounding (1e-16), through tiny models that make it
 #: 1e5 times larger at the most (in float32 they come to 1e-4 on some processors, and to more on others).
 CLOSE_IN_DOUBLE = 1e-9
+#: Log-probabilities of written tokens are kept in float32: two roundings (2^-24 each) of numbers below 8.
+CLOSE_AS_KEPT = 1e-6
 
 
 def doubled(model: Any) -> Any:
