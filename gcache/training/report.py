@@ -29,12 +29,11 @@ from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.streams import stream
 from gcache.tasks.example import Example, Task
 from gcache.training.checkpoint import learned
+from gcache.training.config import COMPARED
 from gcache.training.kept_rows import PART, KeptRows, Measure, joined
 
 #: How the rows of fixed topologies are called, where their own name says too little.
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
-#: The fixed topologies a report compares with unless it is told others.
-COMPARED = ("none", "full")
 
 
 class Report:
