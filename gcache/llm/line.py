@@ -119,10 +119,8 @@ class Line:
         self._thoughts = 0
         if self.texts is not None and (self._queues["generate"] or self._writing()):
             await self._write()
-        elif self._queues["generate"]:
-            self._run("generate")
         else:
-            self._run("log_prob")
+            self._run("generate" if self._queues["generate"] else "log_prob")
 
     def _writing(self) -> list[Waiting]:
         return [] if self.texts is None else list(self.texts.tickets)
@@ -133,6 +131,8 @@ class Line:
         while turns < self.front.patience:
             await asyncio.sleep(0)
             turns, seen = (turns + 1 if seen == self._asked else 0), self._asked
+        for call, queue in self._queues.items():  # some may have been cancelled in this very turn
+            self._queues[call] = [waiting for waiting in queue if not waiting.future.done()]
         return any(self._queues.values()) or bool(self._writing())
 
     def _thoughts_first(self) -> bool:

@@ -186,13 +186,12 @@ def interrupted(loop: asyncio.AbstractEventLoop, leave: Leave) -> None:
     loop.set_exception_handler(lambda *_: None)
     left = loop.create_task(leave())
 
-    def interrupt() -> None:
+    def interrupt(_: Any) -> None:
         raise KeyboardInterrupt
 
-    loop.call_later(0.05, interrupt)
+    left.add_done_callback(interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.run_forever()
-    assert left.done()
     loop.close()
 
 
