@@ -84,6 +84,11 @@ class Answer:
     generated: int
     trace: dict[str, Any] | None = None
 
+    @property
+    def text(self) -> str:
+        """Of the first choice, which is the only one of a question."""
+        return self.choices[0].text
+
 
 #: Gets what is told, in the engine's thread.
 Tell = Callable[[Told], None]
@@ -131,7 +136,7 @@ class AskGraph:
             watch=watch if self.stream or self.trace else None, keep_states=self.trace,
         )  # fmt: skip
         answer = _answer(result, self.draw.stop, self.trace)
-        if self.stream and (more := growing.finish(answer.choices[0].text)):
+        if self.stream and (more := growing.finish(answer.text)):
             tell(Told(more))
         if self.trace:
             tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(result.edge_bytes)}))

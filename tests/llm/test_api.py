@@ -87,7 +87,8 @@ def test_a_seed_is_sent_as_servers_take_it(seed: int) -> None:
 
 def test_embeddings_are_sent_beside_no_prompt() -> None:
     """vLLM takes a text, even an empty one, for a further prompt, and an empty prompt gets 400."""
-    with serving(answers(completion("four"))) as server:
+    choice = {"index": 0, "finish_reason": "stop", "text": "four"}
+    with serving(answers({**completion("four"), "object": "text_completion", "choices": [choice]})) as server:
         llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0, extra={"top_k": 1}))
         assert asyncio.run(llm.complete("AAAA", 9)).text == "four"
     assert server.seen == [

@@ -70,7 +70,7 @@ def test_embeddings_of_a_prompt_are_the_prompt(server: Any, llm: LocalLLM) -> No
             assert body["usage"]["prompt_tokens"] == len(asked)
 
 
-#: Forms of a prompt -> how many choices vLLM 0.32 gives for it alone, as tests/real_vllm.sh found; 0 where it answers 400.
+#: Forms of a prompt -> choices that vLLM 0.32 gives for it alone, as tests/real_vllm.sh found; 0 where it answers 400.
 PROMPTS: list[tuple[Any, int]] = [
     (..., 0), (None, 0), ([], 0), ("", 0), ([""], 0), ([[]], 0), ("x", 1), (["x"], 1), (["x", "y"], 2), ([5, 6], 1),
     ([[5, 6], [7]], 2), (["x", ""], 0), ([5, -1], 0), ([10**8], 0), ([5.5], 0), (5, 0), ({}, 0), (True, 0), ([None], 0),
