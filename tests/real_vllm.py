@@ -91,7 +91,8 @@ class Ours:
         self, topology: str, hands: str = "cache", most: int = 24, temperature: float = 0.0, seed: int = 0,
         api: ApiLLM | None = None, **spec: Any,
     ) -> RunResult:  # fmt: skip
-        config = GraphConfig(latent_steps=2, max_new_tokens=most, hands=hands, speak_tokens=16)
+        # the turn that api_embeds asks in, so that the mode local reads the very same prompt
+        config = GraphConfig(latent_steps=2, max_new_tokens=most, hands=hands, speak_tokens=16, decision_turn="same")
         described = GraphSpec(topology=topology, graph=config, agent_nums=2, dtype="float32", **spec)
         if described.generation_mode == "api":
             graph = build(described, api=api or self.api()).graph

@@ -43,7 +43,7 @@ def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
             ("a list of two", {"prompt_embeds": [one, two]}), ("[]", {"prompt_embeds": []}),
         ):  # fmt: skip
             yield f"prompt {name}, prompt_embeds {beside}", {**prompt, **embeds}
-    for name, embeds in {
+    tensors: dict[str, Any] = {
         '""': "", '[""]': [""], "[null]": [None], "a number": 5, "an object": {}, "numbers": [[0.5] * WIDTH],
         "not base64": "!!!!", "cut base64": one[:-1], "base64 with a newline": one[:76] + "\n" + one[76:],
         "base64 of junk": base64.b64encode(b"junk").decode(), "half of it": one[: len(one) // 8 * 4],
@@ -54,17 +54,18 @@ def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
         "(2, S, E)": saved(torch.stack([tensor] * 2)), "(1, 1, S, E)": saved(tensor[None, None]),
         "(E,)": saved(tensor[0].clone()), "()": saved(torch.tensor(1.0)), "another width": embeds_of(5, WIDTH + 1),
         "no row": saved(tensor[:0].clone()), "a view": saved(torch.cat([tensor] * 3)[5:10]),
-        "transposed": saved(tensor.T.contiguous().T), "expanded": saved(tensor[:1].clone().expand(5, WIDTH)),
+        "transposed": saved(tensor.T.contiguous().T),
         "with gradient": saved(tensor.clone().requires_grad_()), "a parameter": saved(torch.nn.Parameter(tensor)),
         "the old format": saved(tensor, _use_new_zipfile_serialization=False), "a list of tensors": saved([tensor]),
         "an object of tensors": saved({"a": tensor}), "pickle protocol 4": saved(tensor, pickle_protocol=4),
         "a pickled program": base64.b64encode(b"cos\nsystem\n(S'true'\ntR.").decode(),
         "all of the context": embeds_of(CONTEXT), "beyond the context": embeds_of(CONTEXT + 1),
         "all but one position": embeds_of(CONTEXT - 1),
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, embeds in tensors.items():
         yield f"embeddings: {name}", {"prompt_embeds": embeds}
     for name, values in {
-        "max_tokens": (None, 0, -1, 1.5, CONTEXT, CONTEXT + 1), "temperature": (-1, 2.1),
+        "max_tokens": (None, 0, -1, 1.5, CONTEXT + 1), "temperature": (-1, 2.1),
         "seed": (None, 0, -1, 1.5, "a"),
         "stop": (None, [], "", [""], "a", ["a", "e"], ["a"] * 5, [None], 5), "logprobs": (None,), "n": (0, 1),
         "best_of": (None, 1), "echo": (None, False), "suffix": (None,), "top_p": (None, 1, 0, 1.1),
@@ -74,3 +75,4 @@ def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
     }.items():  # fmt: skip
         for value in values:
             yield f"{name} {json.dumps(value)}", {"prompt_embeds": one, "max_tokens": 3, name: value}
+    yield f"max_tokens {CONTEXT}, stopped early", {"prompt_embeds": one, "max_tokens": CONTEXT, "stop": [" ", "e", "a"]}

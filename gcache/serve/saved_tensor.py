@@ -12,6 +12,7 @@ and the tensor is laid over the bytes that came, within their bounds, by this mo
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import zipfile
 from dataclasses import dataclass
@@ -139,13 +140,15 @@ def _laid_out(made: Any, storages: dict[str, bytes]) -> Saved:
 
 
 def _check_bounds(offset: Any, size: Any, stride: Any, numbers: int) -> None:
-    """Raises NoTensorError where a tensor would have other numbers than those that came."""
+    """Raises NoTensorError where a tensor would have other numbers than those that came, or more of them."""
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
         raise NoTensorError("its shape is broken")
     if any(type(n) is not int or not 0 <= n < 2**48 for n in (offset, *size, *stride)):
         raise NoTensorError("its shape is broken")
-    if 0 not in size and offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= numbers:
-        raise NoTensorError("it claims more numbers than its storage holds")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    # an expanded tensor has one number many times over, so that a few bytes could claim any amount of memory
+    if 0 not in size and (last >= numbers or math.prod(size) > numbers):
+        raise NoTensorError("it claims more numbers than its storage holds; save a contiguous copy")
 
 
 def _said(file: io.BytesIO) -> Any:

@@ -58,11 +58,11 @@ def test_what_was_saved_is_what_is_read(dtype: torch.dtype, how: dict[str, Any])
 @pytest.mark.parametrize(
     "value",
     [
-        torch.randn(1, 5, WIDTH), torch.randn(WIDTH, 5).T, torch.randn(1, WIDTH).expand(5, WIDTH),
-        torch.randn(9, WIDTH)[2:7], torch.randn(20, WIDTH)[::4], torch.randn(5, 3 * WIDTH)[:, WIDTH:-WIDTH],
+        torch.randn(1, 5, WIDTH), torch.randn(WIDTH, 5).T, torch.randn(9, WIDTH)[2:7],
+        torch.randn(20, WIDTH)[::4], torch.randn(5, 3 * WIDTH)[:, WIDTH:-WIDTH],
         torch.randn(5, WIDTH, requires_grad=True), torch.nn.Parameter(torch.randn(5, WIDTH)),
     ],
-    ids=["batch of one", "transposed", "expanded", "rows", "strided", "columns", "with gradient", "parameter"],
+    ids=["batch of one", "transposed", "rows", "strided", "columns", "with gradient", "parameter"],
 )  # fmt: skip
 def test_vllm_takes_it_however_it_lies_in_memory(value: torch.Tensor, how: dict[str, Any]) -> None:
     found = read(saved(value, **how))
@@ -111,7 +111,8 @@ def test_a_storage_that_claims_more_than_it_has_is_refused() -> None:
         (torch.ones(101, WIDTH), "shape"),
         (torch.full((2, WIDTH), torch.nan), "finite"),
         (torch.full((2, WIDTH), 1e300, dtype=torch.float64), "finite"),
-        (torch.ones(1, WIDTH).expand(10**9, WIDTH), "shape"),
+        (torch.ones(1, WIDTH).expand(2, WIDTH), "more numbers"),
+        (torch.ones(1, WIDTH).expand(10**9, WIDTH), "more numbers"),
         (torch.ones(2, 2, WIDTH), "shape"),
         (torch.ones(1, 1, 2, WIDTH), "shape"),
         (torch.tensor(1.0), "shape"),
