@@ -68,11 +68,19 @@ class CacheFuser(nn.Module):
     Args:
         positions: see `gcache.cache.placement.Positions`.
         rope: the rotation of the model whose caches are fused.
+
+    Raises:
+        ConfigError: unknown positions, or ones that move caches which must stay where they are.
     """
+
+    #: Whether caches are moved whatever `positions` says.
+    moves = False
 
     def __init__(self, positions: str = "parallel", rope: Rope | None = None) -> None:
         super().__init__()
         check_positions(positions)
+        if rope is not None and (self.moves or positions == "sequential"):
+            rope.require_movable()
         self.positions = positions
         self.rope = rope
 
@@ -206,6 +214,8 @@ class WeightedSumFuser(CacheFuser):
     position; slots of less than float32's precision of the heaviest one's weight do not count for that. The merged
     slots stand where the longest cache stood, whatever `positions` says. Learns nothing of its own.
     """
+
+    moves = True
 
     def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
         if self.rope is None:

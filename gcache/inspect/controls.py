@@ -178,6 +178,8 @@ CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
 OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
 #: Those of them that change the map of the one model there is.
 OF_MAPS = ("identity W_a", "random W_a")
+#: Controls that move caches.
+OF_PLACES = ("other question",)
 #: Controls after which nothing of what the agents thought reaches the decision maker.
 CUTS = ("no transfer", "masked", "zeroed", "noise", "other question")
 
@@ -198,7 +200,8 @@ def run_controls(
 
     Raises:
         ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
-            are several models, fewer than two questions, or questions whose numbers of agents never agree.
+            are several models, one that moves caches of a model whose caches must stay where they are, fewer than two
+            questions, or questions whose numbers of agents never agree.
     """
     for name in names:
         if name not in CONTROLS:
@@ -216,7 +219,8 @@ def run_controls(
             f"{', '.join(n for n in names if n in OF_MAPS)}: the agents have several models, each with a W_a of its "
             "own; leave it out"
         )
-    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), AS_IT_IS}
+    placed = _stay_where_they_are(graph, names)
+    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
     chosen = [n for n in names or CONTROLS if n not in left_out]
     spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
     if spoken and set(chosen) & set(CUTS):
@@ -226,6 +230,21 @@ def run_controls(
     found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]
     own = _right(found[0])
     return [Controlled(each, *bootstrap_difference(own, _right(each), seed=seed)) for each in found]
+
+
+def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
+    """Controls that cannot be had of this graph, since a model's caches cannot be moved.
+
+    Raises:
+        ConfigError: one of them is asked for.
+    """
+    ropes = [t.fuser.rope for t in graph.thinkers if t.fuser.rope is not None and t.fuser.rope.fixed]
+    if not ropes:
+        return ()
+    if set(names) & set(OF_PLACES):
+        ropes[0].require_movable()
+    logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
+    return OF_PLACES
 
 
 def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+from gcache.llm.alignment import input_embeddings
+
 #: Kinds of links, the ones that lose least first.
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")
 #: Of `--link`: the first of same, vocab, overlap and text that the two models allow.
@@ -48,7 +50,8 @@ class ModelEnds:
         label: the name errors use.
         fingerprint: stands for the content of its weights; see `gcache.llm.loading.LoadedModel`.
         tokenizer: a transformers tokenizer.
-        w_in, w_out: (V, E) input and output embeddings.
+        w_in: (V, E) input embeddings, as the model's layers are fed them; see `gcache.llm.alignment`.
+        w_out: (V, E) output embeddings.
     """
 
     label: str
@@ -60,5 +63,5 @@ class ModelEnds:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, label: str, fingerprint: str) -> ModelEnds:
         """Of a transformers causal model."""
-        w_in = model.get_input_embeddings().weight.detach()
+        w_in = input_embeddings(model)
         return cls(label, fingerprint, tokenizer, w_in, model.get_output_embeddings().weight.detach())

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.cache.rope import Rope
+from gcache.cache.rope import Rope, base_model
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
 from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.decoding import Decoding
+from gcache.llm.exactness import OwnForward, require_exact
+from gcache.llm.head import head_of
 from gcache.llm.hf_slots import TransformersDecoder
 from gcache.llm.in_flight import InFlight, last_real, own_slots
+from gcache.llm.keys import measured_caches
 from gcache.llm.memory import CacheLedger, Limits
 from gcache.llm.packing import can_pack, pack
 from gcache.llm.pages import room_of
@@ -44,8 +47,12 @@ class LocalLLM:
         realign: see `gcache.llm.alignment`.
         ledger: counts its cache bytes with those of other models; None for one of its own.
 
+    Attributes:
+        cache_shape: (layers, key-value heads, head dimension).
+
     Raises:
-        ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
+        ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
+            whose own forward pass gives other log-probabilities than the passes here; see `gcache.llm.exactness`.
     """
 
     def __init__(
@@ -58,19 +65,24 @@ class LocalLLM:
         ledger: CacheLedger | None = None,
     ) -> None:
         _require_full_attention(model, label)
+        Rope.of_model(model, label)
         self.model = model.eval().requires_grad_(False)
+        self.base = base_model(model)
+        own = OwnForward.of_model(model, label)  # before anything of it is switched
         use_grouped_attention(model)
         self.tokenizer = tokenizer
         self.label = label
         self.limits = limits or Limits()
         self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
-        self.rope = Rope.of_model(model, label)
         if self.limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
-        self.decoder = PlainDecoder(model.model) if is_known(model.model) else TransformersDecoder(model.model)
-        self._require_rope_holds()
+        self.decoder = PlainDecoder(self.base) if is_known(self.base) else TransformersDecoder(self.base)
+        #: (..., E) states to (..., V) logits in the model's precision.
+        self.head = head_of(model, label)
         self.alignment = Alignment.of_model(model, realign=realign)
+        self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
+        require_exact(self, own)
         self.stop_tokens = _stop_tokens(model, tokenizer)
 
     @property
@@ -94,14 +106,6 @@ class LocalLLM:
         rows = Rows(self.decoder, self.cache_shape, self.dtype, self.device)
         self.ledger.watch(rows)
         return rows
-
-    @property
-    def cache_shape(self) -> tuple[int, int, int]:
-        """(layers, key-value heads, head dimension)."""
-        config = self.model.config
-        heads = config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, dim
 
     def empty_cache(self) -> FusedCache:
         """A cache of one sequence without a slot."""
@@ -187,7 +191,7 @@ class LocalLLM:
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
         steps = requests[0].latent_steps
         embeds, lengths = self.embed_prompts(requests)
-        batch = InFlight(self.model.model, self._past(requests))
+        batch = InFlight(self.base, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
         one = torch.ones_like(lengths)
@@ -201,7 +205,7 @@ class LocalLLM:
         scores: list[LogProbs] = []
         for part in alike([Size.of(r).read for r in requests]):
             embeds, lengths = self.embed([r.tokens + r.completion[:-1] for r in requests[part]])
-            hidden = InFlight(self.model.model, self._past(requests[part])).feed(embeds, lengths)
+            hidden = InFlight(self.base, self._past(requests[part])).feed(embeds, lengths)
             scores += [self._scores(states, request) for states, request in zip(hidden, requests[part], strict=True)]
         return scores
 
@@ -298,11 +302,6 @@ class LocalLLM:
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         return embeds
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """(..., V) logits in the model's precision."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32, or float64 where the model is."""
         logits = self.head(hidden)
@@ -319,26 +318,6 @@ class LocalLLM:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids
         text: str = self.tokenizer.decode(list(kept), skip_special_tokens=True)
         return text
-
-    @torch.no_grad()
-    def _require_rope_holds(self, offset: int = 7) -> None:
-        """Check the shift against the model itself: the first layer's key of one token, computed
-        `offset` positions later, must be its shifted key. Catches conventions that no
-        configuration names (interleaved pairs, rescaled heads)."""
-        embeds = self.embedding(torch.zeros((1, 1), dtype=torch.long, device=self.device))
-        keys = []
-        for position in (0, offset):
-            batch = InFlight(self.model.model, self.empty_cache())
-            batch.next_positions = batch.next_positions + position
-            batch.feed(embeds, torch.ones(1, dtype=torch.long, device=self.device))
-            keys.append(batch.store.new_slots()[0][0].float())  # (1, H, 1, D)
-        moved = self.rope.rotate(keys[0], torch.tensor(offset, device=self.device))
-        error = float((moved - keys[1]).norm() / keys[1].norm().clamp_min(1e-12))
-        if error > (1e-4 if self.dtype == torch.float32 else 3e-2):
-            raise ModelError(
-                f"model {self.label!r} cannot be used: shifting its keys by RoPE misses by {error:.1%}, so it "
-                "rotates them in a way that is not known here"
-            )
 
 
 class _RowByRow(torch.autograd.Function):
