@@ -27,6 +27,7 @@ from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.errors import ModelError
 from gcache.llm.in_flight import InFlight
 from gcache.llm.rows import Rows
+from gcache.streams import generator as generator_of
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
@@ -69,7 +70,7 @@ class OwnForward:
         """
         with refusing(model, label, "its own forward pass fails on token ids alone"):
             embedding = model.get_input_embeddings()
-            generator = torch.Generator().manual_seed(0)
+            generator = generator_of("trial of a model")
             ids = torch.randint(len(embedding.weight), (1, FIRST + SECOND + 1), generator=generator)
             tokens = tuple(ids[0].tolist())
             ids = ids.to(embedding.weight.device)

@@ -19,6 +19,7 @@ from gcache.errors import ModelError
 from gcache.llm.attention import is_grouped, watching
 from gcache.llm.exactness import WAY_OUT, kind_of, refusing
 from gcache.llm.hf_slots import SlotStore, TransformersDecoder, lowest
+from gcache.streams import generator
 
 #: Random embeddings that stand alone, and by how many positions they are moved.
 ALONE, OFFSET = 3, 7
@@ -38,7 +39,7 @@ def measured_caches(model: Any, label: str, norm: float) -> tuple[tuple[int, int
         ModelError: caches of its layers do not fit into one, or rotate in a way that is not known.
     """
     table = model.get_input_embeddings().weight
-    drawn = torch.randn((max(ALONE, TOGETHER), table.shape[1]), generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn((max(ALONE, TOGETHER), table.shape[1]), generator=generator("trial of keys"))
     embeds = (drawn * (norm / drawn.norm(dim=1, keepdim=True))).to(table.device, table.dtype)
     keys, values = lone_slots(model, label, embeds[:ALONE])
     rope = measured_rope(model, label, keys, values)
