@@ -23,8 +23,6 @@ from gcache.settings import cache_home
 
 logger = logging.getLogger(__name__)
 
-#: What a header may say besides.
-_REST = ("norm", "tokens", "config")
 _FITS = {"vocab": fit_vocab, "overlap": fit_overlap}
 
 
@@ -51,7 +49,7 @@ def read_link(
     """
     if not is_there(path):
         raise DataError(f"no link file {str(path)!r}; make one with `gcache fit-perceiver`, or use another --link")
-    tensors, header = read_sealed(path, "gcache", "link file", {"link", "sender", "receiver", *_REST})
+    tensors, header = read_sealed(path, "gcache", "link file")
     found = [header.get(field) for field in ("link", "sender", "receiver")]
     if not all(isinstance(each, str) for each in found):
         raise DataError(f"link file {path} cannot be read (it does not say what it is for); make it anew")

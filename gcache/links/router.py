@@ -56,7 +56,7 @@ class Router:
         """
         if not is_there(path):
             raise DataError(f"no router file {str(path)!r}; make one with `gcache fit-router`, or use --route none")
-        tensors, header = read_sealed(path, "gcache_router", "router file", {"encoder", "bias"})
+        tensors, header = read_sealed(path, "gcache_router", "router file")
         try:
             encoder, weights, bias = make_encoder(header["encoder"]), tensors["weights"], header["bias"]
         except (KeyError, TypeError, ConfigError) as error:

@@ -18,6 +18,8 @@ from gcache.files import write_bytes
 from gcache.llm.fingerprint import tensors_hash
 
 FORMAT = 1
+#: Under which a file says what it is, besides its header.
+SEAL = "sha256"
 
 
 def write_sealed(path: Path, key: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -28,15 +30,14 @@ def write_sealed(path: Path, key: str, header: Mapping[str, Any], tensors: Mappi
     """
     flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     said = {"format": FORMAT, **header}
-    write_bytes(path, save(flat, {key: json.dumps({**said, "sha256": _seal(said, flat)})}))
+    write_bytes(path, save(flat, {key: json.dumps(said), SEAL: _seal(said, flat)}))
 
 
-def read_sealed(path: Path, key: str, what: str, fields: set[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_sealed(path: Path, key: str, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the header of a file of `write_sealed`, or of an older one, which does not say if it is whole.
 
     Args:
         what: how an error calls it.
-        fields: that a header may have.
 
     Raises:
         DataError: it is broken, of another format, or not what was written.
@@ -45,7 +46,8 @@ def read_sealed(path: Path, key: str, what: str, fields: set[str]) -> tuple[dict
         content = path.read_bytes()
         tensors = load(content)
         end = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads((json.loads(content[8:end]).get("__metadata__") or {})[key])
+        kept = json.loads(content[8:end]).get("__metadata__") or {}
+        header = json.loads(kept[key])
         if not isinstance(header, dict):
             raise TypeError(f"its header is a {type(header).__name__}")
         if header["format"] != FORMAT:
@@ -55,14 +57,12 @@ def read_sealed(path: Path, key: str, what: str, fields: set[str]) -> tuple[dict
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{what} {path} cannot be read ({why}); make it anew") from error
-    unknown = sorted(header.keys() - fields - {"format", "sha256"})
-    said = {name: value for name, value in header.items() if name != "sha256"}
-    if unknown or ("sha256" in header and header["sha256"] != _seal(said, tensors)):
-        raise DataError(f"{what} {path} is not what was written{_named(unknown)}; take a whole copy, or make it anew")
+    if kept.keys() - {key, SEAL} or kept.get(SEAL, "") not in ("", _seal(header, tensors)):
+        raise DataError(f"{what} {path} is not what was written; take a whole copy, or make it anew")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{what} {path} cannot be used: {name} is not finite; make it anew")
-    return tensors, said
+    return tensors, header
 
 
 def is_there(path: Path) -> bool:
@@ -72,7 +72,3 @@ def is_there(path: Path) -> bool:
 
 def _seal(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return tensors_hash(tensors, json.dumps(header, sort_keys=True))
-
-
-def _named(unknown: list[str]) -> str:
-    return f" (it says {', '.join(unknown)})" if unknown else ""
