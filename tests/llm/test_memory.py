@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from exact import CLOSE_IN_DOUBLE, double
 from toy import QUESTIONS, toy_built
 
 from gcache.cache.kv_cache import FusedCache, KVCache
@@ -117,14 +118,15 @@ def limited(llm: LocalLLM, slots: int) -> LocalLLM:
 
 @pytest.mark.parametrize("slots", [1, 60, 200])
 def test_answers_do_not_depend_on_the_limit(tiny_llm: LocalLLM, slots: int) -> None:
-    tiny_llm.stop_tokens = frozenset(range(6))
-    little = limited(tiny_llm, slots)
-    past = FusedCache.plain(tiny_llm.think([ThinkRequest((5, 9, 8, 7))])[0])
+    llm = double(tiny_llm)
+    llm.stop_tokens = frozenset(range(6))
+    little = limited(llm, slots)
+    past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8, 7))])[0])
     thoughts = [ThinkRequest(tuple(range(3, 6 + n)), past, latent_steps=2) for n in range(9)]
-    for one, other in zip(tiny_llm.think(thoughts), little.think(thoughts), strict=True):
-        torch.testing.assert_close(one.keys, other.keys, atol=1e-4, rtol=0)
+    for one, other in zip(llm.think(thoughts), little.think(thoughts), strict=True):
+        torch.testing.assert_close(one.keys, other.keys, atol=CLOSE_IN_DOUBLE, rtol=0)
     texts = [GenerateRequest(tuple(range(3, 6 + n)), past, max_new_tokens=10) for n in range(9)]
-    assert [g.tokens for g in little.generate(texts)] == [g.tokens for g in tiny_llm.generate(texts)]
+    assert [g.tokens for g in little.generate(texts)] == [g.tokens for g in llm.generate(texts)]
     assert little.ledger.events and {event.what for event in little.ledger.events} <= {"cut", "over"}
 
 

@@ -280,7 +280,7 @@ def test_the_command_compares_and_writes_every_answer(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [
         "compare", "--task", "gsm8k", "--data", str(data), "--limit", "5", "--llm_name", str(model_folder),
-        "--latent_steps", "1", "--max_new_tokens", "3", "--json", str(out),
+        "--latent_steps", "1", "--max_new_tokens", "3", "--dtype", "bfloat16", "--json", str(out),
     ]  # fmt: skip
     assert main([*command, "--methods", "single,text_mas,latent_mas,gdesigner,gcache"]) == 0
     printed = capsys.readouterr().out

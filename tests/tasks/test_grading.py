@@ -6,13 +6,11 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import needs
 import pytest
 
 from gcache.tasks import extract_number, grade_exact_code, grade_number, numbers_equal
-
-GSM8K_TRAIN = Path(__file__).parents[2] / ".." / "shared" / "data" / "gsm8k" / "train.jsonl"
 
 STATED = [
     (r"so \boxed{42}.", "42"),
@@ -190,9 +188,7 @@ def test_grades_codes(text: str, outcome: str, stated: str | None) -> None:
 
 
 def test_official_solutions_are_right() -> None:
-    if not GSM8K_TRAIN.exists():
-        pytest.skip("the GSM8K files are not here")
-    with GSM8K_TRAIN.open(encoding="utf-8") as lines:
+    with needs.data_file("gsm8k", "train.jsonl").open(encoding="utf-8") as lines:
         solutions = [json.loads(line)["answer"] for line, _ in zip(lines, range(300), strict=False)]
     for solution in solutions:
         assert grade_number(solution, solution.rpartition("####")[2]).outcome == "right"

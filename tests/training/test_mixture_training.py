@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exact import assert_slopes_of, awake
+from exact import assert_slopes_of, awake, doubled
 from toy import QUESTIONS, ToyTask
 from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_of
 
@@ -43,7 +42,7 @@ def llm_of(made: CacheGraph) -> Any:
 @pytest.mark.parametrize("fuser", ["concat", "relevance"])
 @pytest.mark.parametrize("on", [(1, 0), (1, 1)])
 def test_the_gradient_is_that_of_finite_differences(fuser: str, on: tuple[int, ...]) -> None:
-    big, small = (copy.deepcopy(model).double() for model in (BIG, SMALL))  # where slopes are not lost in rounding
+    big, small = doubled(BIG), doubled(SMALL)  # where slopes are not lost in rounding
     made = across((big, WORDS), (small, WORDS), UP, on=on, back=DOWN, fuser=fuser)
     awake(made.fuser)
     result = made.run(QUESTION, topology=BOTH, temperature=1.0)
