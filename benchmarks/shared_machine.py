@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -26,12 +27,14 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.records import machine
-from gcache.cli import guarded
+from gcache.cli import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.llm.placement import DTYPES
 
-#: The environment of each kind of waiting; the first is what the others are compared with. libgomp spins so often where
+logger = logging.getLogger("gcache.benchmarks.shared_machine")
+
+#: The environment of each kind of waiting. libgomp spins so often where
 #: nobody says otherwise, and who says so is left alone by us.
 KINDS = {"spin": {"GOMP_SPINCOUNT": "300000"}, "sleep": {"OMP_WAIT_POLICY": "PASSIVE"}, "as chosen": {}}
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -66,9 +69,9 @@ def evaluated(checkpoint: Path, limit: int, waits: dict[str, str], folder: Path)
     return {**json.loads(out.read_text(encoding="utf-8")), "said": said}
 
 
-def measure(checkpoint: Path, limit: int, busy: int, repeats: int) -> list[dict[str, Any]]:
+def measure(checkpoint: Path, limit: int, busy: int, repeats: int, kinds: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each kind, alone and beside others: seconds of every repeat."""
-    places = [(kind, others) for others in ([0, busy] if busy else [0]) for kind in KINDS]
+    places = [(kind, others) for others in ([0, busy] if busy else [0]) for kind in kinds]
     rows: dict[tuple[str, int], dict[str, Any]] = {
         (kind, others): {"kind": kind, "busy": others, "seconds": [], "said": []} for kind, others in places
     }
@@ -78,12 +81,14 @@ def measure(checkpoint: Path, limit: int, busy: int, repeats: int) -> list[dict[
             for kind, others in places:
                 with beside(others):
                     found = evaluated(checkpoint, limit, KINDS[kind], Path(folder))
-                rows[kind, others]["seconds"].append(found.pop("seconds"))
+                seconds = found.pop("seconds")
+                logger.info("%s, beside %d: %.1f s", kind, others, seconds)
+                rows[kind, others]["seconds"].append(seconds)
                 rows[kind, others]["said"].append(found.pop("said"))
                 answers.add(json.dumps(found, sort_keys=True))
     if len(answers) > 1:
         raise ConfigError("the evaluations did not come to the same answers, so their seconds compare nothing")
-    alone = median(rows[next(iter(KINDS)), 0]["seconds"])
+    alone = median(rows[places[0]]["seconds"])
     return [{**row, "ratio": median(row["seconds"]) / alone} for row in rows.values()]
 
 
@@ -111,8 +116,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--busy", type=int, default=1, help="other processes (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of every measurement (default: %(default)s)")
     parser.add_argument("--dtype", default="auto", help="of the model; auto: the checkpoint's own (default)")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="KIND",
+        help=f"some of {', '.join(KINDS)}; the first is what the others are compared with (default: all)",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")
     args = parser.parse_args(argv)
+    log_to_stderr()
     return guarded(lambda: _run(args, argv))
 
 
@@ -126,10 +136,10 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ConfigError(f"--checkpoint {args.checkpoint} is no folder; name one of a training run")
     with tempfile.TemporaryDirectory() as folder:
         used = args.checkpoint if args.dtype == "auto" else in_dtype(args.checkpoint, args.dtype, Path(folder))
-        rows = measure(used, args.limit, args.busy, args.repeats)
+        rows = measure(used, args.limit, args.busy, args.repeats, args.kinds)
     cells = [[row["kind"], f"{row['busy']}", " ".join(f"{s:.1f}" for s in row["seconds"]), f"{row['ratio']:.2f}"]
              for row in rows]  # fmt: skip
-    print(table(["threads that wait", "busy processes", "seconds", "times spinning alone"], cells))
+    print(table(["threads that wait", "busy processes", "seconds", f"times {rows[0]['kind']}, alone"], cells))
     if args.json:
         words = [Path(word).name if os.path.isabs(word) else word for word in argv]
         write_json(args.json, {
