@@ -32,6 +32,8 @@ Content = str | Sequence[Mapping[str, Any]]
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: A server that asks for a longer wait than this is not waited for.
 LONGEST_RETRY_AFTER = 120.0
+#: Servers take seeds of 64 bits with a sign (vLLM) or whole numbers that JSON keeps everywhere (`gcache serve`).
+LARGEST_SEED = 2**53
 #: HTTP statuses that may be otherwise a little later.
 PASSING = frozenset({408, 409, 429})
 #: Addresses of the servers whose keys have names of their own.
@@ -271,7 +273,8 @@ class ApiLLM:
         Raises:
             ApiError, BudgetSpent: as for `chat`.
         """
-        own = {"prompt": "", "extra_body": {"prompt_embeds": prompt_embeds}}
+        # null asks for nothing more; a text, even an empty one, is another prompt to vLLM, and an empty one is refused
+        own = {"prompt": None, "extra_body": {"prompt_embeds": prompt_embeds}}
         return await self._ask("completion", own, max_new_tokens, temperature, seed)
 
     async def _ask(
@@ -283,7 +286,7 @@ class ApiLLM:
         }  # fmt: skip
         body["extra_body"] = {**self.settings.extra, **own.get("extra_body", {})} or None
         if temperature > 0:
-            body["seed"] = seed
+            body["seed"] = seed if abs(seed) <= LARGEST_SEED else seed % LARGEST_SEED
         line = await self._own_line()
         async with line.places:
             for attempt in range(1, self.settings.retries + 2):

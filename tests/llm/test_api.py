@@ -75,6 +75,29 @@ def test_a_drawn_text_names_its_seed_and_further_fields_are_passed_on() -> None:
         assert "seed" not in ask(says("four"))[1][0]
 
 
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**53, 2**53 + 1, 2**63, 2**64 - 1, -(2**70)])
+def test_a_seed_is_sent_as_servers_take_it(seed: int) -> None:
+    """vLLM answers 400 to one of more than 63 bits and a sign."""
+    with serving(says("four")) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0))
+        asyncio.run(llm.chat([("user", "2 + 2?")], temperature=0.7, seed=seed))
+    (body,) = server.seen
+    assert abs(body["seed"]) <= 2**53 and (body["seed"] == seed or abs(seed) > 2**53)
+
+
+def test_embeddings_are_sent_beside_no_prompt() -> None:
+    """vLLM takes a text, even an empty one, for a further prompt, and an empty prompt gets 400."""
+    choice = {"index": 0, "finish_reason": "stop", "text": "four"}
+    with serving(answers({**completion("four"), "object": "text_completion", "choices": [choice]})) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0, extra={"top_k": 1}))
+        assert asyncio.run(llm.complete("AAAA", 9)).text == "four"
+    assert server.seen == [
+        {
+            "model": "toy", "max_tokens": 9, "temperature": 0.0, "prompt": None, "prompt_embeds": "AAAA", "top_k": 1,
+        }
+    ]  # fmt: skip
+
+
 def test_the_key_goes_to_the_server_and_nowhere_else() -> None:
     settings = ApiSettings("toy", "http://localhost:1/v1", KEY)
     assert KEY not in repr(settings) and KEY not in json.dumps(settings.public())
