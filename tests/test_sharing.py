@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import needs
 import pytest
 
-from gcache import sharing
+from gcache import cli, sharing
 from gcache.processors import Times, others_running, thread_times, usable_cores, waited_share
 from gcache.settings import chosen_waiting, limit_threads
 from gcache.sharing import AGREEING, FIRST_PAUSE, LONGEST_PAUSE, LOOK, TRIAL, Watch
@@ -187,6 +189,22 @@ def test_what_the_user_chose_is_left_alone(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(sharing, "_looks", lambda over: pytest.fail("it looks all the same"))
     with sharing.watched():
         pass
+
+
+def test_a_command_sets_threads_before_torch_and_runs_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        done.append("watched")
+        yield
+        done.append("over")
+
+    monkeypatch.setattr(cli, "limit_threads", lambda: done.append("limited"))
+    monkeypatch.setattr(cli, "watched", watched)
+    monkeypatch.setattr(cli, "_curves", lambda args: done.append("command") or 0)
+    assert cli.main(["curves", "run"]) == 0
+    assert done == ["limited", "watched", "command", "over"]
 
 
 # -- real threads ---------------------------------------------------------------------------------
