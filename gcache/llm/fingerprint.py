@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from gcache.llm.gguf_store import gguf_sha256
 from gcache.llm.sources import ModelSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Bytes that are read at the beginning and in the middle of each tensor of a folder's weights.
 _SAMPLE_BYTES = 4096
@@ -38,6 +40,8 @@ def quantized(mark: str, quantization: str) -> str:
 
 def tensors_hash(tensors: Mapping[str, Tensor], said: str = "") -> str:
     """SHA-256 of tensors with their names, types and shapes, and of what else is said."""
+    import torch
+
     digest = hashlib.sha256(f"{said}\n".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -460,7 +460,7 @@ def test_direct_thinks_every_heard_agent_though_one_is_listened_to(
 
 
 def test_a_vote_is_won_by_weight_in_a_run(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    said = {0: "it is 4", 1: "7", 2: "the sum is 4"}
+    said = {0: "it is 4", 1: "7", 2: "the answer is 4"}
     scripted_llm.write = lambda request: said[max(sources(request.past))]
     graph = make(scripted_llm, tiny_tokenizer, method="vote")
     assert graph.run(QUESTION, topology=edges(3, (0, 3, 0.3), (1, 3, 0.5), (2, 3, 0.3))).answer == "it is 4"
@@ -471,8 +471,8 @@ def test_a_vote_is_won_by_weight_in_a_run(scripted_llm: ScriptedLLM, tiny_tokeni
     ("texts", "votes", "winner"),
     [
         (["only"], [0.1], "only"),
-        (["#### 4", "#### 7", "so 4"], [0.3, 0.5, 0.3], "#### 4"),
-        (["#### 4", "#### 7", "so 4"], [0.2, 0.5, 0.2], "#### 7"),
+        (["#### 4", "#### 7", "So 4."], [0.3, 0.5, 0.3], "#### 4"),
+        (["#### 4", "#### 7", "So 4."], [0.2, 0.5, 0.2], "#### 7"),
         (["yes", " no", "no "], [0.5, 0.3, 0.3], " no"),
         (["1,200", "5", "$1200"], [0.3, 0.5, 0.3], "1,200"),
         (["#### 42", "#### 7", "#### 42.0"], [0.3, 0.5, 0.3], "#### 42"),

@@ -117,10 +117,13 @@ def test_a_stop_word_over_several_tokens_ends_a_text(llm: LocalLLM) -> None:
 
 
 def test_a_stop_word_at_the_limit_is_an_end_and_no_cut(llm: LocalLLM) -> None:
-    (free,) = llm.generate([drawn(0)])
-    last = free.text.split()[6]
-    assert last not in free.text.split()[:6]
-    (text,) = llm.generate([drawn(0, max_new_tokens=7, stop=(last,))])
+    def words(number: int) -> tuple[list[str], list[str]]:
+        (free,) = llm.generate([drawn(number)])
+        return llm.text(free.tokens[:6]).split(), llm.text(free.tokens[:7]).split()
+
+    number = next(n for n in range(len(PROMPTS)) if words(n)[1][-1] not in words(n)[0])
+    (free,), last = llm.generate([drawn(number)]), words(number)[1][-1]
+    (text,) = llm.generate([drawn(number, max_new_tokens=7, stop=(last,))])
     assert text.finished and len(text.tokens) == 7
     assert text.text == free.text[: free.text.index(last)]
 

@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from needs import LINUX, skip_without, skips_if
 
 from gcache.errors import GcacheError
 from gcache.tasks import sandbox
 from gcache.tasks.sandbox import Ran, SandboxLimits, run_program
 from gcache.tasks.undumpable import undumpable
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="layers of Linux")
+pytestmark = skips_if(not sys.platform.startswith("linux"), "the layers are those of Linux", LINUX)
 
 HARNESS = Path(__file__).with_name("attack_harness.py")
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,7 @@ def python_for(user: int) -> str:
                 return path
         except OSError:
             continue
-    pytest.skip("no Python that another user can start")
+    skip_without("no Python here can be started by another user", "install one outside the home folder")
 
 
 def attacked(target: Path, user: int, without: tuple[str, ...]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
