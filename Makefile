@@ -5,7 +5,7 @@
 # make lint    the same, then ruff and mypy
 
 PYTHON ?= python3
-TRAIN_ARGS ?= --task split_facts --latent_steps 0 --report 200 --out runs/split_facts
+TRAIN_ARGS ?= --task split_facts --latent_steps 0 --fuser_gradient decision --report 200 --out runs/split_facts
 TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?= --table docs/performance.md
 
