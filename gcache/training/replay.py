@@ -100,7 +100,8 @@ def _kept(
 ) -> list[tuple[KVCache, Mapping[Node, KVCache]]]:
     """Question's and agents' caches of each run: those it left behind, or, where they were
     released, computed once more."""
-    gone = [result for result in results if result.kept.released]
+    held = [None if result.kept.released else result.kept.get() for result in results]  # thinking again takes room
+    gone = [result for result, caches in zip(results, held, strict=True) if caches is None]
     if gone and graph.is_mixed:
         raise TrainingError(
             "the caches of a run were let go before it was learned from, and agents of several models cannot think "
@@ -113,12 +114,12 @@ def _kept(
     replays = [Replay(result, edge_weights(result.topology)) for result in gone]
     thought = iter(zip(shared, _think(graph, llm, replays, shared, gradient=False), strict=True))
     kept: list[tuple[KVCache, Mapping[Node, KVCache]]] = []
-    for result in results:
-        if result.kept.released:
+    for caches in held:
+        if caches is None:
             prefix, (own, _) = next(thought)
             kept.append((prefix, own))
         else:
-            kept.append(result.kept.get())
+            kept.append(caches)
     return kept
 
 

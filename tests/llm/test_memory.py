@@ -12,6 +12,7 @@ from toy import QUESTIONS, toy_built
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.errors import ConfigError, GcacheError
+from gcache.graph.hand_over import edge_weights
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import GB, CacheLedger, Limits
@@ -179,6 +180,20 @@ def test_a_run_whose_caches_were_released_is_learned_from_all_the_same(
         assert result.kept.release() > 0
     for kept, again in zip(gradients(whole), gradients(released), strict=True):
         assert float((again - kept).norm()) <= 1e-3 * float(kept.norm()) + 1e-6
+
+
+def test_caches_that_are_needed_stay_while_others_are_thought_again(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """What is thought again takes room, and what gives way first are the caches of finished runs."""
+    llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, tiny_llm.label, Limits(max_cache_gb=1))
+    config = GraphConfig(latent_steps=2, max_new_tokens=4)
+    graph = toy_built(llm, tiny_tokenizer, graph=config, topology="full").graph
+    results = [graph.run(question, temperature=1.0, seed=3) for question in QUESTIONS[:3]]
+    assert results[0].kept.release() > 0
+    llm.ledger.limit = llm.ledger.used + 1
+    replays = [Replay(result, edge_weights(result.topology)) for result in results]
+    for again, result in zip(log_probs(graph, llm, replays), results, strict=True):
+        assert float(again) == pytest.approx(result.text_log_prob, abs=1e-3)
+    assert any(event.what == "released" for event in llm.ledger.events)
 
 
 def test_caches_go_as_soon_as_nobody_reads_them(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
