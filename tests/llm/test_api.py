@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chat_server import Behaviour, answers, completion, cuts, fails, hangs, says, sends, serving
+from threads import at_once
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.llm.api import DASHSCOPE, OPENAI, ApiLLM, ApiSettings, ApiText, Budget
+from gcache.llm.api_limits import ApiLimits
 from gcache.settings import API_KEYS, api_variables
 
 KEY = "sk-very-secret-0123"
@@ -94,10 +99,6 @@ def test_one_model_serves_one_event_loop_after_another() -> None:
 
 
 def test_no_more_at_once_than_allowed() -> None:
-    def slowly(handler: Any, body: dict[str, Any]) -> None:
-        time.sleep(0.05)
-        says("four")(handler, body)
-
     with serving(slowly) as server:
         llm = ApiLLM(ApiSettings("toy", server.base_url, concurrency=3))
 
@@ -106,6 +107,92 @@ def test_no_more_at_once_than_allowed() -> None:
 
         asyncio.run(many())
         assert len(server.seen) == 12 and server.most_at_once == 3
+
+
+def slowly(handler: Any, body: dict[str, Any]) -> None:
+    time.sleep(0.05)
+    says("four")(handler, body)
+
+
+def test_limits_hold_for_all_threads_together() -> None:
+    with serving(slowly) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, concurrency=2))
+
+        async def some() -> list[str]:
+            texts = await asyncio.gather(*(llm.chat([("user", str(n))]) for n in range(5)))
+            return [text.text for text in texts]
+
+        assert at_once([lambda: asyncio.run(some())] * 4) == [["four"] * 5] * 4
+        assert len(server.seen) == 20 and server.most_at_once == 2
+        assert len(llm._lines) == 0, "loops that have ended are kept"
+
+
+def test_attempts_of_all_threads_are_spaced_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on only as somebody sleeps."""
+    limits, now, lock = ApiLimits(64, 10.0), [0.0], threading.Lock()
+    starts: list[float] = []
+    pause = limits._pause
+
+    async def sleep(seconds: float) -> None:
+        with lock:
+            now[0] += seconds / 2
+
+    def noted() -> float:
+        with lock:
+            seconds = pause()
+            starts.extend([now[0]] if not seconds else [])
+            return seconds
+
+    monkeypatch.setattr("gcache.llm.api_limits.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("gcache.llm.api_limits.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(limits, "_pause", noted)
+
+    async def attempts() -> None:
+        for _ in range(20):
+            await limits.attempt()
+
+    assert at_once([lambda: asyncio.run(attempts())] * 3) == [None] * 3
+    assert len(starts) == 60 and all(b - a >= 0.1 - 1e-9 for a, b in pairwise(starts))
+
+
+def test_a_loop_that_stands_still_keeps_no_other_waiting() -> None:
+    limits = ApiLimits(1)
+    still, goes = asyncio.new_event_loop(), asyncio.new_event_loop()
+    taken: list[str] = []
+
+    async def take(name: str) -> None:
+        async with limits.place():
+            taken.append(name)
+
+    async def begin() -> asyncio.Task[None]:
+        async with limits.place():
+            task = asyncio.ensure_future(take("still"))
+            await asyncio.sleep(0)
+        return task
+
+    try:
+        waiting = still.run_until_complete(begin())
+        goes.run_until_complete(asyncio.wait_for(take("goes"), 10))
+        still.run_until_complete(asyncio.wait_for(waiting, 10))
+    finally:
+        still.close()
+        goes.close()
+    assert taken == ["goes", "still"]
+
+
+def test_a_budget_is_kept_by_all_threads_together() -> None:
+    budget = Budget(1000)
+
+    def spend() -> int:
+        spent = 0
+        try:
+            while True:
+                budget.attempt()
+                spent += 1
+        except BudgetSpent:
+            return spent
+
+    assert sum(at_once([spend] * 4)) == budget.requests == 1000  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
