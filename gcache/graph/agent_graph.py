@@ -1,6 +1,6 @@
 """What all graphs of agents have in common: who they are, who hands to whom, and how questions are run.
 
-A graph holds nothing of any question, so any number of runs go on at once.
+A graph holds nothing of any question, so any number of runs go on at once, in any number of event loops and threads.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
+from gcache.graph.loops import run_to_end
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
@@ -163,8 +164,12 @@ class AgentGraph(Cast, ABC):
         )
 
     def run(self, example: Example | str, **options: Any) -> RunResult:
-        """`arun` for code that is not asynchronous."""
-        return asyncio.run(self.arun(example, **options))
+        """`arun` for code that is not asynchronous. Any number of threads may ask at once.
+
+        Raises:
+            LoopError: an event loop runs in this thread, as in a notebook; await `arun` there.
+        """
+        return run_to_end(lambda: self.arun(example, **options), "run", "await graph.arun(...)")
 
     async def arun_all(
         self,
@@ -227,5 +232,5 @@ class AgentGraph(Cast, ABC):
         return [results[number] for number in sorted(results)]
 
     def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
-        """`arun_all` for code that is not asynchronous."""
-        return asyncio.run(self.arun_all(examples, **options))
+        """`arun_all` for code that is not asynchronous; see `run`."""
+        return run_to_end(lambda: self.arun_all(examples, **options), "run_all", "await graph.arun_all(...)")

@@ -146,8 +146,8 @@ class KeptCaches:
         own: Mapping[tuple[int, int], KVCache],
         carried: Mapping[Carried, KVCache] | None = None,
     ) -> None:
-        self._kept = None if shared is None else (shared, dict(own))
-        self._carried = dict(carried or {})
+        # one tuple, read and dropped at once: a run in another thread may need the room at any moment
+        self._kept = None if shared is None else (shared, dict(own), dict(carried or {}))
 
     @property
     def released(self) -> bool:
@@ -160,12 +160,16 @@ class KeptCaches:
         Raises:
             GcacheError: they were not kept, or released.
         """
-        if self._kept is None:
+        return self._all()[:2]
+
+    def _all(self) -> tuple[KVCache, Mapping[tuple[int, int], KVCache], Mapping[Carried, KVCache]]:
+        kept = self._kept
+        if kept is None:
             raise GcacheError(
                 "the caches of this run are gone: it was run with keep_caches=False, or they were released to stay "
                 "under max_cache_gb; run the question again, or with a higher limit"
             )
-        return self._kept
+        return kept
 
     def carried(self) -> Mapping[Carried, KVCache]:
         """What links brought to other models, before it was prepared for fusing.
@@ -173,16 +177,15 @@ class KeptCaches:
         Raises:
             GcacheError: as `get`.
         """
-        self.get()
-        return self._carried
+        return self._all()[2]
 
     def release(self) -> int:
         """Let them go; returns the bytes of keys and values that nobody else need hold."""
-        if self._kept is None:
+        kept, self._kept = self._kept, None
+        if kept is None:
             return 0
-        shared, own = self._kept
-        caches = [shared, *own.values(), *self._carried.values()]
-        self._kept, self._carried = None, {}
+        shared, own, carried = kept
+        caches = [shared, *own.values(), *carried.values()]
         return sum(cache.nbytes for cache in caches)
 
 

@@ -2,7 +2,8 @@
 
 `think` turns a prompt into an agent's own cache, `generate` writes text, `log_prob` gives the
 probability of text that was written, with gradient to the fused cache it was written on. All
-three take lists of requests of any lengths and give what they would give one by one.
+three take lists of requests of any lengths and give what they would give one by one, in any thread:
+passes of several threads go one after another.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class LocalLLM:
         A latent step feeds the last hidden state back through `Alignment`. With `gradient`, the
         slots carry gradient to each `past`.
         """
-        with torch.set_grad_enabled(gradient):
+        with self.ledger.turn, torch.set_grad_enabled(gradient):
             return self._in_batches(requests, self._think_with_gradient if gradient else self._think)
 
     def decoding(self) -> Decoding[Any]:
@@ -133,12 +134,13 @@ class LocalLLM:
         waiting = list(range(len(requests)))
         decoding = self.decoding()
         while waiting or len(decoding):
-            joining = decoding.admits([requests[i] for i in waiting])
-            if joining:
-                done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
-                del waiting[:joining]
-            else:
-                done = decoding.step()
+            with self.ledger.turn:
+                joining = decoding.admits([requests[i] for i in waiting])
+                if joining:
+                    done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
+                    del waiting[:joining]
+                else:
+                    done = decoding.step()
             for index, outcome in done:
                 if isinstance(outcome, Exception):
                     raise outcome
@@ -147,7 +149,8 @@ class LocalLLM:
 
     def log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         """(n,) log-probabilities of each completion's tokens, with gradient to each `past`."""
-        return self._in_batches(requests, self._log_prob)
+        with self.ledger.turn:
+            return self._in_batches(requests, self._log_prob)
 
     # -- one batch of each ------------------------------------------------------------------
 

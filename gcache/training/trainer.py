@@ -22,6 +22,7 @@ from tqdm import tqdm
 from gcache.build import Built
 from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, TrainingError
 from gcache.files import write_text
+from gcache.graph.loops import run_to_end
 from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
@@ -200,7 +201,9 @@ class Reinforce:
         Raises:
             ApiError: the API failed for good for all of them.
         """
-        asked = asyncio.run(self._rollouts(step, questions))
+        asked = run_to_end(
+            lambda: self._rollouts(step, questions), "training", "await asyncio.to_thread(train, ...)"
+        )
         groups = [group for group in asked if group]
         failed = len(asked) - len(groups)
         if not groups:

@@ -15,6 +15,7 @@ import torch
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.llm.batching import BatchingLLM
 from gcache.llm.in_flight import InFlight
+from gcache.llm.line import Line
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
 from gcache.llm.plain_decoder import PlainDecoder
@@ -235,7 +236,7 @@ def test_thoughts_do_not_starve_behind_texts_nor_texts_behind_thoughts(tiny_llm:
 
 def test_a_fault_of_the_scheduler_reaches_whoever_waits(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = BatchingLLM(tiny_llm)
-    monkeypatch.setattr(BatchingLLM, "_thoughts_first", lambda _: 1 / 0)
+    monkeypatch.setattr(Line, "_thoughts_first", lambda _: 1 / 0)
     outcomes = through(scheduler, [ThinkRequest((5,)), GenerateRequest((5,))])
     assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
     monkeypatch.undo()
