@@ -38,7 +38,6 @@ from gcache.graph.agent_graph import IN_FLIGHT, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import RunResult
-from gcache.inspect.pictures import save
 from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference
@@ -300,5 +299,6 @@ def draw_controls(rows: Sequence[Controlled], path: Path, title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    save(figure, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
     plt.close(figure)
