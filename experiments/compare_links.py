@@ -142,9 +142,9 @@ def _markdown(rows: Sequence[Row]) -> str:
     """The rows as a table, each paired with the first."""
     first = [float(row.outcome == "right") for row in rows[0].found.rows]
     lines = [
-        f"| handed over | accuracy | difference to {rows[0].found.name} | unparsed | bytes a question "
-        "| seconds a question |",
-        "|---|---|---|---|---|---|",
+        f"| handed over | accuracy | difference to {rows[0].found.name} | unparsed | unstated | cut "
+        "| bytes a question | seconds a question |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         f = row.found
@@ -152,7 +152,7 @@ def _markdown(rows: Sequence[Row]) -> str:
         lines.append(
             f"| {f.name} | {f.accuracy:.3f} ({f.low:.3f} to {f.high:.3f}) "
             f"| {difference[0]:+.3f} ({difference[1]:+.3f} to {difference[2]:+.3f}) | {f.unparsed} "
-            f"| {row.nbytes or row.words:,.0f} | {row.seconds:.2f} |"
+            f"| {f.unstated} | {f.cut} | {row.nbytes or row.words:,.0f} | {row.seconds:.2f} |"
         )
     return "\n".join(lines) + "\n"
 

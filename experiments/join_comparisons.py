@@ -45,8 +45,11 @@ def join(files: Sequence[Path], out: Path) -> int:
     for path, comparison in zip(files, found, strict=True):
         write_text(out / path.name, json.dumps(_small(comparison), separators=(",", ":")) + "\n")
     first = _right(found[0]["rows"][0])
-    print(f"| method | accuracy | difference to {found[0]['rows'][0]['name']} | only it / only the row | unparsed |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| method | accuracy | difference to {found[0]['rows'][0]['name']} | only it / only the row | unparsed "
+        "| unstated | cut |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for path, comparison in zip(files, found, strict=True):
         for row in comparison["rows"]:
             right = _right(row)
@@ -55,7 +58,8 @@ def join(files: Sequence[Path], out: Path) -> int:
             gained = sum(b and not a for a, b in zip(first, right, strict=True))
             print(
                 f"| {row['name']}, {path.stem} | {_accuracy(row)} "
-                f"| {difference:+.3f} ({low:+.3f} to {high:+.3f}) | {lost} / {gained} | {row['unparsed']} |"
+                f"| {difference:+.3f} ({low:+.3f} to {high:+.3f}) | {lost} / {gained} | {row['unparsed']} "
+                f"| {row.get('unstated', '')} | {row.get('cut', '')} |"
             )
     return 0
 

@@ -17,6 +17,7 @@ from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
+from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.embeds import ENDPOINTS
@@ -34,6 +35,7 @@ from gcache.llm.api import ApiLLM, ApiSettings
 from gcache.llm.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
+from gcache.streams import derive
 from gcache.typed import mistyped
 
 #: `topology` of a configuration whose topology is learned.
@@ -91,8 +93,8 @@ class GraphSpec:
     positions: str = "parallel"
     encoder: str = "minilm"
     hidden_dim: int = 64
-    decision_probability: float = 0.3
-    agent_probability: float = 0.1
+    decision_probability: float = DECISION_PROBABILITY
+    agent_probability: float = AGENT_PROBABILITY
     temporal: bool = False
     channels: tuple[str, ...] = ()
     latent_choices: tuple[int, ...] = ()
@@ -312,7 +314,7 @@ def cast_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, Topology
 def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
     encoder = make_encoder(spec.encoder)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+        torch.manual_seed(derive("policy", spec.seed))
         policy = TopologyPolicy(
             encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.temporal,
             spec.channels, spec.latent_choices, spec.consult_probability,

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from gcache import __version__
 from gcache.errors import ConfigError, GcacheError
+from gcache.settings import limit_threads
+from gcache.sharing import watched
 
 TRAIN_EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
@@ -96,12 +98,15 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 def _dispatch(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
-    code: int = args.command(args)
+    cores = limit_threads()  # before anything imports torch
+    if cores is not None:
+        logging.getLogger(__name__).debug("this process is given %d processors, and uses as many threads", cores)
+    with watched():
+        code: int = args.command(args)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    from gcache.build import GraphSpec
     from gcache.fit_command import add_fit
     from gcache.flags import (
         add_api_flags,
@@ -113,12 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         add_model_flags,
         add_train_flags,
     )
-    from gcache.graph.agent_graph import IN_FLIGHT
+    from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
+    from gcache.graph.records import IN_FLIGHT
     from gcache.inspect_command import add_inspect
     from gcache.route_command import add_fit_router
     from gcache.serve.command import add_parser as add_serve
-    from gcache.training.config import TrainConfig
-    from gcache.training.report import COMPARED
+    from gcache.training.config import COMPARED, TrainConfig
 
     parser = OneLineParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
     parser.add_argument("--version", action="version", version=f"gcache {__version__}")
@@ -150,16 +155,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
-    for name, what in (("decision", "into the decision maker"), ("agent", "among agents")):
+    for name, start, what in (
+        ("decision", DECISION_PROBABILITY, "into the decision maker"), ("agent", AGENT_PROBABILITY, "among agents"),
+    ):  # fmt: skip
         train.add_argument(
-            f"--{name}_probability", type=float, default=getattr(GraphSpec, f"{name}_probability"),
+            f"--{name}_probability", type=float, default=start,
             help=f"of an edge {what}, before training (default: %(default)s)",
         )  # fmt: skip
     for add in (
         add_model_flags, add_mixture_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags,
     ):  # fmt: skip
         add(train)
-    add_train_flags(train, TrainConfig())
+    add_train_flags(train, TrainConfig)
     train.add_argument(
         "--tensorboard", action="store_true", help="write numbers and topologies for TensorBoard to OUT/tensorboard"
     )
@@ -242,6 +249,10 @@ def _add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
+        "--accept_last_number", action="store_true",
+        help="grade a number that merely stands last as if it were stated (tasks with numbers; counted as unstated)",
+    )
+    parser.add_argument(
         "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
         help="for example n_agents=4 for split_facts, whole_file=true for any task with --data",
     )
@@ -295,6 +306,8 @@ def _eval(args: argparse.Namespace) -> int:
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         f"unparsed    {found.unparsed}\n"
+        f"unstated    {found.unstated}\n"
+        f"cut         {found.cut}\n"
         + (f"failed      {found.failed}, not graded\n" if found.failed else "")
         + (f"stopped     {found.stopped}\n" if found.stopped else "")
         + f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"
@@ -366,7 +379,7 @@ def task_if_named(args: argparse.Namespace) -> Any:
 
     options = task_options(args)
     if args.task is None and (args.data or options):
-        raise ConfigError("--data, --hops, --adversary and --task_option need --task")
+        raise ConfigError("--data, --hops, --adversary, --accept_last_number and --task_option need --task")
     return session.TaskSpec(args.task, args.data, options) if args.task else None
 
 
@@ -374,6 +387,8 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
     from gcache import flags
 
     named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
+    if args.accept_last_number:
+        named["accept_last_number"] = True
     return {**flags.task_options(args.task_option), **named}
 
 

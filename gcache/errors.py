@@ -45,6 +45,10 @@ class BudgetSpent(ApiError):
     """Nothing is left of the budget of API requests or tokens."""
 
 
+class LoopError(GcacheError, RuntimeError):
+    """A call that starts an event loop was made inside of one; a RuntimeError too, as asyncio's own would be."""
+
+
 def unknown(what: str, got: object, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that is not in a registry.
 

@@ -54,6 +54,7 @@ class Experiment:
         )
         made.add_argument("--data", help="data file of the task; without it, the data set comes from the hub")
         made.add_argument("--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="of the task")
+        made.add_argument("--accept_last_number", action="store_true", help="see gcache train")
         made.add_argument("--limit", type=int, help="training questions to draw from (default: all)")
         made.add_argument(
             "--question_id", type=int, help="run only the training question of this number; trains nothing"
@@ -101,7 +102,8 @@ class Experiment:
         for line in result.history:
             print(
                 f"step {line['step']}: utility {line['utility']:.3f} ({line['utility_low']:.3f} to "
-                f"{line['utility_high']:.3f}), unparsed {line['unparsed']}, edges {line['edges']:.2f}, "
+                f"{line['utility_high']:.3f}), unparsed {line['unparsed']}, unstated {line.get('unstated', 0)}, "
+                f"edges {line['edges']:.2f}, "
                 f"{line['seconds']:.1f} s"
             )
         print_outcome(args, spec, result, api)
@@ -114,7 +116,8 @@ class Experiment:
         if args.decision_method not in DECISIONS:
             raise unknown("decision method", args.decision_method, DECISIONS)
         known_names(args)
-        task_spec = session.TaskSpec(self.task, args.data, flags.task_options(args.task_option))
+        last = {"accept_last_number": True} if args.accept_last_number else {}
+        task_spec = session.TaskSpec(self.task, args.data, {**flags.task_options(args.task_option), **last})
         task = task_spec.make()
         spec = flags.graph_spec(
             args,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
 from gcache.tasks.splits import Split, check_limit
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _questions(tasks: Sequence[str], limit: int, seed: int) -> tuple[list[str], 
         task = make_task(name, data or None)
         if isinstance(task, Classification):
             for split, questions in zip(get_args(Split), splits, strict=True):
-                rng = random.Random(f"{name}/{split}/{seed}")
+                rng = shuffler(name, split, seed)
                 questions.extend(_with_some_labels(task, task.labels(split), limit, rng))
             continue
         splits[0].extend(example.question for example in task.train(limit, seed))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from gcache.streams import resampling
+
 Z95 = 1.959963984540054
 
 
@@ -69,7 +71,7 @@ def bootstrap_difference(
     if n == 0 or n != len(second):
         raise ValueError(f"the two must be of the same length, above 0, got {n} and {len(second)}")
     differences = torch.tensor(second, dtype=torch.float64) - torch.tensor(first, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    generator = resampling(seed)
     drawn = torch.randint(n, (resamples, n), generator=generator)
     low, high = differences[drawn].mean(dim=1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return float(differences.mean()), low, high

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import needs
 import pytest
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def chromium() -> Iterator[Browser]:
     """One browser for all tests of a file."""
     path = found_chromium()
     if path is None:
-        message = f"no Chromium: neither /usr/bin/chromium nor `chromium` on PATH ({VARIABLE}=required wants one)"
+        message = "no Chromium: neither /usr/bin/chromium nor `chromium` on PATH"
         if os.environ.get(VARIABLE) == "required":
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(f"{message} ({VARIABLE}=required wants one)")
+        needs.skip_without(message, "install Chromium (apt-get install chromium)")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""A server of OpenAI's chat completions, small enough to misbehave on purpose."""
+"""A server of OpenAI's API, small enough to misbehave on purpose. What vLLM refuses, it refuses."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ def send(
     handler.end_headers()
     handler.wfile.write(body)
     handler.wfile.flush()
+
+
+def refused_by_vllm(path: str, body: dict[str, Any]) -> str | None:
+    """What vLLM 0.32 says to a body that it answers with 400, as tests/real_vllm.sh found; None where it takes it."""
+    seed, most, temperature = body.get("seed"), body.get("max_tokens"), body.get("temperature")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        return f"1 validation error: seed should be less than or equal to {2**63 - 1}, got {seed}"
+    if most is not None and most < 1:
+        return f"max_tokens must be at least 1, got {most}. (parameter=max_tokens, value={most})"
+    if temperature is not None and not 0 <= temperature <= 2:
+        return f"temperature must be in [0, 2], got {temperature}."
+    if path.endswith("/chat/completions"):
+        if any(message["role"] != "assistant" and message.get("content", "") is None for message in body["messages"]):
+            return "validation errors: messages content should be a valid string"
+        return None
+    prompt, embeds = body.get("prompt"), body.get("prompt_embeds")
+    if prompt in (None, "") and embeds in (None, []):
+        return "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
+    if prompt in ("", [""], [[]]):
+        return "The decoder prompt cannot be empty"
+    return None
 
 
 def completion(text: str, prompt: int = 3, written: int = 2, reason: str = "stop") -> dict[str, Any]:
@@ -121,7 +142,8 @@ class ChatServer:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            behave(handler, body)
+            refusal = refused_by_vllm(handler.path, body)
+            (behave if refusal is None else fails(400, refusal))(handler, body)
         finally:
             with self.lock:
                 self.at_once -= 1

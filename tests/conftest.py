@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import needs
 import pytest
 import torch
+from needs import pytest_terminal_summary  # noqa: F401  (pytest looks for it here)
 
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -149,10 +151,8 @@ def embedded_llm() -> LocalLLM:
     from gcache.llm.loading import load_model
     from gcache.llm.local import LocalLLM
     from gcache.llm.sources import EMBEDDED, EMBEDDED_PACKAGE
-    from gcache.settings import installed_file
 
-    if installed_file(EMBEDDED_PACKAGE, ".gguf") is None:
-        pytest.skip(f"{EMBEDDED_PACKAGE} is not installed")
+    needs.weights(EMBEDDED_PACKAGE, ".gguf")
     loaded = load_model(EMBEDDED, dtype="float32")
     return LocalLLM(loaded.model, loaded.tokenizer, label=loaded.label)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from toy import ToyTask
 
 from gcache.build import Built
+from gcache.cache.fusers import make_fuser
 from gcache.cache.relevance import MATCH_GAIN, PRIOR_GAIN
+from gcache.cache.rope import Rope
 from gcache.gnn.distribution import EdgeDistribution
-from gcache.gnn.topology import Edge, EdgeKey, Topology, is_acyclic
+from gcache.gnn.topology import Edge, Topology, is_acyclic
 from gcache.graph.records import RunResult, Spoken
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation
@@ -23,10 +26,39 @@ from gcache.tasks.example import Example
 from gcache.training.objective import Objective, Prices
 from gcache.training.replay import Replay, log_probs
 
+#: How far two ways to compute one thing in float64 may be apart: rounding (1e-16), through tiny models that make it
+#: 1e5 times larger at the most (in float32 they come to 1e-4 on some processors, and to more on others).
+CLOSE_IN_DOUBLE = 1e-9
+#: Log-probabilities of written tokens are kept in float32: two roundings (2^-24 each) of numbers below 8.
+CLOSE_AS_KEPT = 1e-6
+
+
+def doubled(model: Any) -> Any:
+    """A copy of a model in float64, its norms too: transformers computes these in float32 whatever the model is in."""
+    made = copy.deepcopy(model).double()
+    for module in made.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_norm, module)
+    return made
+
 
 def double(llm: LocalLLM) -> LocalLLM:
     """The same model in float64."""
-    return LocalLLM(copy.deepcopy(llm.model).double(), llm.tokenizer, "double")
+    made = LocalLLM(doubled(llm.model), llm.tokenizer, "double")
+    made.stop_tokens = llm.stop_tokens
+    return made
+
+
+def _norm(module: Any, states: Tensor) -> Tensor:
+    scale = torch.rsqrt(states.square().mean(-1, keepdim=True) + module.variance_epsilon)
+    normed: Tensor = module.weight * (states * scale)
+    return normed
+
+
+def learns(fuser: str) -> bool:
+    """Whether a fuser of the registry has parameters."""
+    rope = Rope(torch.tensor([1.0, 0.1]))
+    return any(True for _ in make_fuser(fuser, (2, 2, 4), "parallel", rope).parameters())
 
 
 def reach(name: str) -> float:
@@ -55,16 +87,9 @@ def slope(value: Callable[[], Tensor], tensor: Tensor, index: int, step: float =
     return (ends[0] - ends[1]) / (2 * step)
 
 
-def assert_slopes(
-    built: Built, llm: LocalLLM, result: RunResult, silent: Mapping[EdgeKey, float | None] = MappingProxyType({})
-) -> None:
+def assert_slopes(built: Built, llm: LocalLLM, result: RunResult) -> int:
     """The gradient of log pi, all the way back, is that of finite differences: for every edge's weight, and for
-    each fuser parameter where its gradient is largest.
-
-    Args:
-        silent: edges whose weight no text depends on, with the gradient that must come out: 0, or None where
-            the weight is not even looked at.
-    """
+    each fuser parameter where its gradient is largest. Returns how many weights the text depends on."""
     weights = {e.key: torch.tensor(e.weight, requires_grad=True) for e in result.topology.edges}
 
     def value() -> Tensor:
@@ -72,29 +97,35 @@ def assert_slopes(
 
     value().backward()
     assert float(value().detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
-    for key, wanted in silent.items():
-        grad = weights[key].grad
-        assert (None if grad is None else float(grad)) == wanted, key
-    places: list[tuple[str, Tensor, int]] = [(f"w{key}", w, 0) for key, w in weights.items() if key not in silent]
+    places: list[tuple[str, Tensor, int]] = [(f"w{key}", w, 0) for key, w in weights.items()]
     # fusers compute in float32: the slope's noise is 1e-6 over twice the step
-    assert_slopes_of(value, places, built.graph.fuser, step=0.02, noise=5e-4)
+    return assert_slopes_of(value, places, built.graph.fuser, step=0.02, noise=5e-4)
 
 
 def assert_slopes_of(
     value: Callable[[], Tensor], places: Sequence[tuple[str, Tensor, int]], fuser: torch.nn.Module, step: float,
     noise: float,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """The gradients that a backward pass left are the central differences of a value: at each (name, tensor, entry) of
-    `places`, and for each fuser parameter where its gradient is largest."""
+    `places`, and for each fuser parameter where its gradient is largest. Where a place changes nothing at all, its
+    gradient must be none or 0. Returns at how many places the value depends on."""
     wanted = list(places)
     for name, parameter in fuser.named_parameters():
         assert parameter.grad is not None, name
         wanted.append((name, parameter, int(parameter.grad.abs().argmax())))
-    for name, tensor, index in wanted:
-        assert tensor.grad is not None, name
-        exact = float(tensor.grad.reshape(-1)[index])
+    depends = 0
+    for number, (name, tensor, index) in enumerate(wanted):
+        exact = 0.0 if tensor.grad is None else float(tensor.grad.reshape(-1)[index])
+        # a gain moves the value so little that only a longer step stands out of float32's noise
+        longer = 5 if name in ("match", "prior") else 1
+        found = slope(value, tensor, index, longer * step * reach(name))
+        if number < len(places) and found == 0.0:
+            assert exact == 0.0, name
+            continue
+        depends += number < len(places)
         assert exact != 0.0, f"{name} has no gradient"
-        assert exact == pytest.approx(slope(value, tensor, index, step * reach(name)), rel=0.02, abs=noise), name
+        assert exact == pytest.approx(found, rel=0.02, abs=noise), name
+    return depends
 
 
 def assert_objective_is_exact(built: Built, llm: LocalLLM, task: ToyTask) -> float:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import scripts
 
-from gcache.cli import main
+from gcache.cli import _parser, main, task_if_named
+from gcache.session import TaskSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +49,7 @@ def test_train_writes_metrics_a_checkpoint_and_a_report(trained: Path) -> None:
     metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [0, 1]
     assert all(line["rollouts"] == 4 for line in metrics)
+    assert all(line["unstated"] == 0 and 0 <= line["cut"] <= 4 for line in metrics)
     report = json.loads((trained / "report.json").read_text())
     names = [row["name"] for row in report["rows"]]
     assert names == [
@@ -66,8 +68,21 @@ def test_eval_reads_the_checkpoint_and_writes_json(
     assert main(["eval", "--checkpoint", str(trained), "--limit", "3", "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     assert found["n"] == 3
+    assert set(found) >= {"unstated", "cut"}
     assert set(found) >= {"accuracy", "low", "high", "unparsed", "edges", "edges_kept", "tokens", "seconds", "rows"}
-    assert "95 % interval" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "95 % interval" in said and "\nunstated    0\ncut         " in said
+
+
+@pytest.mark.parametrize(
+    "command", [["train"], ["eval", "--checkpoint", "x"], ["compare", "--methods", "single"], ["controls", "x"]]
+)
+def test_that_the_last_number_is_accepted_is_an_option_of_the_task(command: list[str]) -> None:
+    for more, accepts in (([], False), (["--accept_last_number"], True)):
+        args = _parser().parse_args([*command, "--task", "gsm_symbolic", *more])
+        spec = task_if_named(args)
+        kept = TaskSpec(**json.loads(json.dumps(spec.to_json())))  # as a checkpoint keeps it
+        assert getattr(kept.make(), "accept_last_number") is accepts  # noqa: B009
 
 
 def test_controls_writes_a_table_json_and_a_picture(
@@ -91,6 +106,8 @@ def test_controls_writes_a_table_json_and_a_picture(
         (["--only", "random W_a"], "no agent of this graph takes a latent step"),
         (["--task", "gsm_symbolic"], "has agents for split_facts"),
         (["--adversary", "2"], "need --task"),
+        (["--accept_last_number"], "need --task"),
+        (["--task", "split_facts", "--accept_last_number"], "unknown option 'accept_last_number' of the task"),
         (["--on_error", "skip"], "--on_error must be stop"),
         (["--limit", "1"], "the only one with 5 agents"),
     ],

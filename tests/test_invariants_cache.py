@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache
@@ -54,14 +55,16 @@ def pasts_of_many_lengths(llm: LocalLLM, count: int, latent_steps: int) -> list[
     return pasts
 
 
-def assert_close_caches(left: KVCache, right: KVCache) -> None:
+def assert_close_caches(left: KVCache, right: KVCache, close: float = CLOSE) -> None:
     for name in ("positions", "mask", "kinds", "sources", "ordinals"):
         assert torch.equal(getattr(left, name), getattr(right, name)), name
-    torch.testing.assert_close(left.keys, right.keys, atol=CLOSE, rtol=0)
-    torch.testing.assert_close(left.values, right.values, atol=CLOSE, rtol=0)
+    torch.testing.assert_close(left.keys, right.keys, atol=close, rtol=0)
+    torch.testing.assert_close(left.values, right.values, atol=close, rtol=0)
 
 
-def check_batching(llm: LocalLLM, prompt_sizes: list[int], latent_steps: int, max_new_tokens: int) -> None:
+def check_batching(
+    llm: LocalLLM, prompt_sizes: list[int], latent_steps: int, max_new_tokens: int, close: float = CLOSE
+) -> None:
     """All three calls: every question alone gives what it gives among the others."""
     pasts = pasts_of_many_lengths(llm, len(prompt_sizes), latent_steps)
     prompts = [some_tokens(llm, size) for size in prompt_sizes]
@@ -70,7 +73,7 @@ def check_batching(llm: LocalLLM, prompt_sizes: list[int], latent_steps: int, ma
     thoughts = [ThinkRequest(tokens, past, latent_steps, source=5) for tokens, past in pairs]
     caches = llm.think(thoughts)
     for request, cache in zip(thoughts, caches, strict=True):
-        assert_close_caches(llm.think([request])[0], cache)
+        assert_close_caches(llm.think([request])[0], cache, close)
 
     owns = [FusedCache.plain(cache) for cache in caches]
     fused = [own if past is None else fuse([past, own]) for own, past in zip(owns, pasts, strict=True)]
@@ -85,9 +88,9 @@ def check_batching(llm: LocalLLM, prompt_sizes: list[int], latent_steps: int, ma
     for request, text, question, score in zip(writing, texts, asking, scores, strict=True):
         alone = llm.generate([request])[0]
         assert (alone.tokens, alone.finished, alone.text) == (text.tokens, text.finished, text.text)
-        assert alone.log_probs == pytest.approx(text.log_probs, abs=CLOSE)
-        torch.testing.assert_close(llm.log_prob([question])[0], score, atol=CLOSE, rtol=0)
-        assert score.tolist() == pytest.approx(text.log_probs, abs=CLOSE)
+        assert alone.log_probs == pytest.approx(text.log_probs, abs=max(close, CLOSE_AS_KEPT))
+        torch.testing.assert_close(llm.log_prob([question])[0], score, atol=close, rtol=0)
+        assert score.tolist() == pytest.approx(text.log_probs, abs=max(close, CLOSE_AS_KEPT))
 
 
 # -- 1. batching ----------------------------------------------------------------------------
@@ -95,10 +98,14 @@ def check_batching(llm: LocalLLM, prompt_sizes: list[int], latent_steps: int, ma
 
 @pytest.mark.parametrize("latent_steps", [0, 3])
 def test_batching_changes_nothing(tiny_llm: LocalLLM, latent_steps: int) -> None:
-    """Sixteen questions, no two with the same past, prompt lengths from 1 to 16 in no order."""
+    """Sixteen questions, no two with the same past, prompt lengths from 1 to 16 in no order.
+
+    In float64: the weights of the tiny models make rounding grow, and how float32 rounds depends on the machine.
+    """
     sizes = [7, 1, 16, 3, 12, 5, 9, 2, 14, 10, 4, 15, 6, 11, 8, 13]
-    tiny_llm.stop_tokens = frozenset(range(8))  # some texts end early
-    check_batching(tiny_llm, sizes, latent_steps, max_new_tokens=12)
+    llm = double(tiny_llm)
+    llm.stop_tokens = frozenset(range(8))  # some texts end early
+    check_batching(llm, sizes, latent_steps, 12, CLOSE_IN_DOUBLE)
 
 
 @pytest.mark.embedded

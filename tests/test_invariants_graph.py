@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from exact import all_topologies, assert_objective_is_exact, assert_slopes, awake, double, enumerated, gradient
+from exact import all_topologies, assert_objective_is_exact, assert_slopes, awake, double, enumerated, gradient, learns
 from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
-from gcache.cache.fuser import ConcatFuser, Incoming
-from gcache.cache.fusers import make_fuser
+from gcache.cache.fuser import Incoming
+from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
@@ -65,7 +65,7 @@ def _pieces(llm: LocalLLM) -> tuple[KVCache, KVCache]:
     return shared, own
 
 
-@pytest.mark.parametrize("name", ["concat", "relevance", "weighted_sum", "first"])
+@pytest.mark.parametrize("name", sorted(FUSERS))
 @pytest.mark.parametrize("positions", ["parallel", "sequential"])
 def test_fusing_one_cache_with_weight_one_untrained_is_plain_continuation(
     tiny_llm: LocalLLM, name: str, positions: str
@@ -79,24 +79,26 @@ def test_fusing_one_cache_with_weight_one_untrained_is_plain_continuation(
     torch.testing.assert_close(through, plain, atol=1e-4, rtol=0)
 
 
-def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM) -> None:
+@pytest.mark.parametrize("name", sorted(FUSERS))
+def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM, name: str) -> None:
     """Measured at the position where the receiver stands: it continues after the last occupied
-    slot, however lightly that slot weighs."""
-    shared, own = _pieces(tiny_llm)
-    fuser = make_fuser("concat", tiny_llm.cache_shape, "parallel", tiny_llm.rope)
-    embeds, lengths = tiny_llm.embed([LAST])
-    without = InFlight(tiny_llm.model.model, FusedCache.plain(shared))
+    slot, however lightly that slot weighs. In float64: how float32 rounds depends on the processor."""
+    llm = double(tiny_llm)
+    shared, own = _pieces(llm)
+    fuser = make_fuser(name, llm.cache_shape, "parallel", llm.rope)
+    embeds, lengths = llm.embed([LAST])
+    without = InFlight(llm.model.model, FusedCache.plain(shared))
     without.next_positions = without.next_positions + own.slots
     reference = without.feed(embeds, lengths)
     gaps = []
     for weight in (1e-2, 1e-4, 1e-8, 0.0):
         fused = fuser(shared, [Incoming(own, torch.tensor(weight))])
-        hidden = InFlight(tiny_llm.model.model, fused).feed(embeds, lengths)
+        hidden = InFlight(llm.model.model, fused).feed(embeds, lengths)
         gaps.append(float((hidden - reference).detach().abs().max()))
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[0] > 1e-3, "a light edge must still be heard, or this test shows nothing"
     assert gaps[2] < 1e-4
-    assert gaps[3] < 1e-6
+    assert gaps[3] < 1e-9
 
 
 # -- 5. Gradients equal finite differences -----------------------------------------------------
@@ -106,7 +108,7 @@ def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM) -> None:
 CHAIN = Topology(3, (Edge(0, 1, 0.5), Edge(1, 2, 0.8), Edge(2, 3, 0.6), Edge(1, 3, 0.9)))
 
 
-@pytest.mark.parametrize("fuser", ["concat", "relevance"])
+@pytest.mark.parametrize("fuser", sorted(FUSERS))
 @pytest.mark.parametrize("latent_steps", [0, 2])
 def test_the_gradient_of_log_pi_equals_finite_differences(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, latent_steps: int, fuser: str
@@ -116,7 +118,8 @@ def test_the_gradient_of_log_pi_equals_finite_differences(
     built = toy_built(llm, tiny_tokenizer, graph=config, fuser=fuser)
     awake(built.graph.fuser)
     result = built.graph.run(QUESTIONS[2], topology=CHAIN, temperature=1.0, seed=5)
-    assert_slopes(built, llm, result)
+    # `first` hears agent 1, over the heavier edge, and so agent 0
+    assert assert_slopes(built, llm, result) == (2 if fuser == "first" else 4)
 
 
 def test_the_decision_gradient_is_exact_where_no_agent_hands_to_another(
@@ -323,7 +326,7 @@ def test_a_run_with_a_running_baseline_and_prices_is_resumed_to_the_bit(
     assert any(not torch.equal(value, other[name]) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("fuser", ["concat", "relevance"])
+@pytest.mark.parametrize("fuser", [name for name in sorted(FUSERS) if learns(name)])
 def test_training_moves_every_trainable_parameter(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, fuser: str
 ) -> None:
@@ -332,6 +335,5 @@ def test_training_moves_every_trainable_parameter(
     trainer = Reinforce(built, ToyTask(), config, tmp_path)
     before = {name: p.detach().clone() for name, p in trainer.parts.named_parameters()}
     trainer.train(progress=False)
-    assert isinstance(built.graph.fuser, ConcatFuser)
     for name, parameter in trainer.parts.named_parameters():
         assert not torch.equal(before[name], parameter), f"{name} was not trained"

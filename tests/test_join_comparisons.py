@@ -41,7 +41,8 @@ def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| single, seed0", "| gcache, seed0", "| gcache, seed1"]
     # one lost and two gained of four; half a question in each cell: (1 -+ 1.96 sqrt(4 - 1 / 6)) / 6
-    assert lines[4] == "| gcache, seed1 | 0.750 (0.100 to 0.900) | +0.250 (-0.473 to +0.806) | 1 / 2 | 0 |"
+    assert lines[4] == "| gcache, seed1 | 0.750 (0.100 to 0.900) | +0.250 (-0.473 to +0.806) | 1 / 2 | 0 |  |  |"
+    assert lines[0].endswith("| unparsed | unstated | cut |")
     kept = (out / "seed1.json").read_text()
     assert json.loads(kept)["rows"][0]["answers"][0] == ["q0", "wrong", "4"]
     assert str(tmp_path) not in kept and "It is 4." not in kept and "How many?" not in kept

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from gcache.errors import unknown
 from gcache.tasks.choices import extract_choice
-from gcache.tasks.grading import extract_number, numbers_equal
+from gcache.tasks.grading import extract_number
+from gcache.tasks.number_value import numbers_equal
 
 DECISIONS = ("refer", "direct", "vote")
 #: Kinds of answers, and how what a text states is read from it.

@@ -127,7 +127,12 @@ class KVCache:
     # -- moving, choosing -----------------------------------------------------------------
 
     def shift(self, offset: int | Tensor, rope: Rope) -> KVCache:
-        """The same slots `offset` positions later: an int, or (B,) one per sequence."""
+        """The same slots `offset` positions later: an int, or (B,) one per sequence.
+
+        Raises:
+            ConfigError: caches of that model must stay where they were computed.
+        """
+        rope.require_movable()
         amount = torch.as_tensor(offset, device=self.positions.device)
         per_slot = amount.reshape(-1, 1).expand(self.positions.shape)  # (B, T)
         keys = rope.rotate(self.keys, per_slot.unsqueeze(1))  # angles (B, 1, T, R/2)

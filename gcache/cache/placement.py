@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from gcache.cache.kv_cache import KVCache
+from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError, unknown
 
@@ -54,13 +54,33 @@ def without_repeats(caches: Sequence[KVCache]) -> list[KVCache]:
     ]
 
 
+def without_lighter_repeats(caches: Sequence[FusedCache]) -> list[FusedCache]:
+    """Each cache of one sequence without the slots that another one brings at a greater weight (of equals, an
+    earlier one): a slot that arrives over several paths comes over the heaviest."""
+    makers = [cache.makers for cache in caches]
+    if sum(map(len, makers)) == len(frozenset().union(*makers)):
+        return list(caches)
+    names = torch.cat([_names(cache) for cache in caches])
+    heaviest = torch.cat([cache.bias[0].detach() for cache in caches]).argsort(descending=True, stable=True)
+    by_name = heaviest[names[heaviest].argsort(stable=True)]  # of each name the heaviest comes first
+    fresh = torch.ones_like(names, dtype=torch.bool)
+    fresh[by_name[1:]] = names[by_name[1:]] != names[by_name[:-1]]
+    kept = fresh.split([cache.slots for cache in caches])
+    return [cache if bool(own.all()) else cache.take(own) for cache, own in zip(caches, kept, strict=True)]
+
+
 def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
     """For each cache of one sequence, a (T,) mask of the slots that no earlier cache brought.
 
     A slot is known by (source, ordinal), so one that arrives over two paths is kept once, and
     two slots that merely look alike are both kept.
     """
-    names = [(cache.sources[0] << 40) + cache.ordinals[0] for cache in caches]
+    names = [_names(cache) for cache in caches]
     masks = [torch.ones_like(own, dtype=torch.bool) for own in names[:1]]
     masks += [~torch.isin(own, torch.cat(names[:number])) for number, own in enumerate(names[1:], start=1)]
     return masks
+
+
+def _names(cache: KVCache) -> torch.Tensor:
+    """(T,) one number per slot's name."""
+    return (cache.sources[0] << 40) + cache.ordinals[0]

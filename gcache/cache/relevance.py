@@ -15,6 +15,7 @@ from gcache.cache.fuser import ConcatFuser, Incoming
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
+from gcache.streams import generator as generator_of
 
 #: How far one step of the optimizer moves the two terms of the score, beside the other parameters.
 MATCH_GAIN, PRIOR_GAIN = 50.0, 10.0
@@ -30,8 +31,16 @@ class RelevanceFuser(ConcatFuser):
         s_i = a sum over the question's slots q of  softmax-weighted mean over its slots t of c_qt
               + g . mean over its slots of x_t,                     c_qt = (x_q U)(x_t V)
 
-    relevant, and the attention logits of its slots get s_i - max_j s_j added to log w_i. Values in the
-    first layer are functions of the token alone, so the sum counts, softly, the question's words
+    relevant, and the attention logits of its slots get log w_i + r_i,
+
+        r_i = - max over j of w_j (s_j - s_i)                       (at j = i it is 0, so r_i <= 0)
+
+    A cache gives way to a more relevant one as far as that one's edge weighs: at weight 1 by all of the difference
+    (with all edges at 1, r_i = s_i - max_j s_j), and an edge whose weight goes to 0 takes nothing from any other.
+    Likewise the softmax and the mean over a cache's slots are weighted by what the slots weighed when they were
+    handed on: 1 for its sender's own.
+
+    Values in the first layer are functions of the token alone, so the sum counts, softly, the question's words
     that the cache has (the softmax is at a temperature of 0.1: a maximum without its kinks); g
     learns whom to believe whatever is asked. a and g are 0 at the start, so that an untrained
     fuser is plain concatenation; with one incoming cache it always is.
@@ -61,7 +70,7 @@ class RelevanceFuser(ConcatFuser):
         self.read = tuple(dict.fromkeys((0, layers // 3, 2 * layers // 3)))  # layers
         block = heads * dim
         width = min(width, block)
-        generator = torch.Generator().manual_seed(1)
+        generator = generator_of("relevance fuser")
         basis = torch.linalg.qr(torch.randn(block, width, generator=generator))[0] * (block / width) ** 0.5
         start = torch.cat([basis, torch.zeros((len(self.read) - 1) * block, width)])  # words alone
         self.of_question = nn.Parameter(start)
@@ -69,18 +78,24 @@ class RelevanceFuser(ConcatFuser):
         self.match = nn.Parameter(torch.zeros(()))
         self.prior = nn.Parameter(torch.zeros(len(start)))
 
-    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        merged = super().merge(shared, incoming)
+    def log_weights(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[Tensor]:
+        plain = super().log_weights(shared, incoming)
         if len(incoming) < 2 or not (torch.is_grad_enabled() or self._weighs()):
-            return merged
-        relevance = self.relevance(shared, [item.cache for item in incoming])
-        return [cache.weighted(relevance[i]) for i, cache in enumerate(merged)]
+            return plain
+        weights = torch.stack([item.weight.float() for item in incoming])
+        relevance = self.relevance(shared, [item.cache for item in incoming], weights)
+        return [log_weight + relevance[i] for i, log_weight in enumerate(plain)]
 
-    def relevance(self, shared: KVCache, caches: Sequence[KVCache]) -> Tensor:
-        """(n,) what is added to the log-weights of prepared caches' slots: 0 for the most relevant one."""
+    def relevance(self, shared: KVCache, caches: Sequence[KVCache], weights: Tensor | None = None) -> Tensor:
+        """(n,) what is added to the log-weights of prepared caches' slots: 0 for the most relevant one.
+
+        Args:
+            weights: (n,) of their edges; None for 1.
+        """
         question = self._features(shared) @ self.of_question
         scores = torch.stack([self._score(question, cache) for cache in caches])
-        return scores - scores.max()
+        weights = torch.ones_like(scores) if weights is None else weights.to(scores.device)
+        return -(weights * (scores - scores[:, None])).amax(dim=1)
 
     def _weighs(self) -> bool:
         return bool(self.match) or bool(self.prior.any())
@@ -90,10 +105,11 @@ class RelevanceFuser(ConcatFuser):
         if not cache.slots:
             return torch.zeros((), device=self.match.device)
         features = self._features(cache)  # (T, F)
-        score = PRIOR_GAIN * (features.mean(dim=0) @ self.prior)
+        heard = FusedCache.plain(cache).bias[0]  # (T,) log-weights
+        score = PRIOR_GAIN * (torch.softmax(heard, dim=0) @ features @ self.prior)
         if question.shape[0]:
             likeness = question @ (features @ self.of_cache).T  # (Tq, T)
-            best = (torch.softmax(likeness / SHARPNESS, dim=1) * likeness).sum(dim=1)
+            best = (torch.softmax(likeness / SHARPNESS + heard, dim=1) * likeness).sum(dim=1)
             score = score + MATCH_GAIN * self.match * best.sum()
         return score
 

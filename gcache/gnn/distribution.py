@@ -8,8 +8,7 @@ reached along exactly one path, so the probabilities of all topologies sum to 1,
 
 An edge that was forced out contributes nothing. The edges into the decision maker are visited
 first; they close no cycle. Among agents i -> j comes before j -> i for i < j, so the sampler favours the
-first where both are likely; `most_likely` does not, it goes by the probabilities. Edges from the round
-before come last; they close no cycle either.
+first where both are likely. Edges from the round before come last; they close no cycle either.
 
 What goes over a drawn edge, and how long an agent thinks, may be drawn as well: each from a softmax,
 whose log-probabilities are added.
@@ -28,13 +27,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from gcache.errors import ConfigError
+from gcache.gnn.mode import EXACT_AGENTS, likeliest_edges
 from gcache.gnn.topology import Edge, EdgeKey, Topology, reaches
+from gcache.streams import uniforms
+
+if TYPE_CHECKING:
+    from gcache.streams import Stream
 
 
 def candidate_edges(n_agents: int, temporal: bool = False) -> list[EdgeKey]:
@@ -107,32 +112,67 @@ class EdgeDistribution:
         into = [len(key) == 2 and key[1] == self.n_agents for key in self.candidates]
         return torch.tensor(into, dtype=torch.bool, device=self.logits.device)
 
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, Tensor]:
+    def sample(self, generator: Stream | None = None) -> tuple[Topology, Tensor]:
         """A topology and its log-probability (0-dim, with gradient)."""
-        uniform = torch.rand(len(self.candidates), generator=generator)
-        wanted = uniform < torch.sigmoid(self.logits.detach()).cpu()
+        wanted = uniforms((len(self.candidates),), generator) < torch.sigmoid(self.logits.detach()).cpu()
         channels, steps = _picked(self.channel_logits, generator), _picked(self.latent_logits, generator)
-        if self.consult_logit is not None and float(torch.rand((), generator=generator)) >= self.consult_probability:
+        if self.consult_logit is not None and float(uniforms((), generator)) >= self.consult_probability:
             wanted &= ~self._into_decision.cpu()
         return self._draw(lambda e: bool(wanted[e]), channels, steps)
 
-    def most_likely(self) -> tuple[Topology, Tensor]:
-        """Every edge, channel and number of latent steps at its likelier value, with the log-probability.
+    @property
+    def is_exact(self) -> bool:
+        """Whether `most_likely` is the mode for certain, or greedy because there are too many agents."""
+        return self.n_agents <= EXACT_AGENTS
 
-        Where likely edges close a cycle, the likelier ones stand. Without a choice of channels or of consulting, this
-        is the mode where they close none.
+    def most_likely(self) -> tuple[Topology, Tensor]:
+        """The most likely topology, with its log-probability.
+
+        It is the mode of what `sample` draws, cycles, channels, latent steps and consulting included, for up to
+        `gcache.gnn.mode.EXACT_AGENTS` agents. Beyond, the edges among agents are greedy: each at its likelier value,
+        the likelier edges first (`is_exact` is False, and `best_of_samples` says what may be missing).
         """
-        logits = self.logits.detach()
-        likely = self.probabilities.detach() > 0.5 if self.consult_logit is not None else logits > 0
-        chosen: set[EdgeKey] = set()
-        for e in torch.argsort(logits, descending=True, stable=True).tolist():
-            if likely[e] and not self._closes_cycle(chosen, self.candidates[e]):
-                chosen.add(self.candidates[e])
+        drawn, left = self._gains()
+        among = [e for e in range(len(drawn)) if self._is_among_agents(e)]
+        pairs = [(self.candidates[e][0], self.candidates[e][1]) for e in among]
+        picked = likeliest_edges(self.n_agents, pairs, [drawn[e] for e in among], [left[e] for e in among])
+        chosen = {among[number] for number in picked} | self._likeliest_into_decision(drawn, left)
+        chosen |= {e for e, key in enumerate(self.candidates) if len(key) > 2 and drawn[e] > left[e]}
         likeliest = [
-            [] if logits is None else logits.argmax(dim=1).tolist()
+            [] if logits is None else logits.detach().argmax(dim=1).tolist()
             for logits in (self.channel_logits, self.latent_logits)
         ]
-        return self._draw(lambda e: self.candidates[e] in chosen, *likeliest)
+        return self._draw(lambda e: e in chosen, *likeliest)
+
+    def best_of_samples(self, source: Stream, count: int = 1000) -> float:
+        """The largest log-probability among so many drawn topologies."""
+        with torch.no_grad():
+            return max(float(self.sample(source)[1]) for _ in range(count))
+
+    def _gains(self) -> tuple[list[float], list[float]]:
+        """What each candidate adds to the log-probability when it is drawn, over its likeliest channel, and when it
+        is left out; for edges into the decision maker once it consults."""
+        logits = self.logits.detach().double()
+        drawn = logsigmoid(logits)
+        if self.channel_logits is not None:
+            drawn = drawn + torch.log_softmax(self.channel_logits.detach().double(), dim=1).amax(dim=1)
+        return drawn.tolist(), logsigmoid(-logits).tolist()
+
+    def _is_among_agents(self, e: int) -> bool:
+        key = self.candidates[e]
+        return len(key) == 2 and key[1] != self.n_agents
+
+    def _likeliest_into_decision(self, drawn: Sequence[float], left: Sequence[float]) -> set[int]:
+        """They close no cycle; where consulting is a choice, the likeliest edges compete with none at all."""
+        into = [e for e, key in enumerate(self.candidates) if len(key) == 2 and key[1] == self.n_agents]
+        likelier = {e for e in into if drawn[e] > left[e]}
+        if self.consult_logit is None or not into:
+            return likelier
+        some = likelier or {min(into, key=lambda e: left[e] - drawn[e])}
+        consult = self.consult_logit.detach().double()
+        consulted = float(logsigmoid(consult))
+        silent = float(torch.logaddexp(logsigmoid(-consult), logsigmoid(consult) + sum(left[e] for e in into)))
+        return some if consulted + sum(drawn[e] if e in some else left[e] for e in into) > silent else set()
 
     def log_prob(self, topology: Topology) -> Tensor:
         """0-dim log-probability of a topology, with gradient.
@@ -263,11 +303,11 @@ class EdgeDistribution:
         return Edge(key[0], key[1], _weight(chance), chance, delay=len(key) - 2, channel=channel)
 
 
-def _picked(logits: Tensor | None, generator: torch.Generator | None) -> list[int]:
+def _picked(logits: Tensor | None, generator: Stream | None) -> list[int]:
     """One column per row, drawn from the softmax of the row."""
     if logits is None:
         return []
-    uniform = torch.rand((logits.shape[0], 1), generator=generator)
+    uniform = uniforms((logits.shape[0], 1), generator)
     below = torch.softmax(logits.detach(), dim=1).cumsum(dim=1).cpu()
     picked: list[int] = (uniform >= below).sum(dim=1).clamp(max=logits.shape[1] - 1).tolist()
     return picked

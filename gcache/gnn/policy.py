@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ from torch import Tensor, nn
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import CHANNELS, Topology
+
+if TYPE_CHECKING:
+    from gcache.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class TopologyPolicy(nn.Module):
         )
 
     def sample(
-        self, features: QuestionFeatures, generator: torch.Generator | None = None
+        self, features: QuestionFeatures, generator: Stream | None = None
     ) -> tuple[Topology, Tensor]:
         """A topology drawn for a question, and its log-probability (0-dim, with gradient)."""
         distribution: EdgeDistribution = self(features)

@@ -18,6 +18,8 @@ EdgeKey = tuple[int, ...]
 Node = tuple[int, int]
 #: What may go over an edge: the agent's own cache, its latent slots alone, or what it says.
 CHANNELS = ("cache", "latents", "text")
+#: How likely an edge into the decision maker, and one among agents, is before training, unless it is told otherwise.
+DECISION_PROBABILITY, AGENT_PROBABILITY = 0.3, 0.1
 #: How the decision maker is called beside the agents' roles.
 DECISION = "decision maker"
 
@@ -156,11 +158,8 @@ class Topology:
         """Who hands to an agent in a round, and over which edge, by number: its predecessors in the same
         round, those in the round before, then itself in the round before (over None, which is no
         edge and of weight 1)."""
-        found: list[tuple[Node, EdgeKey | None]] = [((round_, e.source), e.key) for e in self.into(agent)]
-        if round_:
-            found += [((round_ - 1, e.source), e.key) for e in self.before(agent)]
-            found.append(((round_ - 1, agent), None))
-        return found
+        edges = [*self.into(agent), *self.before(agent)]
+        return senders([edge.key for edge in edges], round_, agent)
 
     def _repr_svg_(self) -> str:
         """What a notebook shows."""
@@ -187,6 +186,14 @@ class Topology:
                 channel=edge.channel,
             )  # fmt: skip
         return graph
+
+
+def senders(edges: Iterable[EdgeKey], round_: int, agent: int) -> list[tuple[Node, EdgeKey | None]]:
+    """See `Topology.senders`: those over these edges, in their order, then the agent itself in the round before."""
+    found: list[tuple[Node, EdgeKey | None]] = [
+        ((round_ - (len(key) - 2), key[0]), key) for key in edges if key[1] == agent and round_ >= len(key) - 2
+    ]
+    return [*found, ((round_ - 1, agent), None)] if round_ else found
 
 
 def is_acyclic(n_agents: int, pairs: Iterable[tuple[int, int]]) -> bool:

@@ -1,6 +1,6 @@
 """What all graphs of agents have in common: who they are, who hands to whom, and how questions are run.
 
-A graph holds nothing of any question, so any number of runs go on at once.
+A graph holds nothing of any question, so any number of runs go on at once, in any number of event loops and threads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.loops import run_to_end
+from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
+from gcache.streams import stream
 from gcache.tasks.example import Example
 
 #: Runs a question on a topology; None for the source's.
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
-#: Questions in flight at once where nobody says otherwise.
-IN_FLIGHT = 64
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class AgentGraph(Cast, ABC):
             topology: run on this one; else on the source's most likely one, or with `sample`
                 on one drawn by `seed`.
             temperature: of the answer's text; 0 is greedy.
-            seed: of the topology's and the text's draws.
+            seed: of all draws of this run; the topology and each text have a stream of their own, of this seed
+                and the question.
             thoughts: share equal thoughts with the other rollouts of this question.
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
@@ -152,8 +153,8 @@ class AgentGraph(Cast, ABC):
         if topology is None:
             with torch.no_grad():
                 distribution = self.distribution(asked)
-                generator = torch.Generator().manual_seed(seed)
-                topology, drawn = distribution.sample(generator) if sample else distribution.most_likely()
+                drawing = stream("topology", seed, asked.question)
+                topology, drawn = distribution.sample(drawing) if sample else distribution.most_likely()
                 log_prob = float(drawn)
         return await self.start(
             Start(
@@ -163,8 +164,12 @@ class AgentGraph(Cast, ABC):
         )
 
     def run(self, example: Example | str, **options: Any) -> RunResult:
-        """`arun` for code that is not asynchronous."""
-        return asyncio.run(self.arun(example, **options))
+        """`arun` for code that is not asynchronous. Any number of threads may ask at once.
+
+        Raises:
+            LoopError: an event loop runs in this thread, as in a notebook; await `arun` there.
+        """
+        return run_to_end(lambda: self.arun(example, **options), "run", "await graph.arun(...)")
 
     async def arun_all(
         self,
@@ -227,5 +232,5 @@ class AgentGraph(Cast, ABC):
         return [results[number] for number in sorted(results)]
 
     def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:
-        """`arun_all` for code that is not asynchronous."""
-        return asyncio.run(self.arun_all(examples, **options))
+        """`arun_all` for code that is not asynchronous; see `run`."""
+        return run_to_end(lambda: self.arun_all(examples, **options), "run_all", "await graph.arun_all(...)")

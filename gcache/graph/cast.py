@@ -33,7 +33,7 @@ class Cast:
         return self.source_of_topologies.distribution(self.agents_of(asked), self.decision, asked.question)
 
     def topology(self, example: Example | str) -> Topology:
-        """The most likely topology of a question."""
+        """The most likely topology of a question; greedy with many agents (`EdgeDistribution.most_likely`)."""
         with torch.no_grad():
             return self.distribution(example).most_likely()[0]
 

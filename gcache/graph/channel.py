@@ -6,7 +6,6 @@ else of the run changes: the same agents think the same prompts on the same topo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +16,7 @@ from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Node
+from gcache.streams import generator
 
 #: Added to the attention logits of what is masked; within the range of float16, whose weight is 0.
 BLOCKED = -1e4
@@ -41,11 +41,9 @@ class Passing:
     shared: KVCache
     rope: Rope | None = None
 
-    @property
-    def seed(self) -> int:
-        """One number for this question and edge, the same in every run."""
-        name = f"{self.question}/{self.sender}/{self.receiver}".encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
+    def stream(self, purpose: str) -> torch.Generator:
+        """Random numbers for this question and edge, the same in every run."""
+        return generator(purpose, self.question, *self.sender, "to", *self.receiver)
 
 
 #: What arrives instead.
@@ -68,14 +66,14 @@ def zeroed(passing: Passing) -> KVCache:
 
 def noise(passing: Passing) -> KVCache:
     """Keys and values of every slot replaced by random vectors of the same norm."""
-    generator = torch.Generator().manual_seed(passing.seed)
-    return _by_part(passing.cache, lambda part: _randomised(part, torch.ones_like(part.mask), generator))
+    drawing = passing.stream("noise")
+    return _by_part(passing.cache, lambda part: _randomised(part, torch.ones_like(part.mask), drawing))
 
 
 def random_latents(passing: Passing) -> KVCache:
     """Keys and values of the latent steps replaced by random vectors of the same norm."""
-    generator = torch.Generator().manual_seed(passing.seed)
-    return _by_part(passing.cache, lambda part: _randomised(part, part.kinds == SlotKind.LATENT, generator))
+    drawing = passing.stream("random latents")
+    return _by_part(passing.cache, lambda part: _randomised(part, part.kinds == SlotKind.LATENT, drawing))
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,11 @@ def _by_part(cache: KVCache, change: Callable[[KVCache], KVCache]) -> KVCache:
     return FusedCache.of_parts([change(part) for part in cache.parts], cache.biases)
 
 
-def _randomised(cache: KVCache, wanted: Tensor, generator: torch.Generator) -> KVCache:
+def _randomised(cache: KVCache, wanted: Tensor, drawing: torch.Generator) -> KVCache:
     """The `wanted` (B, T) slots random, each key and value (per layer and head) at its own norm."""
 
     def drawn(vectors: Tensor) -> Tensor:  # (L, B, H, T, D)
-        random = torch.randn(vectors.shape, generator=generator).to(vectors.device)
+        random = torch.randn(vectors.shape, generator=drawing).to(vectors.device)
         norms = vectors.float().norm(dim=-1, keepdim=True)
         scaled = random * (norms / random.norm(dim=-1, keepdim=True).clamp_min(1e-12))
         return torch.where(wanted[None, :, None, :, None], scaled.to(vectors.dtype), vectors)

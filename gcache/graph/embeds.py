@@ -14,7 +14,6 @@ mean nothing to it, and only their width can be checked.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from torch import Tensor
 from gcache.errors import ApiError, BudgetSpent
 from gcache.graph.asked import Asked
 from gcache.graph.records import Spoken
+from gcache.graph.thoughts import Thoughts
 from gcache.llm.api import ApiLLM, ApiText, Content
 from gcache.llm.batching import BatchingLLM
 
@@ -56,7 +56,7 @@ class EmbedsWriter:
     mode: str = "api_embeds"
     learns: bool = False
     wants_states: bool = True
-    _probed: dict[str, asyncio.Future[None]] = field(default_factory=dict, repr=False)
+    _probed: Thoughts = field(default_factory=Thoughts, repr=False)
 
     async def write(self, llm: BatchingLLM, asked: Asked) -> Spoken:
         model: Any = llm.llm
@@ -84,9 +84,7 @@ class EmbedsWriter:
         Raises:
             ApiError: it refuses them, or passes over them.
         """
-        if "asked" not in self._probed:
-            self._probed["asked"] = asyncio.ensure_future(self._try(model))
-        await asyncio.shield(self._probed["asked"])
+        await self._probed.once("asked", lambda: self._try(model))
 
     async def _try(self, model: Any) -> None:
         embeds = model.embedding(torch.zeros(PROBE, dtype=torch.long, device=model.device))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.topology import Edge, Topology
+from gcache.streams import shuffler
+
+if TYPE_CHECKING:
+    from gcache.streams import Stream
 
 Pairs = set[tuple[int, int]]
 
@@ -83,11 +88,11 @@ class FixedTopology:
         if self.n_agents < 1:
             raise ConfigError(f"n_agents must be 1 or more, got {self.n_agents}")
 
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, Tensor]:
+    def sample(self, generator: Stream | None = None) -> tuple[Topology, Tensor]:
         """The topology; its log-probability is 0."""
         return self.most_likely()
 
     def most_likely(self) -> tuple[Topology, Tensor]:
         """The topology; its log-probability is 0."""
-        pairs = TOPOLOGIES[self.name](self.n_agents, random.Random(self.seed))
+        pairs = TOPOLOGIES[self.name](self.n_agents, shuffler("random topology", self.seed, self.n_agents))
         return Topology(self.n_agents, tuple(Edge(s, t) for s, t in pairs)), torch.zeros(())

@@ -65,6 +65,9 @@ def fused_for(
 ) -> FusedCache:
     """One cache for a receiver, of the shared prefix and the prepared caches on its edges."""
     one = torch.ones(())
-    incoming = [Incoming(cache, one if edge is None else weights[edge], prepared=True) for cache, edge in arriving]
+    incoming = [
+        Incoming(cache, one if edge is None else weights[edge], prepared=True, order=number)
+        for number, (cache, edge) in enumerate(arriving)
+    ]
     fused: FusedCache = fuser(shared, incoming)
     return fused

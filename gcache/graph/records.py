@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gcache.agents.layout import DECISION_TURNS
-from gcache.agents.roles import Agent
-from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, GcacheError, unknown
-from gcache.gnn.topology import Topology
-from gcache.llm.api import ApiText
-from gcache.llm.requests import Generation
-from gcache.tasks.example import Example
 
+if TYPE_CHECKING:  # a configuration is made before torch is there
+    from torch import Tensor
+
+    from gcache.agents.roles import Agent
+    from gcache.cache.kv_cache import KVCache
+    from gcache.gnn.topology import Topology
+    from gcache.llm.api import ApiText
+    from gcache.llm.requests import Generation
+    from gcache.tasks.example import Example
+
+#: Questions in flight at once where nobody says otherwise.
+IN_FLIGHT = 64
 TRANSFERS = ("own", "latent", "context")
 #: What goes over an edge: the agent's cache, what it says, or both.
 HANDS = ("cache", "text", "both")
@@ -130,6 +135,13 @@ class Spoken:
             return self.api.text
         return "" if self.generation is None else self.generation.text
 
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the text off."""
+        if self.api is not None:
+            return self.api.finish_reason == "length"
+        return self.generation is not None and not self.generation.finished
+
 
 class KeptCaches:
     """The caches of a run that is over, for as long as nobody needs their room.
@@ -146,8 +158,8 @@ class KeptCaches:
         own: Mapping[tuple[int, int], KVCache],
         carried: Mapping[Carried, KVCache] | None = None,
     ) -> None:
-        self._kept = None if shared is None else (shared, dict(own))
-        self._carried = dict(carried or {})
+        # one tuple, read and dropped at once: a run in another thread may need the room at any moment
+        self._kept = None if shared is None else (shared, dict(own), dict(carried or {}))
 
     @property
     def released(self) -> bool:
@@ -160,12 +172,16 @@ class KeptCaches:
         Raises:
             GcacheError: they were not kept, or released.
         """
-        if self._kept is None:
+        return self._all()[:2]
+
+    def _all(self) -> tuple[KVCache, Mapping[tuple[int, int], KVCache], Mapping[Carried, KVCache]]:
+        kept = self._kept
+        if kept is None:
             raise GcacheError(
                 "the caches of this run are gone: it was run with keep_caches=False, or they were released to stay "
                 "under max_cache_gb; run the question again, or with a higher limit"
             )
-        return self._kept
+        return kept
 
     def carried(self) -> Mapping[Carried, KVCache]:
         """What links brought to other models, before it was prepared for fusing.
@@ -173,16 +189,15 @@ class KeptCaches:
         Raises:
             GcacheError: as `get`.
         """
-        self.get()
-        return self._carried
+        return self._all()[2]
 
     def release(self) -> int:
         """Let them go; returns the bytes of keys and values that nobody else need hold."""
-        if self._kept is None:
+        kept, self._kept = self._kept, None
+        if kept is None:
             return 0
-        shared, own = self._kept
-        caches = [shared, *own.values(), *self._carried.values()]
-        self._kept, self._carried = None, {}
+        shared, own, carried = kept
+        caches = [shared, *own.values(), *carried.values()]
         return sum(cache.nbytes for cache in caches)
 
 
@@ -219,6 +234,11 @@ class RunResult:
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the answer off."""
+        return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: question, answer, topology, and who did what."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from gcache.graph.turns import Coming, take_turns
 from gcache.graph.writers import api_tokens
 from gcache.links.link import Link
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.streams import derive
 
 if TYPE_CHECKING:
     from gcache.graph.cache_graph import CacheGraph
@@ -114,6 +116,16 @@ class Run:
 
     async def go(self) -> RunResult:
         """Run the question to its answer."""
+        try:
+            return await self._go()
+        except BaseException as error:  # whoever keeps the error, or a cancelled task, must not keep the caches
+            if not isinstance(error, Exception):
+                traceback.clear_frames(error.__traceback__)
+            for caches in (self.shared, self.own, self.handed, self.carried):
+                caches.clear()
+            raise
+
+    async def _go(self) -> RunResult:
         self._tell(Event("topology", self.topology))
         await self._read_question()
         await take_turns(self.topology, self.config.rounds, self.heard, self._think, self._note_unheard)
@@ -253,26 +265,28 @@ class Run:
         self._tell(Event("turn", round=last, agent=node))
         heard = [await self._heard_over((last, edge.source), edge) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
-        texts, received, read = [], 0, 0
-        for number, group in enumerate(groups):
-            coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
-            tokens = self.graph.decision_tokens(self._heard_texts((last, node), coming))
-            fused = await self._fused((last, node), coming)
-            received += self._slots_received((last, node), fused)
-            read += len(tokens)
-            asked = Asked(
-                self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
-                tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
-                self.seed * len(groups) + number, self.stop, watch_text(self.watch) if len(groups) == 1 else None,
-            )  # fmt: skip
-            texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
-        del fused, asked, heard
-        await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
-        if not self.keep:  # from here on the batch alone holds what it needs
-            self.shared.clear()
-            self.handed.clear()
-            self.carried.clear()
+        texts: list[asyncio.Future[Spoken]] = []
+        received, read = 0, 0
         try:
+            for number, group in enumerate(groups):
+                coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
+                tokens = self.graph.decision_tokens(self._heard_texts((last, node), coming))
+                fused = await self._fused((last, node), coming)
+                received += self._slots_received((last, node), fused)
+                read += len(tokens)
+                asked = Asked(
+                    self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
+                    tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
+                    derive("text", self.seed, self.example.question, number), self.stop,
+                    watch_text(self.watch) if len(groups) == 1 else None,
+                )  # fmt: skip
+                texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
+            del fused, asked, heard
+            await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
+            if not self.keep:  # from here on the batch alone holds what it needs
+                self.shared.clear()
+                self.handed.clear()
+                self.carried.clear()
             spoken = tuple(await asyncio.gather(*texts))
         finally:
             for text in texts:

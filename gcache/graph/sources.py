@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from gcache.agents.decision import DecisionMaker
@@ -18,11 +17,14 @@ from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
 from gcache.gnn.topology import DECISION, EdgeKey, Topology
 from gcache.graph.fixed import TOPOLOGIES, FixedTopology
 
+if TYPE_CHECKING:
+    from gcache.streams import Stream
+
 
 class TopologyDistribution(Protocol):
     """What a source says of one question."""
 
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, Tensor]: ...
+    def sample(self, generator: Stream | None = None) -> tuple[Topology, Tensor]: ...
 
     def most_likely(self) -> tuple[Topology, Tensor]: ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,7 +26,11 @@ from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Ste
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.graph.speakers import Prompt, Speaker, Utterance
 from gcache.graph.turns import Coming, take_turns
+from gcache.streams import derive
 from gcache.tasks.example import Example
+
+if TYPE_CHECKING:
+    from gcache.streams import Stream
 
 
 class SpeakingGraph(AgentGraph):
@@ -70,7 +75,7 @@ class SpeakingGraph(AgentGraph):
 class _Alone:
     """The only topology of no agents."""
 
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Topology, torch.Tensor]:
+    def sample(self, generator: Stream | None = None) -> tuple[Topology, torch.Tensor]:
         return self.most_likely()
 
     def most_likely(self) -> tuple[Topology, torch.Tensor]:
@@ -140,7 +145,7 @@ class _Talk:
             Prompt(
                 self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
                 self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
-                self.begin.seed * len(groups) + number, self.begin.stop,
+                derive("text", self.begin.seed, self.begin.example.question, number), self.begin.stop,
                 watch_text(self.begin.watch) if len(groups) == 1 else None,
             )
             for number, group in enumerate(groups)

@@ -47,11 +47,12 @@ class Thinker:
     def agent_tokens(self, words: str, said: Sequence[tuple[str, str]], thinks: bool) -> Tokens:
         """An agent's prompt, with what others said, as (role, words), before its own words."""
         key = (with_said(words, said), thinks)
-        if key not in self._prompts:
+        tokens = self._prompts.get(key)
+        if tokens is None:
             if len(self._prompts) >= KNOWN_PROMPTS:
-                self._prompts.clear()
-            self._prompts[key] = self.layout.agent(*key)
-        return self._prompts[key]
+                self._prompts.clear()  # which another thread may do at any moment
+            tokens = self._prompts[key] = self.layout.agent(*key)
+        return tokens
 
     def speak_tokens(self) -> Tokens:
         """What an agent that has thought is asked, so that it says what it hands on."""

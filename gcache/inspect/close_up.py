@@ -17,6 +17,7 @@ from gcache.errors import GcacheError
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.channel import Recorder
+from gcache.graph.greedy import topology_name
 from gcache.graph.hand_over import edge_weights
 from gcache.graph.records import RunResult
 from gcache.inspect.readings import TOKENS, Reading, readings
@@ -101,7 +102,7 @@ def view_of(close: CloseUp, graph: CacheGraph, *, title: str, task: str, model: 
     nodes = [_agent(close, ids[number], agent, number) for number, agent in enumerate(result.agents)]
     return View(
         title,
-        "one question, on its most likely topology",
+        f"one question, on its {topology_name(graph, result.example)} topology",
         task,
         model,
         step,

@@ -34,13 +34,16 @@ import torch
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph import channel as channels
-from gcache.graph.agent_graph import IN_FLIGHT, Ask
+from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import RunResult
+from gcache.graph.records import IN_FLIGHT, RunResult
+from gcache.inspect.pictures import save
 from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference
+from gcache.streams import generator as generator_of
+from gcache.streams import shuffler
 from gcache.tasks.example import Example, Task
 
 logger = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ def _identity(trial: Trial) -> Evaluation:
 
 def _random(trial: Trial) -> Evaluation:
     own = trial.llm.alignment
-    generator = torch.Generator().manual_seed(trial.seed)
+    generator = generator_of("random W_a", trial.seed)
     matrix = torch.randn(own.matrix.shape, generator=generator).to(own.matrix.device) / len(own.matrix) ** 0.5
     return trial.changed("random W_a", alignment=replace(own, matrix=matrix))
 
@@ -145,7 +148,7 @@ def _random_edges(trial: Trial) -> Evaluation:
     def drawn(example: Example) -> Topology:
         own = trial.topology[example.id]
         within = sum(not edge.delay for edge in own.edges)
-        return random_topology(own.n_agents, within, random.Random(f"{trial.seed}/{example.id}"))
+        return random_topology(own.n_agents, within, shuffler("random edges", trial.seed, example.id))
 
     return trial.evaluate("random edges", topology=drawn)
 
@@ -176,6 +179,8 @@ CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
 OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
 #: Those of them that change the map of the one model there is.
 OF_MAPS = ("identity W_a", "random W_a")
+#: Controls that move caches.
+OF_PLACES = ("other question",)
 #: Controls after which nothing of what the agents thought reaches the decision maker.
 CUTS = ("no transfer", "masked", "zeroed", "noise", "other question")
 
@@ -196,7 +201,8 @@ def run_controls(
 
     Raises:
         ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
-            are several models, fewer than two questions, or questions whose numbers of agents never agree.
+            are several models, one that moves caches of a model whose caches must stay where they are, fewer than two
+            questions, or questions whose numbers of agents never agree.
     """
     for name in names:
         if name not in CONTROLS:
@@ -214,7 +220,8 @@ def run_controls(
             f"{', '.join(n for n in names if n in OF_MAPS)}: the agents have several models, each with a W_a of its "
             "own; leave it out"
         )
-    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), AS_IT_IS}
+    placed = _stay_where_they_are(graph, names)
+    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
     chosen = [n for n in names or CONTROLS if n not in left_out]
     spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
     if spoken and set(chosen) & set(CUTS):
@@ -224,6 +231,21 @@ def run_controls(
     found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]
     own = _right(found[0])
     return [Controlled(each, *bootstrap_difference(own, _right(each), seed=seed)) for each in found]
+
+
+def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
+    """Controls that cannot be had of this graph, since a model's caches cannot be moved.
+
+    Raises:
+        ConfigError: one of them is asked for.
+    """
+    ropes = [t.fuser.rope for t in graph.thinkers if t.fuser.rope is not None and t.fuser.rope.fixed]
+    if not ropes:
+        return ()
+    if set(names) & set(OF_PLACES):
+        ropes[0].require_movable()
+    logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
+    return OF_PLACES
 
 
 def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:
@@ -265,15 +287,16 @@ def _right(found: Evaluation) -> list[float]:
 def controls_markdown(rows: Sequence[Controlled]) -> str:
     """The outcomes as a Markdown table."""
     lines = [
-        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | edges | n |",
-        "|---|---|---|---|---|---|---|---|",
+        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | unstated | cut | edges "
+        "| n |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for number, row in enumerate(rows):
         f = row.found
         difference = "|  | " if number == 0 else f"| {row.difference:+.3f} | {row.low:+.3f} to {row.high:+.3f} "
         lines.append(
             f"| {f.name} | {f.accuracy:.3f} | {f.low:.3f} to {f.high:.3f} {difference}| {f.unparsed} "
-            f"| {f.edges:.2f} | {f.n} |"
+            f"| {f.unstated} | {f.cut} | {f.edges:.2f} | {f.n} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -299,6 +322,5 @@ def draw_controls(rows: Sequence[Controlled], path: Path, title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
     plt.close(figure)

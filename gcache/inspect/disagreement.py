@@ -13,6 +13,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import EdgeKey
 from gcache.graph.cast import Cast
+from gcache.graph.greedy import is_greedy
 from gcache.inspect.cuts import Ends, kinds_of
 from gcache.inspect.formats import markdown
 from gcache.inspect.learned_edges import LATER
@@ -68,12 +69,14 @@ class Disagreement:
     Attributes:
         same: share of questions whose most likely topologies are the same.
         edges: the largest difference first; questions: the `NAMED` farthest apart.
+        topologies: what they are called, "most likely" or "greedy".
     """
 
     n: int
     same: float
     edges: tuple[EdgeDisagreement, ...]
     questions: tuple[QuestionDisagreement, ...]
+    topologies: str = "most likely"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,6 +124,7 @@ def disagreement(first: Cast, second: Cast, examples: Sequence[Example], seed: i
         same,
         tuple(sorted(edges, key=lambda e: -abs(e.difference))),
         tuple(sorted(rows, key=lambda row: -row.distance)[:NAMED]),
+        "greedy" if any(is_greedy(first, example) for example in examples) else "most likely",
     )
 
 
@@ -156,7 +160,7 @@ def disagreement_table(found: Disagreement, first: str, second: str) -> str:
         ]
         for e in found.edges
     ]  # fmt: skip
-    same = f"The most likely topologies are the same on {found.same:.1%} of {found.n} questions.\n"
+    same = f"The {found.topologies} topologies are the same on {found.same:.1%} of {found.n} questions.\n"
     lines = [same, markdown(head, rows)]
     named = [
         [row.id, row.question, f"{row.distance:.3f}", ", ".join(row.only_first), ", ".join(row.only_second)]

@@ -26,7 +26,7 @@ class LearnedEdge:
 
     Attributes:
         probability: mean over questions and pairs; low, high: the middle 90 % of them.
-        kept: share of them in the most likely topologies.
+        kept: share of them in the topologies that are run: the most likely ones, greedy with many agents.
         pairs: how many were averaged.
         channels: channel -> its mean probability where the edge is drawn; empty where that is no choice.
     """

@@ -13,7 +13,7 @@ function facts(edge) {
   return [
     ["probability", fixed(edge.probability, 3)],
     ["middle 90 %", known(edge.low) && known(edge.high) ? range(edge.low, edge.high, 3) : null],
-    ["in the likeliest topology", known(edge.kept) ? `${fixed(100 * edge.kept, 0)} %` : null],
+    ["in the topology that is run", known(edge.kept) ? `${fixed(100 * edge.kept, 0)} %` : null],
     ["weight", known(edge.weight) ? fixed(edge.weight, 3) : null],
     ["handed over", known(edge.bytes) ? inBytes(edge.bytes) : null],
     ["slots", known(edge.slots) ? whole(edge.slots) : null],

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gcache.cache.kv_cache import FusedCache
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.loops import run_to_end
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
@@ -60,7 +61,8 @@ def readings(
         requests = [
             GenerateRequest(asked, FusedCache.plain(results[number].caches[node]), TEXT) for number, node in places
         ]
-        for (number, node), text in zip(places, asyncio.run(_written(graph, requests)), strict=True):
+        written = run_to_end(lambda: _written(graph, requests), "readings", "await asyncio.to_thread(readings, ...)")
+        for (number, node), text in zip(places, written, strict=True):
             texts[number][node] = text
     return [
         {node: Reading(own.get(node, ()), text.get(node, "")) for node in sorted({*own, *text})}

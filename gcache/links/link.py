@@ -14,9 +14,12 @@ question, and from there on they are a cache of its own like any other that arri
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+from gcache.llm.alignment import input_embeddings
 
 #: Kinds of links, the ones that lose least first.
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")
@@ -47,7 +50,8 @@ class ModelEnds:
         label: the name errors use.
         fingerprint: stands for the content of its weights; see `gcache.llm.loading.LoadedModel`.
         tokenizer: a transformers tokenizer.
-        w_in, w_out: (V, E) input and output embeddings.
+        w_in: (V, E) input embeddings, as the model's layers are fed them; see `gcache.llm.alignment`.
+        w_out: (V, E) output embeddings.
     """
 
     label: str
@@ -59,5 +63,5 @@ class ModelEnds:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, label: str, fingerprint: str) -> ModelEnds:
         """Of a transformers causal model."""
-        w_in = model.get_input_embeddings().weight.detach()
+        w_in = input_embeddings(model)
         return cls(label, fingerprint, tokenizer, w_in, model.get_output_embeddings().weight.detach())

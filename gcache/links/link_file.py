@@ -107,5 +107,6 @@ def kept_at(name: str, sender: ModelEnds, receiver: ModelEnds) -> Path:
     digest = hashlib.sha256()
     for model, weights in ((sender, sender.w_out), (receiver, receiver.w_in)):
         vocabulary = sorted(model.tokenizer.get_vocab().items())
-        digest.update(f"{model.fingerprint} {weights.dtype} {tuple(weights.shape)} {vocabulary}\n".encode())
+        size = float(weights[:64].float().norm())  # a module may scale its table, which no fingerprint tells
+        digest.update(f"{model.fingerprint} {weights.dtype} {tuple(weights.shape)} {size:.3e} {vocabulary}\n".encode())
     return cache_home() / "links" / f"{name}-{digest.hexdigest()[:32]}.safetensors"

@@ -6,7 +6,8 @@
              says (Retry-After); after anything else, not at all
 
 Token counts are the server's. What an attempt costs is charged to a budget, and a budget that is
-spent refuses the next request, so a run stops with what it has.
+spent refuses the next request, so a run stops with what it has. Connections belong to an event loop; limits and budget
+hold for all loops and threads together.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import asyncio
 import email.utils
 import logging
 import random
+import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.llm.api_limits import ApiLimits
 from gcache.settings import API_KEYS, api_variables
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ Content = str | Sequence[Mapping[str, Any]]
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: A server that asks for a longer wait than this is not waited for.
 LONGEST_RETRY_AFTER = 120.0
+#: Servers take seeds of 64 bits with a sign (vLLM) or whole numbers that JSON keeps everywhere (`gcache serve`).
+LARGEST_SEED = 2**53
 #: HTTP statuses that may be otherwise a little later.
 PASSING = frozenset({408, 409, 429})
 #: Addresses of the servers whose keys have names of their own.
@@ -150,6 +155,7 @@ class Budget:
         self.requests = 0
         self.read = 0
         self.written = 0
+        self._lock = threading.Lock()
 
     @property
     def tokens(self) -> int:
@@ -179,6 +185,16 @@ class Budget:
         if self.most is not None and spent >= self.most:
             raise BudgetSpent(f"the API budget of {self.most} {self.unit} is spent; raise --api_budget to go on")
 
+    def attempt(self) -> None:
+        """Count an attempt that is about to be made.
+
+        Raises:
+            BudgetSpent: nothing is left for it.
+        """
+        with self._lock:
+            self.check()
+            self.requests += 1
+
     def charge(self, read: int | None, written: int | None) -> None:
         """Count the tokens of an answer.
 
@@ -188,41 +204,32 @@ class Budget:
         if (read is None or written is None) and self.most is not None and self.unit == "tokens":
             raise ApiError("the server counts no tokens, so a budget in tokens cannot be kept; give --api_budget "
                            "in requests")  # fmt: skip
-        self.read += read or 0
-        self.written += written or 0
+        with self._lock:
+            self.read += read or 0
+            self.written += written or 0
 
 
-async def _until_the_loop_ends(client: Any) -> AsyncGenerator[None, None]:
+async def _until_the_loop_ends(client: Any, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
     """Closes the client when its event loop shuts down its generators, as `asyncio.run` does last."""
     try:
         yield
     finally:
+        forget()
         await client.close()
 
 
 class _Line:
     """The client and its queue, of one event loop: neither outlives the loop it was made in."""
 
-    def __init__(self, settings: ApiSettings) -> None:
-        from asyncio_throttle import Throttler
+    def __init__(self, settings: ApiSettings, forget: Callable[[], object]) -> None:
         from openai import AsyncOpenAI
 
-        self.loop = asyncio.get_running_loop()
         self.client = AsyncOpenAI(
             api_key=settings.key or NO_KEY, base_url=settings.base_url, timeout=settings.timeout, max_retries=0
         )
-        self.closing = _until_the_loop_ends(self.client)
+        self.closing = _until_the_loop_ends(self.client, forget)
         self.places = asyncio.Semaphore(settings.concurrency)
         self.turn = asyncio.Lock()  # one waits for the clock, the others for the one
-        self.throttle: Any = None
-        if settings.requests_per_second is not None:
-            spacing = 1 / settings.requests_per_second
-            self.throttle = Throttler(rate_limit=1, period=spacing, retry_interval=min(0.01, spacing / 10))
-
-    async def wait(self) -> None:
-        if self.throttle is not None:
-            async with self.turn:
-                await self.throttle.acquire()
 
 
 class ApiLLM:
@@ -236,7 +243,9 @@ class ApiLLM:
     def __init__(self, settings: ApiSettings, budget: Budget | None = None) -> None:
         self.settings = settings
         self.budget = budget or Budget()
-        self._line: _Line | None = None
+        self._limits = ApiLimits(settings.concurrency, settings.requests_per_second)
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._lock = threading.Lock()  # of the lines
         self._random = random.Random()
 
     async def chat(
@@ -271,7 +280,8 @@ class ApiLLM:
         Raises:
             ApiError, BudgetSpent: as for `chat`.
         """
-        own = {"prompt": "", "extra_body": {"prompt_embeds": prompt_embeds}}
+        # null asks for nothing more; a text, even an empty one, is another prompt to vLLM, and an empty one is refused
+        own = {"prompt": None, "extra_body": {"prompt_embeds": prompt_embeds}}
         return await self._ask("completion", own, max_new_tokens, temperature, seed)
 
     async def _ask(
@@ -283,13 +293,13 @@ class ApiLLM:
         }  # fmt: skip
         body["extra_body"] = {**self.settings.extra, **own.get("extra_body", {})} or None
         if temperature > 0:
-            body["seed"] = seed
+            body["seed"] = seed if abs(seed) <= LARGEST_SEED else seed % LARGEST_SEED
         line = await self._own_line()
-        async with line.places:
+        async with line.places, self._limits.place():
             for attempt in range(1, self.settings.retries + 2):
-                await line.wait()
-                self.budget.check()
-                self.budget.requests += 1
+                async with line.turn:
+                    await self._limits.attempt()
+                self.budget.attempt()
                 outcome = await self._attempt(line, kind, body)
                 if isinstance(outcome, _Failure):
                     if not outcome.passing or attempt > self.settings.retries:
@@ -303,15 +313,20 @@ class ApiLLM:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
-        if self._line is not None and self._line.loop is asyncio.get_running_loop():
-            await self._line.closing.aclose()
-        self._line = None
+        line = self._lines.get(asyncio.get_running_loop())
+        if line is not None:
+            await line.closing.aclose()
 
     async def _own_line(self) -> _Line:
-        if self._line is None or self._line.loop is not asyncio.get_running_loop():
-            self._line = _Line(self.settings)
-            await anext(self._line.closing)
-        return self._line
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            with self._lock:
+                for ended in [other for other in self._lines if other.is_closed()]:  # without a word
+                    self._lines.pop(ended, None)
+                line = self._lines[loop] = _Line(self.settings, lambda: self._lines.pop(loop, None))
+            await anext(line.closing)
+        return line
 
     # -- one attempt --------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def grouped_attention(
         meets = query.new_full((*query.shape[:-1], 1), 1 / scaling)
         query, value = torch.cat((query, meets), dim=-1), pad(value, (0, 1))
         output, _ = grouped_attention(module, query, key, value, attention_mask, dropout, scaling, **options)
-        return output[..., :dim], None
+        return output[..., :dim].contiguous(), None  # some models look at it as (B, S, H D), without a copy
     plain = all(options.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
     if attention_mask is None or torch.is_grad_enabled() or dropout or not plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward

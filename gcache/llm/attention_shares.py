@@ -33,5 +33,5 @@ def attention_shares(llm: LocalLLM, request: LogProbRequest) -> Tensor:
 
     embeds, lengths = llm.embed([request.tokens + request.completion[:-1]])
     with watching(keep):
-        InFlight(llm.model.model, past).feed(embeds, lengths)
+        InFlight(llm.base, past).feed(embeds, lengths)
     return torch.stack([layers[number] for number in sorted(layers)])

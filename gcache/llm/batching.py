@@ -11,15 +11,23 @@ a few times without a new request), and then something is run for as many of the
 Within a kind, first come, first served. Nothing starves: a waiting thought lets texts write so many
 tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it,
 so the same callers are batched the same way every time.
+
+Every event loop has a line of its own (`gcache.llm.line`), in its own thread: what loops ask for is never batched
+together, and their passes go one after another. So a text is the same however many threads ask.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import threading
+import weakref
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from gcache.cache.kv_cache import KVCache
+from gcache.llm.line import Line
 from gcache.llm.memory import CacheLedger
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
@@ -39,27 +47,25 @@ class ContinuousLLM(Protocol):
     def decoding(self) -> Any: ...
 
 
-class _Waiting:
-    """A request and who waits for its answer."""
+@dataclass
+class _OfLoop:
+    """What there is of one event loop. None of it refers to the loop, which could not end otherwise.
 
-    def __init__(self, request: Any) -> None:
-        self.request = request
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    Attributes:
+        line: where its requests wait, as long as any do; its server holds it.
+        texts: its batch of texts, while it is empty; it remembers what helps to guess the next ones.
+    """
 
-    def settle(self, outcome: Any) -> None:
-        if self.future.done():
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+    line: weakref.ref[Line] | None = None
+    texts: Any = None
 
 
 class BatchingLLM:
-    """Asynchronous front of an LLM; one event loop at a time.
+    """Asynchronous front of an LLM, for any number of event loops.
 
     Args:
-        llm: does the work, in this thread, while the loop waits.
+        llm: does the work, in the thread of the loop that asks, while the loop waits. Models that share a ledger, or
+            one front, run one pass at a time, whichever threads ask.
         patience: turns of the loop without a new request before a batch is run.
         most_tokens: that texts may write while thoughts wait, however full the batch of texts is.
         most_thoughts: batches of thoughts that may be run while texts wait, however few these are.
@@ -72,20 +78,8 @@ class BatchingLLM:
         self.most_thoughts = most_thoughts
         ledger = getattr(llm, "ledger", None)
         self.ledger: CacheLedger = ledger if isinstance(ledger, CacheLedger) else CacheLedger()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: asyncio.Task[None] | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        """Empty queues: whatever another event loop left behind has nobody waiting for it."""
-        self._queues: dict[str, list[_Waiting]] = {"think": [], "generate": [], "log_prob": []}
-        self._texts = self.llm.decoding() if isinstance(self.llm, ContinuousLLM) else None
-        self._tokens = 0  # written since thoughts last had a turn
-        self._thoughts = 0  # batches run since texts last had a turn
-        self._asked = 0
-        self._given_up: list[_Waiting] = []
-
-    # -- what callers see -------------------------------------------------------------------
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # of the dictionary
 
     def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
         """See `LocalLLM.think`."""
@@ -100,112 +94,30 @@ class BatchingLLM:
         return self._ask("log_prob", request)
 
     async def _ask(self, call: str, request: Any) -> Any:
-        future = self._submit(call, request)
+        future = self._line().submit(call, request)
         del request  # a frame that waits must not keep the request's caches alive
         return await future
 
-    def _submit(self, call: str, request: Any) -> asyncio.Future[Any]:
+    def _line(self) -> Line:
+        """That of the running loop."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._server = loop, None
-            self._begin()
-        waiting = _Waiting(request)
-        waiting.future.add_done_callback(lambda future: self._given_up.append(waiting) if future.cancelled() else None)
-        self._queues[call].append(waiting)
-        self._asked += 1
-        if self._server is None or self._server.done():
-            self._server = asyncio.create_task(self._serve())
-        return waiting.future
+        with self._lock:
+            own = self._loops.setdefault(loop, _OfLoop())
+        line = None if own.line is None else own.line()
+        if line is None or line.over:
+            texts, own.texts = own.texts, None
+            if texts is None and isinstance(self.llm, ContinuousLLM):
+                texts = self.llm.decoding()
+            line = Line(self, texts)
+            own.line = weakref.ref(line)
+            # held by the loop alone, in which it always has a next step
+            loop.create_task(line.serve()).add_done_callback(partial(_ended, line, own))
+        return line
 
-    # -- who is served next -----------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        """Run what is asked for until nothing is."""
-        try:
-            while await self._quiet():
-                await self._next()
-        except Exception as error:  # a fault of this class: whoever waits must hear of it
-            for waiting in [w for queue in self._queues.values() for w in queue] + self._writing():
-                waiting.settle(error)
-            self._begin()
-
-    async def _next(self) -> None:
-        if self._thoughts_first():
-            self._tokens, self._thoughts = 0, self._thoughts + 1
-            self._run(self._take("think"), self.llm.think)
-            return
-        self._thoughts = 0
-        if self._texts is not None and (self._queues["generate"] or self._writing()):
-            await self._write()
-        elif self._queues["generate"]:
-            self._run(self._take("generate"), self.llm.generate)
-        else:
-            self._run(self._take("log_prob"), self.llm.log_prob)  # type: ignore[attr-defined]
-
-    def _writing(self) -> list[_Waiting]:
-        return [] if self._texts is None else list(self._texts.tickets)
-
-    async def _quiet(self) -> bool:
-        """Wait until nobody asks for anything more; whether anything is to be done."""
-        seen, turns = self._asked, 0
-        while turns < self.patience:
-            await asyncio.sleep(0)
-            turns, seen = (turns + 1 if seen == self._asked else 0), self._asked
-        for call, queue in self._queues.items():
-            self._queues[call] = [waiting for waiting in queue if not waiting.future.done()]
-        return any(self._queues.values()) or bool(self._writing())
-
-    def _thoughts_first(self) -> bool:
-        if not self._queues["think"]:
-            return False
-        texts = len(self._queues["generate"]) + len(self._writing())
-        if not texts or self._texts is None or self._tokens >= self.most_tokens:
-            return True
-        return self._thoughts < self.most_thoughts and texts <= self._texts.rows_worth_filling
-
-    def _take(self, call: str) -> list[_Waiting]:
-        taken, self._queues[call] = self._queues[call], []
-        return taken
-
-    async def _write(self) -> None:
-        """Let waiting texts join, or write tokens until some text is done or somebody asks."""
-        assert self._texts is not None
-        asked, queue = self._asked, self._queues["generate"]
-        joining = self._texts.admits([waiting.request for waiting in queue])
-        if joining:
-            chosen, self._queues["generate"] = queue[:joining], queue[joining:]
-            del queue
-            requests = [waiting.request for waiting in chosen]
-            for waiting in chosen:
-                waiting.request = None
-            done = self._texts.join(chosen, requests)
-            del requests, chosen
-        else:
-            done = []
-        while len(self._texts) and not done and asked == self._asked:
-            done = self._texts.step()
-            self._tokens += 1
-            await asyncio.sleep(0)
-            while self._given_up:
-                self._texts.drop(self._given_up.pop())
-        for waiting, outcome in done:
-            waiting.settle(outcome)
-
-    def _run(self, batch: Sequence[_Waiting], call: Callable[[list[Any]], list[Any]]) -> None:
-        """Run a batch; where it fails, run its halves, so that in the end each request fails alone."""
-        if not batch:
-            return
-        try:
-            results = call([waiting.request for waiting in batch])
-            if len(results) != len(batch):
-                raise RuntimeError(f"the model was asked {len(batch)} requests and gave {len(results)} results")
-        except Exception as error:  # handed to whoever asked, never dropped
-            if len(batch) == 1:
-                batch[0].settle(error)
-                return
-            half = len(batch) // 2
-            self._run(batch[:half], call)
-            self._run(batch[half:], call)
-            return
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.settle(result)
+def _ended(line: Line, own: _OfLoop, server: asyncio.Task[None]) -> None:
+    """After a line's server, even if that was cancelled before it began; its batch of texts is for the next line."""
+    line.end()
+    own.texts = line.texts
+    if not server.cancelled():
+        server.exception()  # an interrupt, which the loop has raised by now

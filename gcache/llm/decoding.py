@@ -20,6 +20,7 @@ from gcache.llm.lookup import REMEMBERED, Luck, guessed
 from gcache.llm.pages import room_of
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.llm.rows import grown
+from gcache.streams import stream
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
@@ -111,6 +112,7 @@ class Decoding(Generic[Ticket]):
     @torch.no_grad()
     def _join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         before = len(self)
+        hidden: Tensor | None
         try:
             embeds, lengths = self.llm.embed_prompts(requests)
             pasts = [self.llm.checked(r.past) for r in requests]
@@ -120,6 +122,8 @@ class Decoding(Generic[Ticket]):
             self.rows.remove(range(before, self.rows.count))
             if len(requests) == 1:
                 return [(tickets[0], error)]
+            hidden = None
+        if hidden is None:  # out of the block: the error would keep what the pass had made until the next one
             one_by_one = (self._join([t], [r]) for t, r in zip(tickets, requests, strict=True))
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
@@ -136,11 +140,14 @@ class Decoding(Generic[Ticket]):
         tokens = torch.cat((tokens, guesses), dim=1)
         embeds = self.llm.embedding(tokens)
         failed: list[tuple[Ticket, Outcome]] = []
+        hidden: Tensor | None
         try:
             hidden = self.rows.feed(embeds)
         except Exception as error:
             if len(self) == 1:
                 return self._leave([0], [error])
+            hidden = None
+        if hidden is None:
             guesses = guesses[:, :0]
             hidden, failed = self._row_by_row(embeds[:, :1])
         return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
@@ -177,7 +184,7 @@ class Decoding(Generic[Ticket]):
             self._luck.tried(len(self), int(drawn.count.sum()) - len(self))
         else:
             self._luck.not_tried()
-        told = self._told(first, first + hidden.shape[0])
+        told = self._told(first, drawn.count)
         if not told and not bool(drawn.done.any()):
             return []
         gone = sorted(told.keys() | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
@@ -185,23 +192,37 @@ class Decoding(Generic[Ticket]):
         texts = [told.get(row) or self._text(row, ended[row - first] or row in told) for row in gone]
         return self._leave(gone, texts)
 
-    def _told(self, first: int, last: int) -> dict[int, Exception | None]:
-        """Tell whoever watches a row what it has written; returns the rows that have a stop word (None), or whose
-        watcher failed (how): the others' texts do not end for that."""
+    def _told(self, first: int, fresh: Tensor) -> dict[int, Exception | None]:
+        """Tell whoever watches a row from `first` on what it has written, (n,) fresh tokens of each; returns the rows
+        that have a stop word (None), or whose watcher failed (how): the others' texts do not end for that."""
         found: dict[int, Exception | None] = {}
-        for row in range(first, last):
+        for row in range(first, len(self)):
             ends = self._ends[row]
             if ends.watch is None and not ends.stop:
                 continue
             tokens = tuple(self._written.of(row)[0])
-            if ends.stop and ends.cut(self.llm.text(tokens)) is not None:
+            end = self._stop_place(tokens, int(fresh[row - first]), ends)
+            if end is not None:
                 found[row] = None
+                self._written.shorten(row, end)
             try:
                 if ends.watch is not None:
-                    ends.watch(tokens)
+                    ends.watch(tokens[:end])
             except Exception as error:
                 found[row] = error
         return found
+
+    def _stop_place(self, tokens: tuple[int, ...], fresh: int, ends: _Ends) -> int | None:
+        """How many tokens there are at the first of the fresh ones with which the text has a stop word.
+
+        Every beginning is looked at, as if its tokens had come one by one: what a text ends with must not depend on
+        how many of them were guessed, and the text of a beginning is not always the beginning of the text (half a
+        character, a space that the tokenizer takes away before what comes next).
+        """
+        if not ends.stop:
+            return None
+        lengths = range(len(tokens) - fresh + 1, len(tokens) + 1)
+        return next((n for n in lengths if ends.cut(self.llm.text(tokens[:n])) is not None), None)
 
     def _text(self, row: int, ended: bool) -> Generation:
         tokens, log_probs = self._written.of(row)
@@ -259,10 +280,14 @@ class _PerRow:
     """
 
     def __init__(self, device: torch.device, stops: Tensor) -> None:
-        self.stops = stops
+        self.stops, self.device = stops, device
+        self.others = torch.zeros(0, dtype=torch.long, device=device)  # tokens of texts that are done
+        self._begin()
+
+    def _begin(self) -> None:
+        device = self.device
         self.count = 0
         self.greedy = True  # no row is drawn at random
-        self.others = torch.zeros(0, dtype=torch.long, device=device)  # tokens of texts that are done
         self.values = {
             "history": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, W) context, prompt, text
             "log_probs": torch.zeros((0, 0), device=device),  # (R, longest text)
@@ -299,6 +324,9 @@ class _PerRow:
 
     def cut(self, count: int) -> None:
         """Keep the first `count` rows."""
+        if not count:
+            self._begin()  # a view of no rows would keep all that there were
+            return
         self.count = count
         self.values = {name: values[:count] for name, values in self.values.items()}
         self.greedy = not bool(self.values["temperature"].any())
@@ -308,6 +336,10 @@ class _PerRow:
         start, length = int(self.values["start"][row]), int(self.values["length"][row])
         tokens: list[int] = self.values["history"][row, start : start + length].tolist()
         return tokens, self.values["log_probs"][row, :length].tolist()
+
+    def shorten(self, row: int, length: int) -> None:
+        """Forget what a row, which is about to leave, has written beyond so many tokens."""
+        self.values["length"][row] = length
 
     def remember(self, tokens: Sequence[int]) -> None:
         """Look into these, too, for guesses."""
@@ -365,8 +397,7 @@ class _PerRow:
 
 def _uniforms(request: GenerateRequest) -> Tensor:
     """(max_new_tokens,) draws in [0, 1), from the request's own seed: a batch mate changes none of them."""
-    generator = torch.Generator().manual_seed(request.seed)
-    return torch.rand(request.max_new_tokens, generator=generator, dtype=torch.float64)
+    return torch.from_numpy(stream("tokens", request.seed).random(request.max_new_tokens))
 
 
 def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

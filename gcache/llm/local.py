@@ -2,7 +2,8 @@
 
 `think` turns a prompt into an agent's own cache, `generate` writes text, `log_prob` gives the
 probability of text that was written, with gradient to the fused cache it was written on. All
-three take lists of requests of any lengths and give what they would give one by one.
+three take lists of requests of any lengths and give what they would give one by one, in any thread:
+passes of several threads go one after another.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.cache.rope import Rope
+from gcache.cache.rope import Rope, base_model
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
 from gcache.llm.chunks import Size, alike, batches
 from gcache.llm.decoding import Decoding
+from gcache.llm.exactness import OwnForward, require_exact
+from gcache.llm.head import head_of
 from gcache.llm.hf_slots import TransformersDecoder
 from gcache.llm.in_flight import InFlight, last_real, own_slots
+from gcache.llm.keys import measured_caches
 from gcache.llm.memory import CacheLedger, Limits
 from gcache.llm.packing import can_pack, pack
 from gcache.llm.pages import room_of
@@ -43,8 +47,12 @@ class LocalLLM:
         realign: see `gcache.llm.alignment`.
         ledger: counts its cache bytes with those of other models; None for one of its own.
 
+    Attributes:
+        cache_shape: (layers, key-value heads, head dimension).
+
     Raises:
-        ModelError: a model whose caches cannot be shifted, or that does not attend to everything.
+        ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
+            whose own forward pass gives other log-probabilities than the passes here; see `gcache.llm.exactness`.
     """
 
     def __init__(
@@ -57,19 +65,24 @@ class LocalLLM:
         ledger: CacheLedger | None = None,
     ) -> None:
         _require_full_attention(model, label)
+        Rope.of_model(model, label)
         self.model = model.eval().requires_grad_(False)
+        self.base = base_model(model)
+        own = OwnForward.of_model(model, label)  # before anything of it is switched
         use_grouped_attention(model)
         self.tokenizer = tokenizer
         self.label = label
         self.limits = limits or Limits()
         self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
-        self.rope = Rope.of_model(model, label)
         if self.limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
-        self.decoder = PlainDecoder(model.model) if is_known(model.model) else TransformersDecoder(model.model)
-        self._require_rope_holds()
+        self.decoder = PlainDecoder(self.base) if is_known(self.base) else TransformersDecoder(self.base)
+        #: (..., E) states to (..., V) logits in the model's precision.
+        self.head = head_of(model, label)
         self.alignment = Alignment.of_model(model, realign=realign)
+        self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
+        require_exact(self, own)
         self.stop_tokens = _stop_tokens(model, tokenizer)
 
     @property
@@ -94,14 +107,6 @@ class LocalLLM:
         self.ledger.watch(rows)
         return rows
 
-    @property
-    def cache_shape(self) -> tuple[int, int, int]:
-        """(layers, key-value heads, head dimension)."""
-        config = self.model.config
-        heads = config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, dim
-
     def empty_cache(self) -> FusedCache:
         """A cache of one sequence without a slot."""
         layers, heads, dim = self.cache_shape
@@ -117,7 +122,7 @@ class LocalLLM:
         A latent step feeds the last hidden state back through `Alignment`. With `gradient`, the
         slots carry gradient to each `past`.
         """
-        with torch.set_grad_enabled(gradient):
+        with self.ledger.turn, torch.set_grad_enabled(gradient):
             return self._in_batches(requests, self._think_with_gradient if gradient else self._think)
 
     def decoding(self) -> Decoding[Any]:
@@ -133,12 +138,13 @@ class LocalLLM:
         waiting = list(range(len(requests)))
         decoding = self.decoding()
         while waiting or len(decoding):
-            joining = decoding.admits([requests[i] for i in waiting])
-            if joining:
-                done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
-                del waiting[:joining]
-            else:
-                done = decoding.step()
+            with self.ledger.turn:
+                joining = decoding.admits([requests[i] for i in waiting])
+                if joining:
+                    done = decoding.join(waiting[:joining], [requests[i] for i in waiting[:joining]])
+                    del waiting[:joining]
+                else:
+                    done = decoding.step()
             for index, outcome in done:
                 if isinstance(outcome, Exception):
                     raise outcome
@@ -147,7 +153,8 @@ class LocalLLM:
 
     def log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         """(n,) log-probabilities of each completion's tokens, with gradient to each `past`."""
-        return self._in_batches(requests, self._log_prob)
+        with self.ledger.turn:
+            return self._in_batches(requests, self._log_prob)
 
     # -- one batch of each ------------------------------------------------------------------
 
@@ -184,7 +191,7 @@ class LocalLLM:
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
         steps = requests[0].latent_steps
         embeds, lengths = self.embed_prompts(requests)
-        batch = InFlight(self.model.model, self._past(requests))
+        batch = InFlight(self.base, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
         one = torch.ones_like(lengths)
@@ -198,7 +205,7 @@ class LocalLLM:
         scores: list[LogProbs] = []
         for part in alike([Size.of(r).read for r in requests]):
             embeds, lengths = self.embed([r.tokens + r.completion[:-1] for r in requests[part]])
-            hidden = InFlight(self.model.model, self._past(requests[part])).feed(embeds, lengths)
+            hidden = InFlight(self.base, self._past(requests[part])).feed(embeds, lengths)
             scores += [self._scores(states, request) for states, request in zip(hidden, requests[part], strict=True)]
         return scores
 
@@ -295,11 +302,6 @@ class LocalLLM:
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         return embeds
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """(..., V) logits in the model's precision."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32, or float64 where the model is."""
         logits = self.head(hidden)
@@ -316,26 +318,6 @@ class LocalLLM:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids
         text: str = self.tokenizer.decode(list(kept), skip_special_tokens=True)
         return text
-
-    @torch.no_grad()
-    def _require_rope_holds(self, offset: int = 7) -> None:
-        """Check the shift against the model itself: the first layer's key of one token, computed
-        `offset` positions later, must be its shifted key. Catches conventions that no
-        configuration names (interleaved pairs, rescaled heads)."""
-        embeds = self.embedding(torch.zeros((1, 1), dtype=torch.long, device=self.device))
-        keys = []
-        for position in (0, offset):
-            batch = InFlight(self.model.model, self.empty_cache())
-            batch.next_positions = batch.next_positions + position
-            batch.feed(embeds, torch.ones(1, dtype=torch.long, device=self.device))
-            keys.append(batch.store.new_slots()[0][0].float())  # (1, H, 1, D)
-        moved = self.rope.rotate(keys[0], torch.tensor(offset, device=self.device))
-        error = float((moved - keys[1]).norm() / keys[1].norm().clamp_min(1e-12))
-        if error > (1e-4 if self.dtype == torch.float32 else 3e-2):
-            raise ModelError(
-                f"model {self.label!r} cannot be used: shifting its keys by RoPE misses by {error:.1%}, so it "
-                "rotates them in a way that is not known here"
-            )
 
 
 class _RowByRow(torch.autograd.Function):

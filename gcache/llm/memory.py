@@ -4,20 +4,27 @@ Two kinds of bytes are counted: caches that somebody still holds (an agent's slo
 reference to them is gone), and the rows of batches in flight. When a batch would go over the
 limit, the caches of finished runs are let go first, oldest first; if that is not enough, the batch
 is cut. A batch of one request always runs: a limit slows things down, it never stops them.
+
+Event loops in several threads may share a ledger. What fits is found out and taken in one `turn`, in which one thread
+runs a pass and the others wait.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError
+from gcache.llm.one_at_a_time import OneAtATime
+
+if TYPE_CHECKING:
+    from gcache.cache.kv_cache import KVCache
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +99,7 @@ class CacheLedger:
         limit: bytes; None for no limit.
 
     Attributes:
-        held: bytes of the caches that are alive.
+        turn: held by the thread that runs a pass of a model whose caches are counted here.
         peak: the most that caches and batches in flight took together, at any batch's start.
         events: what gave way, oldest first; of a long-lived process the last `EVENTS_KEPT`.
         noted: how many events there were in all.
@@ -100,43 +107,57 @@ class CacheLedger:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self.held = 0
+        self.turn = OneAtATime()
         self.peak = 0
         self.events: deque[MemoryEvent] = deque(maxlen=EVENTS_KEPT)
         self.noted = 0
         self._finished: deque[weakref.ref[Releasable]] = deque()
         self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
+        self._lock = threading.RLock()  # of the counts; held for no longer than it takes to look at them
+        self._held = 0
+        self._gone: deque[int] = deque()  # sizes of caches that are gone and not yet taken off
+
+    @property
+    def held(self) -> int:
+        """Bytes of the caches that are alive."""
+        with self._lock:
+            while self._gone:
+                self._held -= self._gone.popleft()
+            return self._held
 
     @property
     def used(self) -> int:
         """Bytes of caches and of batches in flight."""
-        return self.held + sum(batch.nbytes for batch in self._in_flight)
+        with self._lock:
+            return self.held + sum(batch.nbytes for batch in self._in_flight)
 
     def hold(self, cache: KVCache) -> None:
         """Count a cache until nobody refers to it any more."""
         size = cache.nbytes
-        self.held += size
-        weakref.finalize(cache, self._let_go, size).atexit = False
-
-    def _let_go(self, size: int) -> None:
-        self.held -= size
+        with self._lock:
+            self._held += size
+        # a cache may go in any thread, at any moment: what is called then takes no lock
+        weakref.finalize(cache, self._gone.append, size).atexit = False
 
     def watch(self, batch: InFlightBytes) -> None:
         """Count a batch in flight for as long as it lives."""
-        self._in_flight.add(batch)
+        with self._lock:
+            self._in_flight.add(batch)
 
     def finished(self, caches: Releasable) -> None:
         """The caches of a run that is over: the first to go when memory is short."""
         if self.limit is None:
             return
-        while self._finished and self._finished[0]() is None:  # gone by itself
-            self._finished.popleft()
-        self._finished.append(weakref.ref(caches))
+        with self._lock:
+            while self._finished and self._finished[0]() is None:  # gone by itself
+                self._finished.popleft()
+            self._finished.append(weakref.ref(caches))
 
     def events_since(self, noted: int) -> list[MemoryEvent]:
         """Those after the first `noted` ones, as far as they are kept."""
-        new = min(self.noted - noted, len(self.events))
-        return list(self.events)[len(self.events) - new :]
+        with self._lock:
+            new = min(self.noted - noted, len(self.events))
+            return list(self.events)[len(self.events) - new :]
 
     def most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool = False) -> int:
         """How many of `wanted` requests may run together, at least 1 unless `free`.
@@ -145,6 +166,10 @@ class CacheLedger:
             size: bytes that a number of them adds.
             free: whether 0 is an answer (other requests are running already).
         """
+        with self._lock:
+            return self._most_that_fit(wanted, size, free)
+
+    def _most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool) -> int:
         count = wanted
         while count and not self._fits(size(count)):
             count = count // 2

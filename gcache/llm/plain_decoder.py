@@ -90,7 +90,7 @@ class PlainDecoder:
         return self._norm(states, self.final_norm)
 
     def _norm(self, states: Tensor, weight: Tensor) -> Tensor:
-        wide = states.float()
+        wide = states.to(torch.promote_types(states.dtype, torch.float32))
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
         return weight * (wide * scale).to(states.dtype)
 

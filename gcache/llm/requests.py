@@ -61,8 +61,9 @@ class GenerateRequest:
         seed: fixes the draws of this request, whatever else is in its batch.
         context: tokens that the text may well repeat, such as those of the question in `past`.
             Next tokens are guessed from them (see `gcache.llm.lookup`); they change no text.
-        stop: words at which the text ends; it is cut before the first of them, its tokens are not.
-        watch: called with all tokens written so far, after every step that wrote some.
+        stop: words at which the text ends, with the first token that completes one. The text is cut before the first
+            of them, its tokens are not.
+        watch: called with all tokens written so far, after every step that wrote some; never with one behind the last.
         embeds: (S, E) the prompt as embeddings, instead of tokens.
     """
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from gcache.errors import ConfigError
 from gcache.methods.method import Method
 from gcache.statistics import paired_difference, wilson
-from gcache.tasks.example import Example, Grade, Task
+from gcache.tasks.example import Example, Grade, Task, grade_text
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,10 @@ class Compared:
         accuracy, low, high: right answers per question and its 95 % interval; a text that states
             no answer is not right.
         difference, difference_low, difference_high: of accuracies, to the first method's, paired.
-        unparsed: texts that state no answer.
+        unparsed: texts that have no answer.
+        unstated: texts whose answer is only the number that stands last, see `gcache.tasks.grading`; not right, unless
+            the task's option accepts it.
+        cut: texts that a length limit cut off.
         generated, prefilled, latent: tokens per question.
         seconds: in all.
         cache_bytes: that went over edges, per question.
@@ -49,6 +52,8 @@ class Compared:
     seconds: float
     cache_bytes: float
     answers: tuple[tuple[str, str, str | None, str], ...]
+    unstated: int = 0
+    cut: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,7 +98,7 @@ def _measured(
     with tqdm(total=len(examples), desc=method.name, unit="question", disable=not progress) as bar:
         answers = method.answer(examples, bar.update)
     seconds, n = time.perf_counter() - started, len(examples)
-    grades: list[Grade] = [task.grade(a.text, e) for a, e in zip(answers, examples, strict=True)]
+    grades: list[Grade] = [grade_text(task, a.text, e, a.cut) for a, e in zip(answers, examples, strict=True)]
     right = [grade.outcome == "right" for grade in grades]
     low, high = wilson(sum(right), n)
     difference, difference_low, difference_high = paired_difference(first or right, right)
@@ -106,6 +111,7 @@ def _measured(
         sum(grade.outcome == "unparsed" for grade in grades), mean("generated"), mean("prefilled"), mean("latent"),
         seconds, sum(answer.cache_bytes for answer in answers) / n,
         tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
+        sum(grade.unstated for grade in grades), sum(answer.cut for answer in answers),
     )  # fmt: skip
     return row, right
 
@@ -113,9 +119,9 @@ def _measured(
 def markdown(rows: Sequence[Compared]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| method | accuracy | 95 % interval | difference to the first | 95 % interval | unparsed | generated | "
-        "prefilled | latent | cache, MiB | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | accuracy | 95 % interval | difference to the first | 95 % interval | unparsed | unstated | cut | "
+        "generated | prefilled | latent | cache, MiB | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for number, r in enumerate(rows):
         difference = "|  | " if number == 0 else (
@@ -123,7 +129,7 @@ def markdown(rows: Sequence[Compared]) -> str:
         )  # fmt: skip
         lines.append(
             f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} {difference}| {r.unparsed} "
-            f"| {r.generated:.1f} | {r.prefilled:.1f} | {r.latent:.1f} | {r.cache_bytes / 2**20:.2f} "
-            f"| {r.seconds:.0f} |"
+            f"| {r.unstated} | {r.cut} | {r.generated:.1f} | {r.prefilled:.1f} | {r.latent:.1f} "
+            f"| {r.cache_bytes / 2**20:.2f} | {r.seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"

@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import EdgeKey, Topology
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph, Ask
+from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import TOKENS
+from gcache.graph.greedy import warn_where_greedy
+from gcache.graph.records import IN_FLIGHT, TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
-from gcache.tasks.example import Example, Grade, Task
+from gcache.tasks.example import Example, Grade, Task, grade_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,12 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        accuracy: right answers per answered question, unparsed ones counted as not right.
+        accuracy: right answers per answered question, unparsed and unstated ones counted as not right.
         low, high: its 95 % interval (Wilson).
         n: answered questions.
-        unparsed: of these, those whose text stated no answer.
+        unparsed: of these, those whose text had no answer.
+        unstated: those whose answer is only the number that stands last, see `gcache.tasks.grading`.
+        cut: those whose text a length limit cut off.
         failed: questions whose API failed for good; they are not graded.
         stopped: why further questions were not asked, "" where all were.
         edges: mean number of edges per question.
@@ -63,6 +66,8 @@ class Evaluation:
     rows: tuple[Row, ...]
     failed: int = 0
     stopped: str = ""
+    unstated: int = 0
+    cut: int = 0
 
     def to_json(self, rows: bool = True) -> dict[str, Any]:
         values = asdict(self)
@@ -93,6 +98,8 @@ def evaluate(
         ApiError: no question was answered at all.
     """
     _require_questions(examples)
+    if topology is None and ask is None:
+        warn_where_greedy(graph, examples)
     started = time.perf_counter()
     failures: list[ApiError] = []
 
@@ -110,12 +117,13 @@ def evaluate(
     if not results:
         raise failures[-1]
     spent = [str(error) for error in failures if isinstance(error, BudgetSpent)]
-    graded = [(r.example, r.answer, task.grade(r.answer, r.example)) for r in results]
+    graded = [(r.example, r.answer, grade_text(task, r.answer, r.example, r.cut)) for r in results]
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [_most_edges(r.topology) for r in results]
     tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
     found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
-    return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
+    cut = sum(r.cut for r in results)
+    return replace(found, cut=cut, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
 
 
 def evaluate_text(
@@ -135,18 +143,22 @@ def evaluate_text(
     prefilled: list[float] = []
     heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
     generated: list[float] = []
+    cut = 0
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
             answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
-                graded.append((example, generation.text, task.grade(generation.text, example)))
+                whole = generation.finished
+                graded.append((example, generation.text, grade_text(task, generation.text, example, not whole)))
+                cut += not whole
                 prefilled.append(prompt)
                 generated.append(len(generation.tokens))
             bar.update(len(chunk))
     tokens = {**dict.fromkeys(TOKENS, 0.0), "prefilled": _mean(prefilled), "generated": _mean(generated)}
     none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
-    return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
+    found = _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
+    return replace(found, cut=cut)
 
 
 def _most_edges(topology: Topology) -> float:
@@ -182,6 +194,7 @@ def _evaluation(
         tokens,
         seconds,
         rows,
+        unstated=sum(grade.unstated for _, _, grade in graded),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.records import IN_FLIGHT
 from gcache.methods.method import Answer
 from gcache.tasks.example import Example
 
@@ -32,6 +33,7 @@ class GraphMethod:
                 r.tokens,
                 sum(r.edge_bytes.values()),
                 tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
+                r.cut,
             )
             for r in results
         ]

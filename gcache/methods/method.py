@@ -17,6 +17,7 @@ class Answer:
         tokens: by `gcache.graph.records.TOKENS`.
         cache_bytes: of keys and values that went over edges.
         said: what the agents said on the way, as (role, words), in order.
+        cut: whether a length limit cut the text off.
     """
 
     example: Example
@@ -24,6 +25,7 @@ class Answer:
     tokens: Mapping[str, int]
     cache_bytes: int = 0
     said: tuple[tuple[str, str], ...] = field(default=())
+    cut: bool = False
 
 
 class Method(Protocol):

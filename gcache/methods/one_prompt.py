@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from gcache.agents.roles import agents_for
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.loops import run_to_end
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.tasks.example import Example
 
@@ -43,4 +44,6 @@ def answer_all_in_one_prompt(
         asked = (answer_in_one_prompt(graph, example, heard(example) if heard else None) for example in examples)
         return list(await asyncio.gather(*asked))
 
-    return asyncio.run(together())
+    return run_to_end(
+        together, "answer_all_in_one_prompt", "await asyncio.to_thread(answer_all_in_one_prompt, ...)"
+    )

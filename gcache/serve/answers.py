@@ -1,4 +1,4 @@
-"""How a request is worked on in the engine: a question by the whole graph, a prompt by its model alone.
+"""How a request is worked on in the engine: a question by the whole graph, prompts by its model alone.
 
 Both tell what they have as they go, and end with an `Answer`. They run in the engine's thread, where the
 model, its tokenizer and the graph live.
@@ -6,24 +6,25 @@ model, its tokenizer and the graph live.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import Any, TypeVar
 
 from gcache.graph.events import Event
 from gcache.graph.records import RunResult, Spoken
 from gcache.llm.decoding import first_stop
+from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
 from gcache.serve.growing import Growing
-from gcache.serve.prompt_embeds import decoded
+from gcache.serve.prompts import Prompt, read_prompt
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_characters, check_room, too_long
+from gcache.serve.room import check_characters, check_completion, check_room
 from gcache.serve.served import Served
 from gcache.tasks.example import Example
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,27 @@ class Draw:
 
 @dataclass(frozen=True)
 class Told:
-    """Something that is known before the answer is whole: more of its text, or an event."""
+    """Something that is known before the answer is whole: more of its text, or an event.
+
+    Attributes:
+        choice: which text it is of.
+    """
 
     text: str = ""
     event: dict[str, Any] | None = None
+    choice: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A text that was asked for.
+
+    Attributes:
+        finish: "stop" or "length".
+    """
+
+    text: str
+    finish: str
 
 
 @dataclass(frozen=True)
@@ -53,19 +71,23 @@ class Answer:
     """What came of a request.
 
     Attributes:
-        finish: "stop" or "length".
-        read, written: tokens of the prompt and of the answer, as a client counts them.
+        choices: one for a question; one a prompt for completions.
+        read, written: tokens of the prompts and of the answers, as a client counts them.
         prefilled, generated: tokens that the local model computed in all.
         trace: of a run, what `gcache.trace` asks for.
     """
 
-    text: str
-    finish: str
+    choices: tuple[Choice, ...]
     read: int
     written: int
     prefilled: int
     generated: int
     trace: dict[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """Of the first choice, which is the only one of a question."""
+        return self.choices[0].text
 
 
 #: Gets what is told, in the engine's thread.
@@ -123,58 +145,60 @@ class AskGraph:
 
 @dataclass(frozen=True)
 class AskModel:
-    """A prompt for the local model alone: no agents, no template.
+    """Prompts for the local model alone: no agents, no template.
 
     Attributes:
-        prompt: text, or base64 of a saved tensor where `embeds`.
         stream: as of `AskGraph`.
     """
 
-    prompt: str
+    prompts: tuple[Prompt, ...]
     draw: Draw
-    embeds: bool = False
     stream: bool = True
 
     async def __call__(self, served: Served, tell: Tell) -> Answer:
-        batching, llm = served.batching, served.llm
-        if batching is None or llm is None:
+        batching = served.batching
+        if batching is None or served.llm is None:
             raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
-        most = self.draw.max_tokens or 1
-        tokens, embeds = self._prompt(served, llm)
-        count = len(tokens) if embeds is None else len(embeds)
-        if served.context is not None and count + most > served.context:
-            raise too_long(count + most, served.context, most)
-        growing = Growing(self.draw.stop, served.tidied)
+        requests = [self._request(served, served.llm, number, tell) for number in range(len(self.prompts))]
         tell(Told())
+        done = await _all_of([batching.generate(request) for request, _ in requests])
+        for number, ((_, growing), text) in enumerate(zip(requests, done, strict=True)):
+            if self.stream and (more := growing.finish(text.text)):
+                tell(Told(more, choice=number))
+        read, written = sum(r.prompt_slots for r, _ in requests), sum(len(text.tokens) for text in done)
+        choices = tuple(Choice(text.text, "stop" if text.finished else "length") for text in done)
+        return Answer(choices, read, written, read, written)
+
+    def _request(self, served: Served, llm: LocalLLM, number: int, tell: Tell) -> tuple[GenerateRequest, Growing]:
+        """One prompt on its way to the model, and its text as far as it is told.
+
+        Raises:
+            Refused: it cannot be read, or leaves the answer no room.
+        """
+        tokens, embeds = read_prompt(self.prompts[number], served, llm)
+        growing = Growing(self.draw.stop, served.tidied)
 
         def watch(written: tuple[int, ...]) -> None:
             if more := growing.grow(llm.text(written)):
-                tell(Told(more))
+                tell(Told(more, choice=number))
 
-        done = await batching.generate(
-            GenerateRequest(
-                tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop,
-                watch=watch if self.stream else None, embeds=embeds,
-            )
+        most = check_completion(served, len(tokens) if embeds is None else len(embeds), self.draw.max_tokens or 1)
+        request = GenerateRequest(
+            tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop,
+            watch=watch if self.stream else None, embeds=embeds,
         )  # fmt: skip
-        if self.stream and (more := growing.finish(done.text)):
-            tell(Told(more))
-        finish = "stop" if done.finished else "length"
-        return Answer(done.text, finish, count, len(done.tokens), count, len(done.tokens))
+        return request, growing
 
-    def _prompt(self, served: Served, llm: Any) -> tuple[tuple[int, ...], Tensor | None]:
-        if self.embeds:
-            try:
-                raw = base64.b64decode(self.prompt, validate=True)
-            except ValueError as error:
-                raise Refused(400, f"prompt_embeds is not base64 ({error})", "prompt_embeds") from error
-            width = int(llm.model.get_input_embeddings().weight.shape[1])
-            return (), decoded(raw, width, served.context or 1 << 16, llm.dtype).to(llm.device)
-        check_characters(served, self.prompt)
-        tokens = tuple(int(token) for token in llm.tokenizer(self.prompt, add_special_tokens=False)["input_ids"])
-        if not tokens:
-            raise Refused(400, "the tokenizer makes no token of the prompt; pass words", "prompt")
-        return tokens, None
+
+async def _all_of(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of them give. Where one fails, or whoever waits is cancelled, the others are ended first."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -214,22 +238,16 @@ def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:
     text = result.answer if cut is None else result.answer[:cut]
     chosen = next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
     tokens = result.tokens
-    whole = cut is not None or _is_whole(chosen)
+    whole = cut is not None or not chosen.cut
     told = {
         "agents": agents_json(result.agents),
         "topology": {"edges": edges_json(result.topology), "probabilities": probabilities_json(result.topology)},
         "edge_bytes": edge_bytes_json(result.edge_bytes),
     }
     return Answer(
-        text, "stop" if whole else "length", tokens["prefilled"] + tokens["api_read"], _written(chosen),
+        (Choice(text, "stop" if whole else "length"),), tokens["prefilled"] + tokens["api_read"], _written(chosen),
         tokens["prefilled"], tokens["generated"], told if trace else None,
     )  # fmt: skip
-
-
-def _is_whole(spoken: Spoken) -> bool:
-    if spoken.api is not None:
-        return spoken.api.finish_reason != "length"
-    return spoken.generation is None or spoken.generation.finished
 
 
 def _written(spoken: Spoken) -> int:

@@ -22,6 +22,7 @@ from gcache.serve.conversation import question
 from gcache.serve.guards import BodyLimit, Deadline, Headers, Key
 from gcache.serve.metrics import Counted
 from gcache.serve.page import page
+from gcache.serve.prompts import prompts_of
 from gcache.serve.reading import read
 from gcache.serve.refusals import Refused
 from gcache.serve.requests import (
@@ -64,7 +65,7 @@ def create_app(service: Service) -> ASGIApp:
         return made
 
     app.openapi = document  # type: ignore[method-assign]
-    guarded: ASGIApp = Deadline(Key(BodyLimit(app, settings.max_body), settings.key), settings.deadline)
+    guarded: ASGIApp = Deadline(Key(BodyLimit(app, settings.body_limit), settings.key), settings.deadline)
     if settings.cors:
         guarded = CORSMiddleware(
             guarded, allow_origins=settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"]
@@ -91,7 +92,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             question([(message.role, message.text) for message in asked.messages]),
             None if extension is None else extension.agents,
         )
-        trace = extension is not None and extension.trace
+        trace = extension is not None and bool(extension.trace)
         work = AskGraph(example, _draw(asked, asked.most), settings.max_tokens, trace, bool(asked.stream))
         return Answering(service, work, _form(service, asked, chat=True), work.stream)
 
@@ -102,16 +103,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         responses={**docs.streams("The text, whole or as a stream."), **docs.refusals(404, *_ASKED)},
     )  # fmt: skip
     async def completions(request: Request) -> Response:
-        """Complete a prompt by the local model alone: no agents, no template."""
+        """Complete prompts by the local model alone: no agents, no template. One choice a prompt."""
         asked: CompletionRequest | EmbedsCompletionRequest = await _asked(request, taken)
         service.check_model(asked.model)
         service.check_most(asked.max_tokens)
         draw = _draw(asked, asked.max_tokens or min(COMPLETION_TOKENS, settings.max_tokens))
-        if asked.prompt_embeds is not None and asked.prompt:
-            raise Refused(400, "a prompt is text or embeddings, not both; leave prompt empty", "prompt")
-        if not asked.prompt and not asked.prompt_embeds:
-            raise Refused(400, "prompt is missing; it must be: one text, not empty", "prompt", "missing_field")
-        work = AskModel(asked.prompt_embeds or asked.prompt or "", draw, bool(asked.prompt_embeds), bool(asked.stream))
+        work = AskModel(prompts_of(asked), draw, bool(asked.stream))
         return Answering(service, work, _form(service, asked, chat=False), work.stream)
 
     @app.post(
@@ -182,7 +179,13 @@ def _draw(asked: Drawn, most: int | None) -> Draw:
 
 
 def _form(service: Service, asked: Drawn, chat: bool) -> Form:
-    usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+    """Raises Refused where options of a stream come with what is none."""
+    options = asked.stream_options
+    if options is not None and options.model_fields_set and not asked.stream:
+        raise Refused(
+            400, 'stream_options must be: left out, or beside "stream": true', "stream_options", "invalid_value"
+        )
+    usage = options is not None and bool(options.include_usage)
     return Form(service.name, int(time.time()), chat, usage)
 
 

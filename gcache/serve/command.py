@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcache.errors import ConfigError
-from gcache.serve.settings import ServeSettings
+from gcache.serve.settings import BODY, EMBEDS_BODY, ServeSettings
 from gcache.settings import serve_key
 
 if TYPE_CHECKING:
@@ -81,13 +81,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         ("max_running", int, "questions that are worked on at once"),
         ("max_waiting", int, "questions that may wait; past it clients get 429"),
         ("deadline", float, "seconds of a request, waiting and reading included"),
-        ("max_body", int, "bytes of a request"),
         ("max_tokens", int, "tokens of an answer that a request may ask for"),
         ("drain", float, "seconds that requests have to end in on SIGTERM"),
     ):
         group.add_argument(
             f"--{flag}", type=kind, default=getattr(own, flag), metavar="N", help=f"{text} (default: %(default)s)"
         )
+    group.add_argument(
+        "--max_body", type=int, metavar="N",
+        help=f"bytes of a request (default: {BODY}, with --allow_prompt_embeds {EMBEDS_BODY})",
+    )  # fmt: skip
     group.add_argument(
         "--allow_prompt_embeds", action="store_true", help="take prompts of /v1/completions as embeddings"
     )

@@ -169,7 +169,9 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def streams(described: str) -> dict[int | str, dict[str, Any]]:
     """A 200 that is a stream where the request asks for one."""
-    return {200: {"description": described, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+    # readers of documents before OpenAPI 3.2 take the schema of an event stream to be that of each event
+    return {200: {"description": described, "content": {"text/event-stream": {"schema": event}}}}
 
 
 def body(model: type[BaseModel]) -> dict[str, Any]:

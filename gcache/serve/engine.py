@@ -95,6 +95,7 @@ class Engine:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.run_until_complete(_end_all())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
@@ -107,6 +108,14 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # the outcomes are told first
         self._loop.stop()
+
+
+async def _end_all() -> None:
+    """Cancel what the runs left behind in this loop, such as the server of a model's queue."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Job:

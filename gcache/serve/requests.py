@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 LARGEST = 2**53
 #: Agents of one question, messages of one conversation.
 MOST_AGENTS, MOST_MESSAGES = 64, 1024
+#: Prompts of one request for completions, of each kind; as vLLM has it.
+MOST_PROMPTS = 1024
 
 
 def _whole(value: Any) -> Any:
@@ -45,6 +47,10 @@ Zero = Annotated[Number, Field(ge=0, le=0)]
 Unused = Annotated[str, Field(max_length=4096)]
 Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 Empty = Annotated[list[Any], Field(max_length=0)]
+Token = Annotated[int, Field(strict=True, ge=0, le=LARGEST), BeforeValidator(_whole)]
+Texts = Annotated[list[str], Field(max_length=MOST_PROMPTS)]
+Tokens = Annotated[list[list[Token]], Field(max_length=MOST_PROMPTS)]
+PROMPT = f"a text, token ids, or a list of up to {MOST_PROMPTS} of either, none of them empty"
 NO_TOOLS = "null or left out (no tools are called here)"
 ANYTHING = "any text; not used"
 AGENTS = f'1 to {MOST_AGENTS} agents {{"role": ..., "description": ..., "note": ...}} instead of the graph\'s own'
@@ -73,7 +79,7 @@ class AgentNote(Body):
 class GraphExtension(Body):
     """What a question may bring, and what may be told of how it was answered."""
 
-    trace: bool = Field(False, description="true or false: whether the run's events are told")
+    trace: bool | None = Field(None, description="true or false: whether the run's events are told")
     agents: list[AgentNote] | None = Field(None, min_length=1, max_length=MOST_AGENTS, description=AGENTS)
 
 
@@ -133,7 +139,7 @@ class Drawn(Body):
         None, description="a text, or up to 4, none of them empty"
     )
     stream: bool | None = Field(None, description="true or false")
-    stream_options: StreamOptions | None = Field(None, description='{"include_usage": true or false}')
+    stream_options: StreamOptions | None = Field(None, description='{"include_usage": true or false}, only of a stream')
     n: One | None = Field(None, description="1 (one answer to a request)")
     top_p: Annotated[Number, Field(ge=1, le=1)] | None = Field(None, description="1 (temperature alone shapes a draw)")
     frequency_penalty: Zero | None = Field(None, description="0 (temperature alone shapes a draw)")
@@ -192,24 +198,29 @@ class Completion(Drawn):
 
 
 class CompletionRequest(Completion):
-    """A prompt, completed by the local model alone."""
+    """Prompts, completed by the local model alone."""
 
     model_config = _with_example(prompt="Once upon a time", max_tokens=16)
 
-    prompt: str = Field(min_length=1, description="one text, not empty; it is not laid in a template")
+    prompt: str | Texts | list[Token] | Tokens | None = Field(
+        None, description=f"{PROMPT}; each is a choice, and none is laid in a template"
+    )
     prompt_embeds: None = Field(
         None, description="null or left out (this server takes no embeddings; it does with --allow_prompt_embeds)"
     )
 
 
 class EmbedsCompletionRequest(Completion):
-    """A prompt, as text or as embeddings, completed by the local model alone."""
+    """Prompts, as text or as embeddings, completed by the local model alone."""
 
     model_config = _with_example(prompt="Once upon a time", max_tokens=16)
 
-    prompt: str | None = Field(None, description='one text; "" or null beside prompt_embeds')
-    prompt_embeds: str | None = Field(
-        None, description="base64 of a tensor (S, E) as torch.save writes it, or null; beside it the prompt is empty"
+    prompt: str | Texts | list[Token] | Tokens | None = Field(
+        None, description=f"{PROMPT}; null, [] or left out beside prompt_embeds, else it is one more choice"
+    )
+    prompt_embeds: str | Annotated[list[str], Field(max_length=MOST_PROMPTS)] | None = Field(
+        None,
+        description=f"base64 of a tensor (S, E) as torch.save writes it, a list of at most {MOST_PROMPTS}, or null",
     )
 
 

@@ -104,7 +104,7 @@ class Answering(Response):
             await stream.more(piece)
         while not isinstance(told, _Ended):
             if told.text:
-                await stream.more(self.form.text(told.text))
+                await stream.more(self.form.text(told.text, told.choice))
             if told.event is not None:
                 await stream.more(self.form.event(told.event))
             told = await coming.get()

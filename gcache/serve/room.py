@@ -60,6 +60,29 @@ def check_characters(served: Served, text: str) -> None:
         raise too_long(-(-len(text) // served.longest_token), context, 0)
 
 
+def check_completion(served: Served, count: int, most: int) -> int:
+    """Tokens that may be written after a prompt: what is asked for, or what the context leaves, as vLLM has it.
+
+    Args:
+        count: tokens of the prompt.
+        most: tokens that are asked for.
+
+    Raises:
+        Refused: more is asked for than the context has, or the prompt leaves no room for a token.
+    """
+    context = served.context
+    if context is None:
+        return most
+    if most > context:
+        raise Refused(
+            400, f"max_tokens must be: a whole number of at most {context}, the model's context; got {most}",
+            "max_tokens", "invalid_value",
+        )  # fmt: skip
+    if count >= context:
+        raise too_long(count + 1, context, 1)
+    return min(most, context - count)
+
+
 def too_long(needed: int, context: int, most: int) -> Refused:
     answer = f", {most} of them for the answer" if most else ""
     return Refused(

@@ -49,19 +49,19 @@ class Form:
 
     def whole(self, answer: Answer, steps: list[dict[str, Any]]) -> dict[str, Any]:
         """The body of a response that is no stream; `steps`: of a trace, where one is asked for."""
-        if self.chat:
-            choice: dict[str, Any] = {
-                "message": {"role": "assistant", "content": answer.text, "refusal": None}
-            }  # fmt: skip
-        else:
-            choice = {"text": answer.text}
-        kind = "chat.completion" if self.chat else "text_completion"
-        body = self._body(kind, [{"index": 0, **choice, "logprobs": None, "finish_reason": answer.finish}])
+        choices: list[dict[str, Any]] = [
+            {"index": index, **self._content(choice.text), "logprobs": None, "finish_reason": choice.finish}
+            for index, choice in enumerate(answer.choices)
+        ]
+        body = self._body("chat.completion" if self.chat else "text_completion", choices)
         body["usage"] = usage(answer)
         if answer.trace is not None:
             trace = [{name: step[name] for name in step if name != "kind"} for step in steps if step["kind"] == "step"]
             body["gcache"] = {**answer.trace, "trace": trace}
         return body
+
+    def _content(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
 
     # -- in pieces ------------------------------------------------------------------------------
 
@@ -69,15 +69,16 @@ class Form:
         if self.chat:
             yield sse(self._chunk({"role": "assistant", "content": ""}))
 
-    def text(self, more: str) -> bytes:
-        return sse(self._chunk({"content": more}) if self.chat else self._chunk(more))
+    def text(self, more: str, index: int = 0) -> bytes:
+        return sse(self._chunk({"content": more} if self.chat else more, index=index))
 
     def event(self, event: dict[str, Any]) -> bytes:
         body = self._body(self._piece, [])
         return sse({**body, **({"usage": None} if self.include_usage else {}), "gcache": event})
 
     def closing(self, answer: Answer) -> Iterator[bytes]:
-        yield sse(self._chunk({} if self.chat else "", answer.finish))
+        for index, choice in enumerate(answer.choices):
+            yield sse(self._chunk({} if self.chat else "", choice.finish, index))
         if self.include_usage:
             yield sse({**self._body(self._piece, []), "usage": usage(answer)})
         yield DONE
@@ -86,9 +87,9 @@ class Form:
     def _piece(self) -> str:
         return "chat.completion.chunk" if self.chat else "text_completion"
 
-    def _chunk(self, more: Any, finish: str | None = None) -> dict[str, Any]:
+    def _chunk(self, more: Any, finish: str | None = None, index: int = 0) -> dict[str, Any]:
         content = {"delta": more} if self.chat else {"text": more}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, **content, "logprobs": None, "finish_reason": finish}
         body = self._body(self._piece, [choice])
         return {**body, "usage": None} if self.include_usage else body
 

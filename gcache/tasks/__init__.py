@@ -8,10 +8,12 @@ text states no answer, the outcome is `unparsed`. Nothing is read or imported be
 from __future__ import annotations
 
 from gcache.tasks.choices import extract_choice, grade_choice
+from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note, Outcome, Task
-from gcache.tasks.grading import extract_number, grade_exact_code, grade_number, numbers_equal
+from gcache.tasks.grading import extract_number, grade_number
 from gcache.tasks.gsm8k import Gsm8k
 from gcache.tasks.gsm_symbolic import GsmSymbolic
+from gcache.tasks.number_value import numbers_equal
 from gcache.tasks.registry import TASKS, make_task
 
 __all__ = [

@@ -18,6 +18,7 @@ from gcache.errors import ConfigError, DataError
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.splits import Split
+from gcache.tasks.statements import Mention, stated_value
 
 
 class Classification(DataSet):
@@ -72,7 +73,7 @@ class Classification(DataSet):
         return f"{self.asked}? {'; '.join(labels)}."
 
     def grade(self, text: str, example: Example) -> Grade:
-        """Right if the one label that the text names is the right one; none, or several, is no answer."""
+        """Right if the one label that the text states is the right one; none, or several, is no answer."""
         found = named(text, example.meta["labels"].split("; "))
         return Grade("unparsed") if found is None else Grade("right" if found == example.answer else "wrong", found)
 
@@ -155,15 +156,15 @@ class Trec(_Numbered):
 
 
 def named(text: str, labels: Sequence[str]) -> str | None:
-    """The one label that a text names, in whole words and any case; None where it names none, or several.
+    """The one label that a text states, in whole words and any case; None where it states none, or several.
 
-    A label inside a longer one that the text names ("card payment" in "card payment fee") is not named by that.
+    A label inside a longer one that the text names ("card payment" in "card payment fee") is not named by that, and
+    one that is denied, asked or offered beside another is not stated; see `gcache.tasks.statements`.
     """
-    said = " ".join(re.sub(r"[_\s]+", " ", text).lower().split())
-    found: set[str] = set()
+    left, mentions = text, []
     for label in sorted(labels, key=len, reverse=True):
-        pattern = rf"(?<![a-z0-9]){re.escape(label.lower())}(?![a-z0-9])"
-        said, count = re.subn(pattern, "\n", said)
-        if count:
-            found.add(label)
-    return found.pop() if len(found) == 1 else None
+        words = r"[_\s]+".join(map(re.escape, label.split()))
+        for found in re.finditer(rf"(?i)(?<![a-z0-9]){words}(?![a-z0-9])", left):
+            mentions.append(Mention(found.start(), found.end(), label))
+            left = left[: found.start()] + "\0" * len(found.group()) + left[found.end() :]
+    return stated_value(text, sorted(mentions, key=lambda mention: mention.start))

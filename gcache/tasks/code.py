@@ -10,16 +10,15 @@ The data of the plus sets holds whole test programs, which are run as they are. 
 
 from __future__ import annotations
 
-import ast
-import re
 from abc import abstractmethod
+from functools import lru_cache
 from pathlib import Path
 
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
+from gcache.tasks.programs import extract_code
+from gcache.tasks.python_source import names_of
 from gcache.tasks.sandbox import SandboxLimits, run_program
-
-_FENCE = re.compile(r"```[ \t]*(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 class CodeTask(DataSet):
@@ -38,15 +37,28 @@ class CodeTask(DataSet):
         super().__init__(data, whole_file)
 
     @abstractmethod
-    def program(self, code: str, example: Example) -> str:
-        """The code and its tests, as one program that raises where a test fails."""
+    def entry_points(self, example: Example) -> tuple[str, ...]:
+        """What a program must define; empty where the tests do not say."""
+
+    @abstractmethod
+    def tests(self, example: Example) -> str:
+        """A program that is run behind the answer's and raises where a test fails."""
+
+    def prompt(self, example: Example) -> str:
+        """The beginning of a program that an answer may continue."""
+        return ""
 
     def grade(self, text: str, example: Example) -> Grade:
-        """Right if the text's program passes; `unparsed` where the text has none."""
-        code = extract_code(text)
+        """Right if the text's program passes; `unparsed` where the text has none.
+
+        Raises:
+            GcacheError: the sandbox itself fails; that is no grade.
+        """
+        tests = self.tests(example)
+        code = extract_code(text, self.entry_points(example), self.prompt(example), _not_defined_by(tests))
         if code is None:
             return Grade("unparsed")
-        ran = run_program(self.program(code, example), self.limits)
+        ran = run_program(f"{code}\n\n{tests}\n", self.limits)
         return Grade("right" if ran.ended else "wrong", "passed" if ran.ended else ran.error)
 
 
@@ -64,15 +76,14 @@ class HumanEval(CodeTask):
         question = f"Complete this Python function. Write the whole function.\n```python\n{prompt}\n```"
         return Example(str(row.get("task_id") or f"{self.name}-{number}"), question, kept["entry_point"], meta=kept)
 
-    def program(self, code: str, example: Example) -> str:
-        prompt, name = example.meta["prompt"], example.meta["entry_point"]
-        if re.search(rf"(?m)^(?:async )?def {re.escape(name)}\b", code):
-            # what stands before the function: imports, and functions that it uses
-            before = re.split(rf"(?m)^(?:async )?def {re.escape(name)}\b", prompt)[0]
-            whole = f"{before}\n{code}"
-        else:  # the body alone
-            whole = f"{prompt}\n{code}"
-        return f"{whole}\n\n{example.meta['test']}\n\ncheck({name})\n"
+    def entry_points(self, example: Example) -> tuple[str, ...]:
+        return (example.meta["entry_point"],)
+
+    def tests(self, example: Example) -> str:
+        return f"{example.meta['test']}\n\ncheck({example.meta['entry_point']})"
+
+    def prompt(self, example: Example) -> str:
+        return example.meta["prompt"]
 
 
 class HumanEvalPlus(HumanEval):
@@ -92,34 +103,24 @@ class MbppPlus(CodeTask):
         shown = row.get("test_list")
         tests = [str(test) for test in shown] if isinstance(shown, list) else []
         whole = row.get("test")
+        listed = "\n".join([*map(str, row.get("test_imports") or []), *tests])
         if not isinstance(whole, str) or not whole.strip():
-            whole = "\n".join([*map(str, row.get("test_imports") or []), *tests]) or words(row, "test")
+            whole = listed or words(row, "test")
         question = words(row, "prompt", "text")
         if tests:
             question += f"\nYour code must pass:\n```python\n{tests[0]}\n```"
-        return Example(f"{self.name}-{row.get('task_id') or number}", question, "passed", meta={"test": whole})
+        meta = {"test": whole, "shown": listed if tests else whole}
+        return Example(f"{self.name}-{row.get('task_id') or number}", question, "passed", meta=meta)
 
-    def program(self, code: str, example: Example) -> str:
-        return f"{code}\n\n{example.meta['test']}\n"
+    def entry_points(self, example: Example) -> tuple[str, ...]:
+        return tuple(sorted(_not_defined_by(example.meta["shown"])))
 
-
-def extract_code(text: str) -> str | None:
-    """The program of a text: its last fenced block that is Python, or, without any fence, the text
-    itself where all of it is Python that defines something. None where there is none."""
-    blocks = [block for block in _FENCE.findall(text) if block.strip()]
-    for block in reversed(blocks):
-        if _parsed(block) is not None:
-            return str(block)
-    if blocks:
-        return str(blocks[-1])
-    tree = _parsed(text)
-    if tree is not None and any(isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)) for part in tree.body):
-        return text
-    return None
+    def tests(self, example: Example) -> str:
+        return example.meta["test"]
 
 
-def _parsed(code: str) -> ast.Module | None:
-    try:
-        return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+@lru_cache(maxsize=1024)  # some tests are long, and each is asked for by every answer to its question
+def _not_defined_by(tests: str) -> frozenset[str]:
+    """The names that tests use and do not set; none where they are no Python."""
+    found = names_of(tests)
+    return found[1] if found else frozenset()

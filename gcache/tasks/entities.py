@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import unknown
+from gcache.streams import shuffler
 from gcache.tasks.classification import named
+from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.places import PLACES, TRAIN_PLACES, numbers
 from gcache.tasks.splits import numbered
+from gcache.tasks.statements import Mention, stated_value
 from gcache.tasks.worlds import ATTRIBUTES, COLOURS
 
 HEADS = (
@@ -37,7 +39,9 @@ NO_NAMES = frozenset(
     (
         "a", "an", "and", "answer", "as", "called", "he", "her", "his", "i", "in", "is", "it", "its", "my",
         "name", "no", "not", "note", "of", "on", "she", "sorry", "sure", "that", "the", "their", "there", "they",
-        "this", "to", "we", "what", "who", "yes", "you", "your",
+        "this", "to", "we", "what", "who", "yes", "you", "your", "actually", "but", "correction", "either", "if", "isn",
+        "let", "maybe", "neither", "nor", "or", "perhaps", "probably", "rumour", "so", "suppose", "then", "therefore",
+        "thus", "wait",
     )
 ).union(PEOPLE)  # fmt: skip
 
@@ -78,15 +82,15 @@ def grade_name(text: str, answer: str) -> Grade:
 
     A name is a capitalised word that is not one of those that sentences here begin with.
     """
-    words = {word for word in re.findall(r"[^\W\d_]+", text) if word[0].isupper() and word.lower() not in NO_NAMES}
-    if len(words) != 1:
+    words = [w for w in re.finditer(r"[^\W\d_]+", text) if w.group()[0].isupper() and w.group().lower() not in NO_NAMES]
+    stated = stated_value(text, [Mention(word.start(), word.end(), word.group()) for word in words])
+    if stated is None:
         return Grade("unparsed")
-    (stated,) = words
     return Grade("right" if stated == answer else "wrong", stated)
 
 
 def grade_colour(text: str, answer: str) -> Grade:
-    """Right if the one colour that the text names is the right one; `unparsed` where it names none, or several."""
+    """Right if the one colour that the text states is the right one; `unparsed` where it states none, or several."""
     found = named(text, COLOURS)
     return Grade("unparsed") if found is None else Grade("right" if found == answer else "wrong", found)
 
@@ -156,7 +160,7 @@ class Entities:
         return KINDS[example.meta["kind"]].grade(text, example.answer)
 
     def _example(self, split: str, seed: int, index: int) -> Example:
-        rng = random.Random(f"{self.name}/{self.kind}/{split}/{seed}/{index}")
+        rng = shuffler(self.name, self.kind, split, seed, index)
         train = split == "train"
         keeper, place = rng.choice(PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:])
         kind = rng.choice(list(KINDS)) if self.kind == ANY else self.kind

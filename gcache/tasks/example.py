@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-Outcome = Literal["right", "wrong", "unparsed"]
+Outcome = Literal["right", "wrong", "unparsed", "unstated"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,27 @@ class Example:
 
 @dataclass(frozen=True)
 class Grade:
-    """The scorer's verdict. `unparsed` is its own outcome: the scorer found no answer and did
-    not guess one. Its utility is 0, as a wrong answer's is, but it is counted apart."""
+    """The scorer's verdict.
+
+    Attributes:
+        outcome: `unparsed` where the scorer found no answer and did not guess one; `unstated` where it found a number
+            that merely stands last. The utility of both is 0, as a wrong answer's is, but they are counted apart.
+        answer: what was read.
+        last_number: whether a number that merely stands last was accepted as the answer, where a task's option says so.
+    """
 
     outcome: Outcome
     answer: str | None = None
+    last_number: bool = False
 
     @property
     def utility(self) -> float:
         return 1.0 if self.outcome == "right" else 0.0
+
+    @property
+    def unstated(self) -> bool:
+        """Whether the text states no answer, but has a number that stands last."""
+        return self.last_number or self.outcome == "unstated"
 
 
 @runtime_checkable
@@ -82,3 +94,14 @@ class Task(Protocol):
     def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]: ...
 
     def grade(self, text: str, example: Example) -> Grade: ...
+
+
+def grade_text(task: Task, text: str, example: Example, cut: bool = False) -> Grade:
+    """A task's grade of a text.
+
+    Args:
+        cut: whether a length limit cut the text off. A task that has a `grade_cut` is asked for that, then: of a text
+            that breaks off in "the answer is 1" nobody knows the number.
+    """
+    of_a_cut_text = getattr(task, "grade_cut", None) if cut else None
+    return of_a_cut_text(text, example) if of_a_cut_text else task.grade(text, example)

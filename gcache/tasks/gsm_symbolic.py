@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gcache.errors import ConfigError, DataError
-from gcache.tasks.example import Example, Grade
-from gcache.tasks.grading import grade_number
+from gcache.tasks.example import Example
+from gcache.tasks.grading import NumberTask, accepts
 from gcache.tasks.splits import Split, check_limit, is_held_out
 
 MOST = 100_000  # questions of one split and seed
@@ -18,7 +18,7 @@ _BLOCK = 1024  # questions generated at a time
 _SEEDS = 1 << 20  # generator seeds that a split may use up: 10 candidates a question
 
 
-class GsmSymbolic:
+class GsmSymbolic(NumberTask):
     """The task. Every split is generated from its seed alone, so equal calls give equal questions,
     and a smaller `limit` gives the first questions of a larger one.
 
@@ -29,6 +29,7 @@ class GsmSymbolic:
 
     Args:
         train_size, test_size: how many questions a split has unless `limit` says otherwise.
+        accept_last_number: see `NumberTask`.
 
     Raises:
         ConfigError: a size or limit is not from 1 to `MOST`, or a seed is negative.
@@ -39,12 +40,13 @@ class GsmSymbolic:
     domain: str = "maths"
     max_new_tokens: int = 256
 
-    def __init__(self, train_size: int = 4096, test_size: int = 512) -> None:
+    def __init__(self, train_size: int = 4096, test_size: int = 512, accept_last_number: bool = False) -> None:
         for option, size in (("train_size", train_size), ("test_size", test_size)):
             if not 1 <= size <= MOST:
                 raise ConfigError(f"{option} must be from 1 to {MOST}, got {size}")
         self.train_size = train_size
         self.test_size = test_size
+        self.accept_last_number = accepts(accept_last_number)
 
     def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """The first `limit` (or `train_size`) training questions of this seed."""
@@ -53,10 +55,6 @@ class GsmSymbolic:
     def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
         """The first `limit` (or `test_size`) test questions of this seed."""
         return _questions("test", self.test_size if limit is None else limit, seed)
-
-    def grade(self, text: str, example: Example) -> Grade:
-        """Right if the number that the text states equals the example's."""
-        return grade_number(text, example.answer)
 
 
 def _questions(split: Split, size: int, seed: int) -> list[Example]:

@@ -16,11 +16,11 @@ So one agent's point leaves the decoy ahead, all n turn it by one, and n - 1 of 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError, DataError
+from gcache.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries
@@ -88,7 +88,7 @@ class HiddenProfile:
         return grade_example(text, example)
 
     def _example(self, split: str, seed: int, index: int) -> Example:
-        rng = random.Random(f"hidden_profile/{split}/{seed}/{index}")
+        rng = shuffler("hidden_profile", split, seed, index)
         houses = rng.sample(HOUSES[:TRAIN_HOUSES] if split == "train" else HOUSES[TRAIN_HOUSES:], 3)
         decoy, right, third = rng.sample(houses, 3)
         good = {house: rng.sample(GOOD, self.n_agents + 1) for house in houses}

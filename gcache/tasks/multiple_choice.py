@@ -12,13 +12,13 @@ is named. The seed and the order are kept with every example.
 
 from __future__ import annotations
 
-import random
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gcache.errors import ConfigError, DataError, unknown
+from gcache.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
@@ -59,7 +59,7 @@ class MultipleChoice(DataSet, ABC):
         order = list(range(len(choices)))
         kept = {"choices": str(len(choices)), **meta}
         if self.shuffle_seed is not None:
-            random.Random(f"{self.shuffle_seed}/{name}").shuffle(order)
+            shuffler(self.shuffle_seed, name).shuffle(order)
             kept |= {"shuffle_seed": str(self.shuffle_seed), "order": " ".join(map(str, order))}
         lines = [f"{letter}) {choices[place]}" for letter, place in zip(LETTERS, order, strict=False)]
         return Example(name, "\n".join([stem, *lines]), LETTERS[order.index(right)], meta=kept)

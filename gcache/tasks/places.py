@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
+
+from gcache.tasks.stance import Sentence
 
 #: (keeper, place). The first part trains, the rest is held out; the cut is TRAIN_PLACES.
 PLACES: tuple[tuple[str, str], ...] = (
@@ -38,3 +41,20 @@ def numbers(rng: random.Random, count: int, train: bool, besides: Sequence[str] 
     known = {int(value) for value in besides}
     allowed = [v for v in range(100, 1000) if (v % 7 in (2, 5)) != train and v not in known]
     return [str(v) for v in rng.sample(allowed, count)]
+
+
+_NAMED = "|".join(sorted((re.escape(place) for _, place in PLACES), key=len, reverse=True))
+_PLACE = re.compile(rf"(?i)\bthe\s+({_NAMED})\b|\b({_NAMED})'s\b")
+_BELONGS = re.compile(
+    rf"(?i)\W{{0,4}}(?:is|was|for|of|at|in|opens|belongs to)\b[^.,;:0-9]{{0,40}}?"
+    rf"(?:\bthe\s+({_NAMED})\b|\b({_NAMED})'s\b)"
+)
+
+
+def of_another_place(at: Sentence, place: str) -> bool:
+    """Whether a sentence gives the value that it is around to another place of `PLACES` than this one."""
+    named = _BELONGS.match(at.after) or next(iter(reversed(list(_PLACE.finditer(at.before)))), None)
+    if named is None:
+        return False
+    nearer = place.lower() in at.before[named.end() :].lower() if named.re is _PLACE else False
+    return not nearer and (named[1] or named[2]).lower() != place.lower()

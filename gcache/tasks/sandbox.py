@@ -1,33 +1,65 @@
 """Running programs that a model wrote.
 
-Contained: a program runs in a process of its own, in an empty folder that is thrown away, with an
-empty environment and no input, for so many seconds (of the clock and of the processor), with so
-much memory and files of so many bytes. On Linux on x86-64 and 64-bit ARM the kernel refuses it
-any socket and any process or thread beside it (seccomp). When it is over, or its time is, whatever
-it started is killed.
+A program runs in a process of its own, in an empty folder that is thrown away, with an empty environment
+and no input, for so many seconds (of the clock and of the processor), with so much memory and files of so
+many bytes. What else it is kept from depends on what the system grants; `LAYERS` names it, docs/sandbox.md
+has the table of what is contained where, and what is missing is logged once.
 
-Not contained: it runs as the same user, so it can read, change and delete that user's files.
-Elsewhere than on those systems it can use the network; it is then kept from starting processes by a
-limit alone, which does not hold for root, and what leaves its session is not killed. macOS has no
-limit of memory. A program that sets out to deceive can find the word by which it reports that it
-ran to its end. Run what you do not trust at all in a container.
+A program that sets out to deceive can find the word by which it reports that it ran to its end. Run what
+you do not trust at all in a container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
+import marshal
 import os
 import secrets
+import selectors
 import signal
+import site
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gcache.errors import ConfigError, GcacheError
+from gcache.tasks.undumpable import undumpable
 
-CHILD = Path(__file__).with_name("sandbox_child.py")
+logger = logging.getLogger(__name__)
+
+#: Layer -> what a program can do without it. Linux has them; `namespaces` includes `landlock` and `user`.
+LAYERS = {
+    "namespaces": "see which processes run, and fill the disk with many small files",
+    "landlock": "read, change and delete the files of this user, and read the environment of this user's other "
+    "processes",
+    "seccomp": "use the network, signal this user's processes, and, as root, start processes that stay",
+}
+#: A start is a failure of the sandbox after so many seconds. It takes a fraction of one on an idle machine.
+STARTED_WITHIN = 60.0
+TRIES = 3
+
+_STARTER = """
+import sys, types
+package = types.ModuleType("sandbox")
+package.__path__ = [sys.argv[1]]
+sys.modules["sandbox"] = package
+from sandbox.sandbox_child import main
+main(sys.argv[2])
+"""
+#: Where the libraries of a system lie, as a program sees them.
+_SYSTEM = (
+    "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/home/linuxbrew/.linuxbrew",
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives",
+)  # fmt: skip
+
+#: Layers that this system was found not to grant.
+_refused: set[str] = set()
+_warned: set[frozenset[str]] = set()
 
 
 @dataclass(frozen=True)
@@ -38,22 +70,32 @@ class SandboxLimits:
         seconds: of the clock, and of the processor.
         memory_mb: of addresses, in MiB.
         file_mb: of each file it writes, in MiB.
+        disk_mb: of all its files together, in MiB, where namespaces are granted.
         processes: beside itself.
     """
 
     seconds: float = 10.0
     memory_mb: int = 2048
     file_mb: int = 4
+    disk_mb: int = 64
     processes: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < float("inf"):
             raise ConfigError(f"the seconds of a sandbox must be above 0, got {self.seconds}")
-        for name in ("memory_mb", "file_mb"):
+        for name in ("memory_mb", "file_mb", "disk_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of a sandbox must be 1 or more, got {getattr(self, name)}")
         if self.processes < 0:
             raise ConfigError(f"processes of a sandbox must be 0 or more, got {self.processes}")
+
+    def of_the_system(self) -> dict[str, int]:
+        """As setrlimit(2) knows them."""
+        mb = 2**20
+        return {
+            "RLIMIT_CPU": int(self.seconds) + 1, "RLIMIT_AS": self.memory_mb * mb, "RLIMIT_FSIZE": self.file_mb * mb,
+            "RLIMIT_NPROC": self.processes, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,61 +111,123 @@ class Ran:
     error: str = ""
 
 
+class _Failed(Exception):
+    """The sandbox failed before the program began."""
+
+
+class _Refused(Exception):
+    """The system does not grant a layer (its name, and why)."""
+
+
 def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
     """Run a Python program; see the module for what it cannot do and what it can.
 
     Raises:
-        GcacheError: no process can be started here, which says nothing of the program.
+        GcacheError: the sandbox itself fails, several times in a row, which says nothing of the program.
     """
     limits = limits or SandboxLimits()
+    failures = 0
+    while True:
+        try:
+            return _tried(source, limits)
+        except _Refused as refused:
+            layer, why = refused.args
+            logger.info("this system does not grant %s to the programs of models (%s)", layer, why)
+            _refused.add(layer)
+        except (_Failed, OSError) as error:
+            failures += 1
+            passes = isinstance(error, _Failed) or error.errno in (errno.EAGAIN, errno.ENOMEM)
+            if failures == TRIES or not passes:
+                raise GcacheError(f"no process can be started to run a program in ({error})") from error
+            time.sleep(0.2 * failures)
+
+
+def _tried(source: str, limits: SandboxLimits) -> Ran:
     word = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="gcache-sandbox-", ignore_cleanup_errors=True) as folder:
-        program, room = Path(folder, "program.py"), Path(folder, "room")
-        program.write_text(source, encoding="utf-8", errors="surrogateescape")
-        room.mkdir()
-        with open(Path(folder, "stderr"), "w+b") as stderr:
-            said, out_of_time = _run(_command(program, limits), room, word, stderr, limits.seconds)
+    with tempfile.TemporaryDirectory(prefix="gcache-sandbox-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # where the program runs as another user, its own folder is below
+        for below in ("room", "root"):
+            (folder / below).mkdir()
+        order = {
+            "source": source, "parent": os.getpid(), "limits": limits.of_the_system(), "disk": limits.disk_mb * 2**20,
+            "without": sorted(_refused), "readable": _readable(), "packages": site.getsitepackages(),
+        }  # fmt: skip
+        (folder / "order").write_bytes(marshal.dumps(order))
+        with open(folder / "stderr", "w+b") as stderr, undumpable():
+            said, out_of_time = _run(folder, word, stderr, limits.seconds)
             stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - 2000))
             lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
-    if said.strip() == word and not out_of_time:
+    first, _, rest = said.partition("\n")
+    last = (lines or ["it stopped before its end"])[-1][:300]
+    if first.startswith("refused "):
+        raise _Refused(*first.split(" ", 2)[1:])
+    if not first.startswith("ready "):
+        raise _Failed(f"it did not begin within {STARTED_WITHIN:.0f} s" if out_of_time else last)
+    _warn(frozenset(first.split()[1:]))
+    if rest.strip() == word and not out_of_time:
         return Ran(True)
-    return Ran(False, "out of time" if out_of_time else (lines or ["it stopped before its end"])[-1][:300])
+    return Ran(False, "out of time" if out_of_time else last)
 
 
-def _command(program: Path, limits: SandboxLimits) -> list[str]:
-    mb = 2**20
-    numbers = (int(limits.seconds) + 1, limits.memory_mb * mb, limits.file_mb * mb, limits.processes)
-    return [sys.executable, "-I", "-X", "utf8", str(CHILD), str(program), *map(str, numbers)]
+def _readable() -> list[str]:
+    """The folders of Python and of the system, of which none lies in another."""
+    own = [os.path.dirname(os.__file__), *site.getsitepackages()]
+    own += [os.path.join(p, lib) for p in {sys.prefix, sys.base_prefix} for lib in ("lib", "lib64")]
+    kept: list[str] = []
+    for path in sorted({*_SYSTEM, *map(os.path.abspath, own)}):
+        if os.path.exists(path) and not any(os.path.commonpath([path, above]) == above for above in kept):
+            kept.append(path)
+    return kept
 
 
-def _run(command: list[str], room: Path, word: str, stderr: object, seconds: float) -> tuple[str, bool]:
+def _warn(layers: frozenset[str]) -> None:
+    if layers in _warned:
+        return
+    _warned.add(layers)
+    held = layers | ({"landlock"} if "namespaces" in layers else set())
+    missing = [what for layer, what in LAYERS.items() if layer not in held]
+    if missing:
+        logger.warning(
+            "this system keeps the programs of models in a sandbox with gaps: they can %s; see docs/sandbox.md",
+            "; ".join(missing),
+        )
+
+
+def _run(folder: Path, word: str, stderr: object, seconds: float) -> tuple[str, bool]:
     """What the process said on stdout, and whether its time ran out."""
-    try:
-        process = subprocess.Popen(
-            command, cwd=room, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,  # type: ignore[call-overload]
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise GcacheError(f"no process can be started to run a program in ({error})") from error
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _STARTER, str(Path(__file__).parent), str(folder)],
+        cwd=folder, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,  # type: ignore[call-overload]
+        start_new_session=True,
+    )  # fmt: skip
     try:
         return _watched(process, word, seconds)
     finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever it started is in its session
         process.kill()
         process.wait()
 
 
 def _watched(process: subprocess.Popen[bytes], word: str, seconds: float) -> tuple[str, bool]:
+    """Read until the end of the process; its time runs from its first line on."""
     assert process.stdin is not None and process.stdout is not None
-    with process.stdin, process.stdout:
+    with process.stdin, process.stdout, selectors.DefaultSelector() as selector:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write((word + "\n").encode())
             process.stdin.flush()
-        try:
-            process.wait(seconds)
-            out_of_time = False
-        except subprocess.TimeoutExpired:
-            out_of_time = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # whatever it started is in its session
-        # nobody is left to write, so this ends
-        return process.stdout.read(1000).decode("utf-8", "replace"), out_of_time
+        selector.register(process.stdout, selectors.EVENT_READ)
+        said, until = b"", time.monotonic() + STARTED_WITHIN
+        while (left := until - time.monotonic()) > 0:
+            ended = process.poll() is not None  # before the look, so that nothing it said is missed
+            if selector.select(0.0 if ended else min(left, 0.1)):
+                read = os.read(process.stdout.fileno(), 1000)
+                if b"\n" in read and b"\n" not in said:
+                    until = time.monotonic() + seconds
+                said = (said + read)[:1000]
+                if not read:
+                    return said.decode("utf-8", "replace"), False
+            elif ended:
+                return said.decode("utf-8", "replace"), False
+        return said.decode("utf-8", "replace"), True

@@ -10,14 +10,14 @@ asked for, insist on a wrong value of the very fact that is asked.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
+from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.grading import grade_exact_code
 from gcache.tasks.places import NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES, numbers
 from gcache.tasks.splits import numbered
 from gcache.tasks.worlds import WORLDS
@@ -75,13 +75,13 @@ class SplitFacts:
         return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
 
     def grade(self, text: str, example: Example) -> Grade:
-        """Right if the one number that the text states is the asked one."""
-        return grade_exact_code(text, example.answer)
+        """Right if the one number that the text states, of the asked place or of none, is the asked one."""
+        return grade_exact_code(text, example.answer, example.meta["place"])
 
     def _example(self, split: str, seed: int, index: int) -> Example:
         # worlds of one hop are called as they were when there were no others
         task = "split_facts" if self.hops == 1 else f"split_facts-{self.hops}"
-        rng = random.Random(f"{task}/{split}/{seed}/{index}")
+        rng = shuffler(task, split, seed, index)
         train = split == "train"
         names = NAMES[:TRAIN_NAMES] if train else NAMES[TRAIN_NAMES:]
         chosen = rng.sample(PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:], self.n_keepers)

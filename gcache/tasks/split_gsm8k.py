@@ -15,10 +15,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
 from gcache.tasks.data_set import DataSet, Row
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries, runs
-from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.grading import grade_number
+from gcache.tasks.example import Example, Note
+from gcache.tasks.grading import NumberTask, accepts
 from gcache.tasks.gsm8k import Gsm8k, problem
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\u2019\u201d]*\s+(?=[\"'(\u2018\u201c]?[A-Z0-9$])")
@@ -26,7 +27,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\u2019\u201d]*\s+(?=[\"'(\u2018\u201
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|a\.m|p\.m|[A-Z])\.$")
 
 
-class SplitGsm8k(DataSet):
+class SplitGsm8k(NumberTask, DataSet):
     """The task.
 
     Args:
@@ -36,6 +37,7 @@ class SplitGsm8k(DataSet):
         shared: share of the sentences, from 0 to 1, that everybody sees before the question; which
             ones is drawn by a hash of the problem.
         adversary: further agents that claim a wrong number.
+        accept_last_number: see `NumberTask`.
 
     A problem that is one sentence cannot be split; it is left out.
 
@@ -55,6 +57,7 @@ class SplitGsm8k(DataSet):
         n_agents: int = 3,
         shared: float = 0.0,
         adversary: int = 0,
+        accept_last_number: bool = False,
     ) -> None:
         if isinstance(n_agents, bool) or not isinstance(n_agents, int) or not 1 <= n_agents <= MOST_AGENTS:
             raise ConfigError(f"n_agents must be from 1 to {MOST_AGENTS} for split_gsm8k, got {n_agents!r}")
@@ -62,6 +65,7 @@ class SplitGsm8k(DataSet):
             raise ConfigError(f"shared must be a share from 0 to 1, got {shared!r}")
         check_adversaries(adversary)
         self.n_agents, self.shared, self.adversaries = n_agents, float(shared), adversary
+        self.accept_last_number = accepts(accept_last_number)
         super().__init__(data, whole_file)
 
     def example(self, row: Row, number: int) -> Example | None:
@@ -69,7 +73,7 @@ class SplitGsm8k(DataSet):
         *told, question = sentences(whole)
         if not told:
             return None
-        rng = random.Random(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest())
+        rng = shuffler(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest())
         open_to_all = set(rng.sample(range(len(told)), round(self.shared * len(told))))
         common = [told[i] for i in sorted(open_to_all)]
         private = [sentence for i, sentence in enumerate(told) if i not in open_to_all]
@@ -83,10 +87,6 @@ class SplitGsm8k(DataSet):
             notes=tuple(notes),
             meta={"problem": whole},
         )
-
-    def grade(self, text: str, example: Example) -> Grade:
-        """Right if the number that the text states equals the example's."""
-        return grade_number(text, example.answer)
 
     def identity(self, example: Example) -> str:
         """The whole problem: many problems end in the same question."""

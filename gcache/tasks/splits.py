@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from gcache.errors import ConfigError
+from gcache.streams import shuffler
 
 Split = Literal["train", "test"]
 T = TypeVar("T")
@@ -47,5 +47,5 @@ def pick(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
     check_limit(limit, seed)
     picked = list(items)
     if seed:
-        random.Random(seed).shuffle(picked)
+        shuffler("order of questions", seed).shuffle(picked)
     return picked[:limit]

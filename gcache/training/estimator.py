@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from gcache.errors import ConfigError
 from gcache.graph.records import RunResult
+from gcache.streams import resampling
 from gcache.tasks.example import Example
 from gcache.training.objective import BASELINES, Prices, advantages
 from gcache.training.trainer import Reinforce, running_mean
@@ -96,7 +97,7 @@ def _noise(part: str, baseline: str, found: dict[tuple[str, str], list[Tensor]])
     count = len(own)
     noise = _trace(products)
     signal = float(products.mean()) - noise / count
-    generator = torch.Generator().manual_seed(0)
+    generator = resampling(0)
     ratios = []
     for _ in range(RESAMPLES):
         drawn = torch.randint(count, (count,), generator=generator)

@@ -25,7 +25,7 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
 from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
-from gcache.training.replay import Replay, log_probs, replayed_tokens
+from gcache.training.replay import AUTO, Replay, log_probs, replayed_tokens, settled
 
 #: What is subtracted from a rollout's utility: the mean of its question's other rollouts; a running mean
 #: over steps; nothing, as in the published loss.
@@ -104,7 +104,7 @@ class Objective:
     graph: AgentGraph
     llm: LocalLLM | None
     prices: Prices
-    gradient: str = "decision"
+    gradient: str = AUTO
 
     def backward(
         self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: Prices | None = None
@@ -158,19 +158,23 @@ class Objective:
                 shares[key] = (replay, share + float(advantage[q, k]))
         wanted = [(replay, share) for replay, share in shares.values() if share != 0.0]
         active = [(replay, share) for replay, share in wanted if _reaches_fuser(self.graph, replay)]
-        for chunk in self._passes(active, self.llm.limits.max_gradient_tokens):
-            scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], self.gradient)
+        gradient = settled(self.gradient, self.graph.is_mixed)
+        for chunk in self._passes(active, self.llm.limits.max_gradient_tokens, gradient):
+            scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], gradient)
             total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
             if total.requires_grad:
                 (-total / advantage.numel()).backward()
         return len(active)
 
-    def _passes(self, active: Sequence[tuple[Replay, float]], most: int) -> Iterator[list[tuple[Replay, float]]]:
+    @staticmethod
+    def _passes(
+        active: Sequence[tuple[Replay, float]], most: int, gradient: str
+    ) -> Iterator[list[tuple[Replay, float]]]:
         """The replays in order, as many at a time as have `most` tokens together, and at least one."""
         chunk: list[tuple[Replay, float]] = []
         tokens = 0
         for replay, share in active:
-            own = replayed_tokens(replay.result, self.gradient)
+            own = replayed_tokens(replay.result, gradient)
             if chunk and tokens + own > most:
                 yield chunk
                 chunk, tokens = [], 0

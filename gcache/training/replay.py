@@ -5,9 +5,13 @@ again from the agents' caches with the fuser and the edge weights in the graph o
 frozen model is asked how likely the written tokens were on them.
 
     gradient="decision"   the agents' caches are constants: gradient reaches the last hop. Exact
-                          where no agent hands to another; else an approximation.
-    gradient="full"       the agents think again, with gradient, so that it reaches every hop and
-                          every latent step. Exact. Not through a link to another model.
+                          where no agent that is heard has received a cache, of another agent or, from the
+                          second round on, its own of the round before (see `fuser_gradient`); else an
+                          approximation.
+    gradient="full"       agents that have received a cache think again, with gradient, so that it reaches
+                          every hop and every latent step. Exact. Not through a link to another model.
+    gradient="auto"       full; decision where agents think with several models. A training run settles it
+                          once, by memory as well: `gcache.training.fuser_gradient`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from gcache.graph.records import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 
+AUTO = "auto"
 GRADIENTS = ("decision", "full")
 
 
@@ -39,18 +44,19 @@ class Replay:
     weights: Weights
 
 
-def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradient: str = "decision") -> list[Tensor]:
+def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradient: str = AUTO) -> list[Tensor]:
     """log pi(y | q, G) of each run, 0-dim, with gradient to the fuser and the edge weights.
 
     Raises:
-        ConfigError: `gradient` is not one of `GRADIENTS`, or "full" where agents think with several models.
+        ConfigError: `gradient` is not "auto" or one of `GRADIENTS`, or "full" where agents think with several models.
         TrainingError: caches of several models had to be let go.
     """
-    check_gradient(gradient, graph.is_mixed)
+    gradient = settled(gradient, graph.is_mixed)
     # held until the end: `again` knows caches by their identity
     kept = _kept(graph, llm, [replay.result for replay in replays])
     if gradient == "full":
-        handed = [on for _, on in _think(graph, llm, replays, [shared for shared, _ in kept], gradient=True)]
+        shared_of, own_of = zip(*kept, strict=True) if kept else ((), ())
+        handed = [on for _, on in _think(graph, llm, replays, shared_of, own_of)]
     else:
         again: dict[int, KVCache] = {}
         handed = [_handed_before(graph, r, *caches, again) for r, caches in zip(replays, kept, strict=True)]
@@ -79,20 +85,39 @@ def check_gradient(gradient: str, is_mixed: bool = False) -> None:
     Args:
         is_mixed: whether its agents think with several models.
     """
-    if gradient not in GRADIENTS:
-        raise unknown("fuser gradient", gradient, GRADIENTS)
+    if gradient not in (AUTO, *GRADIENTS):
+        raise unknown("fuser gradient", gradient, (AUTO, *GRADIENTS))
     if is_mixed and gradient == "full":
         raise ConfigError(
-            "the fuser gradient 'full' goes back through one model, but the agents have several; use decision"
+            "the fuser gradient 'full' goes back through one model, but the agents have several; use decision or auto"
         )
 
 
+def settled(gradient: str, is_mixed: bool) -> str:
+    """One of `GRADIENTS`: "auto" is the exact one where there is one for every topology.
+
+    Raises:
+        ConfigError: see `check_gradient`.
+    """
+    check_gradient(gradient, is_mixed)
+    if gradient != AUTO:
+        return gradient
+    return "decision" if is_mixed else "full"
+
+
 def replayed_tokens(result: RunResult, gradient: str) -> int:
-    """How many tokens `log_probs` computes with gradient for a run."""
+    """How many tokens `log_probs` computes with gradient for a run, at most."""
     written = sum(len(s.tokens) + len(s.generation.tokens) for s in result.spoken if s.generation)
-    if gradient == "decision":
+    again = [tokens for node, tokens in result.prompts.items() if _receives(result, node)]
+    if gradient == "decision" or not again:
         return written
-    return written + sum(len(tokens) for tokens in result.prompts.values()) + result.thinking
+    return written + sum(len(tokens) for tokens in again) + result.thinking
+
+
+def _receives(result: RunResult, node: Node) -> bool:
+    """Whether a cache may have arrived at an agent: over an edge, or its own of the round before."""
+    channels = result.topology.channels
+    return any(key is None or channels[key] != "text" for _, key in result.topology.senders(*node))
 
 
 def _kept(
@@ -100,7 +125,8 @@ def _kept(
 ) -> list[tuple[KVCache, Mapping[Node, KVCache]]]:
     """Question's and agents' caches of each run: those it left behind, or, where they were
     released, computed once more."""
-    gone = [result for result in results if result.kept.released]
+    held = [None if result.kept.released else result.kept.get() for result in results]  # thinking again takes room
+    gone = [result for result, caches in zip(results, held, strict=True) if caches is None]
     if gone and graph.is_mixed:
         raise TrainingError(
             "the caches of a run were let go before it was learned from, and agents of several models cannot think "
@@ -111,14 +137,14 @@ def _kept(
     ]
     shared = llm.think(questions)
     replays = [Replay(result, edge_weights(result.topology)) for result in gone]
-    thought = iter(zip(shared, _think(graph, llm, replays, shared, gradient=False), strict=True))
+    thought = iter(zip(shared, _think(graph, llm, replays, shared), strict=True))
     kept: list[tuple[KVCache, Mapping[Node, KVCache]]] = []
-    for result in results:
-        if result.kept.released:
+    for caches in held:
+        if caches is None:
             prefix, (own, _) = next(thought)
             kept.append((prefix, own))
         else:
-            kept.append(result.kept.get())
+            kept.append(caches)
     return kept
 
 
@@ -165,21 +191,34 @@ def _crossed(graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node
 
 
 def _think(
-    graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], shared: Sequence[KVCache], gradient: bool
+    graph: CacheGraph,
+    llm: LocalLLM,
+    replays: Sequence[Replay],
+    shared: Sequence[KVCache],
+    known: Sequence[Mapping[Node, KVCache]] = (),
 ) -> list[tuple[dict[Node, KVCache], dict[Node, KVCache]]]:
     """Every agent's own slots and what it hands on, thought again, per replay.
 
     In waves over all replays: everyone thinks whose predecessors have thought.
+
+    Args:
+        known: the agents' own slots in each run, where they are to be thought again with gradient. Those of agents
+            that received no cache have none, and stay what they were.
     """
+    gradient = bool(known)
     done: list[tuple[dict[Node, KVCache], dict[Node, KVCache]]] = [({}, {}) for _ in replays]
     for together in zip_longest(*(waves(graph, replay.result) for replay in replays), fillvalue=()):
         wave = [(number, node) for number, nodes in enumerate(together) for node in nodes]
-        requests = [_request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave]
-        for (number, node), request, own in zip(wave, requests, llm.think(requests, gradient), strict=True):
-            assert request.past is not None
+        asked = {(n, node): _request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave}
+        again = [place for place in wave if not gradient or _receives(replays[place[0]].result, place[1])]
+        thought = dict(zip(again, llm.think([asked[place] for place in again], gradient), strict=True))
+        for number, node in wave:
+            past = asked[number, node].past
+            assert past is not None
+            own = thought[number, node] if (number, node) in thought else known[number][node]
             done[number][0][node] = own
             with torch.set_grad_enabled(gradient):
-                done[number][1][node] = handed_on(graph.fuser, own, request.past, graph.config.transfer)
+                done[number][1][node] = handed_on(graph.fuser, own, past, graph.config.transfer)
     return done
 
 

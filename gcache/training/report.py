@@ -26,14 +26,14 @@ from gcache.inspect.learned_edges import (
 )
 from gcache.inspect.pictures import draw_topology
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.streams import stream
 from gcache.tasks.example import Example, Task
 from gcache.training.checkpoint import learned
+from gcache.training.config import COMPARED
 from gcache.training.kept_rows import PART, KeptRows, Measure, joined
 
 #: How the rows of fixed topologies are called, where their own name says too little.
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
-#: The fixed topologies a report compares with unless it is told others.
-COMPARED = ("none", "full")
 
 
 class Report:
@@ -108,8 +108,8 @@ class Report:
         drawn: dict[str, Topology] = {}
         with torch.no_grad():
             for number, example in enumerate(self.examples):
-                generator = torch.Generator().manual_seed(self.built.spec.seed * 1_000_003 + number)
-                drawn[example.id] = self.built.graph.distribution(example).sample(generator)[0]
+                drawing = stream("untrained topology", self.built.spec.seed, number)
+                drawn[example.id] = self.built.graph.distribution(example).sample(drawing)[0]
         label = "untrained policy (drawn)"
         self._row(
             label,
@@ -142,12 +142,13 @@ class Report:
 def markdown(rows: Sequence[Evaluation]) -> str:
     """The evaluations as a Markdown table."""
     lines = [
-        "| condition | accuracy | 95 % interval | n | unparsed | edges per question | of full graph | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| condition | accuracy | 95 % interval | n | unparsed | unstated | cut | edges per question "
+        "| of full graph | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.edges:.2f} "
-        f"| {r.edges_kept:.0%} | {r.seconds:.0f} |"
+        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.unstated} | {r.cut} "
+        f"| {r.edges:.2f} | {r.edges_kept:.0%} | {r.seconds:.0f} |"
         for r in rows
     ]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,23 @@ from tqdm import tqdm
 from gcache.build import Built
 from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, GcacheError, TrainingError
 from gcache.files import append_line, sync_file, write_text, writing
+from gcache.graph.loops import run_to_end
 from gcache.graph.records import TOKENS, RunResult
 from gcache.graph.sources import PolicySource
 from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import api_tokens
 from gcache.inspect.learned_edges import learned_edges
 from gcache.statistics import mean_interval
-from gcache.tasks.example import Example, Grade, Task
+from gcache.streams import derive, stream
+from gcache.tasks.example import Example, Grade, Task, grade_text
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
 from gcache.training.config import TrainConfig
+from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
+from gcache.training.replay import AUTO
 from gcache.training.stopping import terminable
 
 logger = logging.getLogger(__name__)
@@ -115,9 +119,10 @@ class Reinforce:
                 "or --fuser concat with the generation mode local or hybrid"
             )
         self.optimizer = self._optimizer()
-        self.objective = Objective(
-            built.graph, built.llm, self._prices(0), config.gradient
-        )
+        questions = task.train(config.train_limit, config.seed) if config.gradient == AUTO else ()
+        #: The gradient of log pi, settled once for the whole run.
+        self.gradient = take_gradient(config.gradient, built.graph, questions, built.llm.limits if built.llm else None)
+        self.objective = Objective(built.graph, built.llm, self._prices(0), self.gradient.name)
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
         #: Running mean of utilities, the baseline "ema".
@@ -159,6 +164,7 @@ class Reinforce:
         """
         questions = list(self.task.train(self.config.train_limit, self.config.seed))
         self._resume_or_begin(resume)
+        logger.info("fuser gradient: %s (%s)", self.gradient.name, self.gradient.why)
         self._saved_at = time.monotonic()
         history: list[dict[str, Any]] = []
         total = self.config.iterations
@@ -237,12 +243,14 @@ class Reinforce:
         Raises:
             ApiError: the API failed for good for all of them.
         """
-        asked = asyncio.run(self._rollouts(step, questions))
+        asked = run_to_end(
+            lambda: self._rollouts(step, questions), "training", "await asyncio.to_thread(train, ...)"
+        )
         groups = [group for group in asked if group]
         failed = len(asked) - len(groups)
         if not groups:
             raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
-        grades = [[self.task.grade(r.answer, r.example) for r in group] for group in groups]
+        grades = [[grade_text(self.task, r.answer, r.example, r.cut) for r in group] for group in groups]
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
         return Graded(groups, grades, utilities, utilities - costs, failed)
@@ -306,7 +314,7 @@ class Reinforce:
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
             thoughts = Thoughts()
-            seeds = [_seed(config.seed, step, number, k) for k in range(config.rollouts)]
+            seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(
                     example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
@@ -331,8 +339,8 @@ class Reinforce:
         chosen: list[Example] = []
         for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
             sweep, place = divmod(index, len(questions))
-            generator = torch.Generator().manual_seed(_seed(self.config.seed, sweep, 0, 0))
-            chosen.append(questions[int(torch.randperm(len(questions), generator=generator)[place])])
+            order = stream("pass over the questions", self.config.seed, sweep).permutation(len(questions))
+            chosen.append(questions[int(order[place])])
         return chosen
 
     def _checked_norms(self) -> dict[str, float]:
@@ -369,12 +377,15 @@ class Reinforce:
             "utility_high": high,
             "rollouts": len(runs),
             "unparsed": sum(g.outcome == "unparsed" for row in graded.grades for g in row),
+            "unstated": sum(g.unstated for row in graded.grades for g in row),
+            "cut": sum(r.cut for r in runs),
             "failed": graded.failed,
             "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
             **measured,
             **{f"gradient_norm_{name}": value for name, value in norms.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
             "not_trained": self.not_trained,
+            "fuser_gradient": self.gradient.name,
             **{f"tokens_{kind}": sum(r.tokens[kind] for r in runs) for kind in TOKENS},
             "seconds_rollouts": ran - started,
             "seconds_gradient": now - ran,
@@ -385,8 +396,9 @@ class Reinforce:
         append_line(self.out / METRICS, json.dumps(metrics))
 
     def _take(self) -> checkpoints.State:
+        training = {**asdict(self.config), "gradient": self.gradient.name}
         return checkpoints.take(
-            self.done, self.built, self.optimizer, self.task_record, asdict(self.config), self.running,
+            self.done, self.built, self.optimizer, self.task_record, training, self.running,
             self.pruner.to_json(),
         )  # fmt: skip
 
@@ -441,6 +453,9 @@ class Reinforce:
             # what has moments got a gradient before; in the next step nobody may happen to be heard
             self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
+            if self.config.gradient == AUTO:  # whatever the limits of this run would say
+                self.gradient = TakenGradient(_gradient_of(found), "as before the run was stopped")
+                self.objective = replace(self.objective, gradient=self.gradient.name)
             logger.info("resuming %s after step %d", self.out, self.done)
         # lines of steps after the checkpoint will be written again
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in lines))
@@ -452,6 +467,9 @@ class Reinforce:
         now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
         # a setting that an older run did not know has its default there
         then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
+        then["gradient"] = _gradient_of(found)
+        if self.config.gradient == AUTO:
+            now["gradient"] = then["gradient"]
         for name in sorted(now.keys() | then.keys()):
             if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
                 raise CheckpointError(
@@ -460,15 +478,11 @@ class Reinforce:
                 )
 
 
+def _gradient_of(found: checkpoints.Checkpoint) -> str:
+    """What a stopped run took; one from before there was a choice took the last hop's."""
+    return str(found.training.get("gradient", "decision"))
+
+
 def _plain(value: Any) -> Any:
     """As JSON would bring it back."""
     return json.loads(json.dumps(value))
-
-
-def _seed(*parts: int) -> int:
-    """One seed for a place in the run; different places get unrelated ones."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = ((value ^ (part + 1)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
-        value ^= value >> 31
-    return value % 2**62

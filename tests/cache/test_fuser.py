@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.fuser import ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
+from gcache.cache.fuser import CacheFuser, ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
 from gcache.cache.fusers import FUSERS, make_fuser
-from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.cache.placement import first_seen, place
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest
 
+Fuser = TypeVar("Fuser", bound=CacheFuser)
 LAYERS, HEADS, DIM = 2, 2, 4
 SHAPE = (LAYERS, HEADS, DIM)
 ROPE = Rope(torch.tensor([1.0, 0.1]))
@@ -53,7 +55,7 @@ def names(cache: KVCache) -> list[tuple[int, int]]:
     return list(zip(cache.sources[0].tolist(), cache.ordinals[0].tolist(), strict=True))
 
 
-def with_random_parameters(fuser: ConcatFuser) -> ConcatFuser:
+def with_random_parameters(fuser: Fuser) -> Fuser:
     with torch.no_grad():
         for parameter in fuser.parameters():
             parameter.normal_(std=0.5)
@@ -126,6 +128,29 @@ def test_a_slot_that_arrives_twice_is_kept_once_by_the_heaviest_edge(
     weights = dict(zip(names(fused), fused.bias[0].exp().tolist(), strict=True))
     assert weights[0, 0] == weights[0, 1] == pytest.approx(expected)
     assert weights[1, 0] == pytest.approx(relayed)
+
+
+def test_of_a_slot_that_arrives_twice_the_heaviest_path_counts_not_the_last_edge(prefix: KVCache) -> None:
+    fuser = ConcatFuser(*SHAPE)
+    first = slots(0, [3, 4])
+    relayed = FusedCache.join([fuser(prefix, [on(first, 0.1)]), FusedCache.plain(slots(1, [5]))])
+    fused = fuser(prefix, [on(first, 0.5), on(relayed, 0.9)])
+    weights = dict(zip(names(fused), fused.bias[0].exp().tolist(), strict=True))
+    assert len(weights) == fused.slots == 6
+    assert weights[0, 0] == weights[0, 1] == pytest.approx(0.5)  # not 0.1 * 0.9
+    assert weights[1, 0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("name", sorted(FUSERS))
+def test_an_edge_that_brings_nothing_new_changes_nothing(prefix: KVCache, name: str) -> None:
+    fuser = make_fuser(name, SHAPE, "parallel", ROPE)
+    with_random_parameters(fuser)
+    caches = [slots(0, [3, 4]), slots(1, [3, 4, 5])]
+    arriving = [on(cache, weight) for cache, weight in zip(caches, (0.5, 0.9), strict=True)]
+    without = fuser(prefix, arriving)
+    fused = fuser(prefix, [on(prefix, 1.0), *arriving])
+    assert names(fused) == names(without)
+    assert torch.equal(fused.values, without.values) and torch.equal(fused.bias, without.bias)
 
 
 @pytest.mark.parametrize("name", sorted(FUSERS))
@@ -226,7 +251,8 @@ def test_the_weighted_sum_of_two_equal_caches_is_that_cache(prefix: KVCache) -> 
     assert fused.positions.tolist() == [[0, 1, 2, 3, 4]]
     torch.testing.assert_close(fused.keys[:, :, :, 3:], cache.keys)
     torch.testing.assert_close(fused.values[:, :, :, 3:], cache.values)
-    assert torch.equal(fused.bias, torch.zeros(1, 5))
+    # either edge is enough: 1 - 0.8 * 0.3
+    assert fused.bias[0].exp().tolist() == pytest.approx([1.0, 1.0, 1.0, 0.76, 0.76])
 
 
 def test_the_weighted_sum_of_one_to_three(prefix: KVCache) -> None:
@@ -237,6 +263,25 @@ def test_the_weighted_sum_of_one_to_three(prefix: KVCache) -> None:
     torch.testing.assert_close(fused.values[:, :, :, 3:], torch.full(shape, 3.0))
     expected = ROPE.rotate(torch.full(shape, 2.0), torch.tensor([3]))
     torch.testing.assert_close(fused.keys[:, :, :, 3:], expected)
+
+
+def test_a_merged_slot_weighs_as_much_as_the_edges_that_bring_it(prefix: KVCache) -> None:
+    fuser = WeightedSumFuser(rope=ROPE)
+    alone = fuser(prefix, [on(slots(0, [3, 4]), 0.3)])
+    assert alone.bias[0, 3:].exp().tolist() == pytest.approx([0.3, 0.3])
+    longer = fuser(prefix, [on(slots(0, [3, 4]), 0.5), on(slots(1, [4]), 1.0)])
+    assert longer.bias[0, 3:].exp().tolist() == pytest.approx([0.5, 1.0])
+    tiny = fuser(prefix, [on(slots(0, [3]), 1e-20), on(slots(1, [3]), 2e-20)])
+    assert float(tiny.bias[0, 3]) == pytest.approx(math.log(3e-20))
+
+
+def test_the_weighted_sum_weighs_a_slot_by_its_whole_path(prefix: KVCache) -> None:
+    fuser = WeightedSumFuser(rope=ROPE)
+    shape = (LAYERS, 1, HEADS, 1, DIM)
+    heard = fuser(prefix, [on(slots(0, [3], values=torch.full(shape, 8.0)), 0.25)])
+    fused = fuser(prefix, [on(heard, 0.5), on(slots(1, [3], values=torch.zeros(shape)), 0.375)])
+    torch.testing.assert_close(fused.values[:, :, :, 3:], torch.full(shape, 2.0))  # 8 * 0.125 / (0.125 + 0.375)
+    assert float(fused.bias[0, 3].exp()) == pytest.approx(1 - 0.875 * 0.625)
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -283,6 +328,13 @@ def test_first_keeps_only_the_heaviest_edge_at_its_weight(
     assert names(fused)[3:] == [(chosen, 0), (chosen, 1)]
     assert torch.equal(fused.keys[:, :, :, 3:], caches[chosen].keys)
     assert fused.bias[0, 3:].exp().tolist() == pytest.approx([weights[chosen]] * 2)
+
+
+def test_of_equals_first_takes_that_of_the_first_sender_in_whatever_order_they_come(prefix: KVCache) -> None:
+    weight = torch.tensor(0.5)
+    late, early = Incoming(slots(0, [3]), weight, order=1), Incoming(slots(1, [3]), weight, order=0)
+    for arriving in ([late, early], [early, late]):
+        assert names(FirstFuser()(prefix, arriving))[3:] == [(1, 0)]
 
 
 # -- names ----------------------------------------------------------------------------------

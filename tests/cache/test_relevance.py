@@ -84,7 +84,58 @@ def test_the_match_by_hand() -> None:
         MATCH_GAIN * 0.01 * 2 / (1 + math.exp(-10)) + PRIOR_GAIN * 0.03 * 0.5,
     ]
     found = fuser.relevance(question, [first, second]).tolist()
-    assert found == pytest.approx([score - max(scores) for score in scores])
+    # scores are rounded before their difference is taken
+    rounding = 8 * torch.finfo(torch.float32).eps * max(scores)
+    assert found == pytest.approx([score - max(scores) for score in scores], abs=rounding)
+
+
+def test_a_more_relevant_cache_takes_as_much_as_its_edge_weighs(tiny_llm: LocalLLM) -> None:
+    shared, caches = read(tiny_llm)
+    fuser = made(tiny_llm)
+    with torch.no_grad():
+        fuser.match.fill_(0.1)
+    plain = fuser.relevance(shared, caches)
+    assert int(plain.argmax()) == 1
+    found = fuser.relevance(shared, caches, torch.tensor([1.0, 0.25, 1.0]))
+    assert float(found[1]) == 0.0
+    # of the first and the third one is more relevant, and takes all of the difference
+    least = min(plain[0], plain[2])
+    expected = [max(float(plain[1] - s) * 0.25, float(max(plain[0], plain[2]) - s)) for s in (plain[0], plain[2])]
+    assert float(least) < -1
+    assert [-float(found[0]), -float(found[2])] == pytest.approx(expected)
+    alone = fuser.relevance(shared, caches, torch.tensor([1.0, 0.0, 1.0]))
+    assert alone[[0, 2]].tolist() == pytest.approx(fuser.relevance(shared, [caches[0], caches[2]]).tolist())
+
+
+def test_an_edge_of_weight_zero_leaves_the_others_what_they_weigh(tiny_llm: LocalLLM) -> None:
+    """However relevant its cache is."""
+    shared, caches = read(tiny_llm)
+    fuser = made(tiny_llm)
+    with torch.no_grad():
+        fuser.match.fill_(0.1)
+    weights = (1.0, 0.0, 0.4)
+    arriving = [Incoming(cache, torch.tensor(weight)) for cache, weight in zip(caches, weights, strict=True)]
+    found = biases(fuser(shared, arriving))
+    expected = biases(fuser(shared, [arriving[0], arriving[2]]))
+    assert [found[0], found[2]] == pytest.approx(expected)
+
+
+def test_slots_that_were_hardly_heard_hardly_count(tiny_llm: LocalLLM) -> None:
+    """What a context holds of a third agent, at the weight of the edge it came over."""
+    shared, caches = read(tiny_llm)
+    fuser = made(tiny_llm)
+    with torch.no_grad():
+        fuser.match.fill_(0.1)
+        fuser.prior.normal_(std=0.05)
+
+    def of_context(log_weight: float) -> float:
+        faded = FusedCache.plain(caches[1]).weighted(torch.tensor(log_weight))
+        context = FusedCache.join([faded, FusedCache.plain(caches[0])])
+        return float(fuser.relevance(shared, [context, caches[2]])[0])
+
+    without = float(fuser.relevance(shared, [caches[0], caches[2]])[0])
+    assert of_context(-60.0) == pytest.approx(without, abs=1e-5)
+    assert of_context(0.0) != pytest.approx(without, abs=1e-2)
 
 
 def test_order_does_not_matter_and_the_best_loses_nothing(tiny_llm: LocalLLM) -> None:

@@ -4,21 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn import features
 from gcache.gnn.features import MINILM_PACKAGE, HashEncoder, TextEncoder, make_encoder
-from gcache.settings import installed_file
 
 TEXTS = ["a cat sits on the mat", "a kitten is on a rug", "the stock market fell today", "", "word " * 400]
 
 
 @pytest.fixture(scope="module")
 def minilm() -> TextEncoder:
-    if installed_file(MINILM_PACKAGE, "/model/config.json") is None:
-        pytest.skip(f"{MINILM_PACKAGE} is not installed")
+    needs.weights(MINILM_PACKAGE, "/model/config.json")
     return TextEncoder()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from typing import Any
 
 import pytest
 import torch
+from exact import doubled
 from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_of
 
 from gcache.cache.kv_cache import SHARED, SlotKind
@@ -133,7 +133,7 @@ def test_each_model_reads_the_question_once() -> None:
 def test_many_at_once_are_each_alone() -> None:
     asked = [Example(str(n), f"what is {n} + 3 and {n} ?" + " and 2" * n, "") for n in range(7)]
     # in float64, where rounding, which differs with what is batched together, is far below any difference that counts
-    big, small = (copy.deepcopy(model).double() for model in (BIG, SMALL))
+    big, small = doubled(BIG), doubled(SMALL)
     up, down = (fit_vocab(ends(a, WORDS, "a"), ends(b, WORDS, "b")) for a, b in ((small, big), (big, small)))
 
     def made() -> CacheGraph:

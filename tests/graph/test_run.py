@@ -29,6 +29,7 @@ from gcache.graph.records import GraphConfig, RunResult
 from gcache.graph.sources import FixedSource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.streams import derive
 from gcache.tasks.example import Example, Note
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ def test_thoughts_are_shared_with_later_rollouts_too(scripted_llm: ScriptedLLM, 
 
     asyncio.run(one_after_another())
     assert scripted_llm.asked == [[SHARED], [0, 1, 2]]
-    assert [request.seed for batch in scripted_llm.texts for request in batch] == [1, 2]
+    seeds = [request.seed for batch in scripted_llm.texts for request in batch]
+    assert seeds == [derive("text", seed, QUESTION, 0) for seed in (1, 2)]
 
 
 def test_runs_share_nothing_unless_told_to(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
@@ -400,7 +402,7 @@ def test_the_same_run_again_is_the_same(scripted_llm: ScriptedLLM, tiny_tokenize
     first, second = graph.run(QUESTION, seed=3), graph.run(QUESTION, seed=3)
     assert (first.answer, first.tokens, first.edge_bytes) == (second.answer, second.tokens, second.edge_bytes)
     assert scripted_llm.thoughts[0] == scripted_llm.thoughts[2]
-    assert [r.seed for batch in scripted_llm.texts for r in batch] == [3, 3]
+    assert [r.seed for batch in scripted_llm.texts for r in batch] == [derive("text", 3, QUESTION, 0)] * 2
 
 
 def test_a_run_carries_no_gradient(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_every_control_asks_the_same_questions(tiny_llm: LocalLLM, tiny_tokenize
     assert {name: by_name[name].found.edges for name in expected} == expected
     kept = {name for name, row in by_name.items() if row.found.edges == 3}
     assert kept == set(CONTROLS) - {"no transfer", "all edges", "layered", "debate", "same words as text"}
+
+
+def test_no_control_moves_caches_that_must_stay_where_they_are(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    tiny_llm.rope = replace(tiny_llm.rope, fixed="layer 0 scales its attention")
+    graph = chain(tiny_llm, tiny_tokenizer)
+    with pytest.raises(ConfigError, match=r"cannot be moved: layer 0 scales.*other than 'other question'"):
+        run_controls(graph, tiny_llm, TASK, TASK.test(), ["masked", "other question"], progress=False)
+    rows = run_controls(graph, tiny_llm, TASK, TASK.test(), progress=False)
+    assert [row.found.name for row in rows] == [name for name in CONTROLS if name != "other question"]
 
 
 def test_each_control_changes_what_is_written(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
@@ -200,9 +210,9 @@ def outcome(name: str, accuracy: float, difference: float) -> Controlled:
 
 def test_the_table_by_hand() -> None:
     table = controls_markdown([outcome("as it is", 0.5, 0.0), outcome("masked", 0.25, -0.25)]).splitlines()
-    assert table[2] == "| as it is | 0.500 | 0.100 to 0.900 |  | | 0 | 1.50 | 2 |"
-    assert table[3] == "| masked | 0.250 | 0.100 to 0.900 | -0.250 | -0.450 to +0.100 | 0 | 1.50 | 2 |"
-    assert {line.count("|") for line in table} == {9}
+    assert table[2] == "| as it is | 0.500 | 0.100 to 0.900 |  | | 0 | 0 | 0 | 1.50 | 2 |"
+    assert table[3] == "| masked | 0.250 | 0.100 to 0.900 | -0.250 | -0.450 to +0.100 | 0 | 0 | 0 | 1.50 | 2 |"
+    assert {line.count("|") for line in table} == {11}
 
 
 def test_the_picture_is_a_png(tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ def test_agents_of_one_kind_are_averaged_together(scripted_llm: ScriptedLLM, tin
     assert [r.probability for r in rows] == pytest.approx([0.65, 0.6])
 
 
-def test_an_edge_that_closes_a_cycle_with_a_likelier_one_is_likely_but_not_kept(
+def test_an_edge_that_closes_a_cycle_with_one_drawn_before_it_is_likely_but_not_kept(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CHANCES, "one", (0.5001, 0.1, 0.6, 0.9))
     rows = learned_edges(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES[:1])
     kept = {(r.source, r.target): r.kept for r in rows}
     assert kept == {
-        ("planner", DECISION): 1.0, ("critic", DECISION): 0.0, ("planner", "critic"): 0.0, ("critic", "planner"): 1.0
+        ("planner", DECISION): 1.0, ("critic", DECISION): 0.0, ("planner", "critic"): 1.0, ("critic", "planner"): 0.0
     }  # fmt: skip
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chat_server import Behaviour, answers, completion, cuts, fails, hangs, says, sends, serving
+from threads import at_once
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.llm.api import DASHSCOPE, OPENAI, ApiLLM, ApiSettings, ApiText, Budget
+from gcache.llm.api_limits import ApiLimits
 from gcache.settings import API_KEYS, api_variables
 
 KEY = "sk-very-secret-0123"
@@ -75,6 +80,29 @@ def test_a_drawn_text_names_its_seed_and_further_fields_are_passed_on() -> None:
         assert "seed" not in ask(says("four"))[1][0]
 
 
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**53, 2**53 + 1, 2**63, 2**64 - 1, -(2**70)])
+def test_a_seed_is_sent_as_servers_take_it(seed: int) -> None:
+    """vLLM answers 400 to one of more than 63 bits and a sign."""
+    with serving(says("four")) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0))
+        asyncio.run(llm.chat([("user", "2 + 2?")], temperature=0.7, seed=seed))
+    (body,) = server.seen
+    assert abs(body["seed"]) <= 2**53 and (body["seed"] == seed or abs(seed) > 2**53)
+
+
+def test_embeddings_are_sent_beside_no_prompt() -> None:
+    """vLLM takes a text, even an empty one, for a further prompt, and an empty prompt gets 400."""
+    choice = {"index": 0, "finish_reason": "stop", "text": "four"}
+    with serving(answers({**completion("four"), "object": "text_completion", "choices": [choice]})) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0, extra={"top_k": 1}))
+        assert asyncio.run(llm.complete("AAAA", 9)).text == "four"
+    assert server.seen == [
+        {
+            "model": "toy", "max_tokens": 9, "temperature": 0.0, "prompt": None, "prompt_embeds": "AAAA", "top_k": 1,
+        }
+    ]  # fmt: skip
+
+
 def test_the_key_goes_to_the_server_and_nowhere_else() -> None:
     settings = ApiSettings("toy", "http://localhost:1/v1", KEY)
     assert KEY not in repr(settings) and KEY not in json.dumps(settings.public())
@@ -94,10 +122,6 @@ def test_one_model_serves_one_event_loop_after_another() -> None:
 
 
 def test_no_more_at_once_than_allowed() -> None:
-    def slowly(handler: Any, body: dict[str, Any]) -> None:
-        time.sleep(0.05)
-        says("four")(handler, body)
-
     with serving(slowly) as server:
         llm = ApiLLM(ApiSettings("toy", server.base_url, concurrency=3))
 
@@ -106,6 +130,92 @@ def test_no_more_at_once_than_allowed() -> None:
 
         asyncio.run(many())
         assert len(server.seen) == 12 and server.most_at_once == 3
+
+
+def slowly(handler: Any, body: dict[str, Any]) -> None:
+    time.sleep(0.05)
+    says("four")(handler, body)
+
+
+def test_limits_hold_for_all_threads_together() -> None:
+    with serving(slowly) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, concurrency=2))
+
+        async def some() -> list[str]:
+            texts = await asyncio.gather(*(llm.chat([("user", str(n))]) for n in range(5)))
+            return [text.text for text in texts]
+
+        assert at_once([lambda: asyncio.run(some())] * 4) == [["four"] * 5] * 4
+        assert len(server.seen) == 20 and server.most_at_once == 2
+        assert len(llm._lines) == 0, "loops that have ended are kept"
+
+
+def test_attempts_of_all_threads_are_spaced_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on only as somebody sleeps."""
+    limits, now, lock = ApiLimits(64, 10.0), [0.0], threading.Lock()
+    starts: list[float] = []
+    pause = limits._pause
+
+    async def sleep(seconds: float) -> None:
+        with lock:
+            now[0] += seconds / 2
+
+    def noted() -> float:
+        with lock:
+            seconds = pause()
+            starts.extend([now[0]] if not seconds else [])
+            return seconds
+
+    monkeypatch.setattr("gcache.llm.api_limits.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("gcache.llm.api_limits.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(limits, "_pause", noted)
+
+    async def attempts() -> None:
+        for _ in range(20):
+            await limits.attempt()
+
+    assert at_once([lambda: asyncio.run(attempts())] * 3) == [None] * 3
+    assert len(starts) == 60 and all(b - a >= 0.1 - 1e-9 for a, b in pairwise(starts))
+
+
+def test_a_loop_that_stands_still_keeps_no_other_waiting() -> None:
+    limits = ApiLimits(1)
+    still, goes = asyncio.new_event_loop(), asyncio.new_event_loop()
+    taken: list[str] = []
+
+    async def take(name: str) -> None:
+        async with limits.place():
+            taken.append(name)
+
+    async def begin() -> asyncio.Task[None]:
+        async with limits.place():
+            task = asyncio.ensure_future(take("still"))
+            await asyncio.sleep(0)
+        return task
+
+    try:
+        waiting = still.run_until_complete(begin())
+        goes.run_until_complete(asyncio.wait_for(take("goes"), 10))
+        still.run_until_complete(asyncio.wait_for(waiting, 10))
+    finally:
+        still.close()
+        goes.close()
+    assert taken == ["goes", "still"]
+
+
+def test_a_budget_is_kept_by_all_threads_together() -> None:
+    budget = Budget(1000)
+
+    def spend() -> int:
+        spent = 0
+        try:
+            while True:
+                budget.attempt()
+                spent += 1
+        except BudgetSpent:
+            return spent
+
+    assert sum(at_once([spend] * 4)) == budget.requests == 1000  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -5,12 +5,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import needs
 import pytest
 
 from gcache.errors import ModelError
 from gcache.llm import gguf_store
 from gcache.llm.sources import EMBEDDED_PACKAGE
-from gcache.settings import installed_file
 
 
 @pytest.fixture
@@ -145,9 +145,7 @@ def test_cache_that_cannot_be_written(gguf: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.embedded
 @pytest.mark.slow
 def test_embedded_file_survives_conversion(home: Path) -> None:
-    path = installed_file(EMBEDDED_PACKAGE, ".gguf")
-    if path is None:
-        pytest.skip(f"{EMBEDDED_PACKAGE} is not installed")
+    path = needs.weights(EMBEDDED_PACKAGE, ".gguf")
     from safetensors import safe_open
     from transformers import AutoTokenizer
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,6 @@ from gcache.errors import ConfigError, GcacheError, ModelError
 from gcache.llm import loading, placement
 from gcache.llm.loading import load_model
 from gcache.llm.sources import EMBEDDED_HUB_ID, EMBEDDED_PACKAGE, ModelSource, resolve
-from gcache.settings import installed_file
 
 WORDS = ["<unk>", "<eos>", "<user>", "<assistant>", "red", "green", "blue", "what", "is"]
 TEMPLATE = (
@@ -243,8 +243,7 @@ def test_embedded_name_without_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.embedded
 @pytest.mark.slow
 def test_embedded_model_speaks() -> None:
-    if installed_file(EMBEDDED_PACKAGE, ".gguf") is None:
-        pytest.skip(f"{EMBEDDED_PACKAGE} is not installed")
+    needs.weights(EMBEDDED_PACKAGE, ".gguf")
     loaded = load_model("smollm2", dtype="float32")
     assert loaded.label == "smollm2" and loaded.fingerprint.startswith("gguf:")
     prompt = loaded.tokenizer.apply_chat_template(

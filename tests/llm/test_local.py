@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from exact import CLOSE_IN_DOUBLE, double
 from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
@@ -141,15 +142,13 @@ def test_every_precision_can_think_and_write(
 
 
 def test_without_latent_steps_thinking_gives_exactly_the_prompts_slots(tiny_llm: LocalLLM) -> None:
-    for tokens, cache in zip(PROMPTS, tiny_llm.think([ThinkRequest(p) for p in PROMPTS]), strict=True):
+    llm = double(tiny_llm)
+    for tokens, cache in zip(PROMPTS, llm.think([ThinkRequest(p) for p in PROMPTS]), strict=True):
         with torch.no_grad():
-            layers = tiny_llm.model(torch.tensor([tokens]), use_cache=True).past_key_values.layers
-        torch.testing.assert_close(
-            cache.keys, torch.stack([layer.keys for layer in layers]), atol=1e-5, rtol=0
-        )
-        torch.testing.assert_close(
-            cache.values, torch.stack([layer.values for layer in layers]), atol=1e-5, rtol=0
-        )
+            layers = llm.model(torch.tensor([tokens]), use_cache=True).past_key_values.layers
+        keys, values = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("keys", "values"))
+        torch.testing.assert_close(cache.keys, keys, atol=CLOSE_IN_DOUBLE, rtol=0)
+        torch.testing.assert_close(cache.values, values, atol=CLOSE_IN_DOUBLE, rtol=0)
         assert cache.positions.tolist() == [list(range(len(tokens)))]
 
 
@@ -172,25 +171,27 @@ def test_a_receiver_continues_after_the_last_occupied_position(tiny_llm: LocalLL
 
 
 def test_thinking_in_two_parts_is_thinking_once(tiny_llm: LocalLLM) -> None:
-    whole = think(tiny_llm, (5, 9, 17, 30, 4))
-    first = think(tiny_llm, (5, 9))
-    parts = fuse(first, think(tiny_llm, (17, 30, 4), first))
+    llm = double(tiny_llm)
+    whole = think(llm, (5, 9, 17, 30, 4))
+    first = think(llm, (5, 9))
+    parts = fuse(first, think(llm, (17, 30, 4), first))
     assert torch.equal(parts.positions, whole.positions)
-    torch.testing.assert_close(parts.keys, whole.keys, atol=1e-5, rtol=0)
-    torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=0)
+    torch.testing.assert_close(parts.keys, whole.keys, atol=CLOSE_IN_DOUBLE, rtol=0)
+    torch.testing.assert_close(parts.values, whole.values, atol=CLOSE_IN_DOUBLE, rtol=0)
 
 
 def test_a_latent_step_feeds_back_the_aligned_last_hidden_state(tiny_llm: LocalLLM) -> None:
-    tokens = (5, 9, 17)
-    embeds = tiny_llm.model.get_input_embeddings()(torch.tensor([tokens]))
+    tokens, llm = (5, 9, 17), double(tiny_llm)
+    embeds = llm.model.get_input_embeddings()(torch.tensor([tokens]))
     with torch.no_grad():
         for _ in range(2):  # recomputed from the start every time, by transformers alone
-            hidden = tiny_llm.model.model(inputs_embeds=embeds).last_hidden_state[:, -1:]
-            embeds = torch.cat((embeds, tiny_llm.alignment(hidden)), dim=1)
-        layers = tiny_llm.model(inputs_embeds=embeds, use_cache=True).past_key_values.layers
-    own = think(tiny_llm, tokens, latent_steps=2)
-    torch.testing.assert_close(own.keys, torch.stack([layer.keys for layer in layers]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(own.values, torch.stack([layer.values for layer in layers]), atol=1e-4, rtol=0)
+            hidden = llm.model.model(inputs_embeds=embeds).last_hidden_state[:, -1:]
+            embeds = torch.cat((embeds, llm.alignment(hidden)), dim=1)
+        layers = llm.model(inputs_embeds=embeds, use_cache=True).past_key_values.layers
+    own = think(llm, tokens, latent_steps=2)
+    torch.testing.assert_close(own.keys, torch.stack([layer.keys for layer in layers]), atol=CLOSE_IN_DOUBLE, rtol=0)
+    values = torch.stack([layer.values for layer in layers])
+    torch.testing.assert_close(own.values, values, atol=CLOSE_IN_DOUBLE, rtol=0)
 
 
 def test_a_past_is_never_written_to(tiny_llm: LocalLLM) -> None:
@@ -385,7 +386,7 @@ def test_a_weight_of_one_half_counts_a_doubled_slot_once(tiny_llm: LocalLLM) -> 
 def test_log_prob_gradient_to_the_past_is_that_of_finite_differences(
     tiny_llm: LocalLLM, dtype: torch.dtype, step: float, tolerance: float
 ) -> None:
-    llm = LocalLLM(copy.deepcopy(tiny_llm.model).to(dtype), tiny_llm.tokenizer)
+    llm = double(tiny_llm) if dtype == torch.float64 else tiny_llm
     past = at_weight(think(llm, (5, 9, 17), latent_steps=1), 0.6)
     leaves = {"keys": past.keys, "values": past.values, "bias": past.bias.to(dtype)}
 

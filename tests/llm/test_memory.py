@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from exact import CLOSE_IN_DOUBLE, double
 from toy import QUESTIONS, toy_built
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.errors import ConfigError, GcacheError
+from gcache.graph.hand_over import edge_weights
 from gcache.graph.records import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.memory import GB, CacheLedger, Limits
@@ -117,14 +119,15 @@ def limited(llm: LocalLLM, slots: int) -> LocalLLM:
 
 @pytest.mark.parametrize("slots", [1, 60, 200])
 def test_answers_do_not_depend_on_the_limit(tiny_llm: LocalLLM, slots: int) -> None:
-    tiny_llm.stop_tokens = frozenset(range(6))
-    little = limited(tiny_llm, slots)
-    past = FusedCache.plain(tiny_llm.think([ThinkRequest((5, 9, 8, 7))])[0])
+    llm = double(tiny_llm)
+    llm.stop_tokens = frozenset(range(6))
+    little = limited(llm, slots)
+    past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8, 7))])[0])
     thoughts = [ThinkRequest(tuple(range(3, 6 + n)), past, latent_steps=2) for n in range(9)]
-    for one, other in zip(tiny_llm.think(thoughts), little.think(thoughts), strict=True):
-        torch.testing.assert_close(one.keys, other.keys, atol=1e-4, rtol=0)
+    for one, other in zip(llm.think(thoughts), little.think(thoughts), strict=True):
+        torch.testing.assert_close(one.keys, other.keys, atol=CLOSE_IN_DOUBLE, rtol=0)
     texts = [GenerateRequest(tuple(range(3, 6 + n)), past, max_new_tokens=10) for n in range(9)]
-    assert [g.tokens for g in little.generate(texts)] == [g.tokens for g in tiny_llm.generate(texts)]
+    assert [g.tokens for g in little.generate(texts)] == [g.tokens for g in llm.generate(texts)]
     assert little.ledger.events and {event.what for event in little.ledger.events} <= {"cut", "over"}
 
 
@@ -179,6 +182,20 @@ def test_a_run_whose_caches_were_released_is_learned_from_all_the_same(
         assert result.kept.release() > 0
     for kept, again in zip(gradients(whole), gradients(released), strict=True):
         assert float((again - kept).norm()) <= 1e-3 * float(kept.norm()) + 1e-6
+
+
+def test_caches_that_are_needed_stay_while_others_are_thought_again(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """What is thought again takes room, and what gives way first are the caches of finished runs."""
+    llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, tiny_llm.label, Limits(max_cache_gb=1))
+    config = GraphConfig(latent_steps=2, max_new_tokens=4)
+    graph = toy_built(llm, tiny_tokenizer, graph=config, topology="full").graph
+    results = [graph.run(question, temperature=1.0, seed=3) for question in QUESTIONS[:3]]
+    assert results[0].kept.release() > 0
+    llm.ledger.limit = llm.ledger.used + 1
+    replays = [Replay(result, edge_weights(result.topology)) for result in results]
+    for again, result in zip(log_probs(graph, llm, replays), results, strict=True):
+        assert float(again) == pytest.approx(result.text_log_prob, abs=1e-3)
+    assert any(event.what == "released" for event in llm.ledger.events)
 
 
 def test_caches_go_as_soon_as_nobody_reads_them(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import needs
 import pytest
 import torch
 
@@ -15,9 +16,10 @@ from gcache.llm.packing import PackedLinear, can_pack, pack, use_packed
 from gcache.llm.plain_decoder import PlainDecoder
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
-needs_packing = pytest.mark.skipif(
+needs_packing = needs.skips_if(
     not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-    reason="this CPU has no bf16 products",
+    "oneDNN multiplies no bf16 on this processor",
+    "use one with AVX-512 or AMX, and a torch with oneDNN",
 )
 
 

@@ -18,6 +18,7 @@ from gcache.graph.sources import FixedSource
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.methods.evaluate import evaluate, evaluate_text
 from gcache.tasks.example import Example, Note
+from gcache.tasks.grading import NumberTask
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM
@@ -109,6 +110,29 @@ def test_an_evaluation_is_json_with_or_without_its_rows(graph: CacheGraph) -> No
         "id": "q3", "outcome": "right", "answer": "red", "text": "red box", "edges": [[0, 1], [1, 2]]
     }  # fmt: skip
     assert found.to_json(rows=False).keys() == whole.keys() - {"rows"}
+
+
+class Numbers(NumberTask, ToyTask):
+    """Graded as tasks with numbers are; "3" is right."""
+
+
+def test_unstated_and_cut_texts_are_counted_apart(
+    graph: CacheGraph, scripted_llm: ScriptedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"3": "The answer is 3.", "blue": "She had 8 and now 3", "": "", "red box": "Now, the answer is 3"}
+    write, generate = scripted_llm.write, scripted_llm.generate
+    monkeypatch.setattr(scripted_llm, "write", lambda request: texts[write(request)])
+    monkeypatch.setattr(
+        scripted_llm, "generate", lambda requests: [replace(g, finished=g.text[-1:] == ".") for g in generate(requests)]
+    )
+    asked = [replace(example, answer="3") for example in EXAMPLES]
+    for found in (
+        evaluate(graph, Numbers(), asked, progress=False),
+        evaluate_text(graph, Numbers(), asked, "one prompt", progress=False),
+    ):
+        assert [row.outcome for row in found.rows] == ["right", "unstated", "unparsed", "unparsed"]
+        assert (found.accuracy, found.unparsed, found.unstated, found.cut) == (0.25, 2, 1, 3)
+        assert found.to_json()["unstated"] == 1 and found.to_json()["cut"] == 3
 
 
 # -- everything in one prompt -----------------------------------------------------------------

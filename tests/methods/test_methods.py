@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gcache.methods.method import Answer
 from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.statistics import paired_difference
 from gcache.tasks.example import Example
+from gcache.tasks.grading import NumberTask
 
 EXAMPLES = [Example(f"q{n}", question, "") for n, question in enumerate(QUESTIONS)]
 
@@ -217,6 +219,14 @@ def test_what_is_no_method(
 # -- rows -----------------------------------------------------------------------------------------
 
 
+class Numbers(NumberTask, ToyTask):
+    """Graded as tasks with numbers are."""
+
+
+class LastNumbers(Numbers):
+    accept_last_number = True
+
+
 class Says:
     """A method that says what it is told, at a price."""
 
@@ -241,6 +251,23 @@ def test_rows_are_paired_with_the_first() -> None:
     assert second.answers[3] == ("q3", "wrong", "you", "you") and json.dumps(second.to_json())
     table = markdown([first, second]).splitlines()
     assert len(table) == 4 and "| two | 0.750 |" in table[3] and "+0.250" in table[3] and "+0" not in table[2]
+
+
+def test_texts_that_state_nothing_and_texts_that_are_cut_are_counted_apart() -> None:
+    class IsCut(Says):
+        def answer(self, examples: Any, on_answer: Any = lambda: None) -> list[Answer]:
+            return [replace(a, cut=i > 0) for i, a in enumerate(super().answer(examples, on_answer))]
+
+    examples = [Example(f"q{i}", "How many?", "5") for i in range(5)]
+    texts = ("The answer is 5.", "She had 3 and has 5 eggs", "The answer isn't 5.", "The answer is 5", "#### 5\nSo")
+    (row,) = compare([IsCut("one", *texts)], Numbers(), examples, progress=False)
+    assert [answer[1] for answer in row.answers] == ["right", "unstated", "unparsed", "unparsed", "right"]
+    assert (row.accuracy, row.unparsed, row.unstated, row.cut) == (0.4, 2, 1, 4)
+    (row,) = compare([IsCut("one", *texts)], LastNumbers(), examples, progress=False)
+    assert [answer[1] for answer in row.answers] == ["right", "right", "unparsed", "unparsed", "right"]
+    assert (row.accuracy, row.unparsed, row.unstated, row.cut) == (0.6, 2, 1, 4)
+    head, _, line = markdown([row]).splitlines()
+    assert "| unparsed | unstated | cut |" in head and "| 2 | 1 | 4 |" in line
 
 
 def test_rows_are_told_after_each_method_so_that_a_stopped_comparison_has_them() -> None:
@@ -280,7 +307,7 @@ def test_the_command_compares_and_writes_every_answer(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [
         "compare", "--task", "gsm8k", "--data", str(data), "--limit", "5", "--llm_name", str(model_folder),
-        "--latent_steps", "1", "--max_new_tokens", "3", "--json", str(out),
+        "--latent_steps", "1", "--max_new_tokens", "3", "--dtype", "bfloat16", "--json", str(out),
     ]  # fmt: skip
     assert main([*command, "--methods", "single,text_mas,latent_mas,gdesigner,gcache"]) == 0
     printed = capsys.readouterr().out

@@ -126,7 +126,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture(scope="session")
 def toy(tiny_llama: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> Callable[..., Built]:
-    """Makes a toy graph of its own: no two event loops may ask one graph."""
+    """Makes a toy graph of its own."""
 
     def make(llm: LocalLLM | None = None, **spec: Any) -> Built:
         spec.setdefault("topology", "chain")

@@ -20,7 +20,7 @@ def graph_ask(stream: bool, trace: bool = False) -> AskGraph:
 
 
 def model_ask(stream: bool) -> AskModel:
-    return AskModel("what is 3 + 2 ?", DRAW, stream=stream)
+    return AskModel(("what is 3 + 2 ?",), DRAW, stream=stream)
 
 
 @pytest.fixture

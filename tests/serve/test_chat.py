@@ -16,6 +16,9 @@ from gcache.build import Built
 from gcache.gnn.topology import DECISION
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.llm.local import LocalLLM
+from gcache.llm.memory import Limits
+from gcache.serve.served import Served
 from gcache.tasks.example import Example, Note
 
 
@@ -123,6 +126,38 @@ def test_a_stop_word_ends_the_text_before_it(server: Any, graph: AgentGraph) -> 
         assert body["choices"][0]["finish_reason"] == "stop"
         assert body["usage"]["completion_tokens"] < len(words)
         assert text_of(streamed(server, QUESTIONS[2], stop=stops)) == expected
+
+
+def test_guessed_tokens_change_nothing_of_an_answer_with_a_stop_word(
+    start: Any, toy: Callable[..., Built], tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    """Greedy texts of tiny models go round in circles, so that most guesses come true."""
+
+    def made(lookup: bool) -> Served:
+        llm = LocalLLM(tiny_llama, tiny_tokenizer, "tiny", Limits(prompt_lookup=lookup))
+        llm.stop_tokens = frozenset()
+        return Served.of(toy(llm), "toy")
+
+    guessing, plain = start(lambda: made(True)), start(lambda: made(False))
+    words = plain.ask(QUESTIONS[0], max_tokens=80)["choices"][0]["message"]["content"].split()
+    asked = {"include_usage": True}
+    for place in range(12, 60, 7):
+        stop = " ".join(words[place : place + 2])
+        bodies = [each.ask(QUESTIONS[0], max_tokens=80, stop=stop) for each in (guessing, plain)]
+        assert bodies[0]["usage"] == bodies[1]["usage"]
+        assert bodies[0]["choices"] == bodies[1]["choices"]
+        streams = [
+            streamed(each, QUESTIONS[0], max_tokens=80, stop=stop, stream_options=asked) for each in (guessing, plain)
+        ]
+        assert text_of(streams[0]) == text_of(streams[1]) == bodies[0]["choices"][0]["message"]["content"]
+        assert streams[0][-1]["usage"] == streams[1][-1]["usage"] == bodies[0]["usage"]
+    prompt = " ".join(words[:20])
+    for stop in (" ".join(words[30:32]), words[25]):
+        completions = [
+            each.post("/v1/completions", prompt=prompt, max_tokens=60, stop=stop).json() for each in (guessing, plain)
+        ]
+        assert completions[0]["usage"] == completions[1]["usage"]
+        assert completions[0]["choices"] == completions[1]["choices"]
 
 
 def test_a_length_is_kept_and_said(server: Any, graph: AgentGraph) -> None:

@@ -28,19 +28,20 @@ def document(server: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize(
-    "where",
-    ["GET /", "GET /ready", "GET /metrics", "GET /v1/models", "POST /v1/chat/completions", "POST /v1/completions",
-     "POST /v1/topology"],
-)  # fmt: skip
-def test_every_answer_is_one_that_the_document_tells_of(
-    server: Any, api: Any, where: str, mode: GenerationMode
-) -> None:
-    method, path = where.split()
-    if method == "GET" and mode.is_negative:
-        pytest.skip("nothing of it can be wrong")
+READ = ("/", "/ready", "/metrics", "/v1/models")
+ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/topology")
 
+
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [  # nothing of a GET can be wrong
+        *(("GET", path, GenerationMode.POSITIVE) for path in READ),
+        *(("POST", path, mode) for path in ASKED for mode in GenerationMode),
+    ],
+)
+def test_every_answer_is_one_that_the_document_tells_of(
+    server: Any, api: Any, method: str, path: str, mode: GenerationMode
+) -> None:
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     def asked(case: Any) -> None:
@@ -74,3 +75,17 @@ def test_every_field_of_the_official_client_is_known(document: dict[str, Any]) -
     fields = set(document["components"]["schemas"]["ChatRequest"]["properties"])
     sent = set(official.completion_create_params.CompletionCreateParamsBase.__annotations__)
     assert sent - fields <= {"prompt_cache_retention", "moderation", "prompt_cache_options"}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "how many apples are red ?"}]}),
+        ("/v1/completions", {"prompt": "how many apples are"}),
+    ],
+)
+def test_streams_are_what_the_document_says(api: Any, path: str, asked: dict[str, Any]) -> None:
+    """Asked for by name: whether a drawn request streams depends on what modules the process happens to hold."""
+    case = api[path]["POST"].Case(body={**asked, "stream": True}, media_type="application/json")
+    answer = case.call_and_validate()
+    assert answer.headers["content-type"][0].startswith("text/event-stream")

@@ -230,6 +230,13 @@ def test_large_bodies_are_refused_while_they_are_read(start: Any, held: Any) -> 
         assert b" 200 " in connection.recv(1000)
 
 
+def test_embeddings_may_fill_more_bytes_than_texts(server: Any, start: Any) -> None:
+    body = {"prompt_embeds": "A" * (5 * 2**20)}
+    refused = server.post("/v1/completions", **body)
+    assert refused.status_code == 400 and "torch.save" in refused.json()["error"]["message"]
+    assert start().post("/v1/completions", **body).status_code == 413
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import random
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,33 @@ def read(raw: bytes) -> torch.Tensor:
     return decoded(raw, WIDTH, 100, torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_what_was_saved_is_what_is_read(dtype: torch.dtype) -> None:
+FORMATS: list[dict[str, Any]] = [{}, {"_use_new_zipfile_serialization": False}]
+DTYPES = [
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", FORMATS, ids=["archive", "old format"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_was_saved_is_what_is_read(dtype: torch.dtype, how: dict[str, Any]) -> None:
     embeds = torch.randn(5, WIDTH).to(dtype)
-    found = read(saved(embeds))
+    found = read(saved(embeds, **how))
     assert torch.equal(found, embeds.float()) and found.dtype == torch.float32 and found.is_contiguous()
+
+
+@pytest.mark.parametrize("how", FORMATS, ids=["archive", "old format"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.randn(1, 5, WIDTH), torch.randn(WIDTH, 5).T, torch.randn(9, WIDTH)[2:7],
+        torch.randn(20, WIDTH)[::4], torch.randn(5, 3 * WIDTH)[:, WIDTH:-WIDTH],
+        torch.randn(5, WIDTH, requires_grad=True), torch.nn.Parameter(torch.randn(5, WIDTH)),
+    ],
+    ids=["batch of one", "transposed", "rows", "strided", "columns", "with gradient", "parameter"],
+)  # fmt: skip
+def test_vllm_takes_it_however_it_lies_in_memory(value: torch.Tensor, how: dict[str, Any]) -> None:
+    found = read(saved(value, **how))
+    assert torch.equal(found, value.detach().reshape(5, WIDTH)) and not found.requires_grad and found.is_contiguous()
 
 
 def test_bytes_that_would_run_a_program_do_not(tmp_path: Path) -> None:
@@ -74,7 +98,7 @@ def test_a_storage_that_claims_more_than_it_has_is_refused() -> None:
         assert changed_sizes != content
         return changed_sizes
 
-    with pytest.raises(Refused, match=r"storage must hold|cannot be loaded"):  # some releases of torch notice it first
+    with pytest.raises(Refused, match="claims more numbers"):
         read(changed(saved(torch.ones(2, WIDTH)), "data.pkl", claim))
 
 
@@ -87,15 +111,19 @@ def test_a_storage_that_claims_more_than_it_has_is_refused() -> None:
         (torch.ones(101, WIDTH), "shape"),
         (torch.full((2, WIDTH), torch.nan), "finite"),
         (torch.full((2, WIDTH), 1e300, dtype=torch.float64), "finite"),
-        (torch.ones(2, WIDTH, dtype=torch.long), "names more"),
-        (torch.ones(2, WIDTH).to_sparse(), "more than one tensor|names more|one storage"),
-        (torch.ones(WIDTH, 2).T, "contiguous"),
-        (torch.ones(1, WIDTH).expand(2, WIDTH), "storage must hold"),
-        (torch.ones(4, WIDTH)[2:], "storage must hold"),
+        (torch.ones(1, WIDTH).expand(2, WIDTH), "more numbers"),
+        (torch.ones(1, WIDTH).expand(10**9, WIDTH), "more numbers"),
+        (torch.ones(2, 2, WIDTH), "shape"),
+        (torch.ones(1, 1, 2, WIDTH), "shape"),
+        (torch.tensor(1.0), "shape"),
+        (torch.ones(2, WIDTH, dtype=torch.long), "floating point"),
+        (torch.ones(2, WIDTH, dtype=torch.bool), "floating point"),
+        (torch.ones(2, WIDTH, dtype=torch.complex64), "floating point"),
+        (torch.ones(2, WIDTH).to_sparse(), "dense tensor"),
+        (torch.ones(2, WIDTH, device="meta"), "dense tensor"),
         ({"a": torch.ones(2, WIDTH)}, "dense tensor"),
-        ([torch.ones(2, WIDTH), torch.ones(2, WIDTH)], "one storage"),
-        (torch.nn.Parameter(torch.ones(2, WIDTH)), "names more"),
-        ("text", "one storage"),
+        ([torch.ones(2, WIDTH), torch.ones(2, WIDTH)], "dense tensor"),
+        ("text", "dense tensor"),
     ],
 )  # fmt: skip
 def test_anything_but_a_dense_finite_tensor_of_the_width_is_refused(value: Any, said: str) -> None:
@@ -110,7 +138,8 @@ def test_archives_that_are_not_what_save_writes_are_refused() -> None:
         (changed(raw, "none", bytes, zipfile.ZIP_DEFLATED), "compressed"),
         (changed(raw, "byteorder", lambda _: b"big"), "byte order"),
         (changed(raw, "data.pkl", lambda _: b"\x80\x02"), "broken"),
-        (saved(torch.ones(2, WIDTH), _use_new_zipfile_serialization=False), "not what"),
+        (b"junk", "not what"), (saved(torch.ones(2, WIDTH), _use_new_zipfile_serialization=False)[:-30], "storage"),
+        (saved(torch.ones(2, WIDTH), pickle_protocol=4), "more than a tensor"),
     ):  # fmt: skip
         with pytest.raises(Refused, match=said):
             read(bad)
@@ -121,3 +150,28 @@ def test_a_small_archive_of_much_is_refused_before_it_is_unpacked() -> None:
     assert len(bomb) < 10**6
     with pytest.raises(Refused, match="more than one tensor"):
         read(bomb)
+
+
+def test_a_pickle_with_other_bytes_is_refused_or_is_another_tensor() -> None:
+    draw = random.Random(0)
+
+    def broken(content: bytes) -> bytes:
+        other = bytearray(content)
+        for _ in range(draw.randint(1, 3)):
+            other[draw.randrange(len(other))] = draw.randrange(256)
+        return bytes(other)
+
+    archive, old = (saved(torch.ones(2, WIDTH), **how) for how in FORMATS)
+    numbers = 2 * WIDTH * 4 + 8
+    outcomes: Counter[str] = Counter()
+    for _ in range(3000):
+        for raw in (changed(archive, "data.pkl", broken), broken(old[:-numbers]) + old[-numbers:]):
+            try:
+                found = read(raw)
+            except Refused as refused:
+                assert refused.status == 400
+                outcomes["refused"] += 1
+            else:
+                assert found.shape[1] == WIDTH and found.isfinite().all()
+                outcomes["read"] += 1
+    assert min(outcomes.values()) > 100  # some bytes, such as a storage's place, mean nothing here

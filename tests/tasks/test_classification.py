@@ -67,11 +67,30 @@ def test_only_some_classes(banking: Path) -> None:
         ("card arrivals", None),
         ("discard payment", None),
         ("card payment fee charged, that is, card payment fee charged", "card payment fee charged"),
-        ("card payment fee charged, not card payment", None),
+        ("card payment fee charged, not card payment", "card payment fee charged"),
+        ("not card payment but card arrival", "card arrival"),
+        ("It is about card arrival, not about a lost card.", "card arrival"),
+        ("card arrival? No, card payment.", "card payment"),
+        ("not card arrival", None),
+        ("It isn\u2019t about card arrival.", None),
+        ("anything but card arrival", None),
+        ("Is it card arrival?", None),
+        ("If it is card arrival, they wait.", None),
+        ("either card arrival or card payment", None),
+        ("card arrival, card payment", None),
+        ("card arrival is wrong", None),
     ],
 )
 def test_the_reader_never_guesses(text: str, label: str | None) -> None:
     assert named(text, ["card arrival", "card payment", "card payment fee charged", "lost card"]) == label
+
+
+def test_a_label_that_has_a_denial_in_it_denies_nothing() -> None:
+    labels = ["card not working", "card arrival", "lost or stolen card"]
+    assert named("card not working", labels) == "card not working"
+    assert named("It is card not working.", labels) == "card not working"
+    assert named("lost or stolen card", labels) == "lost or stolen card"
+    assert named("card not working, card arrival", labels) is None
 
 
 def test_grades(banking: Path) -> None:

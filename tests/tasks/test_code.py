@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import needs
 import pytest
 
 from gcache.errors import DataError
@@ -12,7 +13,6 @@ from gcache.tasks import make_task
 from gcache.tasks.code import extract_code
 from gcache.tasks.example import Example, Task
 
-HUMANEVAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"
 ROW = {
     "task_id": "HumanEval/0",
     "prompt": 'from typing import List\n\n\ndef most(xs: List[int]) -> int:\n    """The greatest."""\n',
@@ -89,6 +89,19 @@ def test_mbppplus(tmp_path: Path) -> None:
     assert without.grade("```python\ndef double(x):\n    return x * x\n```", example).outcome == "right"  # 2 only
 
 
+def test_what_tests_import_is_not_asked_of_the_program(tmp_path: Path) -> None:
+    row = {
+        "task_id": 4,
+        "prompt": "Write a function for the root.",
+        "test_imports": ["import math"],
+        "test_list": ["assert math.isclose(root(4), 2)"],
+        "test": "import math\nassert math.isclose(root(9), 3)\n",
+    }
+    task, example = of(tmp_path, "mbppplus", row)
+    text = "```python\ndef root(x):\n    return x ** 0.5\n```\n```python\nimport math\nmath = math.e\n```"
+    assert task.grade(text, example).outcome == "right"
+
+
 def test_a_row_without_tests_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.jsonl, line 1: the field 'test' is missing"):
         of(tmp_path, "humaneval", {k: v for k, v in ROW.items() if k != "test"})
@@ -98,12 +111,11 @@ def test_a_row_without_tests_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_authors_own_solutions_pass() -> None:
-    if not HUMANEVAL.exists():
-        pytest.skip("the HumanEval file is not here")
     import gzip
 
-    rows = [json.loads(line) for line in gzip.decompress(HUMANEVAL.read_bytes()).splitlines()]
-    task = make_task("humaneval", HUMANEVAL, whole_file=True)
+    file = needs.data_file("humaneval", "HumanEval.jsonl.gz")
+    rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    task = make_task("humaneval", file, whole_file=True)
     examples = task.test()
     assert len(examples) == 164
     wrong = []

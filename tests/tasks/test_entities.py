@@ -73,7 +73,14 @@ def test_the_same_seed_gives_the_same_questions_and_another_seed_others() -> Non
         ("The owner of the ferry is called Tamadan.", "right", "Tamadan"),
         ("Tamadan is the owner. The owner is Tamadan.", "right", "Tamadan"),
         ("Tamodan", "wrong", "Tamodan"),
+        ("Not Belodan but Tamadan.", "right", "Tamadan"),
+        ("Belodan? No, Tamadan.", "right", "Tamadan"),
         ("Tamadan or Belodan", "unparsed", None),
+        ("It is not Tamadan.", "unparsed", None),
+        ("The owner isn't Tamadan", "unparsed", None),
+        ("Is it Tamadan?", "unparsed", None),
+        ("If it is Tamadan, fine.", "unparsed", None),
+        ("Neither Tamadan nor Belodan", "unparsed", None),
         ("I do not know.", "unparsed", None),
         ("tamadan", "unparsed", None),
         ("", "unparsed", None),
@@ -86,8 +93,11 @@ def test_names_are_graded_without_a_guess(text: str, outcome: str, stated: str |
 
 
 @pytest.mark.parametrize(
-    ("text", "outcome"), [("Red.", "right"), ("It is blue", "wrong"), ("red or blue", "unparsed"), ("no", "unparsed")]
-)
+    ("text", "outcome"),
+    [("Red.", "right"), ("It is blue", "wrong"), ("red or blue", "unparsed"), ("no", "unparsed"),
+     ("It is not red", "unparsed"), ("not a colour red", "unparsed"), ("not blue but red", "right"),
+     ("Red, not blue.", "right"), ("Is it red?", "unparsed"), ("between red and blue", "unparsed")],
+)  # fmt: skip
 def test_colours_are_graded_without_a_guess(text: str, outcome: str) -> None:
     assert grade_colour(text, "red").outcome == outcome
 

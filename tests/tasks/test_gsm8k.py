@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import needs
 import pytest
 
 from gcache.errors import ConfigError, DataError
 from gcache.tasks import Gsm8k, Task
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "gsm8k"
 GOOD = {"question": "What is 30 + 42?", "answer": "30 + 42 = <<30+42=72>>72\n#### 72"}
 
 
@@ -156,9 +156,7 @@ def test_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["train.jsonl", "test.jsonl"])
 def test_official_files_load(name: str) -> None:
-    if not (SHARED / name).exists():
-        pytest.skip("the GSM8K files are not here")
-    task = Gsm8k(SHARED / name)
+    task = Gsm8k(needs.data_file("gsm8k", name))
     train, test = task.train(), task.test()
     assert not {e.question for e in train} & {e.question for e in test}
     assert 0.17 < len(test) / (len(train) + len(test)) < 0.23

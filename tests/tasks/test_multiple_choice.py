@@ -8,13 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 
 from gcache.errors import ConfigError, DataError
 from gcache.tasks import TASKS, make_task
 from gcache.tasks.example import Task
-
-MEDQA = Path(__file__).parents[2] / ".." / "shared" / "data" / "medqa" / "medqa.json"
 
 
 def write_json_lines(path: Path, *rows: Any) -> Path:
@@ -101,9 +100,7 @@ def test_medqa_in_both_forms(tmp_path: Path) -> None:
 
 
 def test_the_medqa_file_loads() -> None:
-    if not MEDQA.exists():
-        pytest.skip("the MedQA file is not here")
-    examples = make_task("medqa", MEDQA, whole_file=True).test()
+    examples = make_task("medqa", needs.data_file("medqa", "medqa.json"), whole_file=True).test()
     assert len(examples) == 200 and set(Counter(e.answer for e in examples)) == set("ABCD")
     assert all(example.question.count("\nA) ") == 1 and "\nA. " not in example.question for example in examples)
     assert examples[0].question.endswith("C) Colorectal cancer\nD) Pancreatic cancer") and examples[0].answer == "C"

@@ -10,6 +10,7 @@ import pytest
 
 from gcache.errors import ConfigError, DataError
 from gcache.tasks import TASKS, Gsm8k, GsmSymbolic, make_task
+from gcache.tasks.example import Example
 
 LINE = '{"question": "What is 1 + 1?", "answer": "#### 2"}\n'
 
@@ -45,12 +46,21 @@ def test_unknown_name() -> None:
         make_task("gsm9k")
 
 
+@pytest.mark.parametrize("name", ["gsm8k", "split_gsm8k", "gsm_symbolic", "aime24", "aime25"])
+def test_every_task_with_numbers_may_accept_the_last_one(name: str) -> None:
+    example = Example("q", "How many are left?", "5")
+    for accepts, outcome in ((False, "unstated"), (True, "right")):
+        grade = make_task(name, accept_last_number=accepts).grade("She had 8 and has 5", example)
+        assert (grade.outcome, grade.unstated) == (outcome, True)
+    with pytest.raises(ConfigError, match="accept_last_number must be true or false, got 'yes'"):
+        make_task(name, accept_last_number="yes")
+
+
 def test_unknown_option() -> None:
-    with pytest.raises(
-        ConfigError, match="unknown option 'n_agents' of the task 'gsm8k'; choose one of: whole_file"
-    ):
+    said = "unknown option 'n_agents' of the task 'gsm8k'; choose one of: accept_last_number, whole_file"
+    with pytest.raises(ConfigError, match=said):
         make_task("gsm8k", n_agents=3)
-    with pytest.raises(ConfigError, match="choose one of: test_size, train_size"):
+    with pytest.raises(ConfigError, match="choose one of: accept_last_number, test_size, train_size"):
         make_task("gsm_symbolic", sizes=3)
 
 

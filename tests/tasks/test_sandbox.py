@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import needs
 import pytest
 
 from gcache.errors import ConfigError, GcacheError
 from gcache.tasks.sandbox import Ran, SandboxLimits, run_program
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+linux = needs.skips_if(not sys.platform.startswith("linux"), "these limits are Linux's", needs.LINUX)
 
 
 @pytest.mark.parametrize(

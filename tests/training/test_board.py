@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from toy import ToyTask, toy_built
 
@@ -22,7 +23,7 @@ from gcache.training.board import PICTURE_EVERY, Board
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
 
-pytest.importorskip("tensorboard")
+needs.module("tensorboard")
 
 EDGES = [
     LearnedEdge("planner", "decision maker", 0.75, 0.7, 0.8, 1.0, 4),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CHAT_TEMPLATE
+from exact import doubled
 from safetensors.torch import load_file
 from two_models import MANY_WORDS, across, ends, model_of, tokenizer_of
 
@@ -39,7 +40,7 @@ def fit(graph: CacheGraph | None = None, **config: Any) -> PerceiverFit:
 
 
 def test_the_receivers_loss_falls(tmp_path: Path) -> None:
-    fitting = fit()
+    fitting = fit(steps=60)
     seen = fitting.see(EXAMPLES, progress=False)
     before = fitting.held_out(seen[:3])
     history = fitting.fit(seen, tmp_path / "metrics.jsonl", progress=False)
@@ -101,7 +102,7 @@ def test_states_of_many_are_those_of_one_at_a_time() -> None:
 
 def test_gradient_is_that_of_finite_differences() -> None:
     """Through the soft tokens, the receiver's cache of them, and its reading of that cache."""
-    big, small = (model_of(160, seed=seed).double() for seed in (1, 2))
+    big, small = (doubled(model_of(160, seed=seed)) for seed in (1, 2))
     graph = across((big, WORDS), (small, WORDS), None, "star", on=(1,), latent_steps=1)
     perceiver = Perceiver(SHAPE, 32, embedding_statistics(ends(big, WORDS, "big"))).double()
     fitting = PerceiverFit(graph, perceiver, FitConfig(SHAPE))
@@ -116,7 +117,6 @@ def test_gradient_is_that_of_finite_differences() -> None:
             with torch.no_grad():
                 ends_.append(float(fitting.loss(seen)))
             flat[index] -= sign * 1e-3
-        # norms of these models are computed in float32 whatever their precision
         exact, found = float(parameter.grad.reshape(-1)[index]), (ends_[0] - ends_[1]) / 2e-3
         assert exact == pytest.approx(found, rel=0.02, abs=5e-4), name
 

@@ -1,0 +1,127 @@
+"""Code blocks of a text: fenced ones as Markdown and models write them, and indented ones.
+
+Fences are those of CommonMark (spec.commonmark.org, fenced code blocks), in lists and quotes too. Beyond
+it, a fence may begin behind words or end behind code, and one with a language ends the one before it.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+
+_MARKERS = re.compile(r"(?:[ \t]|>|[-*+][ \t]|\d{1,9}[.)][ \t])*")
+_FENCE = re.compile(r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
+_BEHIND_WORDS = re.compile(
+    r"[^`]*\S[ \t]*(?P<fence>`{3,})[ \t]*(?P<info>[\w+#.-]+)[ \t]*$|[^`]*:[ \t]*(?P<bare>`{3,})[ \t]*$"
+)
+_BEHIND_CODE = re.compile(r"(?P<code>.*[^`\s])[ \t]*(?P<fence>`{3,})[ \t]*$")
+_ON_ONE_LINE = re.compile(
+    r"[ \t]*(`{3,})(?:(?:python|py)\d?[ \t]+)?(?P<code>[^`]*[^`\s])[ \t]*\1[ \t]*$", re.IGNORECASE
+)
+_PYTHON = re.compile(r"\{?\.?(?:i?python|py|pycon)[\d.]*\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a text that may be code.
+
+    Attributes:
+        code: its lines, without the indentation of the fence; it ends with a line break.
+        language: what stands behind the fence; None for a piece without a fence.
+    """
+
+    code: str
+    language: str | None
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it says so of itself."""
+        return self.language is not None and _PYTHON.match(self.language) is not None
+
+
+@dataclass
+class _Open:
+    fence: str
+    language: str
+    indent: int
+    quoted: bool
+    lines: list[str]
+
+    def block(self) -> Block:
+        return Block("\n".join(self.lines).rstrip() + "\n", self.language)
+
+
+def fenced(text: str) -> tuple[list[Block], str]:
+    """The fenced blocks of a text, the last perhaps without an end, and the text without them."""
+    blocks: list[Block] = []
+    outside: list[str] = []
+    now: _Open | None = None
+    for line in text.split("\n"):
+        alone = _ON_ONE_LINE.match(line)
+        if now is None and alone is not None:
+            blocks.append(Block(alone["code"] + "\n", ""))
+            outside.append("")
+            continue
+        opening = _opening(line)
+        if now is not None and opening is not None and opening.language and _ends(now, opening.fence, opening.indent):
+            blocks.append(now.block())  # no end, but another one begins
+            now = opening
+        elif now is None and opening is None:
+            outside.append(line)
+        elif now is None:
+            now = opening
+            outside.append("")
+        elif _read(now, line):
+            blocks.append(now.block())
+            now = None
+    if now is not None:
+        blocks.append(now.block())
+    return [block for block in blocks if block.code.strip()], "\n".join(outside)
+
+
+def indented(text: str) -> list[Block]:
+    """The runs of indented lines of a text."""
+    runs = re.findall(r"(?m)(?:^(?: {4}|\t).*\n?(?:^[ \t]*\n)*)+", text)
+    return [Block(textwrap.dedent(run).rstrip() + "\n", None) for run in runs]
+
+
+def _opening(line: str) -> _Open | None:
+    prefix = _MARKERS.match(line)
+    assert prefix is not None  # it matches the empty string
+    found = _FENCE.match(line, prefix.end())
+    if found:
+        width = len(prefix.group().replace(">", "").expandtabs(4))
+        return _Open(found["fence"], found["info"].strip(), width, ">" in prefix.group(), [])
+    behind = _BEHIND_WORDS.match(line)
+    return _Open(behind["fence"] or behind["bare"], behind["info"] or "", 0, False, []) if behind else None
+
+
+def _ends(now: _Open, fence: str, indent: int) -> bool:
+    """Whether a fence ends a block: of the same kind, as long, and not indented as code would be."""
+    return fence[0] == now.fence[0] and len(fence) >= len(now.fence) and indent <= now.indent + 3
+
+
+def _read(now: _Open, line: str) -> bool:
+    """Add a line to an open block; whether it was the last."""
+    if now.quoted:
+        line = re.sub(r"^[ \t]*(?:>[ ]?)+", "", line)
+    bare = line.strip()
+    indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+    if set(bare) in ({"`"}, {"~"}) and _ends(now, bare, indent):
+        return True
+    glued = _BEHIND_CODE.match(line)
+    last = glued is not None and _ends(now, glued["fence"], 0)
+    if glued is not None and last:
+        line = glued["code"]
+    now.lines.append(_without_indent(line, now.indent))
+    return last
+
+
+def _without_indent(line: str, columns: int) -> str:
+    """The line without so many columns of white space at its beginning, or as many as it has."""
+    at = column = 0
+    while column < columns and line[at : at + 1] in (" ", "\t"):
+        column += 1 if line[at] == " " else 4 - column % 4
+        at += 1
+    return line[at:]

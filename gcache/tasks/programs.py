@@ -1,0 +1,157 @@
+"""Finding the program in a text.
+
+It is the last block that defines an entry point, as `ast` sees it, with what that needs from the other
+blocks, and without what only shows how it is used or tests it. Without any fence, the parts of the text
+that are Python are read in the same way. A block may also be the body alone, which continues the prompt.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from gcache.tasks.fences import Block, fenced, indented
+from gcache.tasks.python_source import Statement, needed, parsed, statements, statements_of_pieces
+
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+def extract_code(
+    text: str, entry_points: Sequence[str] = (), prompt: str = "", names: Collection[str] = ()
+) -> str | None:
+    """The program of a text, or None where there is none.
+
+    Args:
+        entry_points: what it must define. Without any, the program is the last fenced block that is
+            Python, or the whole text where it is Python that defines a function.
+        prompt: the beginning of a program, whose imports and helpers the text's may use, and which the
+            text may continue.
+        names: what else the tests use of it, if it is there.
+
+    Returns:
+        Source; it is no Python where the text holds a program that is none.
+    """
+    text = readable(text)
+    blocks, outside = fenced(text)
+    if not entry_points:
+        return _last_python(blocks, text)
+    given = statements(prompt) or statements_of_pieces(prompt)
+    helpers = [each for each in given if not each.binds & set(entry_points)]
+    for unfenced, candidates in ((False, blocks), (True, [Block(outside, None), *indented(outside)])):
+        read = [_read(block.code) for block in candidates]
+        base = _last_that_defines(read, entry_points)
+        if base is not None:
+            return _source(helpers, needed(_pool(read, base, entry_points), names, entry_points))
+        for block in reversed(candidates):
+            for body in _continued(prompt, block.code, entry_points, strict=unfenced):
+                return _source(helpers, needed(body, names, entry_points))
+    return _broken(blocks, outside, entry_points)
+
+
+def readable(text: str) -> str:
+    """The text with one kind of line break; what no Python source may hold (NUL, half a surrogate pair) is marked."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", UNREADABLE).removeprefix("\ufeff")
+
+
+def _read(code: str) -> list[Statement]:
+    """The statements of a block: it may be indented, or an interactive session, or Python in parts."""
+    if code.lstrip().startswith(">>>"):
+        code = _typed(code)
+    return statements(code) or statements(textwrap.dedent(code)) or statements_of_pieces(code)
+
+
+def _typed(code: str) -> str:
+    """What is typed in an interactive session."""
+    typed = re.findall(r"(?m)^[ \t]*(?:>>>|\.\.\.)(?: (.*)|[ \t]*)$", code)
+    return "\n".join(typed) + "\n"
+
+
+def _last_that_defines(read: Sequence[Sequence[Statement]], names: Sequence[str]) -> int | None:
+    """The last block that defines one of the names; else the last that imports one."""
+    tests: tuple[Callable[[Statement, str], bool], ...] = (Statement.defines, lambda each, name: name in each.binds)
+    for defines in tests:
+        for at in reversed(range(len(read))):
+            if any(defines(each, name) for each in read[at] for name in names):
+                return at
+    return None
+
+
+def _pool(read: Sequence[Sequence[Statement]], base: int, names: Sequence[str]) -> list[Statement]:
+    """The statements to choose from: a block's own, and before them the others' that set other names."""
+    own = list(read[base])
+    defined = {name for name in names if any(each.defines(name) for each in own)}
+    own = [each for each in own if not (each.is_import and each.binds & defined)]  # of a file that is not there
+    bound = {name for each in own for name in each.binds} | defined
+    before: list[Statement] = []
+    for block in read[:base]:
+        for each in block:
+            if not each.binds & defined and (each.binds - bound or not each.binds or each.is_future):
+                before.append(each)
+    bound |= {name for each in before for name in each.binds}
+    for block in read[base + 1 :]:
+        before += [each for each in block if (each.is_definition or each.is_import) and each.binds - bound]
+    return before + own
+
+
+def _continued(prompt: str, code: str, names: Sequence[str], strict: bool) -> Iterator[list[Statement]]:
+    """The statements of the prompt with the code as the rest of its last function, where that is what it is."""
+    if not prompt.strip() or not code.strip():
+        return
+    dedented = textwrap.dedent(code)
+    first_moved = "    " + code.lstrip()  # behind a prompt that ends in the indentation
+    if strict and not code.lstrip("\n").startswith((" ", "\t")) and parsed(dedented) is None:
+        return  # words
+    for body in (code, textwrap.indent(dedented, "    "), first_moved):
+        whole = prompt.rstrip(" \t") + ("" if prompt.rstrip(" \t").endswith("\n") else "\n") + body
+        several = statements(whole) or statements_of_pieces(whole)
+        if any(_returns(each.node) for each in several if not each.is_definition):
+            continue  # the rest of the function stands outside of it
+        if any(each.is_definition and each.binds & set(names) and _returns(each.node) for each in several):
+            yield several
+
+
+def _returns(statement: ast.stmt) -> bool:
+    """Whether a statement has a return or a yield, apart from those of functions in it."""
+    parts: list[ast.AST] = list(ast.iter_child_nodes(statement))
+    if isinstance(statement, ast.Return):
+        return True
+    while parts:
+        part = parts.pop()
+        if isinstance(part, (ast.Return, ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            parts += ast.iter_child_nodes(part)
+    return False
+
+
+def _source(helpers: Sequence[Statement], rest: Sequence[Statement]) -> str:
+    every = [*helpers, *rest]
+    return "\n".join(each.source for each in [e for e in every if e.is_future] + [e for e in every if not e.is_future])
+
+
+def _broken(blocks: Sequence[Block], outside: str, names: Sequence[str]) -> str | None:
+    """A program that cannot be right: it defines something else, or it is no Python."""
+    for block in reversed(blocks):
+        several = statements(block.code) or statements(textwrap.dedent(block.code))
+        if several is None and (block.is_python or re.search(r"(?m)^[ \t]*(?:async +)?(?:def|class) ", block.code)):
+            return block.code
+        if several is not None and any(each.is_definition for each in several):
+            return block.code
+    for name in names:
+        begun = re.search(rf"(?m)^(?:async +)?(?:def|class) +{re.escape(name)}\b", outside)
+        if begun:
+            return outside[begun.start() :]
+    return None
+
+
+def _last_python(blocks: Sequence[Block], text: str) -> str | None:
+    for block in reversed(blocks):
+        if parsed(block.code) is not None:
+            return block.code
+    if blocks:
+        return blocks[-1].code
+    several = statements(text)
+    return text if several and any(each.is_definition for each in several) else None
