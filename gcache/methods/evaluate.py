@@ -25,13 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """One graded question."""
+    """One graded question; `cut` where a length limit cut its text off."""
 
     id: str
     outcome: str
     answer: str | None
     text: str
     edges: tuple[EdgeKey, ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def evaluate(
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [_most_edges(r.topology) for r in results]
     tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
-    found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started)
-    cut = sum(r.cut for r in results)
-    return replace(found, cut=cut, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
+    cut = [r.cut for r in results]
+    found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started, cut)
+    return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
 
 
 def evaluate_text(
@@ -143,7 +144,7 @@ def evaluate_text(
     prefilled: list[float] = []
     heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
     generated: list[float] = []
-    cut = 0
+    cut: list[bool] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
@@ -151,14 +152,13 @@ def evaluate_text(
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 whole = generation.finished
                 graded.append((example, generation.text, grade_text(task, generation.text, example, not whole)))
-                cut += not whole
+                cut.append(not whole)
                 prefilled.append(prompt)
                 generated.append(len(generation.tokens))
             bar.update(len(chunk))
     tokens = {**dict.fromkeys(TOKENS, 0.0), "prefilled": _mean(prefilled), "generated": _mean(generated)}
     none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
-    found = _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started)
-    return replace(found, cut=cut)
+    return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started, cut)
 
 
 def _most_edges(topology: Topology) -> float:
@@ -175,12 +175,13 @@ def _evaluation(
     most: Sequence[float],
     tokens: dict[str, float],
     seconds: float,
+    cut: Sequence[bool],
 ) -> Evaluation:
     right = sum(grade.outcome == "right" for _, _, grade in graded)
     low, high = wilson(right, len(graded))
     rows = tuple(
-        Row(example.id, grade.outcome, grade.answer, text, kept)
-        for (example, text, grade), kept in zip(graded, edges, strict=True)
+        Row(example.id, grade.outcome, grade.answer, text, kept, was_cut)
+        for (example, text, grade), kept, was_cut in zip(graded, edges, cut, strict=True)
     )
     return Evaluation(
         name,
@@ -195,6 +196,7 @@ def _evaluation(
         seconds,
         rows,
         unstated=sum(grade.unstated for _, _, grade in graded),
+        cut=sum(cut),
     )
 
 

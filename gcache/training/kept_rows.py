@@ -24,7 +24,7 @@ from gcache.errors import CheckpointError
 from gcache.files import append_line
 from gcache.methods.evaluate import Evaluation, Row
 from gcache.statistics import wilson
-from gcache.tasks.example import Example, Task
+from gcache.tasks.example import Example, Task, grade_text
 from gcache.training.sealed import sealed, unsealed
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation:
 def _is_graded_alike(kept: Evaluation, task: Task, examples: Sequence[Example]) -> bool:
     if [row.id for row in kept.rows] != [example.id for example in examples]:
         return False
-    grades = [task.grade(row.text, example) for row, example in zip(kept.rows, examples, strict=True)]
+    both = zip(kept.rows, examples, strict=True)
+    grades = [grade_text(task, row.text, example, row.cut) for row, example in both]
     return all((g.outcome, g.answer) == (row.outcome, row.answer) for g, row in zip(grades, kept.rows, strict=True))
 
 

@@ -97,6 +97,24 @@ def test_what_another_grader_said_is_measured_again(tmp_path: Path) -> None:
     assert measure.asked == 9
 
 
+def test_a_text_that_was_cut_off_is_graded_as_one(tmp_path: Path) -> None:
+    """By a task that knows no answer of a text that breaks off."""
+
+    class Careful(ToyTask):
+        def grade_cut(self, text: str, example: Example) -> Grade:
+            return Grade("unparsed")
+
+    def cut(examples: Sequence[Example]) -> Evaluation:
+        found = measure(examples)
+        return replace(found, rows=tuple(replace(row, outcome="unparsed", answer=None, cut=True) for row in found.rows))
+
+    path, measure = tmp_path / "rows.jsonl", Measured()
+    for _ in range(2):
+        found = KeptRows(path, {}).part(Careful(), "a row", 0, QUESTIONS[:3], "", cut)
+        assert {(row.outcome, row.cut) for row in found.rows} == {("unparsed", True)}
+    assert measure.asked == 3, "it was measured twice"
+
+
 def test_a_part_that_a_budget_ended_is_not_kept(tmp_path: Path) -> None:
     path, measure = tmp_path / "rows.jsonl", Measured(stopped="nothing is left")
     part(KeptRows(path, {}), measure)
