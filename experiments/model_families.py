@@ -106,7 +106,7 @@ def of_family(name: str, made: str, seed: int) -> Iterator[Family]:
     changes = full_attention(name)
     if first.outcome == "refused" and changes:
         again = outcome(name, made, seed, changes)
-        if again.line != first.line:
+        if again.outcome != "not made" and again.line != first.line:
             yield again
 
 
@@ -250,7 +250,8 @@ class Comparison:
 def row(family: Family) -> str:
     """A line of a table, or of a terminal."""
     if family.outcome != "exact":
-        return f"| {family.name} | {family.outcome} | {family.line} |"
+        line = family.line.partition(" cannot be used: ")[2] or family.line
+        return f"| {family.name} | {family.outcome} | {line.partition('; use a model')[0].replace('|', '/')} |"
     errors = " | ".join("-" if math.isnan(error) else f"{error:.0e}" for error in family.errors.values())
     return f"| {family.name} | {errors} | {family.line} |"
 
@@ -270,7 +271,7 @@ def markdown(versions: dict[str, Any], found: Sequence[Family]) -> str:
             f"|---|{'---|' * (len(COLUMNS) + 1)}",
             *map(row, by_outcome["exact"]),
             "",
-            "| configuration | outcome | line |",
+            "| configuration | outcome | line, without its beginning and its way out |",
             "|---|---|---|",
             *map(row, (*by_outcome["refused"], *by_outcome["not made"])),
             "",

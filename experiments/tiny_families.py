@@ -27,17 +27,18 @@ BY_NUMBER: Mapping[Any, str] = {
     32: "hidden_size d_model n_embd dim_model emb_dim embedding_size lru_width",
     LAYERS: "num_hidden_layers n_layer n_layers decoder_layers num_layers num_attention_heads n_head n_heads "
     "decoder_attention_heads swa_num_attention_heads num_experts num_local_experts n_routed_experts moe_num_experts "
-    "rotary_dim mamba_n_heads mamba_chunk_size",
+    "rotary_dim mamba_n_heads mamba_chunk_size indexer_budget",
     2: "num_key_value_heads swa_num_key_value_heads encoder_layers encoder_attention_heads num_experts_per_tok "
-    "moe_topk moe_k top_k_experts index_n_heads eos_token_id",
-    8: "head_dim swa_head_dim dim_head kv_channels index_head_dim global_head_dim qk_rope_head_dim qk_nope_head_dim "
-    "v_head_dim hidden_size_per_layer_input query_pre_attn_scalar mamba_d_state state_size",
+    "moe_topk moe_k top_k_experts index_n_heads indexer_n_heads indexer_compress_ratio eos_token_id",
+    8: "head_dim swa_head_dim dim_head kv_channels index_head_dim indexer_head_dim global_head_dim "
+    "qk_rope_head_dim qk_nope_head_dim v_head_dim hidden_size_per_layer_input query_pre_attn_scalar mamba_d_state "
+    "state_size",
     48: "intermediate_size decoder_ffn_dim encoder_ffn_dim ffn_dim dim_ff dff n_inner moe_intermediate_size "
     "shared_expert_intermediate_size shared_intermediate_size ffn_hidden_size expert_ffn_hidden_size "
     "dense_intermediate_size intermediate_size_mlp moe_shared_expert_intermediate_size",
     512: "max_position_embeddings n_positions n_ctx max_seq_len keep_window_size index_topk",
     1: "n_shared_experts num_shared_experts moe_num_shared_experts n_group topk_group first_k_dense_replace "
-    "n_dense_layers index_topk_blocks mamba_n_groups bos_token_id",
+    "n_dense_layers index_topk_blocks indexer_kv_heads mamba_n_groups bos_token_id",
     0: "num_mtp_layers num_nextn_predict_layers num_kv_shared_layers pad_token_id",
     16: "q_lora_rank kv_lora_rank mamba_d_head",
     # other numbers than 1, so that what is not computed shows
@@ -53,9 +54,11 @@ SMALL: Mapping[str, Any] = {
     **dict.fromkeys((*WINDOWS - {"layer_types"}, "window_size", "local_attention", "index_block_size"), WINDOW),
     "attention_window_size": WINDOW,
 }
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 #: What a family needs beside.
 OF_FAMILY: Mapping[str, Mapping[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4},
@@ -67,14 +70,11 @@ OF_FAMILY: Mapping[str, Mapping[str, Any]] = {
     **{name: {"layer_types": ["conv", "full_attention"] * 2} for name in ("lfm2", "lfm2_moe")},
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
     "ministral3": {
-        "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1,
-            "original_max_position_embeddings": 64,
-        }
+        "rope_parameters": {**ROPE, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 64},
     },
     "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
-}  # fmt: skip
+}
 #: A model with more parameters is not made.
 MOST_PARAMETERS = 100_000_000
 
@@ -139,7 +139,7 @@ def tiny_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
         with torch.device("meta"):
             size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
         if size > MOST_PARAMETERS:
-            raise ValueError(f"it has {size:,} parameters even so")
+            raise ValueError(f"small numbers leave it with {size:,} parameters")
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     randomise(model, seed)
     return model.eval().requires_grad_(False)

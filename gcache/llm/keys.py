@@ -1,8 +1,12 @@
 """What a model's caches are shaped like, and whether they can be moved: measured in every layer when it is loaded.
 
-Random input embeddings stand alone, each at two positions. Attention over one slot is that slot, wherever it stands,
-so every layer sees the same states at both, and its keys must be each other's rotation, or the same where the layer
-rotates none. Its values must be the same.
+One pass over random input embeddings in three rows:
+
+- some embeddings that see only themselves, each at two positions. Attention over one slot is that slot, wherever it
+  stands, so every layer sees the same states at both: its keys must be each other's rotation, or the same where the
+  layer rotates none, and its values must be the same.
+- a sequence, at the first positions and at the last ones that the model knows. Attention depends on distances alone, or
+  else a cache that is moved is not the one that would have been computed there.
 """
 
 from __future__ import annotations
@@ -18,15 +22,13 @@ from gcache.cache.rope import Rope, base_model
 from gcache.errors import ModelError
 from gcache.llm.attention import is_grouped, watching
 from gcache.llm.exactness import WAY_OUT, kind_of, refusing
-from gcache.llm.hf_slots import SlotStore, TransformersDecoder, lowest
+from gcache.llm.hf_slots import SlotStore, lowest
 from gcache.streams import generator
 
-#: Random embeddings that stand alone, and by how many positions they are moved.
+#: Embeddings that see only themselves, and by how many positions they are moved; twice as many are the sequence.
 ALONE, OFFSET = 3, 7
-#: Slots whose attention to each other is compared, at the first positions and at the last ones that a model knows.
-TOGETHER = 6
-#: By what share attention's logits may differ there.
-SCALED = 0.02
+#: By what share attention's logits may differ far from the first position.
+SCALED = 0.03
 
 
 def measured_caches(model: Any, label: str, norm: float) -> tuple[tuple[int, int, int], Rope]:
@@ -38,58 +40,64 @@ def measured_caches(model: Any, label: str, norm: float) -> tuple[tuple[int, int
     Raises:
         ModelError: caches of its layers do not fit into one, or rotate in a way that is not known.
     """
+    rope = Rope.of_model(model, label)
     table = model.get_input_embeddings().weight
-    drawn = torch.randn((max(ALONE, TOGETHER), table.shape[1]), generator=generator("trial of keys"))
+    drawn = torch.randn((2 * ALONE, table.shape[1]), generator=generator("trial of keys"))
     embeds = (drawn * (norm / drawn.norm(dim=1, keepdim=True))).to(table.device, table.dtype)
-    keys, values = lone_slots(model, label, embeds[:ALONE])
-    rope = measured_rope(model, label, keys, values)
-    layers, _, _, heads, dim = keys.shape
-    return (layers, heads, dim), replace(rope, fixed=scaled_by_position(model, label, embeds[:TOGETHER]))
+    far = max(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0, 64) - len(embeds)
+    with refusing(model, label, "its layers do not run on embeddings, positions and a mask"):
+        store, attention = _pass(model, embeds, far)
+    keys, values = (_alone(model, label, kept, store) for kept in (store.keys, store.values))
+    still = _still(model, label, rope, keys, values)
+    return (len(keys), keys.shape[3], keys.shape[4]), replace(rope, still=still, fixed=_scaled(attention, far))
 
 
 @torch.no_grad()
-def lone_slots(model: Any, label: str, embeds: Tensor) -> tuple[Tensor, Tensor]:
-    """(L, 2, N, H, D) keys and values of (N, E) embeddings that stand alone, at position 0 and at `OFFSET`.
+def _pass(model: Any, embeds: Tensor, far: int) -> tuple[SlotStore, dict[int, Tensor]]:
+    """What the three rows (S, E) leave behind, and each layer's attention weights (3, H, S, S) where they can be
+    seen."""
+    steps = torch.arange(len(embeds), device=embeds.device)
+    blocked = embeds.new_full((len(embeds), len(embeds)), lowest(embeds.dtype))
+    itself, causal = blocked.clone().fill_diagonal_(0), blocked.triu(1)
+    store, seen, grouped = SlotStore(None, None), dict[int, Tensor](), is_grouped(model)
+    with watching(seen.__setitem__):
+        output = base_model(model)(
+            inputs_embeds=torch.stack((embeds[:ALONE].repeat(2, 1), embeds, embeds)),
+            attention_mask=torch.stack((itself, causal, causal))[:, None],
+            position_ids=torch.stack((steps // ALONE * OFFSET, steps, steps + far)),
+            past_key_values=store, use_cache=True, **({} if grouped else {"output_attentions": True}),
+        )  # fmt: skip
+    if grouped:
+        return store, seen
+    return store, {layer: found for layer, found in enumerate(output.attentions or ()) if found is not None}
 
-    Raises:
-        ModelError: the layers do not all keep keys and values of one shape, or cannot be run.
-    """
-    store, count = SlotStore(None, None), len(embeds)
-    positions = torch.tensor([0, OFFSET], device=embeds.device).repeat_interleave(count)[:, None]
-    mask = embeds.new_zeros((2 * count, 1, 1, 1))
-    with refusing(model, label, "its layers do not run on embeddings, positions and a mask"):
-        TransformersDecoder(base_model(model))(embeds.repeat(2, 1)[:, None], mask, positions, store)
-        keys, values = _stacked(model, label, store.keys, store.values)
-    return keys.unflatten(1, (2, count)).squeeze(4), values.unflatten(1, (2, count)).squeeze(4)
 
-
-def _stacked(model: Any, label: str, keys: Mapping[int, Tensor], values: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
-    """(L, B, H, 1, D) each, of what every layer keeps."""
+def _alone(model: Any, label: str, kept: Mapping[int, Tensor], store: SlotStore) -> Tensor:
+    """(L, 2, N, H, D) keys or values of what sees only itself, at position 0 and at `OFFSET`."""
     layers = model.config.get_text_config().num_hidden_layers
-    shapes = {tuple(kept.shape[1:]) for kept in (*keys.values(), *values.values())}
-    if sorted(keys) != list(range(layers)):
-        why = f"{len(keys)} of its {layers} layers keep keys and values"
-    elif len(shapes) != 1 or len(next(iter(shapes))) != 3:
-        seen = ", ".join(" x ".join(map(str, shape[::2])) for shape in sorted(shapes))
+    shapes = {(each.shape[1], each.shape[3]) for each in (*store.keys.values(), *store.values.values())}
+    if sorted(kept) != list(range(layers)):
+        why = f"{len(kept)} of its {layers} layers keep keys and values"
+    elif len(shapes) > 1:
+        seen = ", ".join(f"{heads} x {dim}" for heads, dim in sorted(shapes))
         why = f"its layers keep keys and values of unlike shapes (heads x dimension: {seen})"
     else:
-        return torch.stack([keys[n] for n in range(layers)]), torch.stack([values[n] for n in range(layers)])
+        rows = torch.stack([kept[layer][0] for layer in range(layers)]).transpose(1, 2)  # (L, 2 N, H, D)
+        return rows.view(layers, 2, ALONE, *rows.shape[2:])
     raise ModelError(
         f"model {label!r} ({kind_of(model)}) cannot be used: {why}, but a cache is one block for all layers; {WAY_OUT}"
     )
 
 
-def measured_rope(model: Any, label: str, keys: Tensor, values: Tensor) -> Rope:
-    """The model's rotation, with what `lone_slots` tells of its layers.
+def _still(model: Any, label: str, rope: Rope, keys: Tensor, values: Tensor) -> tuple[int, ...]:
+    """Numbers of the layers that rotate no keys.
 
     Raises:
         ModelError: a layer that rotates its keys in another way, or whose values depend on where they stand.
     """
-    rope = Rope.of_model(model, label)
     moved = rope.rotate(keys[:, 0], torch.tensor(OFFSET, device=keys.device))
     turned, same = _errors(moved, keys[:, 1]), _errors(keys[:, 0], keys[:, 1])
     allowed = 1e-4 if keys.dtype.itemsize > 2 else 3e-2
-    still = tuple(n for n in range(len(keys)) if same[n] < turned[n])
     for layer, error in enumerate(torch.minimum(turned, same).tolist()):
         if not error <= allowed:
             raise ModelError(
@@ -102,7 +110,7 @@ def measured_rope(model: Any, label: str, keys: Tensor, values: Tensor) -> Rope:
                 f"model {label!r} ({kind_of(model)}) cannot be used: its values in layer {layer} depend on where they "
                 f"stand ({error:.1%} off {OFFSET} positions later), so a cache cannot be shifted; {WAY_OUT}"
             )
-    return replace(rope, still=still)
+    return tuple(layer for layer in range(len(keys)) if same[layer] < turned[layer])
 
 
 def _errors(found: Tensor, wanted: Tensor) -> Tensor:
@@ -112,32 +120,11 @@ def _errors(found: Tensor, wanted: Tensor) -> Tensor:
     return off / size.clamp_min(1e-12)
 
 
-@torch.no_grad()
-def scaled_by_position(model: Any, label: str, embeds: Tensor) -> str:
-    """Why caches must stay where they are, although their keys rotate: some models sharpen the attention of later
-    tokens, so those see each other differently at other positions. Empty where that is not so.
-
-    Args:
-        embeds: (S, E), read as one sequence.
-
-    Raises:
-        ModelError: the model cannot be run there.
-    """
-    config = model.config.get_text_config()
-    far = max(getattr(config, "max_position_embeddings", None) or 0, 2 * TOGETHER) - len(embeds)
-    seen: dict[int, Tensor] = {}
-    grouped = is_grouped(model)
-    steps = torch.arange(len(embeds), device=embeds.device)
-    mask = embeds.new_full((len(embeds), len(embeds)), lowest(embeds.dtype)).triu(1).expand(2, 1, -1, -1)
-    with refusing(model, label, "its layers do not run on positions far from the first"), watching(seen.__setitem__):
-        output = base_model(model)(
-            inputs_embeds=embeds.expand(2, -1, -1), attention_mask=mask, position_ids=torch.stack((steps, steps + far)),
-            past_key_values=SlotStore(None, None), use_cache=True, **({} if grouped else {"output_attentions": True}),
-        )  # fmt: skip
-    if not grouped:
-        seen = {number: weights for number, weights in enumerate(output.attentions or ()) if weights is not None}
-    for layer, weights in sorted(seen.items()):  # (2, H, S, T)
-        near, there = _logits(weights.float())
+def _scaled(attention: Mapping[int, Tensor], far: int) -> str:
+    """Why caches must stay where they are although their keys rotate: some models sharpen the attention of later
+    tokens. Empty where none does."""
+    for layer, weights in sorted(attention.items()):
+        near, there = _logits(weights[1:].float())
         scale = float((near * there).sum() / near.square().sum().clamp_min(1e-12))
         if abs(scale - 1) > SCALED:
             return f"layer {layer} scales its attention by where a token stands (by {scale:.2f} at position {far})"
