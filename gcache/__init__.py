@@ -7,24 +7,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gcache.graph.cache_graph import CacheGraph
+    from gcache.session import load_graph, make_graph
+    from gcache.tasks.registry import make_task
 
 __version__ = "0.1.0"
-__all__ = ["CacheGraph", "load_graph", "make_graph", "make_task"]
+__all__ = ["CacheGraph", "__version__", "load_graph", "make_graph", "make_task"]
+
+#: Where the names of the package are from; each is imported when it is first used, since torch takes seconds.
+_FROM = {
+    "CacheGraph": "gcache.graph.cache_graph",
+    "load_graph": "gcache.session",
+    "make_graph": "gcache.session",
+    "make_task": "gcache.tasks.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The names of `__all__`, imported when they are first used: torch takes seconds."""
-    if name == "CacheGraph":
-        from gcache.graph.cache_graph import CacheGraph
+    if name not in _FROM:
+        raise AttributeError(f"module 'gcache' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_FROM[name]), name)
+    return found
 
-        return CacheGraph
-    if name in ("load_graph", "make_graph"):
-        from gcache import session
 
-        return getattr(session, name)
-    if name == "make_task":
-        from gcache.tasks.registry import make_task
-
-        return make_task
-    raise AttributeError(f"module 'gcache' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM})

@@ -17,6 +17,7 @@ from gcache.cache.placement import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
+from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.embeds import ENDPOINTS
@@ -90,8 +91,8 @@ class GraphSpec:
     positions: str = "parallel"
     encoder: str = "minilm"
     hidden_dim: int = 64
-    decision_probability: float = 0.3
-    agent_probability: float = 0.1
+    decision_probability: float = DECISION_PROBABILITY
+    agent_probability: float = AGENT_PROBABILITY
     temporal: bool = False
     channels: tuple[str, ...] = ()
     latent_choices: tuple[int, ...] = ()

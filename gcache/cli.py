@@ -101,7 +101,6 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from gcache.build import GraphSpec
     from gcache.fit_command import add_fit
     from gcache.flags import (
         add_api_flags,
@@ -113,12 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         add_model_flags,
         add_train_flags,
     )
-    from gcache.graph.agent_graph import IN_FLIGHT
+    from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
+    from gcache.graph.records import IN_FLIGHT
     from gcache.inspect_command import add_inspect
     from gcache.route_command import add_fit_router
     from gcache.serve.command import add_parser as add_serve
-    from gcache.training.config import TrainConfig
-    from gcache.training.report import COMPARED
+    from gcache.training.config import COMPARED, TrainConfig
 
     parser = OneLineParser(prog="gcache", description="Agents that hand each other KV caches along a graph.")
     parser.add_argument("--version", action="version", version=f"gcache {__version__}")
@@ -150,16 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     train.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     train.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
-    for name, what in (("decision", "into the decision maker"), ("agent", "among agents")):
+    for name, start, what in (
+        ("decision", DECISION_PROBABILITY, "into the decision maker"), ("agent", AGENT_PROBABILITY, "among agents"),
+    ):  # fmt: skip
         train.add_argument(
-            f"--{name}_probability", type=float, default=getattr(GraphSpec, f"{name}_probability"),
+            f"--{name}_probability", type=float, default=start,
             help=f"of an edge {what}, before training (default: %(default)s)",
         )  # fmt: skip
     for add in (
         add_model_flags, add_mixture_flags, add_graph_flags, add_choice_flags, add_api_flags, add_limit_flags,
     ):  # fmt: skip
         add(train)
-    add_train_flags(train, TrainConfig())
+    add_train_flags(train, TrainConfig)
     train.add_argument(
         "--tensorboard", action="store_true", help="write numbers and topologies for TensorBoard to OUT/tensorboard"
     )

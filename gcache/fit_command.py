@@ -23,8 +23,8 @@ Agents think with --agent_models (one model), the decision maker with --llm_name
 def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) -> None:
     """Add the command to a parser; see `gcache.cli`."""
     from gcache.flags import add_graph_flags, add_limit_flags, add_mixture_flags, add_model_flags
-    from gcache.links.perceiver import PerceiverConfig
-    from gcache.training.fit_perceiver import FitConfig
+    from gcache.links.perceiver_config import PerceiverConfig
+    from gcache.training.config import FitConfig
 
     fit = command("fit-perceiver", _fit, "Fit a learned link between two models on a task.", EXAMPLES)
     add_task_flags(fit, required=True)
@@ -69,9 +69,11 @@ def _fit(args: argparse.Namespace) -> int:
     from gcache.build import build
     from gcache.cli import task_options
     from gcache.graph.cache_graph import CacheGraph
-    from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
+    from gcache.links.perceiver import Perceiver, embedding_statistics
+    from gcache.links.perceiver_config import PerceiverConfig
     from gcache.session import TaskSpec
-    from gcache.training.fit_perceiver import FitConfig, PerceiverFit, Seen, ends_of
+    from gcache.training.config import FitConfig
+    from gcache.training.fit_perceiver import PerceiverFit, Seen, ends_of
 
     shapes = [PerceiverConfig(queries, args.width, args.heads, args.blocks) for queries in dict.fromkeys(args.queries)]
     names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")

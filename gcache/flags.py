@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gcache.build import GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.topology import CHANNELS
 from gcache.graph.records import GraphConfig
@@ -14,6 +13,9 @@ from gcache.links.link import AUTO
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
 from gcache.llm.memory import Limits
 from gcache.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from gcache.build import GraphSpec
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -272,7 +274,7 @@ def cost(args: argparse.Namespace, read: float, written: float) -> str:
     return f"{(read * (args.price_in or 0) + written * (args.price_out or 0)) / 1e6:.4f}"
 
 
-def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig) -> None:
+def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig | type[TrainConfig]) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--rollouts", type=int, default=config.rollouts, help="per question (default: %(default)s)")
     group.add_argument("--lr", type=float, default=config.lr, help="of the policy (default: %(default)s)")
@@ -354,6 +356,8 @@ _OF_API = ("hint", "embeds_endpoint", "api_model", "base_url")
 
 
 def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more: Any) -> GraphSpec:
+    from gcache.build import GraphSpec
+
     return GraphSpec(
         llm_name=args.llm_name,
         dtype=args.dtype,

@@ -37,7 +37,7 @@ class AddCommand(Protocol):
 def add_inspect(command: AddCommand, add_task_flags: Any) -> None:
     """Both commands' flags."""
     from gcache.flags import add_api_flags, add_limit_flags
-    from gcache.inspection import FORMATS
+    from gcache.inspect.format_names import FORMATS
 
     inspect = command("inspect", _inspect, "Look at what a checkpoint learned, or at one question.", INSPECT_EXAMPLES)
     inspect.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
@@ -73,9 +73,10 @@ def add_inspect(command: AddCommand, add_task_flags: Any) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from gcache import flags, inspection
     from gcache.cli import task_if_named
+    from gcache.inspect.format_names import FORMATS
     from gcache.inspect.formats import table
 
-    formats = list(inspection.FORMATS) if "all" in args.format else args.format
+    formats = list(FORMATS) if "all" in args.format else args.format
     if args.question is None and args.no_writing:
         raise ConfigError("--no_writing is about one question; add --question, or leave it out")
     if args.question is not None and args.cuts:

@@ -16,6 +16,7 @@ from gcache.inspect.close_up import close_up, find_example, view_of
 from gcache.inspect.curves import draw_points, read_metrics
 from gcache.inspect.cuts import cost_of_edges
 from gcache.inspect.disagreement import Disagreement, disagreement, disagreement_table
+from gcache.inspect.format_names import FORMATS
 from gcache.inspect.formats import LIKELY, TEXTS
 from gcache.inspect.overview import overview
 from gcache.inspect.page import page
@@ -27,9 +28,6 @@ from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
 
 logger = logging.getLogger(__name__)
-
-#: Of `gcache inspect`; "table" goes to the terminal, the others are files.
-FORMATS = ("table", "json", "png", "svg", "html", "graphml", "mermaid", "dot", "history", "gif", "curves")
 
 
 def load_cast(path: str | Path) -> tuple[Cast, checkpoints.Checkpoint]:

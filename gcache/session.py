@@ -11,9 +11,10 @@ from typing import Any
 from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
+from gcache.graph.records import IN_FLIGHT
 from gcache.inspect.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
 from gcache.llm.api import ApiLLM
 from gcache.llm.local import LocalLLM
@@ -28,9 +29,9 @@ from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.board import Board
-from gcache.training.config import TrainConfig, check_on_error
+from gcache.training.config import COMPARED, TrainConfig, check_on_error
 from gcache.training.replay import check_gradient
-from gcache.training.report import COMPARED, Report
+from gcache.training.report import Report
 from gcache.training.trainer import Reinforce
 
 logger = logging.getLogger(__name__)

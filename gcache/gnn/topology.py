@@ -18,6 +18,8 @@ EdgeKey = tuple[int, ...]
 Node = tuple[int, int]
 #: What may go over an edge: the agent's own cache, its latent slots alone, or what it says.
 CHANNELS = ("cache", "latents", "text")
+#: How likely an edge into the decision maker, and one among agents, is before training, unless it is told otherwise.
+DECISION_PROBABILITY, AGENT_PROBABILITY = 0.3, 0.1
 #: How the decision maker is called beside the agents' roles.
 DECISION = "decision maker"
 

@@ -20,7 +20,7 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
@@ -28,8 +28,6 @@ from gcache.tasks.example import Example
 
 #: Runs a question on a topology; None for the source's.
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
-#: Questions in flight at once where nobody says otherwise.
-IN_FLIGHT = 64
 
 
 @dataclass(frozen=True)

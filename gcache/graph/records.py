@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gcache.agents.layout import DECISION_TURNS
-from gcache.agents.roles import Agent
-from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, GcacheError, unknown
-from gcache.gnn.topology import Topology
-from gcache.llm.api import ApiText
-from gcache.llm.requests import Generation
-from gcache.tasks.example import Example
 
+if TYPE_CHECKING:  # a configuration is made before torch is there
+    from torch import Tensor
+
+    from gcache.agents.roles import Agent
+    from gcache.cache.kv_cache import KVCache
+    from gcache.gnn.topology import Topology
+    from gcache.llm.api import ApiText
+    from gcache.llm.requests import Generation
+    from gcache.tasks.example import Example
+
+#: Questions in flight at once where nobody says otherwise.
+IN_FLIGHT = 64
 TRANSFERS = ("own", "latent", "context")
 #: What goes over an edge: the agent's cache, what it says, or both.
 HANDS = ("cache", "text", "both")

@@ -34,10 +34,10 @@ import torch
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph import channel as channels
-from gcache.graph.agent_graph import IN_FLIGHT, Ask
+from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import RunResult
+from gcache.graph.records import IN_FLIGHT, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.statistics import bootstrap_difference

@@ -14,9 +14,10 @@ question, and from there on they are a cache of its own like any other that arri
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Kinds of links, the ones that lose least first.
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")

@@ -14,7 +14,7 @@ cross, so what a text is about gets through better than its exact words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +24,7 @@ from torch import Tensor, nn
 from gcache.errors import ConfigError, DataError
 from gcache.links.link import ModelEnds
 from gcache.links.link_file import read_link, write_link
-
-
-@dataclass(frozen=True)
-class PerceiverConfig:
-    """Its shape.
-
-    Attributes:
-        queries: K, the soft tokens.
-        width: of the queries; heads: of attention, which divide it.
-        blocks: L.
-
-    Raises:
-        ConfigError: a value that is not allowed.
-    """
-
-    queries: int = 16
-    width: int = 256
-    heads: int = 4
-    blocks: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("queries", "width", "heads", "blocks"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} of a perceiver must be 1 or more, got {value!r}")
-        if self.width % self.heads or self.width % 2:
-            raise ConfigError(f"width must be even and a multiple of heads, got {self.width} and {self.heads}")
+from gcache.links.perceiver_config import PerceiverConfig
 
 
 class Perceiver(nn.Module):

@@ -14,10 +14,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gcache.cache.kv_cache import KVCache
 
 logger = logging.getLogger(__name__)
 

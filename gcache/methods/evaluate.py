@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import EdgeKey, Topology
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph, Ask
+from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import TOKENS
+from gcache.graph.records import IN_FLIGHT, TOKENS
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
 from gcache.tasks.example import Example, Grade, Task

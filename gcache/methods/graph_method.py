@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcache.graph.agent_graph import IN_FLIGHT, AgentGraph
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.records import IN_FLIGHT
 from gcache.methods.method import Answer
 from gcache.tasks.example import Example
 

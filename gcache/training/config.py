@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError, unknown
-from gcache.graph.fixed import FixedTopology
-from gcache.training.objective import check_baseline
-from gcache.training.pruning import check_pruning_rate
-from gcache.training.replay import GRADIENTS
+from gcache.links.perceiver_config import PerceiverConfig
 
+#: The fixed topologies a report compares with unless it is told others.
+COMPARED = ("none", "full")
 #: What may become of a run whose API fails for good.
 ON_ERROR = ("stop", "skip")
 
@@ -74,6 +73,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # not at the head: the command line reads the defaults from here before torch is there
+        from gcache.graph.fixed import FixedTopology
+        from gcache.training.objective import check_baseline
+        from gcache.training.pruning import check_pruning_rate
+        from gcache.training.replay import GRADIENTS
+
         check_baseline(self.baseline, self.rollouts)
         check_on_error(self.on_error)
         check_pruning_rate(self.pruning_rate)
@@ -106,3 +111,46 @@ class TrainConfig:
         if end is None or self.iterations == 1:
             return start
         return start + (float(end) - start) * step / (self.iterations - 1)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a perceiver is fitted.
+
+    Attributes:
+        shape: see `PerceiverConfig`.
+        steps: of the optimizer; batch_size: questions of each.
+        lr: at its highest, after `warmup` of the steps; it falls to 0 along a cosine.
+        clip: the most the gradient's norm may be.
+        held_out: training questions of which the loss is watched and nothing is learned.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    shape: PerceiverConfig = field(default_factory=PerceiverConfig)
+    steps: int = 600
+    batch_size: int = 8
+    lr: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    held_out: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("held_out", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup must be from 0 to below 1, got {self.warmup}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate's share of `lr`."""
+        warm = self.warmup * self.steps
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, self.steps - warm)))

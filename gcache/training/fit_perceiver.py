@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,58 +30,16 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
 from gcache.graph.thinkers import Thinker
 from gcache.links.link import ModelEnds
-from gcache.links.perceiver import Perceiver, PerceiverConfig
+from gcache.links.perceiver import Perceiver
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
+from gcache.training.config import FitConfig
 
 logger = logging.getLogger(__name__)
 
 #: Questions whose receiver's cache is remembered: those of a classification are one and the same.
 _KNOWN_QUESTIONS = 64
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a perceiver is fitted.
-
-    Attributes:
-        shape: see `PerceiverConfig`.
-        steps: of the optimizer; batch_size: questions of each.
-        lr: at its highest, after `warmup` of the steps; it falls to 0 along a cosine.
-        clip: the most the gradient's norm may be.
-        held_out: training questions of which the loss is watched and nothing is learned.
-
-    Raises:
-        ConfigError: a value that is not allowed.
-    """
-
-    shape: PerceiverConfig = field(default_factory=PerceiverConfig)
-    steps: int = 600
-    batch_size: int = 8
-    lr: float = 1e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    held_out: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("held_out", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup must be from 0 to below 1, got {self.warmup}")
-
-    def rate(self, step: int) -> float:
-        """The learning rate's share of `lr`."""
-        warm = self.warmup * self.steps
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, self.steps - warm)))
 
 
 @dataclass(frozen=True)

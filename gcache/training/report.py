@@ -25,11 +25,10 @@ from gcache.inspect.learned_edges import (
 from gcache.inspect.pictures import draw_topology
 from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.tasks.example import Example, Task
+from gcache.training.config import COMPARED
 
 #: How the rows of fixed topologies are called, where their own name says too little.
 LABELS = {"none": "no edges", "star": "all to the decision maker", "full": "full graph"}
-#: The fixed topologies a report compares with unless it is told others.
-COMPARED = ("none", "full")
 
 
 class Report:
