@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from gcache import __version__
 from gcache.errors import ConfigError, GcacheError
+from gcache.settings import limit_threads
+from gcache.sharing import watched
 
 TRAIN_EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
@@ -96,7 +98,11 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 def _dispatch(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
-    code: int = args.command(args)
+    cores = limit_threads()  # before anything imports torch
+    if cores is not None:
+        logging.getLogger(__name__).debug("this process is given %d processors, and uses as many threads", cores)
+    with watched():
+        code: int = args.command(args)
     return code
 
 

@@ -20,6 +20,7 @@ from gcache.errors import ConfigError, unknown
 from gcache.graph.fixed import TOPOLOGIES
 from gcache.llm.api import ApiLLM
 from gcache.llm.sources import EMBEDDED
+from gcache.sharing import watched
 from gcache.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Experiment:
         """Returns the exit code."""
         args = self.parser().parse_args(argv)
         log_to_stderr()
-        return guarded(lambda: self.run(args))
+        with watched():
+            return guarded(lambda: self.run(args))
 
     def run(self, args: argparse.Namespace) -> int:
         task, spec = self.settings(args)

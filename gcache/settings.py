@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from gcache.errors import ConfigError
+from gcache.processors import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,32 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
 def serve_key() -> str | None:
     """The key that clients of `gcache serve` must send: ``$GCACHE_SERVE_KEY``; None where it is empty or unset."""
     return os.environ.get("GCACHE_SERVE_KEY", "").strip() or None
+
+
+#: Variables by which a user chooses the number of worker threads, and how they wait for each other.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def limit_threads() -> int | None:
+    """Where cgroups allow fewer processors than there are, torch, not yet imported, is told to use so many threads.
+
+    Left to itself it starts one per processor that it may run on, however little of their time it gets. The number
+    does not depend on what else runs, so that a run is the same, to the bit, on a busy machine.
+
+    Returns:
+        the number, or None where torch's own is right, the user chose, or torch is there already.
+    """
+    cores = usable_cores()
+    if "torch" in sys.modules or any(os.environ.get(name) for name in THREADS) or cores == usable_cores(quota=False):
+        return None
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+    return cores
+
+
+def chosen_waiting() -> str | None:
+    """The variable by which the user chose how worker threads wait for each other, or None."""
+    return next((name for name in WAITING if os.environ.get(name)), None)
 
 
 def installed_file(package: str, ending: str) -> Path | None:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gcache"
 LOWEST = {"cache", "tasks"}
 THINKING = {"gnn", "agents", "llm"}
-#: Room -> rooms it may import, besides itself. `errors`, `files`, `settings` and `statistics` are for all.
+#: Room -> rooms it may import, besides itself. those of `FOR_ALL` are for all.
 BELOW: dict[str, set[str]] = {
     "cache": set(),
     "tasks": set(),
@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
     "training": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "build"},
     "serve": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "training", "build", "session", "flags"},
 }
-FOR_ALL = {"errors", "files", "settings", "statistics"}
+FOR_ALL = {"errors", "files", "processors", "settings", "statistics"}
 
 
 def imported_rooms(file: Path) -> set[str]:
