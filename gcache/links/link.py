@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-from gcache.llm.alignment import input_embeddings
 
 #: Kinds of links, the ones that lose least first.
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")
@@ -63,5 +62,7 @@ class ModelEnds:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, label: str, fingerprint: str) -> ModelEnds:
         """Of a transformers causal model."""
+        from gcache.llm.alignment import input_embeddings  # the command line reads names here before torch is there
+
         w_in = input_embeddings(model)
         return cls(label, fingerprint, tokenizer, w_in, model.get_output_embeddings().weight.detach())

@@ -37,6 +37,9 @@ _IS = r"(?i:\b(?:is|be|was|equals)\b|\b(?:is|was|ca|could|would|should)n't\b(?:[
 _NAMES = r"(?i:\b(?:answer|(?:correct|right|best|final|my)[ ](?:option|choice|letter|pick|guess))\b)"
 _LETTER = r"(?P<letter>[A-Ja-j])(?![A-Za-z0-9'])"
 _WAYS = (
+    re.compile(  # a heading
+        rf"(?i:\b(?:final|correct)[ ]answer\b)(?P<between>)[ *_:]*\n[\s*_]*{_OPTION}{_OPEN}{_LETTER}(?=[).:*\s]|$)"
+    ),
     re.compile(rf"{_NAMES}(?P<between>[^.\n:=?!]{{0,60}}?)(?:{_IS}|[:=>]){_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"),
     re.compile(
         r"(?i:\b(?:I|we)(?:'d|'ll|[ ]would|[ ]will|[ ]must|[ ]do|[ ]did|[ ]can)?(?:[ ]not|n't|[ ]never|[ ]\w+ly)?[ ]"

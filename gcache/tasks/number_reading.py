@@ -32,7 +32,7 @@ _MODIFIED = re.compile(
     r"|option|day"
     r"|plus|minus|instead of|divided by|multiplied by|between|from|each|every|per)\b(?:\W|\b(?:of|the|a|an)\b)*"
     r"|[<>\u2264\u2265]"
-    r"|[+*/^\u00d7\u00f7\u00b7]\s*[$(\\]*|[A-Za-z0-9)]\s?-\s*[$(\\]*)$"
+    r"|(?:[+/^\u00d7\u00f7\u00b7]|[A-Za-z0-9)\]]\s*\*(?!\*))\s*[$(\\]*|[A-Za-z0-9)]\s?-\s*[$(\\]*)$"
 )
 _SCALES = {
     "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 10**6, "mln": 10**6, "billion": 10**9,

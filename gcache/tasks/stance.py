@@ -93,8 +93,13 @@ _DENIED_AFTER = re.compile(
     rf"|should be|'s)\s+(?:\w+ly\s+|also\s+|just\s+)?(?:{WRONG}|{_NOT_RIGHT})"
     rf"|{_MARKS}(?:is|was|are|were)(?:n't|\s+(?:\w+ly\s+)?(?:not|never))\b(?!\s+(?:only|just|sure|wrong|false"
     rf"|incorrect))"
-    rf"|{_MARKS}(?:cannot|can not|(?:can|could|does|did|will|would)(?:n't|\s+not))\s+"
+    rf"|{_MARKS}(?:cannot|(?:ca|could|does|did|wo|would)n't|(?:can|could|does|did|will|would)\s+not)\s+"
     r"(?:be|work|fit|open|match|make sense|hold|apply)\b"
+)
+#: Right before a value: it is said of another thing than the answer.
+_OF_A_WRONG_ONE = re.compile(
+    r"(?i)\b(?:wrong|incorrect|false|fake|mistaken|old|previous|former)\s+(?:\w+\s+)?"
+    r"(?:answer|code|number|choice|option|letter|label|name|solution|one)\b\s*(?:is|was|would be|:)*[\s\"'*_`($\\\[{]*$"
 )
 _AFFIRMED = re.compile(r"(?i)[\s*_\"')]*(?:yes|yep|yeah|indeed|correct|right|exactly|it is)\b")
 #: Right after a statement these take it back, whether or not another one follows.
@@ -173,7 +178,9 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
     if at.end == "?":
         return "stated" if _AFFIRMED.match(at.rest) else "asked"
     clause, bare = at.clause, _HARMLESS.sub(" ", at.clause)
-    if _DENIED.search(bare) or _DENIED_THAT.search(bare) or _DENIED_AFTER.match(at.after):
+    if _OF_A_WRONG_ONE.search(at.before) or _DENIED.search(bare) or _DENIED_THAT.search(bare):
+        return "denied"
+    if _DENIED_AFTER.match(at.after):
         return "denied"
     supposed = _SUPPOSED_ITSELF if marked else _SUPPOSED
     if supposed.search(re.split(r"(?i)[;:](?=.*\w)|\b(?:then|so|therefore|thus|hence)\b", at.before)[-1]):

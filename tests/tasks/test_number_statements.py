@@ -200,6 +200,23 @@ TEXTS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("So the total is **18**.", "right"),
+        ("Therefore, Janet makes **$18** every day at the farmers' market.", "right"),
+        ("So she makes **18 dollars** every day.", "right"),
+        ("**Final Answer:** Janet makes **$18** every day.", "right"),
+        ("The answer is *18*.", "right"),
+        ("The wrong answer is 18.", "unparsed"),
+        ("An incorrect answer is 18.", "unparsed"),
+        ("18 can't be the answer.", "unparsed"),
+    ],
+)
+def test_bold_is_no_product_and_a_wrong_answer_is_none(text: str, outcome: str) -> None:
+    assert grade_number(text, "18").outcome == outcome
+
+
 @pytest.mark.parametrize(("text", "answer", "outcome"), TEXTS)
 def test_a_number_counts_where_it_is_stated(text: str, answer: str, outcome: str) -> None:
     assert grade_number(text, answer).outcome == outcome

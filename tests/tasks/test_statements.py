@@ -120,3 +120,14 @@ def test_a_text_of_very_many_codes_states_one_only_if_they_agree() -> None:
     assert grade_exact_code("The code is 4417. " * 10_000 + "It is 9902.", "4417").outcome == "unparsed"
     for unit in ("not ", "if ", "or 1 ", "1, ", "the mill's ", "no, ", "it is not "):
         assert grade_exact_code((unit * 50_000)[:50_000] + " 4417", "4417", "mill").outcome != "wrong"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0417 can't be the code.", "0417 won't open it.", "The wrong code is 0417", "Wrong code: 0417",
+        "The old code is 0417",
+    ],
+)
+def test_a_code_that_is_said_to_be_wrong_is_not_stated(text: str) -> None:
+    assert grade_exact_code(text, "0417").outcome == "unparsed"
