@@ -119,6 +119,12 @@ class _Refused(Exception):
     """The system does not grant a layer (its name, and why)."""
 
 
+def _is_final(why: str) -> bool:
+    """Whether a system that refuses a layer so will always do: it is not allowed, or not known. A limit on how many
+    there may be at once, for one, is met for a moment."""
+    return any(f"[Errno {code}]" in why for code in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL))
+
+
 def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
     """Run a Python program; see the module for what it cannot do and what it can.
 
@@ -127,11 +133,16 @@ def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
     """
     limits = limits or SandboxLimits()
     failures = 0
+    refusals: dict[str, int] = {}
     while True:
         try:
             return _tried(source, limits)
         except _Refused as refused:
             layer, why = refused.args
+            refusals[layer] = refusals.get(layer, 0) + 1
+            if not _is_final(why) and refusals[layer] < TRIES:
+                time.sleep(0.2 * refusals[layer])
+                continue
             logger.info("this system does not grant %s to the programs of models (%s)", layer, why)
             _refused.add(layer)
         except (_Failed, OSError) as error:

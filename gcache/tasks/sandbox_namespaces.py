@@ -42,7 +42,8 @@ def enter(root: str, readable: Iterable[str], disk: int, machine: str) -> None:
     for path in DEVICES:
         _show(path, root + path, read_only=False)
     for path in (ROOM, "/tmp", "/dev/shm"):
-        os.mkdir(root + path, 0o1777)
+        os.makedirs(root + path, exist_ok=True)  # what is shown may lie below /tmp
+        os.chmod(root + path, 0o1777)
     os.chdir(root)
     syscall(PIVOT_ROOT[machine], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
     checked(libc.umount2(b".", MNT_DETACH), "umount2")  # the old root lies over the new one
