@@ -29,6 +29,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_families import families, full_attention, part_of, tiny_model
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 def of_family(name: str, made: str, seed: int) -> Iterator[Family]:
     """As it is configured by default; and with full attention in every layer, where that makes a difference."""
-    if not rotates(made):
+    if not rotates(name, made):
         yield Family(name, made, "no RoPE")
         return
     first = outcome(name, made, seed)
@@ -110,9 +111,15 @@ def of_family(name: str, made: str, seed: int) -> Iterator[Family]:
             yield again
 
 
-def rotates(made: str) -> bool:
+def rotates(name: str, made: str) -> bool:
     """Whether a class's source speaks of rotary positions, or its configuration, or that of a part of it."""
     cls = getattr(transformers, made)
+    try:
+        text = CONFIG_MAPPING[name]().get_text_config()
+    except Exception:  # it has no defaults; trying to make it says why
+        return True
+    if hasattr(text, "rope_parameters"):
+        return True
     modules = {cls.__module__, *(config.__module__ for config in configurations(cls.config_class))}
     return any(word in inspect.getsource(sys.modules[name]) for name in modules for word in ("otary", "rope_"))
 
@@ -165,7 +172,7 @@ class Comparison:
         found = {"text": self._text(), "parallel": self._siblings(parallel=True), **self._weights()}
         if not self.llm.rope.fixed:
             found["sequential"] = self._siblings(parallel=False)
-        return {name: found.get(name, math.nan) for name in COLUMNS}
+        return {name: found[name] for name in COLUMNS if name in found}
 
     def _text(self) -> float:
         """Read, write, and score what was written, on a cache and without."""
@@ -252,20 +259,23 @@ def row(family: Family) -> str:
     if family.outcome != "exact":
         line = family.line.partition(" cannot be used: ")[2] or family.line
         return f"| {family.name} | {family.outcome} | {line.partition('; use a model')[0].replace('|', '/')} |"
-    errors = " | ".join("-" if math.isnan(error) else f"{error:.0e}" for error in family.errors.values())
+    errors = " | ".join(f"{family.errors[name]:.0e}" if name in family.errors else "-" for name in COLUMNS)
     return f"| {family.name} | {errors} | {family.line} |"
 
 
 def markdown(versions: dict[str, Any], found: Sequence[Family]) -> str:
     """All of them: what is exact, what is refused, what could not be tried, what has no rotary positions."""
     by_outcome = {outcome: [family for family in found if family.outcome == outcome] for outcome in OUTCOMES}
-    counts = ", ".join(f"{len({f.made for f in rows})} {outcome}" for outcome, rows in by_outcome.items())
+    first = {family.made: family.outcome for family in reversed(found)}  # as configured by default
+    counts = ", ".join(f"{list(first.values()).count(outcome)} {outcome}" for outcome in OUTCOMES)
+    more = len({family.made for family in by_outcome["exact"]}) - list(first.values()).count("exact")
     said = f"transformers {versions['transformers']}, torch {versions['torch']}, seed {versions['seed']}"
     head = " | ".join(("configuration", *COLUMNS, "caches stay where they are, for"))
     none = ", ".join(family.name for family in by_outcome["no RoPE"])
     return "\n".join(
         [
-            f"{said}. Of {len({family.made for family in found})} classes: {counts}.",
+            f"{said}. Of {len(first)} classes as they are configured by default: {counts}. {more} of those that are "
+            "refused are exact with full attention in all layers.",
             "",
             f"| {head} |",
             f"|---|{'---|' * (len(COLUMNS) + 1)}",
