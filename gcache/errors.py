@@ -45,6 +45,10 @@ class BudgetSpent(ApiError):
     """Nothing is left of the budget of API requests or tokens."""
 
 
+class GradingError(GcacheError):
+    """What grades a text failed itself, which says nothing of the text."""
+
+
 class LoopError(GcacheError, RuntimeError):
     """A call that starts an event loop was made inside of one; a RuntimeError too, as asyncio's own would be."""
 

@@ -240,7 +240,8 @@ def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
     group.add_argument("--price_out", type=float, help="of a million tokens written")
     group.add_argument(
         "--on_error", default="stop",
-        help="when the API fails for good: stop, or skip the question, which is then not graded (default: %(default)s)",
+        help="when the API or the grader fails for good: stop, or skip the question, which is then not graded "
+             "(default: %(default)s)",
     )  # fmt: skip
 
 

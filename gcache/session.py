@@ -133,7 +133,7 @@ def train(
     written = None
     if report:
         kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api))
-        written = Report(built, task, questions, compare, progress, kept)
+        written = Report(built, task, questions, compare, progress, kept, config.on_error)
         written.before()
     try:
         history = trainer.train(progress=progress)

@@ -10,12 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.errors import ApiError, BudgetSpent, ConfigError, GradingError
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.greedy import warn_where_greedy
-from gcache.graph.records import IN_FLIGHT, TOKENS
+from gcache.graph.records import IN_FLIGHT, TOKENS, RunResult
 from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.statistics import wilson
 from gcache.tasks.example import Example, Grade, Task, grade_text
@@ -46,7 +46,7 @@ class Evaluation:
         unparsed: of these, those whose text had no answer.
         unstated: those whose answer is only the number that stands last, see `gcache.tasks.grading`.
         cut: those whose text a length limit cut off.
-        failed: questions whose API failed for good; they are not graded.
+        failed: questions whose API, or whose grader, failed for good; they are not graded.
         stopped: why further questions were not asked, "" where all were.
         edges: mean number of edges per question.
         edges_kept: that, as a share of the edges of the full graph.
@@ -92,23 +92,26 @@ def evaluate(
 
     `ask` runs a question, where it is not the graph itself that does.
 
-    A run that fails raises, or, with `on_error="skip"`, is left out if it was the API that failed
-    for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
+    A run that fails raises, or, with `on_error="skip"`, is left out if it was the API or the grader that
+    failed for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
 
     Raises:
-        ApiError: no question was answered at all.
+        ApiError, GradingError: no question was answered and graded at all.
     """
     _require_questions(examples)
     if topology is None and ask is None:
         warn_where_greedy(graph, examples)
     started = time.perf_counter()
-    failures: list[ApiError] = []
+    failures: list[ApiError | GradingError] = []
 
     def failed(number: int, error: ApiError) -> None:
         if on_error == "stop" and not isinstance(error, BudgetSpent):
             raise error
         logger.warning("question %s has no answer: %s", examples[number].id, error)
         failures.append(error)
+
+    def grade(result: RunResult) -> Grade | None:
+        return _grade(task, result.answer, result.example, result.cut, on_error, failures)
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
@@ -118,7 +121,11 @@ def evaluate(
     if not results:
         raise failures[-1]
     spent = [str(error) for error in failures if isinstance(error, BudgetSpent)]
-    graded = [(r.example, r.answer, grade_text(task, r.answer, r.example, r.cut)) for r in results]
+    grades = [grade(result) for result in results]
+    graded = [(r.example, r.answer, g) for r, g in zip(results, grades, strict=True) if g is not None]
+    results = [result for result, g in zip(results, grades, strict=True) if g is not None]
+    if not results:
+        raise failures[-1]
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [_most_edges(r.topology) for r in results]
     tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
@@ -135,9 +142,10 @@ def evaluate_text(
     in_flight: int = IN_FLIGHT,
     progress: bool = True,
     topology: Callable[[Example], Topology] | None = None,
+    on_error: str = "stop",
 ) -> Evaluation:
     """The baseline of `gcache.methods.one_prompt` on the same questions: the words of all agents, or
-    of those that are heard on `topology(example)`."""
+    of those that are heard on `topology(example)`. `on_error`, and what it raises: see `evaluate`."""
     _require_questions(examples)
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
@@ -145,20 +153,41 @@ def evaluate_text(
     heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
     generated: list[float] = []
     cut: list[bool] = []
+    failures: list[ApiError | GradingError] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
             answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 whole = generation.finished
-                graded.append((example, generation.text, grade_text(task, generation.text, example, not whole)))
+                found = _grade(task, generation.text, example, not whole, on_error, failures)
+                if found is None:
+                    continue
+                graded.append((example, generation.text, found))
                 cut.append(not whole)
                 prefilled.append(prompt)
                 generated.append(len(generation.tokens))
             bar.update(len(chunk))
+    if not graded:
+        raise failures[-1]
     tokens = {**dict.fromkeys(TOKENS, 0.0), "prefilled": _mean(prefilled), "generated": _mean(generated)}
     none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
-    return _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started, cut)
+    made = _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started, cut)
+    return replace(made, failed=len(failures))
+
+
+def _grade(
+    task: Task, text: str, example: Example, cut: bool, on_error: str, failures: list[ApiError | GradingError]
+) -> Grade | None:
+    """The text's grade; None, and a failure more, where what grades it failed and that does not end the run."""
+    try:
+        return grade_text(task, text, example, cut)
+    except GradingError as error:
+        if on_error == "stop":
+            raise
+        logger.warning("question %s has no grade: %s", example.id, error)
+        failures.append(error)
+        return None
 
 
 def _most_edges(topology: Topology) -> float:

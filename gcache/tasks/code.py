@@ -52,7 +52,7 @@ class CodeTask(DataSet):
         """Right if the text's program passes; `unparsed` where the text has none.
 
         Raises:
-            GcacheError: the sandbox itself fails; that is no grade.
+            GradingError: the sandbox itself fails; that is no grade.
         """
         tests = self.tests(example)
         code = extract_code(text, self.entry_points(example), self.prompt(example), _not_defined_by(tests))

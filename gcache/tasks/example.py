@@ -102,6 +102,9 @@ def grade_text(task: Task, text: str, example: Example, cut: bool = False) -> Gr
     Args:
         cut: whether a length limit cut the text off. A task that has a `grade_cut` is asked for that, then: of a text
             that breaks off in "the answer is 1" nobody knows the number.
+
+    Raises:
+        GradingError: what grades it failed, such as the sandbox that its program would have run in.
     """
     of_a_cut_text = getattr(task, "grade_cut", None) if cut else None
     return of_a_cut_text(text, example) if of_a_cut_text else task.grade(text, example)

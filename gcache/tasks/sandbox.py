@@ -27,7 +27,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcache.errors import ConfigError, GcacheError
+from gcache.errors import ConfigError, GradingError
 from gcache.tasks.undumpable import undumpable
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
     """Run a Python program; see the module for what it cannot do and what it can.
 
     Raises:
-        GcacheError: the sandbox itself fails, several times in a row, which says nothing of the program.
+        GradingError: the sandbox itself fails, several times in a row, which says nothing of the program.
     """
     limits = limits or SandboxLimits()
     failures = 0
@@ -149,7 +149,7 @@ def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
             failures += 1
             passes = isinstance(error, _Failed) or error.errno in (errno.EAGAIN, errno.ENOMEM)
             if failures == TRIES or not passes:
-                raise GcacheError(f"no process can be started to run a program in ({error})") from error
+                raise GradingError(f"no process can be started to run a program in ({error})") from error
             time.sleep(0.2 * failures)
 
 

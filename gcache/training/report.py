@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Report:
 
     Args:
         kept: takes up what an earlier run measured, and keeps what is measured now; None to keep nothing.
+        on_error: see `evaluate`.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Report:
         topologies: Sequence[str] = COMPARED,
         progress: bool = True,
         kept: KeptRows | None = None,
+        on_error: str = "stop",
     ) -> None:
+        self.on_error = on_error
         self.built, self.task, self.examples, self.progress = built, task, examples, progress
         self.kept = kept or KeptRows(None, {})
         self.topologies = tuple(topologies)
@@ -67,8 +70,8 @@ class Report:
         graph, task = self.built.graph, self.task
         # an API's rows would be compared with another model's text
         if isinstance(graph, CacheGraph) and graph.mode == "local":
-            label = "full text in one prompt"
-            self._row(label, lambda some: evaluate_text(graph, task, some, label, progress=False))
+            label, on_error = "full text in one prompt", self.on_error
+            self._row(label, lambda some: evaluate_text(graph, task, some, label, progress=False, on_error=on_error))
         if self.built.policy is not None:
             self._untrained()
 
@@ -82,7 +85,7 @@ class Report:
             return FixedTopology(fixed or "none", agents, self.built.spec.seed).most_likely()[0]
 
         topology = choose if fixed else None
-        self._row(label, lambda some: evaluate(self.built.graph, self.task, some, label, topology, progress=False))
+        self._row(label, lambda some: self._evaluated(some, label, topology))
 
     def _row(self, label: str, measure: Measure) -> None:
         """Measure a row in parts, of which some may be known; one that a spent budget ends has fewer questions."""
@@ -111,10 +114,13 @@ class Report:
                 drawing = stream("untrained topology", self.built.spec.seed, number)
                 drawn[example.id] = self.built.graph.distribution(example).sample(drawing)[0]
         label = "untrained policy (drawn)"
-        self._row(
-            label,
-            lambda some: evaluate(self.built.graph, self.task, some, label, lambda e: drawn[e.id], progress=False),
-        )
+        self._row(label, lambda some: self._evaluated(some, label, lambda e: drawn[e.id]))
+
+    def _evaluated(
+        self, some: Sequence[Example], label: str, topology: Callable[[Example], Topology] | None
+    ) -> Evaluation:
+        graph, task = self.built.graph, self.task
+        return evaluate(graph, task, some, label, topology, progress=False, on_error=self.on_error)
 
     def write(self, out: Path, settings: dict[str, Any]) -> str:
         """Write report.json, report.md and topology.png to `out`; returns the table as text."""

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
-from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, GcacheError, TrainingError
+from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, GcacheError, GradingError, TrainingError
 from gcache.files import append_line, sync_file, write_text, writing
 from gcache.graph.loops import run_to_end
 from gcache.graph.records import TOKENS, RunResult
@@ -74,7 +74,7 @@ class Graded:
     """A step's rollouts.
 
     Attributes:
-        groups: of each question; those whose API failed for good are left out, and counted in `failed`.
+        groups: of each question; those whose API or grader failed for good are left out, and counted in `failed`.
         utilities, net: (Q, K), as graded, and less the prices.
     """
 
@@ -246,14 +246,27 @@ class Reinforce:
         asked = run_to_end(
             lambda: self._rollouts(step, questions), "training", "await asyncio.to_thread(train, ...)"
         )
-        groups = [group for group in asked if group]
+        graded = [(group, found) for group in asked if group and (found := self._grades(step, group))]
+        groups, grades = [group for group, _ in graded], [found for _, found in graded]
         failed = len(asked) - len(groups)
         if not groups:
-            raise ApiError(f"the API failed for good for all {failed} questions of step {step}; see the messages above")
-        grades = [[grade_text(self.task, r.answer, r.example, r.cut) for r in group] for group in groups]
+            raise ApiError(
+                f"the API or the grader failed for good for all {failed} questions of step {step}; see the messages "
+                "above"
+            )
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
         return Graded(groups, grades, utilities, utilities - costs, failed)
+
+    def _grades(self, step: int, group: Sequence[RunResult]) -> list[Grade]:
+        """The grades of a question's rollouts; none where what grades them failed and the question is left out."""
+        try:
+            return [grade_text(self.task, r.answer, r.example, r.cut) for r in group]
+        except GradingError as error:
+            if self.config.on_error == "stop":
+                raise
+            logger.warning("question %s is left out of step %d: %s", group[0].example.id, step, error)
+            return []
 
     def _told_apart(self, net: torch.Tensor) -> float:
         """The share of questions of which one rollout was worth more than another; warns where there are none."""
