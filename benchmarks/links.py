@@ -190,7 +190,7 @@ def _carried(name: str, link: Link, states: Tensor, receiver: Side, repeats: int
 def _text(sender: Side, receiver: Side, slots: int, args: argparse.Namespace) -> Cost:
     own, _ = sender.thought(slots)
     past = FusedCache.join([FusedCache.plain(sender.shared), FusedCache.plain(own)])
-    asked = GenerateRequest(sender.layout.decision(SPEAK), past, args.speak_tokens)
+    asked = GenerateRequest(sender.layout.decision(SPEAK, question=QUESTION), past, args.speak_tokens)
     said = sender.llm.generate([asked])[0]
 
     def call() -> None:

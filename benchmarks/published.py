@@ -112,8 +112,7 @@ class PublishedMas:
         ]
 
     def _prompts(self, questions: Sequence[str], words: str) -> list[tuple[int, ...]]:
-        own = self.layout.agent(words, thinks=True)
-        return [self.layout.question(question) + own for question in questions]
+        return [self.layout.question(q) + self.layout.agent(words, thinks=True, question=q) for q in questions]
 
     def _write(self, batch: _GrowingBatch, logits: Tensor) -> list[tuple[int, ...]]:
         """Greedy text of all rows; those that have ended are fed pads until the slowest has."""

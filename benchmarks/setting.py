@@ -107,8 +107,8 @@ class Bench:
         from gcache.agents.layout import ChatLayout
 
         layout = ChatLayout.of(self.loaded.tokenizer)
-        words = layout.agent(decision_maker(DOMAIN).instructions, thinks=True)
-        return [layout.question(example.question) + words for example in self.examples]
+        words, asked = decision_maker(DOMAIN).instructions, [example.question for example in self.examples]
+        return [layout.question(q) + layout.agent(words, thinks=True, question=q) for q in asked]
 
 
 def local_llm(loaded: LoadedModel, settings: Settings) -> LocalLLM:

@@ -118,11 +118,13 @@ def in_words(
     shared = question(thinker, example.question)
     said = [(note.role, note.text) for note in example.notes] if told else []
     words = with_said(graph.decision.instructions, said)
-    prompt = layout.decision(words, graph.decision.answer_prefix, graph.config.decision_turn)
+    prompt = layout.decision(
+        words, graph.decision.answer_prefix, graph.config.decision_turn, question=example.question
+    )
     (read,) = llm.think([ThinkRequest(prompt[:-1], FusedCache.plain(shared))])
     parts: list[KVCache] = [FusedCache.plain(shared), FusedCache.plain(read)]
-    past, prefixed = FusedCache.join(parts), bool(graph.decision.answer_prefix)
-    answers = [answer_tokens(layout.tokenizer, label, prefixed) for label in labels]
+    past, prefix = FusedCache.join(parts), graph.decision.answer_prefix
+    answers = [answer_tokens(layout, label, prefix) for label in labels]
     requests = [LogProbRequest(prompt[-1:], answer, past) for answer in answers]
     return [float(scores.mean()) for scores in llm.log_prob(requests)]
 

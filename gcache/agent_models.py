@@ -48,7 +48,10 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
     links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
-        Thinker(llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device))
+        Thinker(
+            llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
+            spec.graph.template,
+        )
         for llm, made in models[1:]
     ]
     mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import DOMAINS, Agent, pick_agents
 from gcache.cache.fusers import FUSERS, make_fuser
 from gcache.cache.placement import check_positions
+from gcache.chat_template import ChatTemplate
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
@@ -37,6 +40,8 @@ from gcache.llm.local import LocalLLM
 from gcache.llm.memory import Limits
 from gcache.streams import derive
 from gcache.typed import mistyped
+
+logger = logging.getLogger(__name__)
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
@@ -270,6 +275,7 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         assert api is not None
         return _built(spec, SpeakingGraph(ApiSpeaker(api), *cast_of(spec), spec.graph, spec.generation_mode))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
+    spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign
     )
@@ -277,6 +283,23 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     mixture = load_mixture(spec, llm, loaded)
     return assemble(spec, llm, loaded.tokenizer, "+".join(mixture.fingerprints), api, mixture)
+
+
+def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
+    """With the date that its chat templates are told, where they ask for one: the same for as long as a run lasts,
+    and for whoever resumes it or asks its checkpoint.
+
+    Of agents' other models nothing is known yet, so their date is fixed in any case.
+    """
+    if spec.graph.prompt_date:
+        return spec
+    template = ChatTemplate(tokenizer, spec.graph.template)
+    if not template.reads_date and not spec.agent_models:
+        return spec
+    today = date.today().isoformat()
+    if template.reads_date:
+        logger.info("the chat template asks for the date: prompts say %s from here on (see --prompt_date)", today)
+    return replace(spec, graph=replace(spec.graph, prompt_date=today))
 
 
 def assemble(
@@ -290,10 +313,11 @@ def assemble(
     """Put a graph together around a model that is there already, and others where there is a mixture."""
     agents, decision, source = cast_of(spec)
     if spec.graph.hands == "text":
-        speaking = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, decision, source, spec.graph)
+        speaker = LocalSpeaker(llm, tokenizer, spec.graph.template)
+        speaking = SpeakingGraph(speaker, agents, decision, source, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
-    layout = ChatLayout.of(tokenizer)
+    layout = ChatLayout.of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
     graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer, mixture)
     return _built(spec, graph, llm, fingerprint)

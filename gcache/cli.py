@@ -58,6 +58,7 @@ RUN_EXAMPLES = """examples:
 OF_A_MODEL = ("llm_name", "dtype", "device", "device_map", "quantization")
 OF_A_METHOD = (
     "prompt", "latent_steps", "latent_only", "latent_space_realign", "think", "max_new_tokens", "topology",
+    "chat_template_kwargs", "prompt_date",
 )  # fmt: skip
 
 
@@ -320,23 +321,28 @@ def _eval(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from gcache import flags, session
     from gcache.build import GraphSpec
+    from gcache.chat_template import TemplateSettings
     from gcache.graph.records import GraphConfig
     from gcache.methods.registry import MethodSettings
 
     task_spec = session.TaskSpec(args.task, args.data, task_options(args))
     task = task_spec.make()
     if args.checkpoint:
-        _require_defaults(args, (*(name for name in OF_A_MODEL if name != "dtype"), "topology"))
+        _require_defaults(
+            args, (*(name for name in OF_A_MODEL if name != "dtype"), "topology", "chat_template_kwargs", "prompt_date")
+        )
     tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
+    template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)
     settings = MethodSettings(
-        task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think
+        task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think, template
     )
     transfer = "latent" if args.latent_only else "own"
     spec = GraphSpec(
         llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
         quantization=args.quantization, domain=task.domain, topology=args.topology, seed=args.seed,
         latent_space_realign=args.latent_space_realign,
-        graph=GraphConfig(latent_steps=args.latent_steps, transfer=transfer, max_new_tokens=tokens),
+        graph=GraphConfig(latent_steps=args.latent_steps, transfer=transfer, max_new_tokens=tokens,
+                          chat_template_kwargs=template.kwargs, prompt_date=template.date),
     )  # fmt: skip
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     found = session.compare_methods(

@@ -133,6 +133,20 @@ def add_graph_flags(parser: argparse.ArgumentParser, latent_steps: int = 2) -> N
     group.add_argument("--positions", default="parallel", help="parallel or sequential: where handed-on slots go")
     group.add_argument("--decision_turn", default="new", help="new or same: the decision maker's chat turn")
     group.add_argument("--max_new_tokens", type=int, help="of an answer (default: what the task needs)")
+    add_template_flags(group)
+
+
+def add_template_flags(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chat_template_kwargs", default="", metavar="JSON",
+        help="variables of the local model's chat template, as servers have them: '{\"enable_thinking\": false}' keeps "
+        "a model from thinking aloud",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prompt_date", default="", metavar="DATE",
+        help="what a chat template that asks for the date is told, such as 2026-01-31; a run and its checkpoint keep "
+        "it (default: the day on which it begins)",
+    )  # fmt: skip
 
 
 def add_choice_flags(parser: argparse.ArgumentParser) -> None:
@@ -186,6 +200,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
         "embedding (default: %(default)s)",
     )  # fmt: skip
     add_boolean(group, "--think", False, "answers begin with <think>, for reasoning models (default: %(default)s)")
+    add_template_flags(group)
     group.add_argument("--max_new_tokens", type=int, help="of every text (default: what the task needs)")
     group.add_argument(
         "--topology", default="full", help="of gcache and gdesigner without a checkpoint (default: %(default)s)"
@@ -356,6 +371,8 @@ def graph_config(args: argparse.Namespace, default_tokens: int, rounds: int = 1)
         # without a local model there is nothing else to hand on
         hands="text" if args.generation_mode == "api" and args.hands == "cache" else args.hands,
         speak_tokens=args.speak_tokens,
+        chat_template_kwargs=args.chat_template_kwargs,
+        prompt_date=args.prompt_date,
     )
 
 

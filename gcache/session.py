@@ -124,7 +124,7 @@ def train(
     # reads the data, so that a broken line is named before a model is loaded
     task.train(config.train_limit, config.seed)
     questions = list(task.test(report, config.seed)) if report else []
-    built = build(spec, limits, api)
+    built = build(_dated_as_before(spec, out), limits, api)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
     if tensorboard:
         done = checkpoints.read(out).step if checkpoints.has_checkpoint(out) else 0
@@ -145,6 +145,13 @@ def train(
         written.after()
         table = written.write(out, {"task": task_spec.to_json(), "graph": spec.to_json(), "n": report})
     return TrainResult(out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained))
+
+
+def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
+    """With the date that the prompts of the run in `out` were told, where nothing else is asked for."""
+    if spec.graph.prompt_date or not checkpoints.has_checkpoint(out):
+        return spec
+    return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
 
 
 def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dict[str, Any]:
@@ -340,7 +347,7 @@ def compare_methods(
         task_spec: without a checkpoint nothing was learned, so a data file is used whole, as
             if it were a test set; with one, its held-out part, unless `whole_file` says otherwise.
         spec: the model, and the graph of gcache and gdesigner where there is no checkpoint.
-        settings: of the methods; its `graph` is filled in here.
+        settings: of the methods; its `graph` and `template` are filled in here.
         checkpoint: a trained graph for gcache and gdesigner, whose model all methods use.
         json_file: gets everything, answer by answer, anew after each method.
         dtype: of a checkpoint's model, where it is not to be its own: in float32 what is computed in another
@@ -393,7 +400,7 @@ def compare_methods(
     def keep(rows: Sequence[Compared]) -> None:
         if json_file is None:
             return
-        kept = {name: value for name, value in vars(settings).items() if name != "graph"}
+        kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
         write_json(
             json_file,
             {
@@ -412,7 +419,8 @@ def compare_methods(
 def _method(name: str, built: Built, settings: MethodSettings) -> Method:
     """A method on a graph's model."""
     assert built.llm is not None
-    return make_method(name, built.llm, built.llm.tokenizer, replace(settings, graph=built.graph))
+    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template)
+    return make_method(name, built.llm, built.llm.tokenizer, of_graph)
 
 
 def _weights(llm: LocalLLM | None) -> int:

@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
     "training": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "build"},
     "serve": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "training", "build", "session", "flags"},
 }
-FOR_ALL = {"streams", "errors", "files", "processors", "settings", "statistics"}
+FOR_ALL = {"chat_template", "streams", "errors", "files", "processors", "settings", "statistics"}
 
 
 def imported_rooms(file: Path) -> set[str]:

@@ -100,13 +100,13 @@ def test_no_latent_step_is_none_and_the_cache_is_handed_over_all_the_same(
     made = graph(tiny_llm, tiny_tokenizer, latent_steps=0)
     result = made.run(QUESTIONS[0])
     question = made.layout.question(QUESTIONS[0])
-    prompts = [made.agent_tokens(agent) for agent in AGENTS[:2]]
+    prompts = [made.agent_tokens(agent, QUESTIONS[0]) for agent in AGENTS[:2]]
     assert result.tokens["latent"] == 0
     assert [cache.slots for _, cache in sorted(result.caches.items())] == [len(prompt) for prompt in prompts]
     # the answer is that to all prompts one after another, and not that to the question alone
-    everything = question + prompts[0] + prompts[1] + made.decision_tokens()
+    everything = question + prompts[0] + prompts[1] + made.decision_tokens(QUESTIONS[0])
     whole, alone = tiny_llm.generate(
-        [GenerateRequest(everything, None, 6), GenerateRequest(question + made.decision_tokens(), None, 6)]
+        [GenerateRequest(everything, None, 6), GenerateRequest(question + made.decision_tokens(QUESTIONS[0]), None, 6)]
     )
     assert result.spoken[0].generation is not None
     assert result.spoken[0].generation.tokens == whole.tokens
@@ -120,7 +120,7 @@ def test_latents_alone_keep_their_positions(tiny_llm: LocalLLM, tiny_tokenizer: 
     their places: cutting a cache and counting positions from its length does both."""
     made = graph(tiny_llm, tiny_tokenizer, latent_steps=2, transfer="latent")
     result = made.run(QUESTIONS[0])
-    question, first = made.layout.question(QUESTIONS[0]), made.agent_tokens(AGENTS[0])
+    question, first = made.layout.question(QUESTIONS[0]), made.agent_tokens(AGENTS[0], QUESTIONS[0])
     own, second = result.caches[0, 0], result.caches[0, 1]
     latents = own.of_kind(SlotKind.LATENT)
     places = len(question) + len(first)
@@ -133,7 +133,7 @@ def test_latents_alone_keep_their_positions(tiny_llm: LocalLLM, tiny_tokenizer: 
         for layer, (keys, values) in enumerate(zip(latents.keys, latents.values, strict=True)):
             cache.update(keys, values, layer)
         taken = len(question) + 2
-        _, cache = by_hand(tiny_llm, made.agent_tokens(AGENTS[1]), 2, cache, start)
+        _, cache = by_hand(tiny_llm, made.agent_tokens(AGENTS[1], QUESTIONS[0]), 2, cache, start)
         return keys_of(cache)[:, :, taken:]
 
     assert_same_keys(second, receiver(places + 2))

@@ -6,8 +6,9 @@ A graph holds nothing of any question, so any number of runs go on at once, in a
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class Start:
         stop: words at which a text of the local model ends.
         watch: told of every event of the run; see `gcache.graph.events`.
         keep_states: whether the result holds the hidden states of latent steps.
+        variables: of the chat template, as JSON, that are otherwise for this question.
     """
 
     example: Example
@@ -64,6 +66,7 @@ class Start:
     stop: tuple[str, ...] = ()
     watch: Watch | None = None
     keep_states: bool = False
+    variables: str = ""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
@@ -123,6 +126,7 @@ class AgentGraph(Cast, ABC):
         stop: Sequence[str] = (),
         watch: Watch | None = None,
         keep_states: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -143,6 +147,7 @@ class AgentGraph(Cast, ABC):
             stop: words at which a text of the local model ends, and before which it is cut.
             watch: told of every event of the run as it happens; see `gcache.graph.events`.
             keep_states: whether the result holds the hidden states of latent steps.
+            chat_template_kwargs: variables of the chat template, for this question alone.
 
         Raises:
             ApiError: the API failed for good.
@@ -160,6 +165,7 @@ class AgentGraph(Cast, ABC):
             Start(
                 asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states,
+                json.dumps(dict(chat_template_kwargs), sort_keys=True) if chat_template_kwargs else "",
             )
         )
 

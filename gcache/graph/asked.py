@@ -40,6 +40,7 @@ class Asked:
         context: tokens of the question.
         received: the fused cache, the question's slots first.
         stop, watch: of the answer's text; see `GenerateRequest`.
+        thinks: whether the prompt ends inside a think tag.
     """
 
     question: str
@@ -53,6 +54,7 @@ class Asked:
     seed: int
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
+    thinks: bool = False
 
     def unwatched(self) -> Asked:
         """The same for a draft, which is no answer: nobody watches it, and no stop word ends it."""

@@ -54,7 +54,8 @@ class CacheGraph(AgentGraph):
         mixture: Mixture | None = None,
     ) -> None:
         self.mixture = mixture or Mixture()
-        self.thinkers = (Thinker(llm, tokenizer, fuser), *self.mixture.others)
+        template = (config or GraphConfig()).template
+        self.thinkers = (Thinker(llm, tokenizer, fuser, template), *self.mixture.others)
         self.llm, self.layout, self.fuser = self.thinkers[0].llm, self.thinkers[0].layout, fuser
         self.writer: Writer = writer or LocalWriter()
         super().__init__(agents, decision, source, config, self.writer.mode, self.writer.learns)
@@ -84,18 +85,27 @@ class CacheGraph(AgentGraph):
     # -- pieces that a run and its replay share ----------------------------------------------
 
     def agent_tokens(
-        self, agent: Agent, said: Sequence[tuple[str, str]] = (), latent_steps: int | None = None, model: int = 0
+        self,
+        agent: Agent,
+        question: str,
+        said: Sequence[tuple[str, str]] = (),
+        latent_steps: int | None = None,
+        model: int = 0,
+        variables: str = "",
     ) -> tuple[int, ...]:
-        """An agent's prompt, with what others said, as (role, words), before its own words; None latent steps
-        are as many as everybody's."""
+        """An agent's prompt behind a question, with what others said, as (role, words), before its own words; None
+        latent steps are as many as everybody's. `variables`: of the chat template, see `Layouts.of`."""
         steps = self.config.latent_steps if latent_steps is None else latent_steps
-        return self.thinkers[model].agent_tokens(agent.prompt, said, steps > 0)
+        return self.thinkers[model].agent_tokens(agent.prompt, said, steps > 0, question, variables)
 
-    def decision_tokens(self, said: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """The decision maker's prompt, with what others said before its own words."""
-        return self.layout.decision(
-            with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn
-        )
+    def decision_tokens(
+        self, question: str, said: Sequence[tuple[str, str]] = (), variables: str = ""
+    ) -> tuple[int, ...]:
+        """The decision maker's prompt behind a question, with what others said before its own words."""
+        return self.thinkers[0].layouts.of(variables).decision(
+            with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn,
+            question=question,
+        )  # fmt: skip
 
     def latent_steps(self, topology: Topology, agent: int) -> int:
         """How many an agent takes: the topology's number, or everybody's."""

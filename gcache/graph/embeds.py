@@ -72,7 +72,7 @@ class EmbedsWriter:
             del asked
             text = await self.api.chat(talk, most, temperature, seed)
         else:
-            words = self.layout.decision(asked.instructions, turn="same")
+            words = self.layout.decision(asked.instructions, turn="same", question=asked.question)
             before, after = (model.embedding(torch.tensor(t, device=model.device)) for t in (asked.context, words))
             del asked
             text = await self.api.complete(encoded(torch.cat((before, *thoughts, after))), most, temperature, seed)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gcache.agents.layout import DECISION_TURNS
+from gcache.agents.thinking import told_apart
+from gcache.chat_template import TemplateSettings
 from gcache.errors import ConfigError, GcacheError, unknown
 
 if TYPE_CHECKING:  # a configuration is made before torch is there
@@ -46,6 +48,7 @@ class GraphConfig:
         max_new_tokens: the most tokens of an answer.
         decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
             on in the question's ("same").
+        chat_template_kwargs, prompt_date: what the chat template may read; see `gcache.chat_template`.
 
     Raises:
         ConfigError: a value that is not allowed, or latents handed on where there are none.
@@ -58,6 +61,8 @@ class GraphConfig:
     decision_turn: str = "new"
     hands: str = "cache"
     speak_tokens: int = 128
+    chat_template_kwargs: str = ""
+    prompt_date: str = ""
 
     def __post_init__(self) -> None:
         if self.latent_steps < 0:
@@ -76,6 +81,12 @@ class GraphConfig:
             raise ConfigError(f"speak_tokens must be 1 or more, got {self.speak_tokens}")
         if self.decision_turn not in DECISION_TURNS:
             raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
+        _ = self.template
+
+    @property
+    def template(self) -> TemplateSettings:
+        """What chat templates may read."""
+        return TemplateSettings(self.chat_template_kwargs, self.prompt_date)
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ class Spoken:
         generation: what the local model wrote, None where it wrote nothing.
         api: what an API wrote, None where none was asked.
         hint: what the API was told of the caches.
+        thinks: whether the local model's prompt ended inside a think tag.
     """
 
     heard: tuple[int, ...]
@@ -127,10 +139,21 @@ class Spoken:
     generation: Generation | None
     api: ApiText | None = None
     hint: str = ""
+    thinks: bool = False
 
     @property
     def text(self) -> str:
-        """The API's where there is one, else the local model's."""
+        """The answer: the API's where there is one, else the local model's; without what stands in think tags."""
+        return told_apart(self.whole, self.thinks and self.api is None).answer
+
+    @property
+    def reasoning(self) -> str:
+        """What stands in think tags."""
+        return told_apart(self.whole, self.thinks and self.api is None).thinking
+
+    @property
+    def whole(self) -> str:
+        """All that was written."""
         if self.api is not None:
             return self.api.text
         return "" if self.generation is None else self.generation.text

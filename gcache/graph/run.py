@@ -74,7 +74,8 @@ class Run:
         self.example, self.agents = start.example, start.agents
         self.mixture = graph.mixture.for_question(start.example.question)
         self.models = self.mixture.models(len(start.agents))
-        self.questions = [t.layout.question(start.example.question) for t in graph.thinkers]
+        self.variables = start.variables
+        self.questions = [t.layouts.of(self.variables).question(start.example.question) for t in graph.thinkers]
         self.topology, self.topology_log_prob = start.topology, start.topology_log_prob
         self.temperature, self.seed = start.temperature, start.seed
         self.thoughts, self.keep = start.thoughts, start.keep_caches
@@ -170,7 +171,9 @@ class Run:
         started = self._now()
         steps = self.graph.latent_steps(self.topology, agent)
         said = self._heard_texts(node, coming)
-        tokens = self.graph.agent_tokens(self.agents[agent], said, steps, self.models[agent])
+        tokens = self.graph.agent_tokens(
+            self.agents[agent], self.example.question, said, steps, self.models[agent], self.variables
+        )
         self.prompts[node] = tokens
         received = await self._fused(node, coming)
         slots = self._slots_received(node, received)
@@ -239,7 +242,7 @@ class Run:
         said: Generation | None = None
         asked: tuple[int, ...] = ()
         if speaks:
-            asked = thinker.speak_tokens()
+            asked = thinker.speak_tokens(self.example.question, self.variables)
             whole = FusedCache.join([received, FusedCache.plain(own)])
             # greedy: an agent's words are part of the environment, only the answer is drawn
             said = await thinker.llm.generate(
@@ -270,7 +273,8 @@ class Run:
         try:
             for number, group in enumerate(groups):
                 coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
-                tokens = self.graph.decision_tokens(self._heard_texts((last, node), coming))
+                said = self._heard_texts((last, node), coming)
+                tokens = self.graph.decision_tokens(self.example.question, said, self.variables)
                 fused = await self._fused((last, node), coming)
                 received += self._slots_received((last, node), fused)
                 read += len(tokens)
@@ -279,6 +283,7 @@ class Run:
                     tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
                     derive("text", self.seed, self.example.question, number), self.stop,
                     watch_text(self.watch) if len(groups) == 1 else None,
+                    self.graph.thinkers[0].layouts.of(self.variables).thinks,
                 )  # fmt: skip
                 texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
             del fused, asked, heard

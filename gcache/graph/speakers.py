@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gcache.agents.layout import ChatLayout, with_said
+from gcache.agents.layout import ChatLayout, Layouts, with_said
+from gcache.chat_template import TemplateSettings
 from gcache.llm.api import ApiLLM, ApiText
 from gcache.llm.batching import LLM, BatchingLLM
 from gcache.llm.requests import GenerateRequest, Generation
@@ -21,6 +22,7 @@ class Prompt:
         said: what others said, as (role, words).
         prefix: words put into its mouth.
         stop, watch: of the local model's text; see `GenerateRequest`.
+        variables: of the local model's chat template; see `Layouts.of`.
     """
 
     question: str
@@ -32,15 +34,18 @@ class Prompt:
     seed: int = 0
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
+    variables: str = ""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What it said; `tokens` is the prompt of the local model, empty where an API spoke."""
+    """What it said; `tokens` is the prompt of the local model, empty where an API spoke, and `thinks` whether that
+    ended inside a think tag."""
 
     tokens: tuple[int, ...]
     generation: Generation | None = None
     api: ApiText | None = None
+    thinks: bool = False
 
     @property
     def text(self) -> str:
@@ -58,17 +63,23 @@ class Speaker(Protocol):
 class LocalSpeaker:
     """The local model, in the question's own turn; its calls are batched over all runs in flight."""
 
-    def __init__(self, llm: LLM, tokenizer: Any) -> None:
+    def __init__(self, llm: LLM, tokenizer: Any, template: TemplateSettings | None = None) -> None:
         self.llm = BatchingLLM(llm)
-        self.layout = ChatLayout.of(tokenizer)
+        self.layouts = Layouts(tokenizer, template or TemplateSettings())
 
     async def say(self, prompt: Prompt) -> Utterance:
         words = with_said(prompt.words, prompt.said)
-        tokens = self.layout.question(prompt.question) + self.layout.decision(words, prompt.prefix, turn="same")
+        layout = self.layouts.of(prompt.variables)
+        question = prompt.question
+        tokens = layout.question(question) + layout.decision(words, prompt.prefix, turn="same", question=question)
         request = GenerateRequest(
             tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch
         )
-        return Utterance(tokens, await self.llm.generate(request))
+        return Utterance(tokens, await self.llm.generate(request), thinks=layout.thinks)
+
+    @property
+    def layout(self) -> ChatLayout:
+        return self.layouts.of()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class _Talk:
         # greedy: an agent's words are part of the environment, only the answer is drawn
         prompt = Prompt(
             self.begin.example.question, self.agents[agent].prompt, self._heard(sender for sender, _ in coming),
-            self.config.speak_tokens,
+            self.config.speak_tokens, variables=self.begin.variables,
         )  # fmt: skip
         try:
             utterance, fresh = await self._once(node, prompt)
@@ -146,13 +146,13 @@ class _Talk:
                 self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
                 self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
                 derive("text", self.begin.seed, self.begin.example.question, number), self.begin.stop,
-                watch_text(self.begin.watch) if len(groups) == 1 else None,
+                watch_text(self.begin.watch) if len(groups) == 1 else None, self.begin.variables,
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip
         utterances = await asyncio.gather(*(self.graph.speaker.say(prompt) for prompt in prompts))
         spoken = tuple(
-            Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api)
+            Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api, thinks=u.thinks)
             for group, u in zip(groups, utterances, strict=True)
         )
         self._note(self.topology.decision_node, last, "answer", started, utterances)

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from gcache.agents.layout import ChatLayout, Tokens, with_said
+from gcache.agents.layout import ChatLayout, Layouts, Tokens, with_said
 from gcache.cache.fuser import CacheFuser
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.chat_template import TemplateSettings
 from gcache.errors import ConfigError
 from gcache.gnn.topology import EdgeKey
 from gcache.graph.hand_over import Weights, fused_for
@@ -36,27 +37,40 @@ class Thinker:
     Args:
         llm: its calls are batched over all runs in flight.
         tokenizer: with a chat template.
+        template: what that may read.
     """
 
-    def __init__(self, llm: LLM, tokenizer: Any, fuser: CacheFuser) -> None:
+    def __init__(
+        self, llm: LLM, tokenizer: Any, fuser: CacheFuser, template: TemplateSettings | None = None
+    ) -> None:
         self.llm = BatchingLLM(llm)
-        self.layout = ChatLayout.of(tokenizer)
+        self.layouts = Layouts(tokenizer, template or TemplateSettings())
         self.fuser = fuser
-        self._prompts: dict[tuple[str, bool], Tokens] = {}  # tokens of prompts, which repeat
+        self._prompts: dict[tuple[str, str, bool, str], Tokens] = {}  # tokens of prompts, which repeat
 
-    def agent_tokens(self, words: str, said: Sequence[tuple[str, str]], thinks: bool) -> Tokens:
-        """An agent's prompt, with what others said, as (role, words), before its own words."""
-        key = (with_said(words, said), thinks)
+    @property
+    def layout(self) -> ChatLayout:
+        return self.layouts.of()
+
+    def agent_tokens(
+        self, words: str, said: Sequence[tuple[str, str]], thinks: bool, question: str, variables: str = ""
+    ) -> Tokens:
+        """An agent's prompt behind a question, with what others said, as (role, words), before its own words.
+
+        Args:
+            variables: see `Layouts.of`.
+        """
+        key = (variables, with_said(words, said), thinks, question)
         tokens = self._prompts.get(key)
         if tokens is None:
             if len(self._prompts) >= KNOWN_PROMPTS:
                 self._prompts.clear()  # which another thread may do at any moment
-            tokens = self._prompts[key] = self.layout.agent(*key)
+            tokens = self._prompts[key] = self.layouts.of(variables).agent(*key[1:])
         return tokens
 
-    def speak_tokens(self) -> Tokens:
+    def speak_tokens(self, question: str, variables: str = "") -> Tokens:
         """What an agent that has thought is asked, so that it says what it hands on."""
-        return self.layout.decision(SPEAK)
+        return self.layouts.of(variables).decision(SPEAK, question=question)
 
     def fuse(
         self, shared: KVCache, arriving: Sequence[tuple[KVCache, EdgeKey | None]], weights: Weights

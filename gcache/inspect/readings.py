@@ -56,10 +56,11 @@ def readings(
     ]
     texts: list[dict[Node, str]] = [{} for _ in results]
     if write:
-        asked = graph.layout.decision(ASKED)
+        asked = [graph.layout.decision(ASKED, question=result.example.question) for result in results]
         places = [(number, node) for number, result in enumerate(results) for node in sorted(result.caches)]
         requests = [
-            GenerateRequest(asked, FusedCache.plain(results[number].caches[node]), TEXT) for number, node in places
+            GenerateRequest(asked[number], FusedCache.plain(results[number].caches[node]), TEXT)
+            for number, node in places
         ]
         written = run_to_end(lambda: _written(graph, requests), "readings", "await asyncio.to_thread(readings, ...)")
         for (number, node), text in zip(places, written, strict=True):

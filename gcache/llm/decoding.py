@@ -128,7 +128,7 @@ class Decoding(Generic[Ticket]):
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
         self._slots += [Size.of(request).total for request in requests]
-        self._ends += [_Ends(request.stop, request.watch) for request in requests]
+        self._ends += [_Ends((*request.stop, *self.llm.stop_words), request.watch) for request in requests]
         self._written.add(requests)
         return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
 

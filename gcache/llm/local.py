@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope, base_model
+from gcache.chat_template import EndOfTurn
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
@@ -49,6 +50,8 @@ class LocalLLM:
 
     Attributes:
         cache_shape: (layers, key-value heads, head dimension).
+        stop_tokens: at which every text ends; stop_words: before which it ends, where the chat template closes a turn
+            by what is no token of its own.
 
     Raises:
         ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
@@ -83,7 +86,8 @@ class LocalLLM:
         self.alignment = Alignment.of_model(model, realign=realign)
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
         require_exact(self, own)
-        self.stop_tokens = _stop_tokens(model, tokenizer)
+        end = EndOfTurn.of(tokenizer)
+        self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
 
     @property
     def device(self) -> torch.device:
@@ -343,10 +347,10 @@ class _RowByRow(torch.autograd.Function):
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """End-of-turn ids, from the tokenizer and from the model's generation settings."""
+    """End-of-text ids, from the tokenizer and from the model's generation settings."""
     found = {getattr(tokenizer, "eos_token_id", None)}
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found.update(configured if isinstance(configured, list) else [configured])
+    found.update(configured if isinstance(configured, (list, tuple)) else [configured])
     return frozenset(int(token) for token in found if token is not None)
 
 

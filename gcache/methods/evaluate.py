@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gcache.agents.thinking import told_apart
 from gcache.errors import ApiError, BudgetSpent, ConfigError, GradingError
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
@@ -160,10 +161,11 @@ def evaluate_text(
             answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, (generation, prompt) in zip(chunk, answers, strict=True):
                 whole = generation.finished
-                found = _grade(task, generation.text, example, not whole, on_error, failures)
+                text = told_apart(generation.text, graph.layout.thinks).answer
+                found = _grade(task, text, example, not whole, on_error, failures)
                 if found is None:
                     continue
-                graded.append((example, generation.text, found))
+                graded.append((example, text, found))
                 cut.append(not whole)
                 prefilled.append(prompt)
                 generated.append(len(generation.tokens))

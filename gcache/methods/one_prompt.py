@@ -27,8 +27,10 @@ async def answer_in_one_prompt(
     """
     agents = agents_for(example, graph.agents)
     said = [a.private or a.instructions for i, a in enumerate(agents) if heard is None or i in heard]
-    words = graph.layout.agent("\n".join(said), thinks=False) if said else ()
-    tokens = graph.layout.question(example.question) + words + graph.decision_tokens()
+    decision = graph.decision
+    tokens = graph.layout.in_one(
+        example.question, "\n".join(said), decision.instructions, decision.answer_prefix, graph.config.decision_turn
+    )
     request = GenerateRequest(tokens, None, graph.config.max_new_tokens)
     return await graph.llm.generate(request), len(tokens)
 

@@ -14,12 +14,13 @@ and a summariser who answers).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
 from gcache.cache.fusers import make_fuser
+from gcache.chat_template import TemplateSettings
 from gcache.errors import ConfigError, unknown
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
@@ -63,6 +64,7 @@ class MethodSettings:
     latent_steps: int = 10
     latent_only: bool = False
     think: bool = False
+    template: TemplateSettings = field(default_factory=TemplateSettings)
     graph: AgentGraph | None = None
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ def _speaking(
     name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], source: TopologySource
 ) -> Method:
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
-    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer), agents, settings.decision, source, config)
+    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer, settings.template), agents, settings.decision, source, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 
@@ -105,8 +107,9 @@ def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     agents, _, topology = FORMS[settings.prompt]
     config = GraphConfig(
-        settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens
-    )
+        settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens,
+        chat_template_kwargs=settings.template.kwargs, prompt_date=settings.template.date,
+    )  # fmt: skip
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
     graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
     return GraphMethod("latent_mas", graph, IN_HAND * llm.limits.max_batch_size)

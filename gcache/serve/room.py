@@ -41,7 +41,7 @@ def check_room(served: Served, question: str, agents: Sequence[Agent], topology:
         words = [agent.prompt for agent in agents] + [graph.decision.instructions]
         layout, said = graph.speaker.layout, graph.config.speak_tokens
         heard = len(topology.edges) * (said + AROUND_WORDS)
-        longest = max(len(layout.decision(text, turn="same")) for text in words)
+        longest = max(len(layout.decision(text, turn="same", question=question)) for text in words)
         needed = len(layout.question(question)) + longest + heard + max(most, said)
     else:
         return
@@ -98,7 +98,7 @@ class _Lengths:
 
     def __init__(self, graph: CacheGraph, question: str, agents: Sequence[Agent], topology: Topology) -> None:
         self.graph, self.config, self.agents, self.topology = graph, graph.config, agents, topology
-        self.question = len(graph.layout.question(question))
+        self.words, self.question = question, len(graph.layout.question(question))
         self.sequential = getattr(graph.fuser, "positions", "parallel") == "sequential"
         self.said = self.config.speak_tokens + AROUND_WORDS
         self.ends: dict[Node, int] = {}
@@ -108,10 +108,10 @@ class _Lengths:
         last = self.config.rounds - 1
         edges = self.topology.into(self.topology.decision_node)
         coming: list[tuple[Node, EdgeKey | None]] = [((last, edge.source), edge.key) for edge in edges]
-        answer = self._start(coming) + len(self.graph.decision_tokens()) + self._words(coming) + most
+        answer = self._start(coming) + len(self.graph.decision_tokens(self.words)) + self._words(coming) + most
         turns = max(self.ends.values(), default=0)
         if self.config.hands == "both" or "text" in self.topology.channels.values():
-            turns += len(self.graph.thinkers[0].speak_tokens()) + self.config.speak_tokens
+            turns += len(self.graph.thinkers[0].speak_tokens(self.words)) + self.config.speak_tokens
         return max(answer, turns)
 
     def _start(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:
@@ -139,7 +139,7 @@ class _Lengths:
             coming = self.topology.senders(*node)
             steps = self.graph.latent_steps(self.topology, node[1])
             start = self._start(coming)
-            tokens = len(self.graph.agent_tokens(self.agents[node[1]], latent_steps=steps))
+            tokens = len(self.graph.agent_tokens(self.agents[node[1]], self.words, latent_steps=steps))
             self.own[node] = tokens + self._words(coming) + steps
             self.ends[node] = start + self.own[node]
         return self.ends[node]

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gcache.agents.layout import ChatLayout
 from gcache.cache.fuser import Incoming
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.chat_template import EndOfTurn
 from gcache.errors import ConfigError, DataError, TrainingError
 from gcache.files import write_text
 from gcache.graph.cache_graph import CacheGraph
@@ -104,7 +106,7 @@ class PerceiverFit:
         for example, its in zip(examples, agents, strict=True):
             for agent in its:
                 n = len(requests)
-                tokens = self.graph.agent_tokens(agent, model=1)
+                tokens = self.graph.agent_tokens(agent, example.question, model=1)
                 requests.append(
                     ThinkRequest(
                         tokens, FusedCache.plain(read[example.question]), config.latent_steps, watch=latents[n].append,
@@ -127,7 +129,7 @@ class PerceiverFit:
         Raises:
             DataError: an answer without words.
         """
-        return answer_tokens(self.graph.layout.tokenizer, answer, bool(self.graph.decision.answer_prefix))
+        return answer_tokens(self.graph.layout, answer, self.graph.decision.answer_prefix)
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class PerceiverFit:
             own = [cache for cache, owner in zip(carried, owners, strict=True) if owner == number]
             arrived = [Incoming(cache, one, prepared=True) for cache in own]
             fused = self.graph.fuser(self._shared(each.question), arrived)
-            asked.append(LogProbRequest(self.graph.decision_tokens(), answers[number], fused))
+            asked.append(LogProbRequest(self.graph.decision_tokens(each.question), answers[number], fused))
         return self.llm.log_prob(asked)
 
     def _shared(self, question: str) -> KVCache:
@@ -236,21 +238,21 @@ class PerceiverFit:
         return float(nn.utils.clip_grad_norm_(self.perceiver.parameters(), self.config.clip))
 
 
-def answer_tokens(tokenizer: Any, answer: str, behind_prefix: bool) -> tuple[int, ...]:
+def answer_tokens(layout: ChatLayout, answer: str, prefix: str) -> tuple[int, ...]:
     """An answer as a model would write it, end of turn included.
 
     Args:
-        behind_prefix: whether it stands behind words put into the model's mouth, and so begins with a space.
+        prefix: words put into the model's mouth; behind them the answer begins with a space.
 
     Raises:
         DataError: an answer without words.
     """
     if not answer.strip():
         raise DataError("a question of this task has no answer in words, so there is nothing to learn from")
-    start = " " if behind_prefix else ""
-    ids = tokenizer(start + answer.strip(), add_special_tokens=False)["input_ids"]
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    return tuple(int(token) for token in [*ids, *end])
+    tokenizer = layout.tokenizer
+    ends = sorted(EndOfTurn.of(tokenizer).tokens) or [tokenizer.eos_token_id]
+    end = () if ends[0] is None else (int(ends[0]),)
+    return layout.answer((" " if prefix else "") + answer.strip(), prefix) + end
 
 
 def ends_of(graph: CacheGraph) -> tuple[ModelEnds, ModelEnds]:

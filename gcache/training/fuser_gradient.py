@@ -128,6 +128,6 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     speak = config.hands == "both" or (policy is not None and "text" in policy.channels)
     said = [(agent.role, "") for agent in agents] if speak else []
     words = len(said) * config.speak_tokens
-    thinking = sum(len(graph.agent_tokens(agent, said, steps)) + words + steps for agent in agents)
+    thinking = sum(len(graph.agent_tokens(agent, "", said, steps)) + words + steps for agent in agents)
     texts = len(graph.decision.groups([1.0] * len(agents)))
-    return config.rounds * thinking + texts * (len(graph.decision_tokens(said)) + words + config.max_new_tokens)
+    return config.rounds * thinking + texts * (len(graph.decision_tokens("", said)) + words + config.max_new_tokens)

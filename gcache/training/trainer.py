@@ -481,6 +481,8 @@ class Reinforce:
         # a setting that an older run did not know has its default there
         then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
         then["gradient"] = _gradient_of(found)
+        if not then["graph"]["prompt_date"]:  # no template asked, or the version did not fix it
+            then["graph"] = {**then["graph"], "prompt_date": now["graph"]["prompt_date"]}
         if self.config.gradient == AUTO:
             now["gradient"] = then["gradient"]
         for name in sorted(now.keys() | then.keys()):

@@ -40,11 +40,19 @@ def decoded(tokenizer: PreTrainedTokenizerFast, tokens: tuple[int, ...]) -> str:
     return text
 
 
-def stub(rendered: Any) -> Any:
-    """A tokenizer whose template is a function of the turns."""
-    return SimpleNamespace(
-        chat_template="x", apply_chat_template=lambda talk, tokenize, add_generation_prompt: rendered(talk)
-    )
+class Stub:
+    """A tokenizer whose template is a function of the turns; characters are its tokens."""
+
+    chat_template = "x"
+
+    def __init__(self, rendered: Any) -> None:
+        self.rendered = rendered
+
+    def apply_chat_template(self, talk: list[dict[str, str]], **_: Any) -> Any:
+        return self.rendered(talk)
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [ord(character) for character in text]}
 
 
 def test_the_pieces_of_the_chatml_template(tiny_tokenizer: Any) -> None:
@@ -58,7 +66,7 @@ def test_a_system_turn_of_the_template_stands_in_the_opening() -> None:
     def with_system(talk: list[dict[str, str]]) -> str:
         return "<s>be kind</s>" + "".join(f"<{m['role']}>{m['content']}</>" for m in talk) + "<assistant>"
 
-    layout = ChatLayout.of(stub(with_system))
+    layout = ChatLayout.of(Stub(with_system))
     assert (layout.opening, layout.closing) == ("<s>be kind</s><user>", "</><assistant>")
     assert layout.next_turn == "</><user>"
 
@@ -70,31 +78,35 @@ def test_a_prompt_of_joined_pieces_is_what_the_template_would_write(letters: Pre
         talk = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
         return str(letters.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
 
-    question = layout.question("how many?")
-    thought = layout.agent("plan it", thinks=True)
-    said = layout.agent("plan it", thinks=False)
+    q = "how many?"
+    question, thought = layout.question(q), layout.agent("plan it", True, q)
+    assert layout.gap == "\n\n"  # joined to the question mark, so it belongs to the question
     assert decoded(letters, question + thought) == template("how many?\n\nplan it")
     # a new turn closes the assistant's, in which the agent thought
-    assert decoded(letters, question + thought + layout.decision("decide")) == template(
+    assert decoded(letters, question + thought + layout.decision("decide", question=q)) == template(
         "how many?\n\nplan it", "", "decide"
     )
-    assert decoded(letters, question + said + layout.decision("decide", turn="same")) == template(
-        "how many?\n\nplan it\n\ndecide"
-    )
-    assert decoded(letters, question + layout.decision("decide", "So:", "same")) == (
+    assert decoded(letters, question + layout.decision("decide", "So:", "same", question=q)) == (
         template("how many?\n\ndecide") + "So:"
+    )
+    assert layout.in_one(q, "plan it", "decide", "So:", "same") == tuple(
+        letters(template("how many?\n\nplan it\n\ndecide") + "So:", add_special_tokens=False)["input_ids"]
     )
 
 
 def test_the_questions_tokens_are_a_prefix_whatever_follows(letters: PreTrainedTokenizerFast) -> None:
     layout = ChatLayout.of(letters)
-    question = layout.question("how many?")
-    written_at_once = tuple(letters(layout.opening + "how many?\n\nplan it", add_special_tokens=False)["input_ids"])
-    assert written_at_once[: len(question)] != question, "the tokenizer must merge over the seam, or this shows nothing"
-    for following in (layout.agent("plan it", True), layout.agent("plan it", False), layout.decision("x", turn="same")):
-        whole = decoded(letters, question + following)
-        assert whole.startswith(layout.opening + "how many?\n\n")
-        assert layout.question("how many?") == question
+
+    def at_once(text: str) -> tuple[int, ...]:
+        return tuple(letters(text, add_special_tokens=False)["input_ids"])
+
+    for q in ("how many?", "how many", "how many? ", "how\n", "how\n\n", "?", ""):
+        question = layout.question(q)
+        start = layout.opening + q + "\n\n"
+        assert question + layout.agent("plan it", True, q) == at_once(f"{start}plan it{layout.closing}")
+        assert question + layout.agent("plan it", False, q) == at_once(f"{start}plan it")
+        assert question + layout.decision("x", turn="same", question=q) == at_once(f"{start}x{layout.closing}")
+        assert question + layout.decision("x", question=q) == at_once(f"{start}{layout.next_turn}x{layout.closing}")
 
 
 def test_nothing_is_put_in_front_of_a_piece(letters: PreTrainedTokenizerFast) -> None:
@@ -109,19 +121,20 @@ def test_nothing_is_put_in_front_of_a_piece(letters: PreTrainedTokenizerFast) ->
             return {"input_ids": [9999, *ids] if add_special_tokens else ids}
 
     layout = ChatLayout.of(Beginning())
-    for tokens in (layout.question("how?"), layout.agent("plan", True), layout.decision("decide")):
+    decision = layout.decision("decide", question="how?")
+    for tokens in (layout.question("how?"), layout.agent("plan", True, "how?"), decision):
         assert 9999 not in tokens
 
 
 def test_an_agent_that_does_not_think_leaves_the_turn_open(tiny_tokenizer: Any) -> None:
     layout = ChatLayout.of(tiny_tokenizer)
-    thinks, reads = layout.agent("find it", thinks=True), layout.agent("find it", thinks=False)
+    thinks, reads = layout.agent("find it", True, "how ?"), layout.agent("find it", False, "how ?")
     assert tiny_tokenizer.decode(reads).split() == ["find", "it"]
     assert tiny_tokenizer.decode(thinks).split() == ["find", "it", "<|im_end|>", "<|im_start|>", "assistant"]
 
 
 def test_words_put_into_the_decision_makers_mouth_come_last(tiny_tokenizer: Any) -> None:
-    tokens = ChatLayout.of(tiny_tokenizer).decision("find it", "answer :")
+    tokens = ChatLayout.of(tiny_tokenizer).decision("find it", "answer :", question="how ?")
     words = ["<|im_end|>", "<|im_start|>", "user", "find", "it", "<|im_end|>", "<|im_start|>", "assistant"]
     assert tiny_tokenizer.decode(tokens).split() == [*words, "answer", ":"]
 
@@ -138,7 +151,7 @@ def test_words_put_into_the_decision_makers_mouth_come_last(tiny_tokenizer: Any)
 )
 def test_a_template_that_does_not_keep_its_words_is_refused(rendered: Any) -> None:
     with pytest.raises(ModelError, match="chat template changes or drops the words of its turns"):
-        ChatLayout.of(stub(rendered))
+        ChatLayout.of(Stub(rendered))
 
 
 @pytest.mark.parametrize("template", [None, ""])
@@ -149,9 +162,9 @@ def test_a_tokenizer_without_a_template_is_refused(template: str | None) -> None
 
 def test_words_that_make_no_token_are_refused(tiny_tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="makes no token of"):
-        ChatLayout.of(tiny_tokenizer).agent(" ", thinks=False)
+        ChatLayout.of(tiny_tokenizer).agent(" ", thinks=False, question="how ?")
 
 
 def test_an_unknown_turn_is_refused(tiny_tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="unknown decision turn 'old'; choose one of: new, same"):
-        ChatLayout.of(tiny_tokenizer).decision("x", turn="old")
+        ChatLayout.of(tiny_tokenizer).decision("x", turn="old", question="how ?")

@@ -35,7 +35,7 @@ def test_it_is_one_long_sequence_without_padding(mas: PublishedMas, tiny_tokeniz
     layout, embed = ChatLayout.of(tiny_tokenizer), model.get_input_embeddings()
 
     def prompt(words: str) -> torch.Tensor:
-        ids = layout.question(question) + layout.agent(words, thinks=True)
+        ids = layout.question(question) + layout.agent(words, thinks=True, question=question)
         rows: torch.Tensor = embed(torch.tensor([ids]))
         return rows
 
@@ -55,7 +55,7 @@ def test_it_is_one_long_sequence_without_padding(mas: PublishedMas, tiny_tokeniz
 def test_it_counts_real_tokens_and_padded_slots(mas: PublishedMas, tiny_tokenizer: Any) -> None:
     layout = ChatLayout.of(tiny_tokenizer)
     words = [*(agent.prompt for agent in AGENTS), DECISION.instructions]
-    read = [sum(len(layout.question(q)) + len(layout.agent(w, thinks=True)) for w in words) for q in QUESTIONS]
+    read = [sum(len(layout.question(q) + layout.agent(w, thinks=True, question=q)) for w in words) for q in QUESTIONS]
     answers = mas.answer(QUESTIONS)
     assert [answer.prefilled for answer in answers] == read
     assert {answer.padded for answer in answers} == {max(read)}

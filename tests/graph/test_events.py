@@ -261,7 +261,7 @@ def test_the_states_kept_are_those_that_latent_steps_feed_back(tiny_llm: LocalLL
     """The first is the last hidden state of the agent's prompt, by transformers alone."""
     graph = local(tiny_llm, tiny_tokenizer)
     result = graph.run(QUESTION, topology=edges((0, 3)), keep_states=True)
-    ids = graph.layout.question(QUESTION) + graph.agent_tokens(AGENTS[0])
+    ids = graph.layout.question(QUESTION) + graph.agent_tokens(AGENTS[0], QUESTION)
     with torch.no_grad():
         hidden = tiny_llm.model.model(torch.tensor([ids])).last_hidden_state[0, -1]
     torch.testing.assert_close(result.states[0, 0][0], hidden, atol=1e-4, rtol=0)

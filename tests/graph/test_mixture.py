@@ -104,7 +104,7 @@ def test_words_go_where_there_is_no_link() -> None:
     assert set(result.said) == {(0, 0)}  # the critic shares the decision maker's model
     assert set(result.edge_bytes) == {(1, 2)}
     decision = result.spoken[0].tokens
-    assert len(decision) > len(graph().decision_tokens())
+    assert len(decision) > len(graph().decision_tokens(QUESTION))
     within = graph(on=(1, 1), link=None).run(QUESTION, topology=CHAIN)
     assert set(within.said) == {(0, 1)} and set(within.edge_bytes) == {(0, 1)}
 

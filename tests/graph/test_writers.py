@@ -92,7 +92,7 @@ def test_the_lens_shows_what_each_latent_step_is_nearest_to(
     # by hand: the agent's last hidden state, through the output head; then the same after one latent step
     question = tiny_llm.think([ThinkRequest(made.graph.layout.question(QUESTIONS[0]))])[0]
     states: list[torch.Tensor] = []
-    tokens = made.graph.agent_tokens(AGENTS[1])
+    tokens = made.graph.agent_tokens(AGENTS[1], QUESTIONS[0])
     tiny_llm.think([ThinkRequest(tokens, FusedCache.plain(question), 2, watch=states.append)])
     assert states[0].shape == (2, 32)
     expected = [
@@ -131,7 +131,7 @@ def test_agents_speak_and_are_heard(tiny_llm: LocalLLM, tiny_tokenizer: Any, ser
     assert "- planner:" not in words(server)[1]  # nobody hands to the decision maker but the last
     shown = tiny_tokenizer.decode(result.prompts[0, 1])
     assert result.said[0, 0].strip() in shown.replace("\n", " ") or result.said[0, 0].split()[0] in shown
-    assert result.prompts[0, 0] == made.graph.agent_tokens(AGENTS[0])
+    assert result.prompts[0, 0] == made.graph.agent_tokens(AGENTS[0], QUESTIONS[0])
     assert result.tokens["generated"] == 3 * 4
 
 
@@ -148,7 +148,8 @@ def test_what_agents_say_changes_the_local_answers_prompt_and_is_batched_rightly
     for example, result in zip(examples, together, strict=True):
         alone = graph.run(example)
         assert (alone.answer, dict(alone.said)) == (result.answer, dict(result.said))
-        assert alone.spoken[0].tokens == graph.decision_tokens([(AGENTS[n].role, result.said[0, n]) for n in range(3)])
+        said = [(AGENTS[n].role, result.said[0, n]) for n in range(3)]
+        assert alone.spoken[0].tokens == graph.decision_tokens(example.question, said)
 
 
 @pytest.mark.parametrize("gradient", ["decision", "full"])
@@ -197,7 +198,7 @@ def expected_thoughts(made: Built, llm: LocalLLM) -> list[torch.Tensor]:
     states: list[torch.Tensor] = []
     for agent in AGENTS:
         past = FusedCache.plain(question)
-        llm.think([ThinkRequest(made.graph.agent_tokens(agent), past, 2, watch=states.append)])
+        llm.think([ThinkRequest(made.graph.agent_tokens(agent, QUESTIONS[0]), past, 2, watch=states.append)])
     return [llm.alignment(state) for state in states]
 
 
@@ -210,7 +211,7 @@ def test_a_server_is_sent_the_prompt_and_the_thoughts_as_embeddings(tiny_llm: Lo
     assert result.answer == again.answer == "sum 5" and not made.graph.learns
     assert len(server.seen) == 1 + 2 and sent(server.seen[0]["prompt_embeds"]).shape == (48, 32)  # one probe
     assert all(body.get("prompt") is None for body in server.seen) and server.seen[1]["max_tokens"] == 3
-    words = made.graph.layout.decision(DECISION.instructions, turn="same")
+    words = made.graph.layout.decision(DECISION.instructions, turn="same", question=QUESTIONS[0])
     before, after = (tiny_llm.embedding(torch.tensor(t)) for t in (made.graph.layout.question(QUESTIONS[0]), words))
     whole = torch.cat((before, *expected_thoughts(made, tiny_llm), after))
     torch.testing.assert_close(sent(server.seen[1]["prompt_embeds"]), whole, atol=1e-5, rtol=0)

@@ -87,7 +87,7 @@ def test_slots_by_hand(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """An agent hands on its words and its latents; with two rounds, twice to whom it tells in each."""
     topology = Topology(3, (Edge(0, 1), Edge(0, 2, delay=1), Edge(1, 3, 0.5), Edge(2, 3)))
     graph = graph_of(tiny_llm, tiny_tokenizer, topology, rounds=2)
-    own = [len(graph.agent_tokens(agent)) + 2 for agent in AGENTS]
+    own = [len(graph.agent_tokens(agent, EXAMPLE.question)) + 2 for agent in AGENTS]
     handed = close_up(graph, tiny_llm, EXAMPLE, write=False).handed
     assert {key: slots for key, (slots, _) in handed.items()} == {
         (0, 1, 0): 2 * own[0], (0, 2, 1): own[0], (1, 3, 0): own[1], (2, 3, 0): own[2]
@@ -229,7 +229,7 @@ def test_readings_are_the_nearest_tokens_and_what_is_written_of_the_cache_alone(
     graph = graph_of(tiny_llm, tiny_tokenizer, "chain")
     results = [graph.run(question, keep_states=True) for question in QUESTIONS[:2]]
     found = readings(graph, tiny_llm, results, tokens=3)
-    asked = graph.layout.decision(ASKED)
+    asked = graph.layout.decision(ASKED, question=QUESTIONS[0])
     for result, by_node in zip(results, found, strict=True):
         assert list(by_node) == [(0, 0), (0, 1), (0, 2)]
         for node, reading in by_node.items():

@@ -1,0 +1,212 @@
+"""A tokenizer's chat template: what it makes of turns, with nothing in it from outside, and what ends a turn.
+
+A template is a program. It may ask for today's date (`strftime_now`), read variables that the caller sets
+(`enable_thinking`), draw at random, and raise. Here the date is fixed, variables are named, and whatever goes wrong is
+one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from gcache.errors import ConfigError, ModelError
+
+#: Stand for the words of a question, an answer and the next question.
+MARKS = ("\u27e8first\u27e9", "\u27e8second\u27e9", "\u27e8third\u27e9")
+#: How often a template is rendered to see whether it always says the same.
+RENDERINGS = 4
+#: What `apply_chat_template` and the templates' surroundings name themselves.
+RESERVED = frozenset({
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
+    "messages", "padding", "raise_exception", "return_assistant_tokens_mask", "return_dict", "return_tensors",
+    "strftime_now", "tokenize", "tokenizer_kwargs", "tools", "truncation",
+})  # fmt: skip
+
+Turn = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TemplateSettings:
+    """What a chat template may read beside the turns.
+
+    Attributes:
+        kwargs: variables of the template, as JSON: '{"enable_thinking": false}'; "" for none.
+        date: the date, or date and time, that it is told (ISO 8601); "" for the present.
+
+    Raises:
+        ConfigError: not JSON, not an object, a name that is not the template's, or not a date.
+    """
+
+    kwargs: str = ""
+    date: str = ""
+
+    def __post_init__(self) -> None:
+        self.variables()
+        if self.date:
+            self.now()
+
+    def variables(self) -> dict[str, Any]:
+        """Name -> value."""
+        if not self.kwargs.strip():
+            return {}
+        try:
+            found = json.loads(self.kwargs)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f'chat_template_kwargs must be a JSON object such as \'{{"enable_thinking": false}}\', got '
+                f"{self.kwargs[:60]!r} ({error})"
+            ) from error
+        check_variables(found)
+        return dict(found)
+
+    def changed(self, variables: str) -> TemplateSettings:
+        """With some variables set otherwise."""
+        more = TemplateSettings(variables).variables()
+        return replace(self, kwargs=json.dumps({**self.variables(), **more}, sort_keys=True))
+
+    def now(self) -> datetime:
+        """The fixed moment; the present where none is."""
+        if not self.date:
+            return datetime.now()
+        try:
+            return datetime.fromisoformat(self.date)
+        except ValueError as error:
+            raise ConfigError(f"prompt_date must be a date such as 2026-01-31, got {self.date!r}") from error
+
+
+def check_variables(found: Any) -> None:
+    """Refuse what cannot be variables of a template.
+
+    Raises:
+        ConfigError: as for `TemplateSettings`.
+    """
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f'chat_template_kwargs must be a JSON object such as {{"enable_thinking": false}}, got '
+            f"{json.dumps(found, default=str)[:60]}"
+        )
+    wrong = sorted(name for name in found if not isinstance(name, str) or name in RESERVED or not name.isidentifier())
+    if wrong:
+        raise ConfigError(
+            f"chat_template_kwargs names {wrong[0]!r}, which is no variable of a template's own; leave it out"
+        )
+
+
+class ChatTemplate:
+    """A tokenizer's template under fixed settings.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+
+    Attributes:
+        reads_date: whether it has asked for the date so far.
+
+    Raises:
+        ModelError: there is none, or it does not always say the same.
+    """
+
+    def __init__(self, tokenizer: Any, settings: TemplateSettings | None = None) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise ModelError("the tokenizer has no chat template; use an instruction-tuned model")
+        self.tokenizer = tokenizer
+        self.settings = settings or TemplateSettings()
+        self.reads_date = False
+        self._now, self._variables = self.settings.now(), self.settings.variables()
+        first = self.text([{"role": "user", "content": MARKS[0]}])
+        if any(self.text([{"role": "user", "content": MARKS[0]}]) != first for _ in range(RENDERINGS)):
+            raise ModelError(
+                "the tokenizer's chat template writes something else each time, so no run could be repeated; use a "
+                "model with another template"
+            )
+
+    def text(self, talk: Sequence[Turn], answer: bool = True) -> str:
+        """What the template makes of some turns.
+
+        Args:
+            answer: whether the assistant's turn is opened behind them.
+
+        Raises:
+            ModelError: the template fails.
+        """
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(turn) for turn in talk], tokenize=False, add_generation_prompt=answer,
+                strftime_now=self._strftime, **self._variables,
+            )  # fmt: skip
+        except Exception as error:  # Jinja's errors, and those of what the template calls, share no class
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise ModelError(
+                f"the tokenizer's chat template fails on turns of {', '.join(t['role'] for t in talk)} "
+                f"({type(error).__name__}: {why}); use a model whose template takes them, or mend the template"
+            ) from error
+        if not isinstance(text, str):
+            raise ModelError(f"the tokenizer's chat template gives {type(text).__name__} where text is expected")
+        return text
+
+    def _strftime(self, form: str) -> str:
+        self.reads_date = True
+        return self._now.strftime(form)
+
+    def unread(self) -> list[str]:
+        """Variables that were set and that the template's text never names."""
+        source = json.dumps(self.tokenizer.chat_template)
+        return sorted(name for name in self._variables if name not in source)
+
+
+@dataclass(frozen=True)
+class EndOfTurn:
+    """What closes the assistant's turn.
+
+    Attributes:
+        tokens: ids of the token that does; none where it is no token of its own.
+        words: the text that does, then.
+    """
+
+    tokens: frozenset[int] = frozenset()
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> EndOfTurn:
+        """What a tokenizer's template puts behind an assistant's words; nothing without a template.
+
+        Folders often name another token as the end of texts: that of documents, not of turns.
+
+        Raises:
+            ModelError: the template fails.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            return cls()
+        template = ChatTemplate(tokenizer)
+        user, assistant, again = (
+            {"role": role, "content": mark} for role, mark in zip(("user", "assistant", "user"), MARKS, strict=True)
+        )
+        # behind the last answer of a talk stands what a model is to write; between turns it may be something else
+        for text in (template.text([user, assistant], answer=False), template.text([user, assistant, again])):
+            tail = text.rpartition(MARKS[1])[2].partition(MARKS[2])[0] if MARKS[1] in text else ""
+            token = _first_of_its_own(tokenizer, tail)
+            if token is not None:
+                return cls(frozenset({token}))
+            if tail.strip():
+                return cls(words=(_word(tail),))
+        return cls()
+
+
+def _first_of_its_own(tokenizer: Any, tail: str) -> int | None:
+    """The first token of a text that is no piece of words: special, added, or all that there is."""
+    if not tail.strip():
+        return None
+    ids = [int(token) for token in tokenizer(tail, add_special_tokens=False)["input_ids"]]
+    own = {int(token) for token in getattr(tokenizer, "all_special_ids", ())}
+    own |= {int(token) for token in getattr(tokenizer, "added_tokens_decoder", {})}
+    own.discard(-1 if getattr(tokenizer, "unk_token_id", None) is None else int(tokenizer.unk_token_id))
+    return next((token for token in ids if token in own), None)
+
+
+def _word(tail: str) -> str:
+    """What to look for: the line break in front tells the next turn's name from the same word in a sentence."""
+    return ("\n" if tail.lstrip(" ").startswith("\n") else "") + tail.strip()
+
