@@ -19,11 +19,22 @@ from gcache.errors import ConfigError, ModelError
 MARKS = ("\u27e8first\u27e9", "\u27e8second\u27e9", "\u27e8third\u27e9")
 #: How often a template is rendered to see whether it always says the same.
 RENDERINGS = 4
+#: Two moments that no directive of `strftime` says alike, to see whether a template asks for the date.
+MOMENTS = ("1999-01-02T03:04:05", "2038-12-30T19:48:57")
+#: Directives of `strftime` that templates may use, the longer ones first.
+_DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdDeFHIjklmMnpPrRsStTuUVwWxXyYzZ")
+#: Put in front of a template that asks for the date: transformers' own `strftime_now` takes the present, and what
+#: callers hand to a template is data, so a function of the same name is written in Jinja. The line break is the
+#: block's, by transformers' settings; the template begins on a line of its own.
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{% set told = namespace(text=format) %}{% for code, value in gcache_date %}"
+    "{% set told.text = told.text.replace(code, value) %}{% endfor %}{{ told.text }}{% endmacro %}\n"
+)
 #: What `apply_chat_template` and the templates' surroundings name themselves.
 RESERVED = frozenset({
-    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
-    "messages", "padding", "raise_exception", "return_assistant_tokens_mask", "return_dict", "return_tensors",
-    "strftime_now", "tokenize", "tokenizer_kwargs", "tools", "truncation",
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "gcache_date",
+    "max_length", "messages", "padding", "raise_exception", "return_assistant_tokens_mask", "return_dict",
+    "return_tensors", "strftime_now", "tokenize", "tokenizer_kwargs", "tools", "truncation",
 })  # fmt: skip
 
 Turn = Mapping[str, str]
@@ -103,10 +114,10 @@ class ChatTemplate:
         tokenizer: a transformers tokenizer.
 
     Attributes:
-        reads_date: whether it has asked for the date so far.
+        reads_date: whether it asks for the date.
 
     Raises:
-        ModelError: there is none, or it does not always say the same.
+        ModelError: there is none, it fails, or it does not always say the same.
     """
 
     def __init__(self, tokenizer: Any, settings: TemplateSettings | None = None) -> None:
@@ -114,10 +125,14 @@ class ChatTemplate:
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model")
         self.tokenizer = tokenizer
         self.settings = settings or TemplateSettings()
-        self.reads_date = False
-        self._now, self._variables = self.settings.now(), self.settings.variables()
-        first = self.text([{"role": "user", "content": MARKS[0]}])
-        if any(self.text([{"role": "user", "content": MARKS[0]}]) != first for _ in range(RENDERINGS)):
+        self._variables = self.settings.variables()
+        self._source = self._its_source()
+        self._date = _said(self.settings.now())
+        talk = [{"role": "user", "content": MARKS[0]}]
+        one, other = (self._text(talk, True, _said(datetime.fromisoformat(moment))) for moment in MOMENTS)
+        self.reads_date = one != other
+        first = self.text(talk)
+        if any(self.text(talk) != first for _ in range(RENDERINGS)):
             raise ModelError(
                 "the tokenizer's chat template writes something else each time, so no run could be repeated; use a "
                 "model with another template"
@@ -132,10 +147,14 @@ class ChatTemplate:
         Raises:
             ModelError: the template fails.
         """
+        return self._text(talk, answer, self._date)
+
+    def _text(self, talk: Sequence[Turn], answer: bool, date: list[list[str]]) -> str:
+        fixed = {"chat_template": _FIXED_DATE + self._source, "gcache_date": date} if self._asks else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                [dict(turn) for turn in talk], tokenize=False, add_generation_prompt=answer,
-                strftime_now=self._strftime, **self._variables,
+                [dict(turn) for turn in talk], tokenize=False, add_generation_prompt=answer, **fixed,
+                **self._variables,
             )  # fmt: skip
         except Exception as error:  # Jinja's errors, and those of what the template calls, share no class
             why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -147,14 +166,28 @@ class ChatTemplate:
             raise ModelError(f"the tokenizer's chat template gives {type(text).__name__} where text is expected")
         return text
 
-    def _strftime(self, form: str) -> str:
-        self.reads_date = True
-        return self._now.strftime(form)
+    def _its_source(self) -> str:
+        """The template of turns, where a tokenizer has several."""
+        find = getattr(self.tokenizer, "get_chat_template", None)
+        try:
+            return str(find() if find else self.tokenizer.chat_template)
+        except ValueError as error:
+            raise ModelError(f"the tokenizer has no chat template for plain turns ({str(error)[:120]})") from error
+
+    @property
+    def _asks(self) -> bool:
+        return "strftime_now" in self._source
 
     def unread(self) -> list[str]:
         """Variables that were set and that the template's text never names."""
-        source = json.dumps(self.tokenizer.chat_template)
-        return sorted(name for name in self._variables if name not in source)
+        return sorted(name for name in self._variables if name not in self._source)
+
+
+def _said(moment: datetime) -> list[list[str]]:
+    """What each directive of `strftime` comes to."""
+    kept = "\x00"  # a percent sign of its own
+    codes = [["%%", kept], *([code, moment.strftime(code)] for code in _DIRECTIVES)]
+    return [*codes, [kept, "%"]]
 
 
 @dataclass(frozen=True)

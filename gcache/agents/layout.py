@@ -37,6 +37,9 @@ GAP = "\n\n"
 #: How questions end, to see whether the gap is joined to any of it.
 _ENDINGS = ("a", "7", ".", "?", "!", ":", ")", '"', "'", "]", "}", "$", "%", "*", "`", "\u3002", "\uff1f")
 
+#: How words behind a question begin.
+_BEGINNINGS = ("A", "a", "1", "-", "*", "(")
+
 
 @dataclass(frozen=True)
 class ChatLayout:
@@ -97,14 +100,14 @@ class ChatLayout:
     def question(self, question: str) -> Tokens:
         """The shared prefix: the tokens that the whole text begins with, whatever stands behind the question."""
         start = self.opening + question + self.gap
-        behind = (GAP.removeprefix(self.gap) + "A", self.next_turn, self.closing)
+        behind = [GAP.removeprefix(self.gap) + words for words in _BEGINNINGS] + [self.next_turn, self.closing]
         wholes = [self._encode(start + text) for text in behind if text]
         alone = self._encode(start)
         return alone[: min(_alike(alone, whole) for whole in wholes)]
 
     def agent(self, words: str, thinks: bool, question: str) -> Tokens:
         """An agent's own words behind the shared prefix of a question; `thinks`: up to where it would write."""
-        return self._behind(question, self._gap() + words + (self.closing if thinks else ""))
+        return self._behind(question, self._gap(), words + (self.closing if thinks else ""))
 
     def decision(self, words: str, answer_prefix: str = "", turn: str = "new", *, question: str) -> Tokens:
         """The decision maker's words behind everything it was handed.
@@ -115,7 +118,7 @@ class ChatLayout:
         if turn not in DECISION_TURNS:
             raise unknown("decision turn", turn, DECISION_TURNS)
         start = self.next_turn if turn == "new" else self._gap()
-        return self._behind(question, start + words + self.closing + answer_prefix)
+        return self._behind(question, start, words + self.closing + answer_prefix)
 
     def in_one(self, question: str, between: str, words: str, answer_prefix: str = "", turn: str = "new") -> Tokens:
         """A whole prompt without caches: the question, other words in its turn where there are any, and the decision
@@ -133,19 +136,19 @@ class ChatLayout:
     def _gap(self) -> str:
         return "" if self.gap else GAP
 
-    def _behind(self, question: str, text: str) -> Tokens:
-        """The tokens of a text behind a question's, in the tokens of both."""
-        if not self._encode(text):
-            raise ConfigError(f"the tokenizer makes no token of {text!r}; pass words")
+    def _behind(self, question: str, start: str, words: str) -> Tokens:
+        """The tokens of words behind a question's, in the tokens of both."""
+        if not self._encode(start + words):
+            raise ConfigError(f"the tokenizer makes no token of {start + words!r}; pass words")
         prefix = self.question(question)
-        for behind in (text, text.lstrip()):  # no blank is wanted behind the empty line
-            whole = self._encode(self.opening + question + self.gap + behind)
+        for behind in (words, words.lstrip()):  # line breaks in front may be joined to the empty line
+            whole = self._encode(self.opening + question + self.gap + start + behind)
             if whole[: len(prefix)] == prefix and len(whole) > len(prefix):
                 return whole[len(prefix) :]
         if "seam" not in self._told:
             self._told.add("seam")
-            logger.warning("the tokens of %r depend on what stands before it; it is tokenised alone", text[:40])
-        return self._encode(text)
+            logger.warning("the tokens of %r depend on what stands before it; it is tokenised alone", words[:40])
+        return self._encode(start + words)
 
     def _encode(self, text: str) -> Tokens:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
