@@ -37,7 +37,11 @@ class TrainingError(GcacheError):
     """Training cannot go on: a trainable parameter gets no gradient, or a loss is not finite."""
 
 
-class ApiError(GcacheError):
+class QuestionError(GcacheError):
+    """A question failed for good: it costs that question, and is never graded."""
+
+
+class ApiError(QuestionError):
     """A server failed for good, or answered something that is no answer."""
 
 
@@ -45,8 +49,12 @@ class BudgetSpent(ApiError):
     """Nothing is left of the budget of API requests or tokens."""
 
 
-class GradingError(GcacheError):
+class GradingError(QuestionError):
     """What grades a text failed itself, which says nothing of the text."""
+
+
+class ContextError(QuestionError):
+    """A question does not fit into the positions that a model was made for."""
 
 
 class LoopError(GcacheError, RuntimeError):

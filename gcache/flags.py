@@ -255,7 +255,7 @@ def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
     group.add_argument("--price_out", type=float, help="of a million tokens written")
     group.add_argument(
         "--on_error", default="stop",
-        help="when the API or the grader fails for good: stop, or skip the question, which is then not graded "
+        help="when a question fails for good (API, grader, too long): stop, or skip it; it is never graded "
              "(default: %(default)s)",
     )  # fmt: skip
 

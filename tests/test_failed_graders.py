@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from toy import QUESTIONS, ToyTask, toy_built
 
-from gcache.errors import ApiError, GradingError
+from gcache.errors import GradingError, QuestionError
 from gcache.methods.evaluate import evaluate, evaluate_text
 from gcache.tasks import sandbox
 from gcache.tasks.code import HumanEval
@@ -72,7 +72,7 @@ def test_training_and_its_report(made: Built, tmp_path: Path) -> None:
     with pytest.raises(GradingError, match="the grader is down"):
         Reinforce(made, Failing(), TrainConfig(**config), tmp_path / "stop").train(progress=False)
     nothing = Reinforce(made, Failing(word=""), TrainConfig(**config, on_error="skip"), tmp_path / "nothing")
-    with pytest.raises(ApiError, match=f"the grader failed for good for all {N} questions"):
+    with pytest.raises(QuestionError, match=f"failed for good for all {N} questions"):
         nothing.train(progress=False)
 
 

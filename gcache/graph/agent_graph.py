@@ -16,16 +16,18 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.errors import BudgetSpent, ConfigError, QuestionError
 from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
 from gcache.graph.loops import run_to_end
 from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
+from gcache.graph.room import Place
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
+from gcache.llm.context import too_long
 from gcache.streams import stream
 from gcache.tasks.example import Example
 
@@ -107,6 +109,23 @@ class AgentGraph(Cast, ABC):
     async def start(self, start: Start) -> RunResult:
         """Run one question from its start to its answer."""
 
+    def positions(self, place: Place) -> tuple[int, int | None]:
+        """The positions that a question takes, and those that the local model was made for; None for no limit."""
+        return 0, None
+
+    def require_room(self, place: Place, name: str = "") -> None:
+        """Refuse a question that would go beyond the model's context.
+
+        Args:
+            name: of the question, for the message.
+
+        Raises:
+            ContextError: it does not fit.
+        """
+        needed, context = self.positions(place)
+        if context is not None and needed > context:
+            raise too_long(needed, context, place.most, "the answer", name)
+
     # -- questions in, answers out --------------------------------------------------------------
 
     async def arun(
@@ -151,6 +170,7 @@ class AgentGraph(Cast, ABC):
 
         Raises:
             ApiError: the API failed for good.
+            ContextError: the question is too long for the local model.
         """
         asked = as_example(example)
         agents = self.agents_of(asked)
@@ -161,11 +181,14 @@ class AgentGraph(Cast, ABC):
                 drawing = stream("topology", seed, asked.question)
                 topology, drawn = distribution.sample(drawing) if sample else distribution.most_likely()
                 log_prob = float(drawn)
+        variables = json.dumps(dict(chat_template_kwargs), sort_keys=True) if chat_template_kwargs else ""
+        most = max_new_tokens or self.config.max_new_tokens
+        self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
                 asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states,
-                json.dumps(dict(chat_template_kwargs), sort_keys=True) if chat_template_kwargs else "",
+                variables,
             )
         )
 
@@ -186,7 +209,7 @@ class AgentGraph(Cast, ABC):
         topology: Callable[[Example], Topology] | None = None,
         ask: Ask | None = None,
         on_result: Callable[[int, RunResult], None] | None = None,
-        on_failure: Callable[[int, ApiError], None] | None = None,
+        on_failure: Callable[[int, QuestionError], None] | None = None,
         **options: Any,
     ) -> list[RunResult]:
         """Answer many questions, so many at a time; results in the order of the questions.
@@ -199,7 +222,7 @@ class AgentGraph(Cast, ABC):
             on_result: called with a question's number and result as soon as it is answered.
             options: see `arun`.
 
-            on_failure: called with the number of a question whose API failed for good, and how; it is
+            on_failure: called with the number of a question that failed for good, and how; it is
                 missing in the results, and the others go on. Once a budget is spent, no further
                 question is asked, and nothing is called for those that were not.
 
@@ -218,7 +241,7 @@ class AgentGraph(Cast, ABC):
                         result = await self.arun(example, topology=chosen, keep_caches=keep_caches, **options)
                     else:
                         result = await ask(example, chosen)
-                except ApiError as error:
+                except QuestionError as error:
                     if on_failure is None:
                         raise
                     on_failure(number, error)

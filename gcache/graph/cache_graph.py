@@ -13,6 +13,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
 from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.room import Place, positions_of_caches
 from gcache.graph.run import Run
 from gcache.graph.sources import TopologySource
 from gcache.graph.thinkers import Mixture, Thinker
@@ -77,6 +78,11 @@ class CacheGraph(AgentGraph):
             raise ConfigError(
                 "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
             )
+
+    def positions(self, place: Place) -> tuple[int, int | None]:
+        """See `AgentGraph`. Where models are mixed, each is asked as far as it goes."""
+        context = getattr(self.llm.llm, "context", None)
+        return (0, None) if context is None or self.is_mixed else (positions_of_caches(self, place), context)
 
     async def start(self, start: Start) -> RunResult:
         """See `gcache.graph.run`."""

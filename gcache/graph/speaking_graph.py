@@ -23,8 +23,9 @@ from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
 from gcache.graph.events import Event, watch_text
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.room import Place, positions_of_words
 from gcache.graph.sources import TopologyDistribution, TopologySource
-from gcache.graph.speakers import Prompt, Speaker, Utterance
+from gcache.graph.speakers import LocalSpeaker, Prompt, Speaker, Utterance
 from gcache.graph.turns import Coming, take_turns
 from gcache.streams import derive
 from gcache.tasks.example import Example
@@ -52,6 +53,13 @@ class SpeakingGraph(AgentGraph):
     ) -> None:
         self.speaker = speaker
         super().__init__(agents, decision, source, config, mode, learns=False)
+
+    def positions(self, place: Place) -> tuple[int, int | None]:
+        """See `AgentGraph`."""
+        if not isinstance(self.speaker, LocalSpeaker):
+            return 0, None
+        context, layout = getattr(self.speaker.llm.llm, "context", None), self.speaker.layouts.of(place.variables)
+        return (0, None) if context is None else (positions_of_words(self, layout, place), context)
 
     async def start(self, start: Start) -> RunResult:
         """See `AgentGraph`.

@@ -21,6 +21,7 @@ from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
 from gcache.llm.chunks import Size, alike, batches
+from gcache.llm.context import context_of
 from gcache.llm.decoding import Decoding
 from gcache.llm.exactness import OwnForward, require_exact
 from gcache.llm.head import head_of
@@ -98,6 +99,11 @@ class LocalLLM:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the model was made for; None where it does not say."""
+        return context_of(self.model)
 
     @property
     def slot_bytes(self) -> int:

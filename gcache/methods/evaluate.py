@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gcache.agents.thinking import told_apart
-from gcache.errors import ApiError, BudgetSpent, ConfigError, GradingError
+from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
@@ -47,7 +47,7 @@ class Evaluation:
         unparsed: of these, those whose text had no answer.
         unstated: those whose answer is only the number that stands last, see `gcache.tasks.grading`.
         cut: those whose text a length limit cut off.
-        failed: questions whose API, or whose grader, failed for good; they are not graded.
+        failed: questions that failed for good, by their API, their grader or their length; they are not graded.
         stopped: why further questions were not asked, "" where all were.
         edges: mean number of edges per question.
         edges_kept: that, as a share of the edges of the full graph.
@@ -93,19 +93,19 @@ def evaluate(
 
     `ask` runs a question, where it is not the graph itself that does.
 
-    A run that fails raises, or, with `on_error="skip"`, is left out if it was the API or the grader that
-    failed for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
+    A run that fails raises, or, with `on_error="skip"`, is left out if it was the API, the grader or the
+    context that failed for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
 
     Raises:
-        ApiError, GradingError: no question was answered and graded at all.
+        QuestionError: no question was answered and graded at all.
     """
     _require_questions(examples)
     if topology is None and ask is None:
         warn_where_greedy(graph, examples)
     started = time.perf_counter()
-    failures: list[ApiError | GradingError] = []
+    failures: list[QuestionError] = []
 
-    def failed(number: int, error: ApiError) -> None:
+    def failed(number: int, error: QuestionError) -> None:
         if on_error == "stop" and not isinstance(error, BudgetSpent):
             raise error
         logger.warning("question %s has no answer: %s", examples[number].id, error)
@@ -154,12 +154,16 @@ def evaluate_text(
     heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
     generated: list[float] = []
     cut: list[bool] = []
-    failures: list[ApiError | GradingError] = []
+    failures: list[QuestionError] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), in_flight):
             chunk = examples[first : first + in_flight]
             answers = answer_all_in_one_prompt(graph, chunk, heard)
-            for example, (generation, prompt) in zip(chunk, answers, strict=True):
+            for example, answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, QuestionError):
+                    _leave_out(example, answer, on_error, failures)
+                    continue
+                generation, prompt = answer
                 whole = generation.finished
                 text = told_apart(generation.text, graph.layout.thinks).answer
                 found = _grade(task, text, example, not whole, on_error, failures)
@@ -179,17 +183,22 @@ def evaluate_text(
 
 
 def _grade(
-    task: Task, text: str, example: Example, cut: bool, on_error: str, failures: list[ApiError | GradingError]
+    task: Task, text: str, example: Example, cut: bool, on_error: str, failures: list[QuestionError]
 ) -> Grade | None:
     """The text's grade; None, and a failure more, where what grades it failed and that does not end the run."""
     try:
         return grade_text(task, text, example, cut)
     except GradingError as error:
-        if on_error == "stop":
-            raise
-        logger.warning("question %s has no grade: %s", example.id, error)
-        failures.append(error)
+        _leave_out(example, error, on_error, failures)
         return None
+
+
+def _leave_out(example: Example, error: QuestionError, on_error: str, failures: list[QuestionError]) -> None:
+    """Count a failure, or raise it where failures end the run."""
+    if on_error == "stop":
+        raise error
+    logger.warning("question %s is not graded: %s", example.id, error)
+    failures.append(error)
 
 
 def _most_edges(topology: Topology) -> float:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from gcache.agents.roles import agents_for
+from gcache.errors import QuestionError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.loops import run_to_end
 from gcache.llm.requests import GenerateRequest, Generation
@@ -39,12 +40,17 @@ def answer_all_in_one_prompt(
     graph: CacheGraph,
     examples: Sequence[Example],
     heard: Callable[[Example], Collection[int]] | None = None,
-) -> list[tuple[Generation, int]]:
-    """`answer_in_one_prompt` for a batch, in the order of the examples."""
+) -> list[tuple[Generation, int] | QuestionError]:
+    """`answer_in_one_prompt` for a batch, in the order of the examples; an error where a question is too long."""
 
-    async def together() -> list[tuple[Generation, int]]:
-        asked = (answer_in_one_prompt(graph, example, heard(example) if heard else None) for example in examples)
-        return list(await asyncio.gather(*asked))
+    async def one(example: Example) -> tuple[Generation, int] | QuestionError:
+        try:
+            return await answer_in_one_prompt(graph, example, heard(example) if heard else None)
+        except QuestionError as error:
+            return error
+
+    async def together() -> list[tuple[Generation, int] | QuestionError]:
+        return list(await asyncio.gather(*(one(example) for example in examples)))
 
     return run_to_end(
         together, "answer_all_in_one_prompt", "await asyncio.to_thread(answer_all_in_one_prompt, ...)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from gcache.build import Built
 from gcache.errors import ConfigError
@@ -63,8 +62,7 @@ class Served:
     @property
     def context(self) -> int | None:
         """Positions that the local model was made for."""
-        found: Any = None if self.llm is None else getattr(self.llm.model.config, "max_position_embeddings", None)
-        return found if isinstance(found, int) and found > 0 else None
+        return None if self.llm is None else self.llm.context
 
     @property
     def tidied(self) -> bool:

@@ -45,7 +45,7 @@ class TrainConfig:
         train_limit: how many training questions there are to draw from; None for all.
         checkpoint_every: steps between checkpoints; None for one after every step, but at most one in half a
             minute. There is one at the end too, also of a run that is stopped or fails, unless it is killed.
-        on_error: what becomes of a run whose API, or whose grader, fails for good: "stop" ends the training, "skip"
+        on_error: what becomes of a run whose API, grader or context fails for good: "stop" ends the training, "skip"
             leaves the run's question out of its step. It is never graded.
         seed: of everything that is drawn.
     """

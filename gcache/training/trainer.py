@@ -22,7 +22,15 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
-from gcache.errors import ApiError, BudgetSpent, CheckpointError, ConfigError, GcacheError, GradingError, TrainingError
+from gcache.errors import (
+    BudgetSpent,
+    CheckpointError,
+    ConfigError,
+    GcacheError,
+    GradingError,
+    QuestionError,
+    TrainingError,
+)
 from gcache.files import append_line, sync_file, write_text, writing
 from gcache.graph.loops import run_to_end
 from gcache.graph.records import TOKENS, RunResult
@@ -241,7 +249,7 @@ class Reinforce:
         """The rollouts of a step's questions, all at once, and what they were worth.
 
         Raises:
-            ApiError: the API failed for good for all of them.
+            QuestionError: all of them failed for good.
         """
         asked = run_to_end(
             lambda: self._rollouts(step, questions), "training", "await asyncio.to_thread(train, ...)"
@@ -250,9 +258,8 @@ class Reinforce:
         groups, grades = [group for group, _ in graded], [found for _, found in graded]
         failed = len(asked) - len(groups)
         if not groups:
-            raise ApiError(
-                f"the API or the grader failed for good for all {failed} questions of step {step}; see the messages "
-                "above"
+            raise QuestionError(
+                f"something failed for good for all {failed} questions of step {step}; see the messages above"
             )
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
@@ -339,7 +346,7 @@ class Reinforce:
                 return list(await asyncio.gather(*runs))
             except BudgetSpent:
                 raise
-            except ApiError as error:
+            except QuestionError as error:
                 if config.on_error == "stop":
                     raise
                 logger.warning("question %s is left out of step %d: %s", example.id, step, error)

@@ -11,23 +11,25 @@ from toy import QUESTIONS
 from gcache.agents.decision import DecisionMaker
 from gcache.build import Built, GraphSpec
 from gcache.graph.records import GraphConfig
+from gcache.graph.room import AROUND_WORDS
 from gcache.graph.sources import FixedSource
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM
 from gcache.serve.refusals import Refused
-from gcache.serve.room import AROUND_WORDS, check_characters, check_room
+from gcache.serve.room import check_characters, check_room
 from gcache.serve.served import Served
 
 QUESTION = QUESTIONS[0]
 
 
 def fits(built: Built, graph: Any, positions: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(Served, "context", positions)
-    try:
-        check_room(Served("toy", graph, built.llm), QUESTION, graph.agents, graph.topology(QUESTION), 5)
-    except Refused:
-        return False
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalLLM, "context", positions)
+        try:
+            check_room(Served("toy", graph, built.llm), QUESTION, graph.agents, graph.topology(QUESTION), 5)
+        except Refused:
+            return False
     return True
 
 

@@ -1,0 +1,123 @@
+"""Whether a question fits the model's positions, before anything is computed.
+
+    end of an agent's slots   = where the last of what it hears ends + its prompt + its latent steps
+    what must fit             = the end of the decision maker's prompt + the answer at its longest
+
+With sequential positions what is heard lies one after another, so its lengths add up instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gcache.agents.layout import ChatLayout
+from gcache.agents.roles import Agent
+from gcache.gnn.topology import EdgeKey, Node, Topology
+
+if TYPE_CHECKING:
+    from gcache.graph.cache_graph import CacheGraph
+    from gcache.graph.speaking_graph import SpeakingGraph
+
+#: Tokens that stand around what another agent said, its role among them.
+AROUND_WORDS = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """A question that is about to be run.
+
+    Attributes:
+        most: tokens of the answer.
+        variables: of the chat template, see `Layouts.of`.
+        at_longest: whether what agents will say counts at its longest, instead of not at all.
+    """
+
+    question: str
+    agents: Sequence[Agent]
+    topology: Topology
+    most: int
+    variables: str = ""
+    at_longest: bool = False
+
+
+def positions_of_caches(graph: CacheGraph, place: Place) -> int:
+    """Positions that a question takes where agents hand on caches."""
+    return _Lengths(graph, place).needed(place.most)
+
+
+def positions_of_words(graph: SpeakingGraph, layout: ChatLayout, place: Place) -> int:
+    """The same where the local model speaks for all agents."""
+    said, question = graph.config.speak_tokens, place.question
+
+    def asked(words: str) -> int:
+        return len(layout.decision(words, turn="same", question=question))
+
+    agents, decision = [asked(agent.prompt) for agent in place.agents], asked(graph.decision.instructions)
+    start = len(layout.question(question))
+    if place.at_longest:
+        heard = len(place.topology.edges) * (said + AROUND_WORDS)
+        return start + max(decision, *agents, 0) + heard + max(place.most, said)
+    return start + max(decision + place.most, *(tokens + said for tokens in agents), 0)
+
+
+class _Lengths:
+    """Where the slots of every turn end."""
+
+    def __init__(self, graph: CacheGraph, place: Place) -> None:
+        self.graph, self.config, self.agents, self.topology = graph, graph.config, place.agents, place.topology
+        self.words, self.variables = place.question, place.variables
+        self.question = len(graph.thinkers[0].layouts.of(self.variables).question(self.words))
+        self.sequential = getattr(graph.fuser, "positions", "parallel") == "sequential"
+        self.said = self.config.speak_tokens + AROUND_WORDS if place.at_longest else 0
+        self.ends: dict[Node, int] = {}
+        self.own: dict[Node, int] = {}
+
+    def needed(self, most: int) -> int:
+        last = self.config.rounds - 1
+        edges = self.topology.into(self.topology.decision_node)
+        coming: list[tuple[Node, EdgeKey | None]] = [((last, edge.source), edge.key) for edge in edges]
+        decision = self.graph.decision_tokens(self.words, variables=self.variables)
+        answer = self._start(coming) + len(decision) + self._words(coming) + most
+        turns = max(self.ends.values(), default=0)
+        if self.config.hands == "both" or "text" in self.topology.channels.values():
+            turns += len(self.graph.thinkers[0].speak_tokens(self.words, self.variables)) + self.config.speak_tokens
+        return max(answer, turns)
+
+    def _start(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:
+        """Where a receiver goes on."""
+        ends = [self._end(sender) for sender, _ in coming]
+        if not self.sequential:
+            return max([self.question, *ends])
+        heard = {sender for sender, _ in coming}
+        if self.config.transfer == "context":  # and all that these had, once
+            heard = self._with_those_before(heard)
+        return self.question + sum(self.own[sender] for sender in heard)
+
+    def _with_those_before(self, nodes: set[Node]) -> set[Node]:
+        found: set[Node] = set()
+        frontier = list(nodes)
+        while frontier:
+            node = frontier.pop()
+            if node not in found:
+                found.add(node)
+                frontier += [sender for sender, _ in self.topology.senders(*node)]
+        return found
+
+    def _end(self, node: Node) -> int:
+        if node not in self.ends:
+            coming = self.topology.senders(*node)
+            steps = self.graph.latent_steps(self.topology, node[1])
+            start = self._start(coming)
+            agent = self.agents[node[1]]
+            tokens = self.graph.agent_tokens(agent, self.words, latent_steps=steps, variables=self.variables)
+            self.own[node] = len(tokens) + self._words(coming) + steps
+            self.ends[node] = start + self.own[node]
+        return self.ends[node]
+
+    def _words(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:
+        """Tokens, at most, of what is said to a receiver."""
+        if self.config.hands == "both":
+            return len(coming) * self.said
+        return sum(self.said for _, key in coming if key is not None and self.topology.channels[key] == "text")

@@ -1,0 +1,48 @@
+"""Whether what is asked of a model fits into the positions that it was made for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gcache.cache.kv_cache import FusedCache
+from gcache.errors import ContextError
+from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
+
+
+def context_of(model: Any) -> int | None:
+    """Positions that a transformers model was made for; None where it does not say."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def require_fits(request: ThinkRequest | GenerateRequest | LogProbRequest, context: int | None) -> None:
+    """Refuse a request that would go beyond the context: a model goes on without a word there, and writes nonsense.
+
+    Raises:
+        ContextError: it does not fit.
+    """
+    if context is None:
+        return
+    if isinstance(request, ThinkRequest):
+        prompt, more, what = request.prompt_slots, request.latent_steps, "latent steps"
+    elif isinstance(request, GenerateRequest):
+        prompt, more, what = request.prompt_slots, request.max_new_tokens, "the text"
+    else:
+        prompt, more, what = len(request.tokens), len(request.completion), "the text"
+    start = 0 if request.past is None else _end(request.past)
+    if start + prompt + more > context:
+        raise too_long(start + prompt + more, context, more, what)
+
+
+def _end(past: FusedCache) -> int:
+    return int(past.next_positions.max()) if past.slots else 0
+
+
+def too_long(needed: int, context: int, most: int, what: str = "the text", question: str = "") -> ContextError:
+    """The error of what does not fit."""
+    who = f"question {question!r}" if question else "this"
+    own = f", {most} of them for {what}" if most else ""
+    return ContextError(
+        f"{who} takes {needed} positions or more{own}, but the model's context has {context}; shorten it, lower "
+        "max_new_tokens, or use a model with a longer context"
+    )
