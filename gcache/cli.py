@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import logging
 import math
 import sys
@@ -75,6 +76,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 for anything the user can mend."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models and servers hold whatever they hold
+        sys.stdout.reconfigure(errors="backslashreplace")
     return guarded(lambda: _dispatch(argv))
 
 

@@ -30,8 +30,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Replace a file by `text` in one step; its folder is made where it is missing."""
-    write_bytes(path, text.encode("utf-8"), durable)
+    """Replace a file by `text` in one step, half characters as escapes; its folder is made where it is missing."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable)
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent, agents_for
+from gcache.errors import DataError
 from gcache.gnn.topology import DECISION, Topology
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.tasks.example import Example
@@ -51,5 +52,18 @@ class Cast:
 
 
 def as_example(example: Example | str) -> Example:
-    """A question in words as a task's example, without an expected answer."""
-    return Example("question", example, "") if isinstance(example, str) else example
+    """A question in words as a task's example, without an expected answer.
+
+    Raises:
+        DataError: it holds half a character, which no tokenizer reads.
+    """
+    found = Example("question", example, "") if isinstance(example, str) else example
+    for text in (found.question, *(note.text for note in found.notes)):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"question {found.id!r} holds half a character ({text[error.start]!a}, character {error.start + 1} of "
+                f"{len(text)}), which is no text; leave it out, or write the whole character"
+            ) from error
+    return found
