@@ -13,7 +13,9 @@ import re
 from gcache.errors import ConfigError
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.number_statements import boxes, number_mentions
+from gcache.tasks.number_boxes import boxes
+from gcache.tasks.number_phrases import UNREAD
+from gcache.tasks.number_statements import number_mentions
 from gcache.tasks.number_value import NUMBER, canonical, is_value, numbers_equal, tidy
 from gcache.tasks.stance import plain, sentence_at, stance
 from gcache.tasks.statements import stated_value
@@ -123,7 +125,7 @@ def _read(text: str, asked: str) -> tuple[str | None, bool]:
     """What is stated, and whether anything was said of an answer at all."""
     text = plain(tidy(text))
     mentions = number_mentions(text, [word.lower() for word in _ASKED_SCALE.findall(asked)])
-    return stated_value(text, mentions, _same), bool(mentions)
+    return stated_value(text, [mention for mention in mentions if mention.rank < UNREAD], _same), bool(mentions)
 
 
 def _same(one: str, other: str) -> bool:
