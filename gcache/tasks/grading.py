@@ -1,7 +1,8 @@
 """Reading the number that a text states as its answer, and comparing it with the right one.
 
-The graders never guess. What counts is a statement: a box, a `####` line, "the answer is N", a conclusion that ends
-the text, or a text that is nothing but a number. A number that merely stands last is `unstated`, which is counted apart
+The graders never guess. What counts is a statement that is read to its end: a box, a `####` line, "the answer is N", a
+heading with N below it, a conclusion that ends the text, a last line such as "x = N", or a text that is nothing but a
+number or one sentence that states it. A number that merely stands last is `unstated`, which is counted apart
 and not right; a text that denies its answer, offers several or has no number is `unparsed`. Reading takes time linear
 in the text, for models do at times return pages of noise.
 """
@@ -44,7 +45,8 @@ def extract_number(text: str, *, asked: str = "") -> str | None:
     states none, or several.
 
     The strongest form that the text has decides: `\boxed{...}` (the last), `#### N`, "final answer", "the answer is N"
-    or a text that is nothing but a number, and last a conclusion ("Therefore she earns $18.") that ends the text. What
+    or a text that is nothing but a number, and last a conclusion ("Therefore she earns $18.") or a line ("x = 18") that
+    ends the text. A statement that is not read to its end ("5; 6", "5 at most") counts as none. What
     the text denies, asks, supposes or withdraws is not stated; see `gcache.tasks.statements`. Fractions and mixed
     numbers come back reduced ("3/4"), scale words multiplied out; arithmetic ("3+4", `2\sqrt{3}`) as it stands, for
     `numbers_equal`.

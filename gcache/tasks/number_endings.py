@@ -18,7 +18,7 @@ _LAST_LINE = re.compile(
 )
 _IT_IS_ALONE = re.compile(rf"(?i)(?:(?:i[ ](?:think|believe)|so|therefore|thus|hence),?[ ](?:that[ ])?)?{THAT_IS}")
 _CONCLUSION_WORD = re.compile(
-    r"(?i)[\s*_#>-]*(?:and[ ])?(?:so|therefore|thus|hence|consequently|in conclusion|in total|in summary"
+    r"(?i)[\s*_#>-]*(?:and[ ])?(?:so(?! far\b)|therefore|thus|hence|consequently|in conclusion|in total|in summary"
     r"|altogether|overall|in all"
     r"|finally|we (?:can )?conclude that|this means(?: that)?|that means(?: that)?|as a result)\b,?"
 )
@@ -67,7 +67,7 @@ def last_line(text: str, units: Sequence[str]) -> Iterator[Mention]:
     if (
         len(lines[-1]) > LONGEST_PHRASE
         or label is None
-        or not (label["sign"] or label.group().strip().lower().startswith("ans"))
+        or not (label["sign"] or label.group().strip().lower() in ("ans", "ans."))
     ):
         return
     if label["name"] and re.search(

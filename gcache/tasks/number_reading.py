@@ -88,6 +88,8 @@ def named_number(phrase: str, *, units: Sequence[str] = ()) -> Named | None:
     found = _opening(text, 0, units)
     if found and found.value is not None and NUMBER.fullmatch(found.value) and found.rest.kind != "equation":
         return found
+    if found and found.rest.kind == "equation":  # whose right side is no number: "5 = x + 2"
+        found = found._replace(value=None)
     return right_side(text, 0, units) or found
 
 
@@ -171,15 +173,17 @@ def _scaled(text: str, number: re.Match[str], start: int, end: int, units: Seque
 def _expression(text: str, start: int, body: str) -> Named:
     end = start + len(body)
     bare = " ".join(body.strip(" $\t").split())
-    between = _RANGE.fullmatch(bare)
-    rising = between and (worth(between[1].rstrip(".,")) or 0) <= (worth(between[2].rstrip(".,")) or 0)
-    if rising or _DATE.fullmatch(bare) or not is_expression(bare):
+    if not is_expression(bare):
         return Named(None, start, end, tail(text, start, end, bare))
     return _read(text, bare, start, end)
 
 
 def is_expression(text: str) -> bool:
-    """Whether all of a text is one piece of arithmetic that can be evaluated."""
+    """Whether all of a text is one piece of arithmetic that can be evaluated, and no range or date."""
+    between = _RANGE.fullmatch(text)
+    rising = between and (worth(between[1].rstrip(".,")) or 0) <= (worth(between[2].rstrip(".,")) or 0)
+    if rising or _DATE.fullmatch(text):
+        return False
     inner = text[1:-1] if len(text) > 2 and text[0] == text[-1] == "|" else text
     return _RUN.fullmatch(inner) is not None and not _SIDE_BY_SIDE.search(inner) and worth(text) is not None
 

@@ -15,24 +15,27 @@ from itertools import pairwise
 from gcache.tasks.number_reading import EQUALS, LEAD, Named, in_signs, named_number, number_at
 from gcache.tasks.number_units import Tail
 from gcache.tasks.number_value import worth
+from gcache.tasks.speakers import thought_by_another
 
 _VERB = (
-    r"(?:is|are|was|were|be|been|equals?|has|have|had|gets?|got|gain(?:s|ed)?|earn(?:s|ed)?|makes?|made|costs?|pays?|paid"
-    r"|spends?|spent|saves?|saved|sells?|sold|buys?|bought|needs?|needed|takes?|took|taken|uses?|used|eats?|ate|eaten"
-    r"|drinks?|drank|bakes?|baked|reads?|writes?|wrote|written|walk(?:s|ed)?|runs?|ran|drives?|drove|driven"
+    r"(?:is|are|was|were|be|been|equals?|has|have|had|gets?|got|gain(?:s|ed)?|earn(?:s|ed)?|makes?|made|costs?|pays?"
+    r"|paid|spends?|spent|saves?|saved|sells?|sold|buys?|bought|needs?|needed|takes?|took|taken|uses?|used|eats?|ate"
+    r"|eaten|drinks?|drank|bakes?|baked|reads?|writes?|wrote|written|walk(?:s|ed)?|runs?|ran|drives?|drove|driven"
     r"|travel(?:s|l?ed)?|swims?|swam|flies|fly|flew|jog(?:s|ged)?|bikes?|biked|rides?|rode|weigh(?:s|ed)?"
     r"|contain(?:s|ed)?|holds?|held|carry|carries|carried|receives?|received|collect(?:s|ed)?|gives?|gave|given"
-    r"|donates?|donated|loses?|lost|wins?|won|scores?|scored|produces?|produced|grows?|grew|plant(?:s|ed)?|pick(?:s|ed)?"
-    r"|catch(?:es)?|caught|finds?|found|saw|owes?|owed|charges?|charged|requires?|required|lasts?|lasted|work(?:s|ed)?"
-    r"|sleeps?|slept|watch(?:es|ed)?|play(?:s|ed)?|practices?|practiced|stud(?:y|ies|ied)|wait(?:s|ed)?|remain(?:s|ed)?"
-    r"|leaves?|left|total(?:s|l?ed)?|reach(?:es|ed)?|becomes?|became|fill(?:s|ed)?|serves?|served|feeds?|fed|fits?"
-    r"|completes?|completed|finish(?:es|ed)?|solves?|solved|answer(?:s|ed)?|attend(?:s|ed)?|sends?|sent|raises?|raised"
-    r"|deliver(?:s|ed)?|burn(?:s|ed|t)?|lift(?:s|ed)?|consumes?|consumed|creates?|created|builds?|built|paint(?:s|ed)?"
-    r"|cooks?|cooked|cuts?|wash(?:es|ed)?|clean(?:s|ed)?|pack(?:s|ed)?|invites?|invited|hires?|hired|teach(?:es)?|taught"
-    r"|visit(?:s|ed)?|climb(?:s|ed)?|measures?|measured|yields?|yielded|brings?|brought|keeps?|kept|stores?|stored"
-    r"|obtain(?:s|ed)?|sees?|go|goes|went|starts? with|started with|begins? with|began with|rains?|rained|memorized?"
-    r"|stays?|stayed|spends?|handles?|fills?|drops?|dropped|sits?|stands?|stood|moves?|moved|wears?|wore|throws?|threw|hits?|hit"
-    r"|drew|draws?|shares?|shared|orders?|ordered|call(?:s|ed)?|counts?|counted|covers?|covered|handed|hands?|took"
+    r"|donates?|donated|loses?|lost|wins?|won|scores?|scored|produces?|produced|grows?|grew|plant(?:s|ed)?"
+    r"|pick(?:s|ed)?|catch(?:es)?|caught|finds?|found|saw|owes?|owed|charges?|charged|requires?|required|lasts?|lasted"
+    r"|work(?:s|ed)?|sleeps?|slept|watch(?:es|ed)?|play(?:s|ed)?|practices?|practiced|stud(?:y|ies|ied)|wait(?:s|ed)?"
+    r"|remain(?:s|ed)?|leaves?|left|total(?:s|l?ed)?|reach(?:es|ed)?|becomes?|became|fill(?:s|ed)?|serves?|served"
+    r"|feeds?|fed|fits?|completes?|completed|finish(?:es|ed)?|solves?|solved|answer(?:s|ed)?|attend(?:s|ed)?|sends?"
+    r"|sent|raises?|raised|deliver(?:s|ed)?|burn(?:s|ed|t)?|lift(?:s|ed)?|consumes?|consumed|creates?|created|builds?"
+    r"|built|paint(?:s|ed)?|cooks?|cooked|cuts?|wash(?:es|ed)?|clean(?:s|ed)?|pack(?:s|ed)?|invites?|invited|hires?"
+    r"|hired|teach(?:es)?|taught|visit(?:s|ed)?|climb(?:s|ed)?|measures?|measured|yields?|yielded|brings?|brought"
+    r"|keeps?|kept|stores?|stored|obtain(?:s|ed)?|sees?|go|goes|went|starts? with|started with|begins? with|began with"
+    r"|rains?|rained|memorized?|stays?|stayed|handles?|fills?|drops?|dropped|sits?|stands?|stood|moves?|moved|wears?"
+    r"|wore|throws?|threw|hits?|hit"
+    r"|(?:drives?|drove|runs?|ran|walks?|walked|travels?|travell?ed|moves?|moved|flies|flew) at|drew|draws?|shares?"
+    r"|shared|orders?|ordered|call(?:s|ed)?|counts?|counted|covers?|covered|handed|hands?"
     r"|(?:comes?|came|amounts?|amounted|adds? up|added up|sums? up|works? out)(?: out)? to|ends? up with|ended up with)"
 )
 _WHOM = r"(?:\s+(?:me|you|him|her|it|us|them|himself|herself|themselves|(?-i:[A-Z][a-z]+)))?(?:\s+with)?"
@@ -49,9 +52,14 @@ _MODAL = (
     r"(?!add\b|subtract\b|multiply\b|divide\b|calculate\b|compute\b|find\b|round\b|consider\b|substitute\b|plug\b|solve\b"
     r"|note\b|see\b|use\b|not\b|be\b)[a-z]+"
 )
+#: Any other verb in the past.
+_DID = (
+    r"(?!(?:add|subtract|multipli|divid|number|round|bas|nam|call|label|index|suppos|assum|hundr|indeed|speed|need)\w*\b)"
+    r"[a-z]{3,}ed"
+)
 #: A verb and what may stand between it and its number.
 _SAYING = re.compile(
-    rf"(?i)(?<![\w'-])(?:{_VERB}|{_MODAL})(?:{_WHOM}{_A_SUM_OF})(?=[\s*_\"'($\\\u20ac\u00a3:]{{1,8}}-?[$\\]?\.?[0-9\\])"
+    rf"(?i)(?<![\w'-])(?:{_VERB}|{_DID}|{_MODAL})(?:{_WHOM}{_A_SUM_OF})(?=[\s*_\"'($\\\u20ac\u00a3:]{{1,8}}-?[$\\]?\.?[0-9\\])"
 )
 _MUST = re.compile(
     r"(?i)\b(?:needs?|needed|has|have|had|going|able|wants?|like|likes|used|ought|plans?|hopes?|gets?)\s+to\s+$"
@@ -61,22 +69,28 @@ _NOT_THE_TEXTS = re.compile(
     r"(?i)^\W*(?:let's|let us|let|if|suppose|imagine|maybe|perhaps|possibly|step|first|next|now we|then we)\b"
     r"|\b(?:we|i|you|us)\s+(?:then\s+|now\s+|also\s+|just\s+)?(?:takes?|uses?|had|were|are|was|is|found|wrote|read|counts?"
     r"|give|given|left|leave|draw|call|write|cut|know|pick|keep|carry|work)\b"
-    r"|\b(?:maybe|perhaps|possibly|next|first step)\b"
+    r"|\b(?:maybe|perhaps|possibly|next|first step|so far)\b|'s (?:guess|estimate|claim|bet|opinion)\b"
 )
-_THUS = re.compile(r"(?i)\b(?:so|therefore|thus|hence|(?:this|that|which)\s+means(?:\s+that)?|meaning)\b,?(?=.*[0-9])")
+_THUS = re.compile(
+    r"(?i)\b(?:so(?! far\b)|therefore|thus|hence|(?:this|that|which)\s+means(?:\s+that)?|meaning)\b,?(?=.*[0-9])"
+)
 _AT_FIRST = re.compile(
     r"(?i)\W*(?:since|because|when|after|before|given|as|for|in|at|with|by|while|of|on|over|during|out of|to|from"
     r"|including|adding|if)\b[^,]*(?:,(?=[0-9]{3})[^,]*)*,(?![0-9]{3})\s*"
 )
-_ASIDE = re.compile(r"(?i),?\s*\b(?:since|because|when|after|before|while|as|where|given|although|though|even)\b")
+_ASIDE = re.compile(r"(?i),?\s*\b(?:since|because|when|after|before|as|where|given)\b")
 _BOUND = re.compile(
     r"(?i)\b(?:at least|at most|(?:more|less|fewer|greater) than|up to|between|either|nearly|almost"
     r"|over|or)\b"
 )
 _STANDS = re.compile(
-    r"(?i)\s*(?:\w+\s+){0,5}?(?:(?:is|are|was|were|will be|would be|can be|have been|has been|had been)(?:\s+\w+){1,6}"
-    r"|remain(?:s|ed)?|left)[\s*_.!\"')]*"
+    r"(?i)\s*(?:(?:\w+\s+){1,5}?(?:is|are|was|were|will be|would be|can be|have been|has been|had been)"
+    r"(?!\s+(?:too|not|never|enough|wrong|more|less|a|an)\b)(?:\s+\w+){1,6}"
+    r"|(?:is|are|was|were|will be)(?:\s+\w+ly|\s+still)?\s+"
+    r"(?:left|remaining|needed|the (?:total|number|amount|result)\b.*)"
+    r"|(?:\w+\s+){0,5}?(?:remain(?:s|ed)?|left))[\s*_.!\"')]*"
 )
+_ANY_VERB = re.compile(rf"(?i)\b{_VERB}\b")
 
 
 def sentence_number(sentence: str, *, units: Sequence[str] = ()) -> Named | None:
@@ -94,9 +108,9 @@ def sentence_number(sentence: str, *, units: Sequence[str] = ()) -> Named | None
     if first and re.search(r"[0-9]", text[first.end() :]):
         start = first.end()
     alone = named_number(text[start:], units=units)
-    if alone and alone.whole(text[start:]):
+    if alone and alone.whole(text[start:]) and not _ANY_VERB.search(text, start + alone.end):
         return _moved(alone, start)
-    if _NOT_THE_TEXTS.search(text, start):
+    if _NOT_THE_TEXTS.search(text, start) or thought_by_another(text):
         return None
     return _equation(text, start, units) or _after_a_verb(text, start, units) or _before_a_verb(text, start, units)
 
@@ -126,6 +140,11 @@ def _after_a_verb(text: str, start: int, units: Sequence[str]) -> Named | None:
         other.value is None or worth(other.value) != worth(first.value) for other in found[1:]
     ):
         return Named(None, start, len(text))
+    after = text[first.rest.end :]
+    if re.match(r",.*[0-9]", after) and not re.match(
+        r",\s*(?:since|because|so|which|as|when|for|not|after|with)\b", after
+    ):
+        return Named(None, start, len(text))  # "the first costs $5, the second $6"
     return first
 
 

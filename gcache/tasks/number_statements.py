@@ -104,11 +104,19 @@ def _boxed(text: str, units: Sequence[str]) -> Iterator[Mention]:
     for start, end, inside in found:
         if "\n" in text[end : found[-1][0]] and "answer" not in sentence_at(text, start, end).before.lower():
             continue
-        if not own(text, start):
+        if not _own_box(text, start):
             yield unread(start)
             continue
         value = value_in_a_box(inside, units)
         yield Mention(start, end, value or "", BOX, value is None, marked=True)
+
+
+def _own_box(text: str, start: int) -> bool:
+    before = text[max(0, start - 160) : start]
+    if re.search(r"(?i)\b(?:suppose|assume|imagine|say|try)\W*$", before):
+        return False
+    named = list(re.finditer(r"(?i)\banswer\b(?=[^.!?\n]*$)", before))
+    return own(text, start - len(before) + named[-1].start() if named else start)
 
 
 def _hashed(text: str, units: Sequence[str]) -> Iterator[Mention]:

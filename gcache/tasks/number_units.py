@@ -14,7 +14,7 @@ _MOST_WORDS = 6  # of a unit; "18 fresh duck eggs"
 #: Marks that may close what was opened before the number.
 _MARKS = re.compile(r"(?:[\s*`\"')\]}$]|_(?![A-Za-z0-9{])|\\(?=[)\]$%\s]|$))*")
 _SIGN = re.compile(
-    r"\s?(?:\\?%|\u00b0(?:\s?[CFK]\b)?|[\u20ac\u00a3\u00a5\u20b9\u00a2\u20a9]|\u2103|\u2109|/\s?[A-Za-z]{2,})"
+    r"\s?(?:\\?%|\u00b0(?:\s?[CFK]\b)?|[\u20ac\u00a3\u00a5\u20b9\u00a2\u20a9]|\u2103|\u2109|/\s?[A-Za-z]{2,}|[ap]\.m\b\.?)"
 )
 _PERCENT = re.compile(r"(?i)per\s?cent(?:age points?)?\b")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*\.?(?=[^A-Za-z]|$)")
@@ -27,23 +27,27 @@ _HEDGE = r"(?:(?:maybe|perhaps|even|about|possibly|then|around|nearly|almost|rou
 _GOES_ON = re.compile(
     rf"(?i)(?:to|by|per|of)\s+{_HEDGE}(?:the\s+)?{_A_NUMBER}"
     rf"|in\s+[0-9]+\s*(?:$|[.,;])|in\s+{WORD_NUMBER}\s*(?:$|[.,;])"
-    rf"|and\s+(?:(?!answer)[\w=]+\s+){{0,3}}{_A_NUMBER}"
+    rf"|and\s+(?!not\b)(?:(?!answer)[\w=]+\s+){{0,3}}{_A_NUMBER}"
     r"|and\s+(?:a|one)\b|and\s+(?:up|over|above|more|counting|below|under)\b"
     r"|to\s+(?:the\s+)?(?:\w+\s+)?(?:power|infinity)\b"
     r"|at\s+(?:least|most|best|minimum|maximum)\b|out\s+of\b|away\s+from\b"
     rf"|of\s+what\b|with\s+(?:a\s+)?remainder\b|but\s+(?:\w+\s+){{0,3}}(?:maybe|perhaps|possibly|could|might|may)\b"
     rf"|but\s+(?:only\s+)?(?:if|when|unless)\b|as\s+long\s+as\b|about\b|around\b|than\s+{_HEDGE}{_A_NUMBER}"
-    r"|than\s+(?:half|twice|an?|the|[a-z])\b|per\s?cent\s+of\b"
+    r"|than\s+(?:half|twice|[a-z])\b|which\s+(?:is|are|equals|rounds?|makes|means)\b[^.;]{0,40}?[0-9]|per\s?cent\s+of\b"
 )
 _RATES = frozenset(("per", "a", "an", "each", "every"))
-_RATE = re.compile(r"(?i)(?:per|an?|each|every)\s+[a-z]{2,}")
+_RATE = re.compile(r"(?i)(?:per|an?|each|every)\s+(?!lot\b|bit\b|few\b|little\b)[a-z]{2,}")
+_OF_EACH = re.compile(r"(?i)of\s+[0-9]+\s+[a-z]{2,}")
+_LENGTHS = ("m", "cm", "mm", "km", "ft", "in", "yd")
+#: In brackets or behind a dash they belong to the number: "5(x + 1)", "5 - x".
+_ALGEBRA = re.compile(r"\s*[a-z]\s*(?:[-+*/^=)]|$|[.,;])|\s*-?[0-9]*[a-z]\s*[-+*/^]")
 _TIMES = re.compile(r"(?i)times\b(?=\s*(?:$|[.,;!)*$\\]|(?:a|an|per|in|during|each|every|on|for|because|since|so)\b))")
 _END = re.compile(r"$|\n|[.,;:!?\u2026\u2014|&(\[]|<(?=/)|-\s|->|\u2013\s|(?=\\[(\[])")
 #: After the end of a clause: the number is one of several, or there is a second equation.
 _ANOTHER = re.compile(
     rf"(?i)\s*(?:(?:or|and|then|maybe|perhaps|even|possibly|but maybe|give or take|plus or minus)\b\s*){{0,2}}"
     rf"(?:{_A_NUMBER}|(?:and\s+)?[a-z]\w*\s*=)|\s*(?:give or take|plus or minus|or|at least|at most|maybe|perhaps"
-    r"|possibly|(?:only )?if|unless|provided|assuming|mod)\b"
+    r"|possibly|(?:only )?if|which (?:rounds?|is rounded)\b[^.]{0,40}[0-9]|unless|provided|assuming|mod)\b"
 )
 _NO_OTHER = re.compile(r"(?i)\s*[0-9.,]+%?\s+(?:more|less|fewer)\b")
 _SAME = re.compile(
@@ -67,6 +71,7 @@ def tail(text: str, start: int, end: int, value: str) -> Tail:
     sign = _SIGN.match(text, end)
     percent = sign is not None and "%" in sign.group()
     at = sign.end() if sign else end
+    low = ""
     for place in range(_MOST_WORDS + 1):
         marks = _MARKS.match(text, at)
         here = marks.end() if marks else at
@@ -74,7 +79,7 @@ def tail(text: str, start: int, end: int, value: str) -> Tail:
         if word is None:
             return _at_a_sign(text, at, here, value)
         name = word.group().rstrip(".")
-        low = name.lower()
+        before, low = low, name.lower()
         in_words = _PERCENT.match(text, here)
         if in_words:
             percent, at = True, in_words.end()
@@ -95,17 +100,25 @@ def tail(text: str, start: int, end: int, value: str) -> Tail:
             return Tail("no", here)
         if low == "or":
             return Tail("end" if _is_same(text, here, value) else "no", here)
+        if low in ("a", "an") and not _RATE.match(text, here):
+            return Tail("no", here)
         if (low in NEVER and not (place and low in ("squared", "cubed", "off"))) or (percent and low == "of"):
             return Tail("no", here)
         if low in LINKS and not short:
-            return Tail("no" if _GOES_ON.match(text, here) else "link", here)
+            of_each = place > 0 and _OF_EACH.match(text, here)  # "5 boxes of 12 eggs"
+            if low == "than" and before in ("more", "less", "fewer") and re.match(r"than (?:an?|the)\b", text[here:]):
+                return Tail("no", here)
+            no = (_GOES_ON.match(text, here) and not of_each and not _is_same(text, here, value)) or _and_one_more(
+                text, here, low
+            )
+            return Tail("no" if no else "link", here)
         if not short and (len(name) < 3 or place == _MOST_WORDS):
             return Tail("no", here)
         if re.fullmatch(WORD_NUMBER, low):
             return Tail("no", here)
         stop = here + len(name)
         more = _COMPOUND.match(text, stop)
-        if more is None:
+        if more is None or (text[stop : stop + 1].isdigit() and name not in _LENGTHS):
             return Tail("no", here)
         at = max(more.end(), stop)
         if text[at : at + 1] == "." and short and re.match(r"\.\s+[a-z0-9]", text[at : at + 3]):
@@ -126,11 +139,20 @@ def _at_a_sign(text: str, at: int, here: int, value: str) -> Tail:
         return Tail("no", here)
     if stop.group() in ("", "\n", "!", "?", "\\"):
         return Tail("end", here)
+    if stop.group() in ("(", "- ") and _ALGEBRA.match(rest):
+        return Tail("no", here)
     if stop.group() == ".":
         return Tail("no" if re.match(r"\.*[0-9]", rest) else "end", here)
     if _ANOTHER.match(rest) and not _NO_OTHER.match(rest) and not _is_same(text, stop.end(), value):
         return Tail("no", here)
     return Tail("end", here)
+
+
+def _and_one_more(text: str, here: int, link: str) -> bool:
+    """Whether a second number is given in the same way: "5 for Tom and 6 for Ann"."""
+    return (
+        re.search(rf"(?i)\b(?:and|but|or)\s+{_A_NUMBER}[^.;\n]{{0,20}}?\b{re.escape(link)}\b", text[here:]) is not None
+    )
 
 
 def _is_same(text: str, at: int, value: str) -> bool:

@@ -28,8 +28,8 @@ NEVER = words(
     "or nor squared cubed factorial choose mod modulo bmod pmod times divided multiplied digit digits halves thirds"
     " quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths short shy off minimum"
     " maximum max tops ish something odd plus minus remainder r x y z n pi e versus vs through until till january"
-    " february march april june july august september october november december sigma divisible if unless provided"
-    " assuming only depending between above below over under beyond past"
+    " february march april june july august september october november december sigma divisible maybe perhaps possibly"
+    " if unless provided assuming only depending between above below over under beyond past"
 )
 NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
