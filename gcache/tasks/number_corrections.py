@@ -31,7 +31,8 @@ _TAKEN_BACK = re.compile(
     rf"(?i)(?:^|[.!?;,\n\u2014\u2013}}])[\s\"'*_)$\\\]-]*(?:{_EXCLAIMED}|(?:but|however|and|now|then|so)\b[\s,]*){{0,4}}"
     r"(?:(?:that|this|it|the answer|my answer|something|which)\s+(?:\w+\s+)?"
     r"(?:(?:does not|doesn't|do not|cannot|can't|can not|couldn't|isn't|is not|wasn't|was not)\s+(?:\w+\s+){0,2}"
-    r"(?:right|correct|add up|make sense|sense|fit|work|match|be|true|possible)\b"
+    r"(?:right|correct|add up|make sense|sense|fit|work|match|true|possible)\b"
+    r"|(?:cannot|can't|can not|couldn't)\s+be\b(?!\W{0,4}[0-9])"
     r"|(?:'s|is|was|seems|looks|feels|sounds|must be)\s+(?:\w+\s+){0,2}(?:wrong|off|incorrect|false|fishy|strange"
     r"|impossible|too (?:high|low|big|small|large|much|many))\b)"
     r"|(?:that|it|this)'s\s+(?:\w+\s+)?(?:wrong|incorrect|not (?:right|correct|it))\b"
@@ -40,7 +41,7 @@ _TAKEN_BACK = re.compile(
     r"|made (?:a|an) (?:\w+\s)?"
     r"(?:mistake|error))\b"
     r"|let me (?:try again|start over|redo|recompute|recalculate|correct (?:that|this|myself|it)|fix)\b"
-    r"|on second thought\b|correction\b)"
+    r"|never mind\b|on second thought\b|correction\b)"
 )
 _CORRECTED = re.compile(
     rf"(?i)[^.!?\n]{{0,40}}?[\s\"'*_)$\\.,;:!\u2026\u2014-]+{_EXCLAIMED}{{0,4}}(?:(?:so|and|but)\b[\s,]*)?{_IT_IS}?"

@@ -16,7 +16,10 @@ _LAST_LINE = re.compile(
     r"(?i)[-*#>\s$\\\[(]{0,12}(?:a(?=:)|ans\b\.?|(?:(?:the|grand|final|overall)[ ])?(?:answer|total|result|sum"
     r"|solution)\b|(?P<name>[a-z])(?=\s?=))?[ *_]{0,4}(?P<sign>[:=]?)[\s*_]{0,6}"
 )
-_IT_IS_ALONE = re.compile(rf"(?i)(?:(?:i[ ](?:think|believe)|so|therefore|thus|hence),?[ ](?:that[ ])?)?{THAT_IS}")
+_IT_IS_ALONE = re.compile(
+    rf"(?i)(?:(?:it|that)(?:'s|[ ]is)[ ]not[ ][-$]{{0,2}}[0-9.,]{{1,12}}(?<![.,])(?:[,;.]|[ ]but)[ ])?"
+    rf"(?:(?:i[ ](?:think|believe)|so|therefore|thus|hence),?[ ](?:that[ ])?)?{THAT_IS}"
+)
 _CONCLUSION_WORD = re.compile(
     r"(?i)[\s*_#>-]*(?:and[ ])?(?:so(?! far\b)|therefore|thus|hence|consequently|in conclusion|in total|in summary"
     r"|altogether|overall|in all"

@@ -69,7 +69,7 @@ _NOT_THE_TEXTS = re.compile(
     r"(?i)^\W*(?:let's|let us|let|if|suppose|imagine|maybe|perhaps|possibly|step|first|next|now we|then we)\b"
     r"|\b(?:we|i|you|us)\s+(?:then\s+|now\s+|also\s+|just\s+)?(?:takes?|uses?|had|were|are|was|is|found|wrote|read|counts?"
     r"|give|given|left|leave|draw|call|write|cut|know|pick|keep|carry|work)\b"
-    r"|\b(?:maybe|perhaps|possibly|next|first step|so far)\b|'s (?:guess|estimate|claim|bet|opinion)\b"
+    r"|\b(?:maybe|perhaps|possibly|next|first step|so far)\b|(?:'s|my) (?:guess|estimate|claim|bet|opinion)\b"
 )
 _THUS = re.compile(
     r"(?i)\b(?:so(?! far\b)|therefore|thus|hence|(?:this|that|which)\s+means(?:\s+that)?|meaning)\b,?(?=.*[0-9])"

@@ -124,6 +124,8 @@ def _hashed(text: str, units: Sequence[str]) -> Iterator[Mention]:
         # "#### 2. Compute the price" is a heading, not an answer
         if re.match(r"\W*[0-9]+[.):][ \t]*[A-Za-z]", line[1]):
             continue
+        if re.match(r"(?i)\W*[0-9]+[ ](?:steps|parts|ways|methods|things|tips|reasons|examples)\b", line[1]):
+            continue
         last = not text[line.end() :].strip()
         label = (_LAST_LABEL if last else _LABEL).match(line[1])
         said = line[1][label.end() :] if label else line[1]

@@ -47,7 +47,8 @@ _END = re.compile(r"$|\n|[.,;:!?\u2026\u2014|&(\[]|<(?=/)|-\s|->|\u2013\s|(?=\\[
 _ANOTHER = re.compile(
     rf"(?i)\s*(?:(?:or|and|then|maybe|perhaps|even|possibly|but maybe|give or take|plus or minus)\b\s*){{0,2}}"
     rf"(?:{_A_NUMBER}|(?:and\s+)?[a-z]\w*\s*=)|\s*(?:give or take|plus or minus|or|at least|at most|maybe|perhaps"
-    r"|possibly|(?:only )?if|which (?:rounds?|is rounded)\b[^.]{0,40}[0-9]|unless|provided|assuming|mod)\b"
+    r"|possibly"
+    r"|i guess|i suppose|(?:only )?if|which (?:rounds?|is rounded)\b[^.]{0,40}[0-9]|unless|provided|assuming|mod)\b"
 )
 _NO_OTHER = re.compile(r"(?i)\s*[0-9.,]+%?\s+(?:more|less|fewer)\b")
 _SAME = re.compile(
