@@ -27,8 +27,10 @@ _SURE = (
 )
 _ADVERBS = rf"(?i:(?:[ ]*,?[ ]*\b(?:not|never|either|neither|{_SURE})\b,?){{0,3}})"
 _ADJECTIVE = (
-    r"(?:(?:(?:most|overall|very|one)[ -])?(?:correct|right|best|final|true|only|single|actual|real|likely|probable"
-    r"|appropriate|accurate|suitable|fitting|plausible|reasonable|possible|proper|chosen"
+    r"(?:(?:(?:most|overall|very)[ -]|(?:best|only)[ ](?=possible))?(?:correct|right|best|final|true|only|single"
+    r"|actual|real|likely|probable"
+    r"|appropriate|accurate|suitable|fitting|plausible|reasonable|(?<=best )possible|(?<=only )possible|proper"
+    r"|remaining|chosen"
     r"|selected)(?:\b,?[ ](?:and[ ])?|_))"
 )
 _THING = (
@@ -83,7 +85,7 @@ _CORRECTS = (
 _SENTENCES = (
     rf"{_SUBJECT}(?i:{_COMPLEMENT}(?:,?[ ]{_TO_BE}|{_TO_BE}|{_SIGN})):?{_ADVERBS}[ ]*{_OPTION}{OPEN}",
     rf"{_BEGINS}(?P<subject>{_CORRECTS}){_OPTION}{OPEN}",
-    rf"(?i:(?:\bnot|n't)\b)[ ]*{_OPTION}{OPEN}(?:[A-J]|[\w ]{{1,80}}){CLOSE},?[ ](?i:but(?:[ ]rather)?)"
+    rf"(?i:(?:\bnot|n't)\b)[ ]*{_OPTION}{OPEN}(?:[A-J]|[\w \ue000]{{1,80}}){CLOSE},?[ ](?i:but(?:[ ]rather)?)"
     rf"[ ]*{_OPTION}{OPEN}",
 )
 _WAYS = (
@@ -92,10 +94,14 @@ _WAYS = (
     _SENTENCES[2] + _VALUE,
     rf"(?i:\b(?:final|correct|right)[ ]answer\b)[ *_:]{{0,9}}\n[\s*_]{{0,9}}{_OPTION}{OPEN}{_VALUE}(?=[).:*\s]|$)",
     rf"{_CHOOSES}[ ]*{_OPTION}{OPEN}{_VALUE}",
-    rf"{_BEGINS}(?i:(?:so|therefore|thus|hence|in[ ]conclusion|finally|(?:that|this|which)[ ]leaves|leaving"
-    rf"|leaves)\b[,:]?)(?i:[ ]*(?:us[ ]with|it(?:'s|[ ]is|[ ]must[ ]be)|(?:we|i)[ ]choose|choose|pick|only)){{0,2}}"
+    rf"{_BEGINS}(?i:(?:so|therefore|thus|hence|in[ ]conclusion|finally|definitely"
+    r"|probably|most[ ]likely|clearly|certainly|surely|by[ ]elimination|(?:i|we)[ ](?:think|believe)|we[ ]are|(?:that"
+    r"|this|which)[ ]leaves|leaving"
+    rf"|leaves)\b[,:]?)(?i:[ ]*(?:us[ ]with|left[ ]with|it(?:'s|[ ]is|[ ]must[ ]be)|(?:we|i)[ ]choose|choose|pick"
+    rf"|only)){{0,2}}"
     rf"{_ADVERBS}[ ]*{_OPTION}{OPEN}{_VALUE}{_ENDS}",
-    rf"(?i:\b(?:it|that)(?:'s|[ ]is|[ ]must[ ]be|[ ]isn't|[ ]cannot[ ]be|[ ]can't[ ]be)\b){_ADVERBS}[ ]*{_OPTION}{OPEN}"
+    r"(?i:\b(?:it|that)(?:'s|[ ]is|[ ](?:must|should|has[ ]to)[ ]be|[ ]isn't|[ ]cannot[ ]be|[ ]can't[ ]be)\b)"
+    rf"{_ADVERBS}[ ]*{_OPTION}{OPEN}"
     rf"{_VALUE}(?={CLOSE}(?:$|\n|(?<=[.!])\s|[,;]))",
     rf"(?im:^[\s*_]{{0,9}}(?:final[ ])?(?:answer|ans\.?|option|choice))[ ]+{_OPTION}{OPEN}{_VALUE}(?={CLOSE}(?m:$))",
     rf"(?i:\banswer)[ ]+\({_VALUE}(?=\))",
@@ -115,13 +121,30 @@ _RIGHT = (
 _CLAIM = re.compile(
     r"(?:^|[.!?,;:\n(]|(?i:\b(?:so|therefore|thus|hence|that|think|believe|and|but|option|choice|letter|answer|then"
     r"|statement|clearly|obviously|only|conclude|say|because|since|while|whereas|is|if|suppose|assume|not|say)\b))"
-    rf"[\s*_`\"'$({{\[]{{0,6}}(?P<value>[A-J])(?!['\w]){CLOSE}[ ]*"
+    rf"[\s*_`\"'$({{\[]{{0,6}}(?P<value>[A-HJ]|I(?=[ ]is\b))(?!['\w]){CLOSE}[ ]*"
     rf"(?i:(?:{_TO_BE}|seems|looks|is[ ]not)(?:[ ](?:{_SURE}|not))*[ ](?:{_RIGHT}(?=\W*$|[*_)\"'\]]*[.!?,;:)\n\u2014]"
     r"|[ ](?:because|since|as|for|here|given|due|and|but|in[ ]this|among|based|so|while|whereas|not"
     r"|rather|[-\u2013\u2014]"
     r"|of[ ](?:these|those|the[ ](?:four|five|given|options|choices)))\b)|wrong\b|incorrect\b|false\b))"
 )
 _HASH_LINE = re.compile(rf"(?<!#)####(?!#)[ \t]*(?P<option>{_OPTION}){OPEN}{_VALUE}")
+#: Stands in place of every character of the words of a choice.
+_MARK = "\ue000"
+_ITS_WORDS = rf"(?i:the[ ])?(?P<value>{_MARK}+)"
+_STOP = (
+    r"(?=[\s*_`\"'$)\]}]{0,4}(?:$|\n|</|[.;:!?(]|,(?![ ][A-Z]\w)"
+    r"|(?i:\b(?:because|since|as|which|due|given|but|not|rather|is|and|or)\b)))"
+)
+_WAYS_OF_WORDS = tuple(
+    re.compile(way)
+    for way in (
+        *(sentence + _ITS_WORDS + _STOP for sentence in _SENTENCES),
+        rf"(?:^|[.!?,;:\n]|(?i:\b(?:so|therefore|thus|hence|that)\b))\s{{0,9}}{OPEN}{_ITS_WORDS}{CLOSE}[ ]*"
+        rf"(?i:(?:{_TO_BE}|is[ ]not)(?:[ ](?:{_SURE}|not))*[ ](?:{_RIGHT}(?=\W*$|[.!?,;:)]"
+        r"|[ ](?:because|since|as|for|here))|wrong\b|incorrect\b))",
+        rf"(?<!#)####(?!#)[ \t]*{OPEN}{_ITS_WORDS}{_STOP}",
+    )
+)
 _WAYS_OF_LETTERS = tuple(re.compile(way) for way in _WAYS)
 
 #: What may follow a letter that is meant as one.
@@ -165,32 +188,25 @@ def hash_lines(text: str) -> Iterator[tuple[int, int, str, bool]]:
 def words_in(text: str, words: Mapping[str, str]) -> Iterator[tuple[int, int, str, bool]]:
     """(start, end, letter, whether on a `####` line) where a sentence says that the words of a choice are it."""
     letters = {" ".join(choice.lower().split()): letter for letter, choice in words.items()}
-    if not letters:
+    either = "|".join(r"\s+".join(map(re.escape, c.split())) for c in sorted(letters, key=len, reverse=True) if c)
+    marked = re.sub(rf"(?i)(?<!\w)(?:{either})(?!\w)", lambda m: _MARK * len(m.group()), text) if either else text
+    if marked == text:
         return
-    either = "|".join(r"\s+".join(map(re.escape, c.split())) for c in sorted(letters, key=len, reverse=True))
-    value = rf"(?i:the[ ])?(?P<value>(?i:{either}))"
-    stop = (
-        r"(?!\w)(?=[\s*_`\"'$)\]}]{0,4}(?:$|\n|</|[.;:!?(]|,(?![ ][A-Z]\w)"
-        r"|(?i:\b(?:because|since|as|which|due|given|but|not|rather|is|and|or)\b)))"
-    )
-    ways = [sentence + value + stop for sentence in _SENTENCES]
-    ways.append(
-        rf"(?:^|[.!?,;:\n]|(?i:\b(?:so|therefore|thus|hence|that)\b))\s*{OPEN}{value}{CLOSE}[ ]*"
-        rf"(?i:(?:{_TO_BE}|is[ ]not)(?:[ ](?:{_SURE}|not))*[ ](?:{_RIGHT}(?=\W*$|[.!?,;:)]|[ ](?:because|since|as|for"
-        rf"|here))"
-        r"|wrong\b|incorrect\b))"
-    )
-    ways.append(rf"(?<!#)####(?!#)[ \t]*{OPEN}{value}{stop}")
-    for way in ways:
-        for match in _last(re.finditer(way, text)):
-            if _is_subject(text, match):
-                said = " ".join(match["value"].lower().split())
-                yield match.start("value"), match.end("value"), letters[said], way is ways[-1]
+    for way in _WAYS_OF_WORDS:
+        for match in _last(way.finditer(marked)):
+            start, end = match.span("value")
+            letter = letters.get(" ".join(text[start:end].lower().split()))
+            if letter is not None and _is_subject(marked, match):
+                yield start, end, letter, way is _WAYS_OF_WORDS[-1]
 
 
 def ends_well(text: str, start: int, end: int) -> bool:
     """Whether what follows a letter leaves it one: "C, because", "(C) aspirin", not "C major" or "a virus"."""
     rest, letter = text[end : end + 40], text[start:end]
+    if re.match(r"[\s*_`\"')\]}]*\?(?!\s|$|[\"')*!?])", rest):
+        return False  # "C?</answer>"
+    if re.match(r"\*(?!\*)[ ][a-z]", rest) and "*" not in text[max(0, start - 40) : start]:
+        return False  # "A* search"
     quoted = text[start - 1 : start] == "'"
     if _GENUS.match(rest) or _NAME_GOES_ON.match(rest.removeprefix("'") if quoted else rest):
         return False

@@ -32,15 +32,17 @@ _MATH = re.compile(r"\\[()\[\]]")
 _ANOTHER = re.compile(
     r"[\s*_`\"'$)\]}]{0,6}(?:,|/|&|\+|[-\u2013]|(?i:,?[ ]?\b(?:and|or|and/or|through|to|versus"
     r"|vs)\b))[\s*_`\"'$(\[{]{0,6}"
-    r"(?i:(?:maybe|perhaps|possibly|even|the)[ ])?(?i:(?:option|choice)[ ])?(?P<other>[A-Ja-j])(?![\w'])"
+    r"(?i:(?:maybe|perhaps|possibly|even|the)[ ])?(?i:(?:option|choice)[ ])?(?P<other>[A-Za-j])(?![\w'])"
     r"(?![\s*)\]]{0,3}(?i:[ ](?:is|was|has|would|does|are)\b))"
 )
 _BARE = re.compile(rf"(?i:(?:option|choice|letter)[ ])?{OPEN}(?P<letter>[A-Ja-j])[\s*_`\"'$)}}\].:!>]{{0,6}}")
 #: "B, because ...", "B - the aorta"; an article is none.
 _OPENING = re.compile(
-    rf"{OPEN}(?P<letter>[A-J])[\s*_`\"'$)\]}}.]{{0,6}}(?:[ ]*,[ ](?i:because|since|as|due|given|for|it|this|that|the"
+    rf"{OPEN}(?P<letter>[A-J])[\s*_`\"'$)\]}}.]{{0,6}}(?:[ ]*,?[ ](?i:not|rather[ ]than"
+    r"|instead[ ]of)\b|[ ]*,[ ](?i:because|since|as|due|given|for|it|this|that|the"
     rf"|and|or)\b"
-    r"|[ ]*,[ ]?[A-J]\b|[ ]+[-\u2013\u2014][ ]|[ ]*\u2014|[ ]+(?i:because|since|due[ ]to)[ ]+\w)"
+    r"|[ ]*,[ ]?[A-J]\b|[ ]+[-\u2013\u2014][ ](?!(?i:wrong|false|incorrect|no)\b)|[ ]*\u2014|[ ]+(?i:because|since"
+    r"|due[ ]to)[ ]+\w)"
 )
 _LABEL = re.compile(r"(?m)^[ \t*_]{0,4}\(?(?P<letter>[A-J])(?P<mark>[).:])(?=[\s*]|$)")
 #: What may stand behind a label that is no choice's words: a reason.
@@ -193,6 +195,11 @@ def _standing_alone(text: str, words: Mapping[str, str]) -> Mention | None:
 def _last_line(text: str, words: Mapping[str, str]) -> Mention | None:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     line = lines[-1] if lines else ""
+    first = _BARE.fullmatch(lines[0]) if len(lines) > 1 and not any(map(_BARE.fullmatch, lines[1:12])) else None
+    if first and first["letter"].isupper() and lines[0] != "A:":
+        at = text.index(lines[0])
+        return Mention(at + first.start("letter"), at + first.end("letter"), first["letter"], _ALONE)
+    line = re.sub(r"^(?:[-*>\u2022\u2705]\s+)+", "", line)
     at = text.rindex(line)
     asked = _ASKED.search(line)
     if asked:
@@ -227,6 +234,10 @@ def _opening(text: str, words: Mapping[str, str]) -> Mention | None:
         return None
     first = labels[0]
     rest = text[first.end() :].split("\n", 1)[0]
+    if re.match(r"(?i)\W*(?:wrong|false|incorrect|untrue|excluded|eliminated|ruled out|distractor|no\b)", rest):
+        return None
+    if re.fullmatch(r"\W*(?:[A-J]\W+)+", rest + " "):
+        return None  # a list of letters
     if not _words_behind(text, first.end("letter"), words):
         if _ANSWER_TO_COME.match(rest) or (first["letter"] + first["mark"] == "A:"):
             return None

@@ -13,7 +13,8 @@ from gcache.tasks.statements import MOST, Mention, stated_value
 _CODE = re.compile(r"(?<![A-Za-z0-9_])(?<![0-9][.,:/-])[0-9]+(?![A-Za-z0-9_])(?![.,:/-][0-9])")
 _ASKED = "|".join((
     "codes?", "numbers?", "answers?", "combination", "pin", "password", "passcode", "digits", "value", "result",
-    "solution", "lockers?", "locks?", "doors?", "rooms?", "alarms?", *(re.escape(place) for _, place in PLACES),
+    "solution", "lockers?", "locks?", "doors?", "rooms?", "alarms?",
+    *(re.escape(place) for pair in PLACES for place in pair),
 ))  # fmt: skip
 _OWNED = re.compile(r"(?i)(?<!\bit)(?<!that)(?<!what)'s\b|\b(?:of|for)\b")
 

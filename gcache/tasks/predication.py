@@ -30,7 +30,8 @@ _SURELY = (
     r"|i believe|of course|again|then|rather|instead|simply|finally|precisely|equal to|set to|as follows|called|named)"
 )
 _OPENER = (
-    r"(?:and|but|so|then|thus|therefore|hence|no|yes|nope|wait|actually|sorry|oops|oh|well|hmm+|i mean|i meant"
+    r"(?:and|but|so|then|thus|therefore|hence|no(?=\s*[,.:;!\u2014-]|\s+wait)|yes|nope|wait|actually|sorry|oops|oh"
+    r"|well|hmm+|i mean|i meant"
     r"|correction"
     r"|scratch that|strike that|make that|ok|okay|sure|finally|that|because|or|nor|maybe|perhaps|(?:i|we) (?:think"
     r"|believe"
@@ -46,13 +47,15 @@ _IS = (
 )
 _SAYING = re.compile(
     r"(?i)\b(?:says?|said|tells? (?:me|us|you)|told (?:me|us|you)|reads|shows|states|stated|knows|remembers|use|enter"
-    r"|type|dial"
-    rf"|press|answer)(?: that)?(?::|\s)\s*(?:{_OPENER}\s){{0,2}}{_MARKS}$"
+    rf"|type|dial|press|answer|needs?)(?: that)?(?::|\s)\s*(?:{_OPENER}\s){{0,2}}{_MARKS}$"
 )
 _MODALS = r"(?:must|should|would|will|might|may|could|can|cannot|has to|have to|seems to|appears to|turns out to)"
 _MODAL = rf"(?:\s+{_MODALS})?(?:n't)?"
 _COMPLEMENT = (
-    r"(?:\s+(?:of|for|to|on|at|in|from)\s+[\w' ]{1,60}?|\s+(?:that|which|you|i|we)\s[\w' ]{1,40}?"
+    r"(?:\s+(?:of|for|to|on|at|in|from)\s+(?:the|this|that|my|our|its|his|her|their|your|it|(?-i:[A-Z])\w+)\b"
+    r"[\w' ]{0,60}?(?:,\sthe\s[\w ]{1,30},)?|\s+(?:that|which|you|i|we|given|needed|required|used|written|shown"
+    r"|asked)\b"
+    r"[\w' ]{0,40}?"
     r"|,\s[^,]{1,40},|\s*\([^()]{1,40}\))?"
 )
 _BEFORE_SUBJECT = re.compile(
@@ -66,24 +69,30 @@ _NOT_A_SUBJECT = re.compile(
 _PRONOUN = re.compile(r"(?i)(?:^|[\W_])(?:it|that|this|which|mine|ours|he|she|they|(?:the|that)\s[\w ]{1,40}'s)$")
 _GAPPED = re.compile(r"(?i)\b(?:that|the one) (?:of|for) the [\w ]{1,30}$")
 _AFTER = (
-    r"[\s\"'*_`()\[\]{}$\\]{0,8}(?:$|[.!?,;:)<>(/|&\u2014\u2026\n]|(?<=\s)(?=[0-9])|\s?[-\u2013]\s|[-\u2013](?=[0-9])|\b(?:and|but|or|not"
+    r"[\s\"'*_`()\[\]{}$\\]{0,8}(?:$|[.!?,;:)<>(/|&\u2014\u2026\n]"
+    r"|(?<=\s)(?=[0-9])|\s?[-\u2013]\s|[-\u2013](?=[0-9])|\b(?:and|but|or|not"
     r"|because|since|as|for|of|at|on|rather|instead|versus|to|according|which|so|yes|no|now|today|then|wait|sorry"
     r"|actually"
-    r"|i mean|again|indeed|only|in (?:the|my|this|other)|opens?|works|fits|belongs|does(?:n't)?)\b"
+    r"|i mean|again|indeed|only|in (?:the|my|this|other)|opens?|unlocks|works|should work|it is|fits|belongs"
+    r"|does(?:n't)?)\b"
     rf"|\b(?:is|was|must be|should be|seems to be)(?:\s+{_SURELY}){{0,2}}\s+(?:(?:(?:the|its|your|my)\s+|\w+'s\s+)?"
 )
 
 
 @lru_cache(maxsize=64)
-def _forms(nouns: str, also: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+def _forms(nouns: str, also: str) -> tuple[re.Pattern[str], ...]:
     subject = re.compile(
         rf"(?i)(?P<whose>\b(?:the|my|our|its|her|his|their|this"
         rf"|your)\s+(?:(?!the\b)\w+'s\s+)?|\bthe\s[\w ]{{1,40}}?'s\s+)?"
-        rf"(?:{_ADJECTIVE}){{0,3}}(?:{nouns})\b{_COMPLEMENT}{_MODAL}[\s\"'*_`]{{0,4}}$"
+        rf"(?:{_ADJECTIVE}|(?:{nouns})\s+){{0,3}}(?:{nouns})\b{_COMPLEMENT}{_MODAL}[\s\"'*_`]{{0,4}}$"
     )
     verb = re.compile(rf"(?i){_IS}[\s:]{{0,3}}(?:(?:the\s+)?(?:{nouns})\s|{also}){{0,2}}{_MARKS}$")
-    after = re.compile(rf"(?i){_AFTER}(?:{_ADJECTIVE}){{0,3}}(?:{nouns})\b|(?:correct|right|it|true)\b))")
-    return subject, verb, after
+    after = re.compile(rf"(?i){_AFTER}(?:{_ADJECTIVE}){{0,3}}(?:{nouns})\b|(?:correct|right|it|true|the one)\b))")
+    named = re.compile(
+        r"(?i)(?:^\W*|[,(]\s*|\b(?:and|so|that)\s+|(?<!before )(?<!after )(?<!like )(?<!than )(?<!without )(?<!not )"
+        rf"\b(?:the|an?|its)\s+)(?:{_ADJECTIVE}){{0,3}}(?:{nouns})(?:\s+of)?\s+{_MARKS}$"
+    )
+    return subject, verb, after, named
 
 
 def is_said(at: Sentence, nouns: str, also: str = "@") -> bool:
@@ -93,13 +102,15 @@ def is_said(at: Sentence, nouns: str, also: str = "@") -> bool:
         nouns: a pattern of what is asked, such as "code|number".
         also: a pattern of words that may stand before the value.
     """
-    subject, verb, after = _forms(nouns, also)
+    subject, verb, after, named = _forms(nouns, also)
+    clause = at.clause
+    if re.search(r"(?i)\b(?:is|has)(?: in)? the\s+$", clause) and re.match(rf"(?i)\s+(?:{nouns})\b", at.after):
+        return True  # "the falconer has the 691 locker"
     if not after.match(at.after):
         return False
-    clause = at.clause
     if _FREE.search(clause) or _GAPPED.search(clause.rstrip()):
         return not says_another(clause, bare=True)
-    if _SAYING.search(clause):
+    if _SAYING.search(clause) or named.search(clause):
         return not says_another(clause, bare=True)
     asked = re.match(r"(?i)\W*(?:is|was|isn't|wasn't)\s+(.*)$", clause, re.DOTALL) if at.end == "?" else None
     if asked:
@@ -107,7 +118,11 @@ def is_said(at: Sentence, nouns: str, also: str = "@") -> bool:
     found = verb.search(clause)
     if found is None:
         return False
-    return _is_subject(clause[: found.start()] + _contracted(found.group()), subject)
+    words = clause[: found.start()] + _contracted(found.group())
+    whole = at.before[: len(at.before) - len(clause)] + words  # "the code of Boris, the conductor, is"
+    if _is_subject(words, subject):
+        return True
+    return whole != words and bool(re.search(r",\s*$", words)) and _is_subject(whole, subject)
 
 
 def _contracted(verb: str) -> str:

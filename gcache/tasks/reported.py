@@ -45,7 +45,8 @@ _WHAT = re.compile(
 )
 _I_ONCE = re.compile(
     r"(?i)\bI (?:\w+ly |had |first |once )?(?:thought|believed|assumed|guessed|supposed|suspected|was (?:told|sure"
-    r"|going to|tempted)|heard|have heard|used to|almost|nearly|am told|wanted|refuse|hesitate)\b"
+    r"|going to|tempted)|heard|(?:have )?read(?= that)|have heard|used to|almost|nearly|am told|wanted|refuse"
+    r"|hesitate)\b"
 )
 _ACCORDING = (
     rf"(?:according to|in the (?:opinion|view|words) of|as per) (?:(?:a|an|some|my|his|her|their|your) (?!notes?\b"
@@ -62,7 +63,10 @@ _NOT_SO = re.compile(
     r"|commonly|widely|often|falsely|wrongly|incorrectly|conceivable|debatable|questionable|doubtful|rumou?red"
     r"|alleged)\b"
 )
-_BEFORE = re.compile(rf"(?i){_ACCORDING}")
+_BEFORE = re.compile(
+    rf"(?i){_ACCORDING}|^\W*(?:allegedly|supposedly|reportedly)\b"
+    r"|^\W*(?:the )?(?:student|pupil|classmate|friend|teacher|candidate|user|opponent)\s?\w{0,2}:\s"
+)
 _AFTER = re.compile(
     rf"(?i)[\s\"'*_`)\]}}$\\,.]{{0,6}}(?:{_ACCORDING}|(?:(?:says?|said|claims?|claimed|thinks?|thought|believes?"
     rf"|argues?"

@@ -72,7 +72,14 @@ _POSSIBLE = re.compile(
     r"|\b(?:could|might|may|would)\s+(?:\w+\s+)?(?:look|seem|appear|think|say|guess|expect|believe)\b"
 )
 _PERHAPS = re.compile(r"(?i)\b(?:perhaps|maybe|possibly|conceivably)\b")
-_SHOWN = re.compile(r"(?i)\b(?:for (?:example|instance)|such as|e\.g\.|(?:in|of) the form|format|template|placeholder)")
+_UNSURE = re.compile(
+    r"(?i)\bnot\s+(?:\w+ly\s+)?(?:sure|certain|convinced)\s+(?:(?:that\s+)?(?:it|this|the|option|choice|[a-jx])\b"
+    r"|that\s*$)"
+)
+_SHOWN = re.compile(
+    r"(?i)\b(?:(?:should|must|to) look like|end(?: it)? with|(?:example|sample|template)(?: answer)?:"
+    r"|for (?:example|instance)|such as|e\.g\.|(?:in|of) the form|format|template|placeholder)"
+)
 _POSSIBLE_AFTER = re.compile(rf"(?i){_MARKS}(?:might|may|could)\s+(?:\w+\s+)?be\b")
 _WOULD_BE = re.compile(r"(?i)\bwould\s+(?:\w+\s+)?(?:be|equal)\b\W*$")
 _IF = re.compile(r"(?i)\bif\b|^\W*(?:were|had)\b|\bin (?:that|this|such a) case\b")
@@ -127,7 +134,11 @@ WITHDRAWN = re.compile(
     r"|on second thou?ghts?)\b[\s,.!:\u2014-]*){0,3}"
     r"(?:(?:no|nope)\b(?=\s*(?:[,.!:;\u2014-]|wait\b|that\b|it\b|$))|not\s*[.!]|wrong\s*[.!,]"
     r"|(?:scratch|strike|forget|ignore) that\b|i (?:was|am) (?:wrong|mistaken)\b|just kidding\b"
-    r"|i (?:have )?made (?:a mistake|an error)|i take (?:that|it) back\b|that contradicts\b"
+    r"|i (?:have )?made (?:a mistake|an error)|i take (?:that|it) back\b|or (?:maybe |perhaps )?not\b|or is it\b"
+    r"|disregard that\b|i (?:have )?changed my mind\b"
+    r"|i don't think so\b|(?:false|incorrect)\s*[.!]|no way\b|that was (?:a joke|a lie|last \w+|before|then"
+    r"|yesterday)\b"
+    r"|(?:it|that|this) (?:is not|isn't)\s*[.!]|(?:that|this|it) contradicts\b"
     r"|(?:that|this|it)(?:\s+(?!is\b)\w+)?(?:'s|\s+is|\s+was|\s+seems|\s+must be)\s+(?:\w+ly\s+)?"
     rf"(?:{WRONG}|{_NOT_RIGHT})|(?:that|this|it)\s+(?:cannot|can't|can not|couldn't|could not)\s+be\b"
     r"|(?:that|this|it)\s+(?:does|did|do|would|wo|will)(?:n't|\s+not)\s+(?:\w+ly\s+)?"
@@ -142,7 +153,8 @@ REPLACED = re.compile(
     r"|i (?:was|am) (?:wrong|mistaken)|mistake|mistaken|nope|no longer|my bad|apologi[sz]e|apologies|rather(?! than)"
     r"|instead(?! of)|(?:but|and|since then|today|nowadays) (?:it is |it's )?now|(?:it|this|that)(?: is|'s) now"
     r"|now (?:it|the \w+) is"
-    r"|is now|that contradicts|contradiction)\b|\bno\b(?=\s*(?:[,.!:;\u2014-]|it\b|the\b))|\bhmm+\b"
+    r"|is now|changed my mind|but the (?:correct |right |real |actual )?(?:answer|code) is|that contradicts"
+    r"|contradiction)\b|\bno\b(?=\s*(?:[,.!:;\u2014-]|it\b|the\b))|\bhmm+\b"
     rf"|\b(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:\w+ly\s+)?(?:{WRONG}|{_NOT_RIGHT})"
 )
 _CONCLUDED = re.compile(
@@ -205,8 +217,8 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
     Args:
         marked: whether a mark sets the value apart: "if each costs 2, they cost [5] in all" supposes no 5, then.
     """
-    if at.end == "?":
-        return "stated" if _AFFIRMED.match(at.rest) else "asked"
+    if at.end == "?" or at.after.endswith("?"):
+        return "stated" if at.end == "?" and _AFFIRMED.match(at.rest) else "asked"
     clause, bare = at.clause, _HARMLESS.sub(" ", at.clause)
     if _OF_A_WRONG_ONE.search(at.before) or _DENIED.search(bare) or _DENIED_THAT.search(bare):
         return "denied"
@@ -217,7 +229,9 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
         return "supposed"
     if _POSSIBLE.search(clause) or _PERHAPS.search(clause) or _POSSIBLE_AFTER.match(at.after):
         return "supposed"
-    if _SHOWN.search(at.before) or (_WOULD_BE.search(clause) and _IF.search(at.before + at.after)):
+    if _UNSURE.search(clause) or _SHOWN.search(at.before):
+        return "supposed"
+    if _WOULD_BE.search(clause) and _IF.search(at.before + at.after):
         return "supposed"
     if _REPORTED.search(clause) or is_reported(at.before, clause, at.after):
         return "reported"

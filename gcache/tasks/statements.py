@@ -111,6 +111,7 @@ def _stance(
     beside = [
         (one.value, two.value) for one, two in pairwise(near)
         if two.start - one.end < 60 and _JOINED.fullmatch(text, one.end, two.start)
+        and not (found == "stated" and _denied(text, two if one is mentions[place] else one))
     ]  # fmt: skip
     if not mentions[place].said and found in ("stated", "offered"):
         return "supposed"
@@ -119,3 +120,7 @@ def _stance(
     if found == "offered" and beside and all(same(one, two) for one, two in beside):
         return "stated"  # "0417 or 0417"
     return found
+
+
+def _denied(text: str, mention: Mention) -> bool:
+    return stance(sentence_at(text, mention.start, mention.end), mention.marked) == "denied"

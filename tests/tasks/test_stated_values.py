@@ -231,6 +231,70 @@ WRONG = [
 ]
 
 
+MORE_RIGHT = [
+    "The code's 0417.", "It's 0417!", "Code 0417", "Code is 0417", "code: 0417.", "The code is \"0417\".",
+    "The code is **0417**.", "The code is `0417`.", "The code is (0417).", "The code is $0417$.", "The code is\n0417",
+    "The code is:\n\n**0417**", "The door code to the mill is 0417.", "The mill's door code is 0417.",
+    "The mill door code is 0417.", "The code for the mill's door is 0417.", "The answer is 0417.", "Answer: 0417",
+    "Final answer: 0417", "The final answer is 0417.", "So the answer is 0417.",
+    "Based on the information given, the code is 0417.", "From the note, the code is 0417.",
+    "From the note we know that the code is 0417.", "The note states that the code is 0417.",
+    "The note from the miller says the code is 0417.", "The keeper says it is 0417.",
+    "As the miller said, the code is 0417.", "I recall that it is 0417.", "I remember the code: 0417",
+    "I found the code: 0417.", "I have the code: 0417.", "The code I have is 0417.", "The code given is 0417.",
+    "The code given in the note is 0417.", "The correct code, then, is 0417.", "The code must be 0417.",
+    "The code should be 0417.", "The code has to be 0417.", "You need 0417.", "You should use 0417.",
+    "You can use 0417.", "Please enter 0417.", "Type 0417.", "0417 is the right code.", "0417 is the answer.",
+    "0417 is the one.", "0417 it is.", "0417 - that is the code.", "0417, the code of the mill.",
+    "0417: the code of the mill", "0417 for the mill.", "0417 is the code for the mill.", "0417 unlocks the mill.",
+    "0417 works.", "0417 should work.", "The number of the locker is 0417.", "Locker number: 0417",
+    "Room number 0417", "The room number is 0417.", "The alarm code is 0417", "The number on the door is 0417.",
+    "The code is 0 - sorry, 0417.",
+]  # fmt: skip
+MORE_SILENT = [
+    "The code isn't 0417 anymore.", "0417 isn't it.", "0417 is not it", "0417 was wrong", "0417 is obsolete.",
+    "0417 is outdated.", "0417 is no longer valid.", "0417 no longer works.", "0417 stopped working.",
+    "0417 would be wrong.", "0417 might work.", "0417 could be it.", "0417 may be the code.",
+    "0417 is one possibility.", "0417 is a guess.", "0417 is my guess?", "0417 is a rumour.",
+    "0417 is only the first half.", "0417 is the first half of the code.", "0417 is part of the code.",
+    "0417 is half of it.", "0417 is the wrong code.", "0417 is the old code.", "0417 is not the code.",
+    "0417 is the decoy.", "0417 is the year.", "0417 is the price.", "0417 comes first.", "0417 must be reversed.",
+    "0417 has to be reversed.", "Reverse 0417.", "Add 1 to 0417.", "The code is 1 more than 0417.",
+    "The code is more than 0417.", "The code is at least 0417.", "The code is about 0417.",
+    "The code is around 0417.", "The code is roughly 0417.", "The code is almost 0417.",
+    "The code is not quite 0417.", "The code isn't quite 0417.", "The code is between 0416 and 0417.",
+    "The code is either 0417 or 0418.", "The code is 0417 or 0418.", "The code is one of 0417, 0418.",
+    "The code is said to be 0417.", "The code is rumoured to be 0417.", "The code is supposedly 0417.",
+    "The code is allegedly 0417.", "The code is believed to be 0417.", "The code was supposed to be 0417.",
+    "The code should have been 0417.", "The code could be 0417.", "The code would be 0417 if it were old.",
+    "If the note is right, it might be 0417.", "Suppose it's 0417.", "Let's say 0417.", "Say, 0417?",
+    "Is 0417 the code?", "0417, right?", "0417, isn't it?", "Why 0417?", "How about 0417?", "Not 0417.", "Never 0417",
+    "No 0417.", "Nope, not 0417.", "Anything but 0417.", "Don't say 0417.", "Never use 0417.",
+    "You must not use 0417.", "Do not enter 0417.", "Avoid 0417.", "Forget 0417.", "The previous code is 0417.",
+    "The previous code was 0417.", "Yesterday's code is 0417.", "Last week's code was 0417.",
+    "The backup code is 0417.", "The bike code is 0417.", "The serial number is 0417.", "The lucky number is 0417.",
+    "The area code is 0417.", "The zip code is 0417.", "The postal code is 0417.", "The error code is 0417.",
+    "The number of people is 0417.", "The number of steps to the mill is 0417.", "The house number is 0417.",
+    "The code of conduct has 0417 pages.", "The liar says the code is 0417.", "The thief says 0417.",
+    "Bob's code is 0417, says Tom.", "According to the gossip, the code is 0417.", "Gossip: 0417",
+    "The gossip told me that it is 0417.", "Everyone says 0417.", "Nobody knows if it is 0417.", "I doubt 0417.",
+    "I don't think 0417 is right.", "I'm not sure it is 0417.", "I forgot whether it is 0417.", "I guess not 0417.",
+    "The code has four digits, like 0417.", "A code like 0417.", "e.g. 0417", "Example: 0417",
+    "For instance, the code is 0417.", "Format: 0417", "Write it as 0417.", "The code is 0417x.",
+    "The code is x0417.", "The code is 0417-1.", "The code is 0417/2.", "The code is 0417.5.", "The code is 0 4 1 7.",
+    "0417?!", "The code is 0417? I don't know.", "The code is 0417. Or not.", "The code is 0417. Or 0418.",
+    "The code is 0417. No wait.", "The code is 0417. Wait, no.", "The code is 0417. That was last week.",
+    "The code is 0417. Just kidding.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"), [*((t, "right") for t in MORE_RIGHT), *((t, "unparsed") for t in MORE_SILENT)]
+)
+def test_more_codes_that_are_said_and_that_are_not(text: str, outcome: str) -> None:
+    assert grade_exact_code(text, "0417").outcome == outcome
+
+
 @pytest.mark.parametrize(
     ("text", "outcome"),
     [*((t, "right") for t in RIGHT), *((t, "wrong") for t in WRONG), *((t, "unparsed") for t in SILENT)],
