@@ -1,6 +1,6 @@
 """Finding the program in a text.
 
-It is the last block that defines an entry point, as `ast` sees it, with what that needs from the other
+It is the last block that defines an entry point with a body, as `ast` sees it, with what that needs from the other
 blocks, and without what only shows how it is used or tests it. Without any fence, the parts of the text
 that are Python are read in the same way. A block may also be the body alone, which continues the prompt.
 """

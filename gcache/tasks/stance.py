@@ -138,7 +138,7 @@ WITHDRAWN = re.compile(
     r"|disregard that\b|i (?:have )?changed my mind\b"
     r"|i don't think so\b|(?:false|incorrect)\s*[.!]|no way\b|that was (?:a joke|a lie|last \w+|before|then"
     r"|yesterday)\b"
-    r"|(?:it|that|this) (?:is not|isn't)\s*[.!]|(?:that|this|it) contradicts\b"
+    r"|(?:it|that|this) (?:is not|isn't)\s*(?:[.!]|$)|(?:that|this|it) contradicts\b"
     r"|(?:that|this|it)(?:\s+(?!is\b)\w+)?(?:'s|\s+is|\s+was|\s+seems|\s+must be)\s+(?:\w+ly\s+)?"
     rf"(?:{WRONG}|{_NOT_RIGHT})|(?:that|this|it)\s+(?:cannot|can't|can not|couldn't|could not)\s+be\b"
     r"|(?:that|this|it)\s+(?:does|did|do|would|wo|will)(?:n't|\s+not)\s+(?:\w+ly\s+)?"

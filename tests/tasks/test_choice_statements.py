@@ -427,6 +427,7 @@ SILENT = [
     "The answer is C. I take that back.",
     "The answer is C. I was wrong.",
     "The answer is C. This is incorrect.",
+    "The answer is C, but it is not.",
     "C is correct. Hmm, no.",
     "The answer is C. On second thought, no.",
     # two statements
