@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +18,8 @@ from gcache.errors import ConfigError, DataError
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.splits import Split
-from gcache.tasks.statements import Mention, stated_value
+from gcache.tasks.stance import Sentence, plain, sentence_at
+from gcache.tasks.statements import MOST, Mention, stated_value
 
 
 class Classification(DataSet):
@@ -155,16 +156,22 @@ class Trec(_Numbered):
     asked = "What does the question ask for"
 
 
-def named(text: str, labels: Sequence[str]) -> str | None:
+def named(text: str, labels: Sequence[str], said: Callable[[Sentence], bool] = lambda at: True) -> str | None:
     """The one label that a text states, in whole words and any case; None where it states none, or several.
 
     A label inside a longer one that the text names ("card payment" in "card payment fee") is not named by that, and
     one that is denied, asked or offered beside another is not stated; see `gcache.tasks.statements`.
+
+    Args:
+        said: whether the sentence around a label says it of what is asked.
     """
+    text = plain(text)
     left, mentions = text, []
     for label in sorted(labels, key=len, reverse=True):
         words = r"[_\s]+".join(map(re.escape, label.split()))
         for found in re.finditer(rf"(?i)(?<![a-z0-9]){words}(?![a-z0-9])", left):
-            mentions.append(Mention(found.start(), found.end(), label))
+            mentions.append(Mention(*found.span(), label))
             left = left[: found.start()] + "\0" * len(found.group()) + left[found.end() :]
-    return stated_value(text, sorted(mentions, key=lambda mention: mention.start))
+    mentions.sort(key=lambda mention: mention.start)
+    looked_at = [replace(one, said=said(sentence_at(text, one.start, one.end))) for one in mentions[:MOST]]
+    return stated_value(text, [*looked_at, *mentions[MOST:]])
