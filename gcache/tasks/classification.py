@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gcache.errors import ConfigError, DataError
+from gcache.tasks.data_fields import find, is_missing, number_text
+from gcache.tasks.data_file import shown
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.splits import Split
@@ -54,7 +56,7 @@ class Classification(DataSet):
 
     def text(self, row: Row) -> str:
         """A row's text."""
-        return words(row, "text", "sentence")
+        return words(row, "text", "sentence", "query")
 
     def example(self, row: Row, number: int) -> Example:
         text = self.text(row)
@@ -89,11 +91,26 @@ class Classification(DataSet):
             replace(example, question=question, meta={"labels": listed})
             for example in found if example.answer in labels
         ]  # fmt: skip
+        self._check_labels(labels, kept)
         return sorted(kept, key=lambda e: hashlib.sha256(self.identity(e).encode("utf-8", "surrogatepass")).digest())
+
+    def _check_labels(self, labels: Sequence[str], examples: Sequence[Example]) -> None:
+        """Refuse a label that an answer cannot name: one that is stated plainly must be right."""
+        first = {example.answer: example for example in reversed(examples)}
+        for label in labels:
+            if ";" in label or self.grade(label, first[label]).outcome != "right":
+                raise DataError(
+                    f"{shown(self._path or self.hub[0])}: the label {label!r:.60} cannot be read in an answer; give it "
+                    "words of its own, without a semicolon"
+                )
+
+    def _named(self, row: Row, names: Mapping[str, Sequence[str]]) -> Row:
+        told = {f: n[row[f]] for f, n in names.items() if type(row.get(f)) is int and 0 <= row[f] < len(n)}
+        return {**row, **told}
 
 
 class Banking77(Classification):
-    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words or as a number."""
+    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words."""
 
     name = "banking77"
     form = "banking77 in CSV or JSONL form, with the fields text and category"
@@ -101,27 +118,63 @@ class Banking77(Classification):
     asked = "What is the customer's message about"
 
     def label(self, row: Row) -> str:
-        name = words(row, "category", "label_text", "label")
-        return " ".join(name.replace("_", " ").split()).lower().rstrip("?")
+        fields = ("category", "label_text", "intent", "label")
+        read: dict[str, str] = {}
+        for field, value in filter(None, (find(row, field) for field in fields)):
+            is_number = number_text(value) is not None or (isinstance(value, str) and value.strip().isdigit())
+            if field.lower() != "label" or not (is_number and read):  # a number beside the words adds nothing
+                read[field] = "" if is_number else self._tidy(words(row, field))
+        for field, name in read.items():
+            if not name:
+                raise DataError(
+                    f"the field {field!r} must name the label in words, got {row[field]!r:.40}; pass a file with them, "
+                    "in a field 'category'"
+                )
+        if len(set(read.values())) > 1:
+            raise DataError(f"the fields {' and '.join(map(repr, read))} name different labels; leave one of them")
+        return next(iter(read.values())) if read else words(row, *fields)
+
+    def _tidy(self, name: str) -> str:
+        return " ".join(name.replace("_", " ").split()).lower().rstrip("? ")
 
 
 class _Numbered(Classification):
-    """Labels that rows may give as numbers of `names`."""
+    """Labels that rows may give in words, or as numbers of them.
 
-    fields: ClassVar[tuple[str, ...]] = ("label",)
+    Attributes:
+        fields: that hold a label -> the words of its numbers; none where they mean different things in different files.
+        also: what else some mirrors call a label.
+    """
+
+    fields: ClassVar[Mapping[str, Sequence[str]]]
+    also: ClassVar[Mapping[str, str]] = {}
 
     def label(self, row: Row) -> str:
-        field = next((name for name in self.fields if name in row), self.fields[0])
-        value = row.get(field)
-        text = str(value).strip().lower()
-        if text.isdigit() and not isinstance(value, bool) and int(text) < len(self.names):
-            return self.names[int(text)]
-        if text in self.names:
-            return text
-        raise DataError(
-            f"the field {field!r} must be one of {', '.join(self.names)}, or a number from 0 to {len(self.names) - 1}, "
-            f"got {value!r:.40}"
-        )
+        read = {}
+        for field, order in self.fields.items():
+            held = [name for name in row if isinstance(name, str) and name.lower() == field.lower()]
+            for name in (name for name in held if not is_missing(row[name])):
+                read[name] = self._in_words(name, row[name], order)
+        if not read:
+            field = next(iter(self.fields))
+            raise DataError(f"the field {field!r} must be {self._allowed(self.names)}, got None")
+        if len(set(read.values())) > 1:
+            raise DataError(f"the fields {' and '.join(map(repr, read))} name different labels; leave one of them")
+        return next(iter(read.values()))
+
+    def _in_words(self, field: str, value: Any, order: Sequence[str]) -> str:
+        text = number_text(value) or (" ".join(value.split()).lower() if isinstance(value, str) else "")
+        text = self.also.get(text, text)
+        if re.fullmatch("[0-9]{1,3}", text):
+            text = order[int(text)] if int(text) < len(order) else ""
+        if text not in self.names:
+            raise DataError(f"the field {field!r} must be {self._allowed(order)}, got {value!r:.40}")
+        return text
+
+    def _allowed(self, order: Sequence[str]) -> str:
+        numbers = [number for number, name in enumerate(order) if name]
+        or_number = f", or a number from {numbers[0]} to {numbers[-1]}" if numbers else ", in words"
+        return f"one of {', '.join(self.names)}{or_number}"
 
 
 class Sst2(_Numbered):
@@ -131,6 +184,8 @@ class Sst2(_Numbered):
     form = "SST-2 in CSV or JSONL form, with the fields sentence and label"
     hub = ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"})  # its test split has no labels
     names = ("negative", "positive")
+    fields: ClassVar[Mapping[str, Sequence[str]]] = {"label": names, "label_text": (), "sentiment": ()}
+    also: ClassVar[Mapping[str, str]] = {"neg": "negative", "pos": "positive"}
     asked = "Which of these fits the sentence of a film review"
 
 
@@ -141,7 +196,17 @@ class AgNews(_Numbered):
     form = "AG News in CSV or JSONL form, with the fields text and label"
     hub = ("fancyzhx/ag_news", None, {"train": "train", "test": "test"})
     names = ("world", "sports", "business", "science")
+    fields: ClassVar[Mapping[str, Sequence[str]]] = {
+        "label": names, "label_text": (), "category": (), "Class Index": ("", *names)  # the authors count from 1
+    }  # fmt: skip
+    also: ClassVar[Mapping[str, str]] = {"sci/tech": "science", "sport": "sports"}
     asked = "What is the news story about"
+
+    def text(self, row: Row) -> str:
+        title = find(row, "Title")
+        if title is None or find(row, "text") is not None:
+            return super().text(row)
+        return f"{words(row, title[0])} {words(row, 'Description')}"
 
 
 class Trec(_Numbered):
@@ -151,8 +216,30 @@ class Trec(_Numbered):
     form = "TREC in CSV or JSONL form, with the fields text and coarse_label"
     hub = ("CogComp/trec", None, {"train": "train", "test": "test"})
     names = ("abbreviation", "entity", "description", "human", "location", "number")
-    fields = ("coarse_label", "label-coarse", "label")
+    fields: ClassVar[Mapping[str, Sequence[str]]] = {
+        "coarse_label": names,
+        # the first version counts otherwise
+        "label-coarse": ("description", "entity", "abbreviation", "human", "number", "location"),
+        "coarse_label_text": (), "label_coarse": (), "label_coarse_text": (), "label_coarse_original": (),
+    }  # fmt: skip
+    also: ClassVar[Mapping[str, str]] = {
+        "abbr": "abbreviation", "enty": "entity", "desc": "description", "hum": "human", "loc": "location",
+        "num": "number", "human being": "human", "numeric value": "number", "numeric": "number",
+        "description and abstract concept": "description", "description and abstract concepts": "description",
+    }  # fmt: skip
     asked = "What does the question ask for"
+
+    def text(self, row: Row) -> str:
+        return words(row, "text", "sentence", "question")
+
+    def label(self, row: Row) -> str:
+        """Its numbers mean one thing in each version; in a field that is called just `label`, any of them."""
+        if any(isinstance(name, str) and name.lower() in map(str.lower, self.fields) for name in row):
+            return super().label(row)
+        found = find(row, "label_text", "label")
+        if found is None:
+            return super().label(row)
+        return self._in_words(*found, ())
 
 
 def named(text: str, labels: Sequence[str]) -> str | None:
