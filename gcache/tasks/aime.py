@@ -18,8 +18,12 @@ from gcache.tasks.grading import NumberTask, accepts, last_box
 #: Fields that hold the number alone, and those that may hold a worked solution with the number in a box.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
 _SOLUTIONS = ("solution",)
-#: What stands around a number that is meant as nothing but that: signs of mathematics, and the dot of a sentence.
-_AROUND = re.compile(r"\\[()\[\]]|\\(?:text|textbf|mathbf|mathrm|boxed|fbox)\s*(?=\{)|[${}*\s]|^####")
+#: What stands around a number that is meant as nothing but that: signs of mathematics, bold type, the dot at its end.
+_AROUND = re.compile(
+    r"\$+(.+?)\$+|\\\((.+)\\\)|\\\[(.+)\\\]|\\(?:boxed|fbox|text|textbf|mathbf|mathrm)\s*\{(.+)\}|\*+(.+?)\*+|####(.+)"
+    r"|\{(.+)\}|\((.+)\)|(.+[^0-9])\.",
+    re.DOTALL,
+)
 _WHOLE = re.compile(r"\+?(0*[0-9]{1,3})(?:\.0*)?")
 
 
@@ -60,10 +64,12 @@ def whole_number(value: Any) -> str | None:
     or a list of it alone. None where it is anything else."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    text = number_text(value) if not isinstance(value, str) else value[:1000]
-    if text is None:
+    text = number_text(value) if not isinstance(value, str) else value
+    if text is None or len(text) > 1000:
         return None
-    found = _WHOLE.fullmatch(_AROUND.sub("", text.strip()))
+    while (around := _AROUND.fullmatch(text.strip())) is not None:
+        text = around[around.lastindex or 0]
+    found = _WHOLE.fullmatch(text.strip())
     return str(int(found[1])) if found else None
 
 

@@ -84,11 +84,9 @@ def label_words(row: Row, *names: str) -> str:
 
 def number_text(value: Any) -> str | None:
     """A JSON number in plain digits: 70.0 as "70", 1e22 as its 23 digits. None where it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    if isinstance(value, float) and not value.is_integer():
-        return format(Decimal(repr(value)), "f")
-    return str(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def listed(value: Any) -> Any:

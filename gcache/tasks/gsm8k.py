@@ -18,7 +18,7 @@ from gcache.tasks.grading import NumberTask, accepts, extract_number, grade_numb
 #: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
 #: A number and nothing else, as mirrors write it.
-_ALONE = re.compile(r"[-+]?\s*\$?\s*[-+]?[0-9.][0-9.,/ ]{0,60}\s*%?")
+_ALONE = re.compile(r"[-+]?\s*\$?\s*[-+]?[0-9.][0-9.,/]{0,60}(?: [0-9]+/[0-9]+)?\s*%?")
 
 
 class Gsm8k(NumberTask, DataSet):
