@@ -45,12 +45,14 @@ def choices_of(row: Row) -> Choices | None:
     texts = [_choice(value, field, values) for value in values]
     if labels and len(set(labels)) < len(labels):
         raise DataError(f"the labels of the choices must be different, got {', '.join(labels):.60}")
+    order = list(range(len(values)))
     if labels and sorted(map(str.upper, labels)) in _in_order(len(labels)):  # the words may speak of "A and B"
-        order = sorted(range(len(labels)), key=lambda place: labels[place].upper())
+        order.sort(key=lambda place: labels[place].upper())
         labels, texts, values = ([part[place] for place in order] for part in (labels, texts, values))
     labels = labels or list(LETTERS[: len(texts)])
+    given = tuple(order) if order != sorted(order) else ()
     are_numbers = all(number_text(value) is not None for value in values)
-    return Choices(tuple(_without_letters(texts, labels)), tuple(labels), tuple(texts), are_numbers)
+    return Choices(tuple(_without_letters(texts, labels)), tuple(labels), tuple(texts), are_numbers, given)
 
 
 def without_choices(stem: str, written: Sequence[str]) -> str:

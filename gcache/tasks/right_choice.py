@@ -33,12 +33,14 @@ class Choices:
         labels: what the row calls them; A, B, C where it does not say.
         written: their words as they stand in the row, where letters may come first.
         are_numbers: whether the row has numbers for words.
+        given: where each stands in the row, where that is another order.
     """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     written: tuple[str, ...]
     are_numbers: bool = False
+    given: tuple[int, ...] = ()
 
     @property
     def have_digits(self) -> bool:
@@ -55,13 +57,20 @@ class Choices:
                     return found[0]
         return None
 
-    def by_place(self, value: int) -> int | None:
-        return value if 0 <= value < len(self.texts) else None
+    def by_place(self, value: int) -> set[int]:
+        """The choice at a place; two, where labels are not in the order of the row."""
+        if not 0 <= value < len(self.texts):
+            return set()
+        return {value} | ({self.given.index(value)} if self.given else set())
 
     def by_words(self, value: str) -> set[int]:
         wanted = " ".join(value.split())
         both = zip(self.texts, self.written, strict=True)
-        found = {p for p, forms in enumerate(both) if wanted in [" ".join(form.split()) for form in forms]}
+        tidy = [[" ".join(form.split()) for form in forms] for forms in both]
+        found = {place for place, forms in enumerate(tidy) if wanted in forms}
+        if not found and len(wanted) > 1:  # "no" for "No"; a single letter may be a label
+            same = wanted.casefold()
+            found = {place for place, forms in enumerate(tidy) if same in map(str.casefold, forms)}
         lettered = _LETTER_AND_WORDS.fullmatch(value.strip())
         if not found and lettered and (place := self.by_label(lettered[1])) is not None:
             found = {place} & self.by_words(lettered[2])
@@ -148,8 +157,8 @@ def _digits(value: Any, choices: Choices) -> set[int]:
     number = _number(value)
     if number is None:
         return set()
-    found = {choices.by_place(number)} | ({choices.by_label(str(number))} if choices.have_digits else set())
-    return {place for place in found if place is not None}
+    label = choices.by_label(str(number)) if choices.have_digits else None
+    return choices.by_place(number) | (set() if label is None else {label})
 
 
 def _only(field: str, value: Any, readings: set[int], choices: Choices) -> int:

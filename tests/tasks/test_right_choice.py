@@ -54,6 +54,8 @@ def lettered(choices: list[str]) -> dict[str, str]:
         ("medqa", {"options": ["1", "2", "3", "4"], "answer": "2"}, "2"),
         ("medqa", {"options": BLOOD, "answer": "AB"}, "AB"),
         ("medqa", {"options": ["A", "B", "AB", "O"], "answer": "B"}, "B"),  # both readings agree
+        ("mmlu", {"choices": ["Yes", "No"], "answer": "no"}, "No"),
+        ("medqa", {"options": {"B": "y", "A": "x"}, "answer_idx": "B"}, "y"),
         ("mmlu", {"choices": ["x", "the  sun"], "answer": "the sun"}, "the  sun"),
         ("mmlu", {"choices": [1, 2.5, 3], "answer": "C"}, "3"),
         # letters in front of the words
@@ -77,6 +79,7 @@ def test_the_right_choice(tmp_path: Path, task: str, row: Row, right: str) -> No
         ("mmlu", {"choices": [1, 2, 3, 4], "answer": 2}, "may be choice 2 or 3"),
         ("mmlu", {"choices": ["b", "c", "a"], "answer": "a"}, "may be choice 1 or 3"),
         ("medqa", {"options": {"1": "x", "2": "y", "3": "z"}, "answer_idx": 1}, "may be choice 1 or 2"),
+        ("medqa", {"options": {"B": "y", "A": "x"}, "answer_idx": 1}, "may be choice 1 or 2"),
         ("medqa", {"options": ["x", "x", "y"], "answer": "x"}, "may be choice 1 or 2"),
         ("medqa", {"options": lettered(["x", "y"]), "answer": "x", "answer_idx": "B"}, "may be choice 1 or 2"),
         ("medqa", {"options": lettered(["x", "y"]), "answer": "A", "answer_idx": "B"}, "name different choices"),
