@@ -40,7 +40,7 @@ def choices_of(row: Row) -> Choices | None:
         labels, values = _in_columns(row)
         if not values:
             return None
-    if len(values) > len(LETTERS):
+    if not 1 <= len(values) <= len(LETTERS):  # one alone is refused when it is asked
         raise DataError(f"a question has 2 to {len(LETTERS)} choices, got {len(values)}")
     texts = [_choice(value, field, values) for value in values]
     if labels and len(set(labels)) < len(labels):

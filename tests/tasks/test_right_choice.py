@@ -94,7 +94,9 @@ def test_the_right_choice(tmp_path: Path, task: str, row: Row, right: str) -> No
         ("mmlu", {"choices": ["x", None], "answer": 0}, "with None in it"),
         ("mmlu", {"choices": ["x", True], "answer": 0}, "with True in it"),
         ("mmlu", {"choices": list("abcdefghijk"), "answer": 0}, "2 to 10 choices, got 11"),
-        ("mmlu", {"choices": [], "answer": 0}, "must be one of the 0 choices"),
+        ("mmlu", {"choices": [], "answer": 0}, "2 to 10 choices, got 0"),
+        ("medqa", {"options": []}, "2 to 10 choices, got 0"),
+        ("medqa", {"options": {"A": None}, "answer": "x"}, "2 to 10 choices, got 0"),
         ("mmlu", {"choices": ["x", "y"]}, "'answer' is missing"),
     ],
 )  # fmt: skip
