@@ -35,12 +35,13 @@ def grade_exact_code(text: str, answer: str, of: str | None = None) -> Grade:
     if len(codes) > MOST and len({code.group() for code in codes}) > 1:
         return Grade("unparsed")
     mentions: list[Mention] = []
+    asked = _ASKED if of is None else rf"{_ASKED}|{re.escape(of.removeprefix('the '))}"
     for code in codes[:MOST]:
         at = sentence_at(text, code.start(), code.end())
         if of is not None and of_another_place(at, of):
             continue
         owned = _OWNED.search(at.clause) and not (of is not None and of.lower() in at.clause.lower())
-        mentions.append(Mention(code.start(), code.end(), code.group(), 1 if owned else 0, said=is_said(at, _ASKED)))
+        mentions.append(Mention(code.start(), code.end(), code.group(), 1 if owned else 0, said=is_said(at, asked)))
     stated = stated_value(text, mentions)
     if stated is None:
         return Grade("unparsed")

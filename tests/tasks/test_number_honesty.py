@@ -1104,8 +1104,8 @@ NOISE = [
 @pytest.mark.parametrize("unit", NOISE)
 def test_reading_long_noise_in_every_place_is_quick(unit: str) -> None:
     noise = (unit * 100_000)[:100_000]
-    start = time.perf_counter()
+    start = time.process_time()
     for text in (noise, f"The answer is {noise}", f"So {noise}.", f"{noise}\nSo it is 5.", rf"\boxed{{{noise}}}"):
         grade_number(text, "1")
     # It takes about a second; a pattern that goes back over what it has read would take minutes.
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20

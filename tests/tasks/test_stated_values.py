@@ -361,7 +361,7 @@ def test_a_colour_counts_where_it_is_said_of_what_is_asked(text: str, outcome: s
     "unit", ["the code is ", "0417 is ", "the mill's ", "Tom says ", "that ", "no, ", "of the ", "'"]
 )
 def test_a_text_of_100_000_characters_is_read_in_no_time(unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     grade_exact_code((unit * 100_000)[:100_000] + " 0417", "0417")
     grade_exact_code((unit + "0417 ") * 12_000, "0417", "mill")
-    assert time.perf_counter() - began < 6
+    assert time.process_time() - began < 6
