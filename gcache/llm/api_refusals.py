@@ -35,24 +35,24 @@ _CODES = (
 )  # fmt: skip
 _BEFORE = (
     r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|not supported|(?:does|do) not (?:support|accept|allow)|"
-    r"doesn't support|not permitted|not allowed|invalid (?:parameter|argument|field))[^.;]{0,60}?"
+    r"(?:doesn't|don't) support|not permitted|not allowed|invalid (?:parameter|argument|field))[^.;]{0,60}?"
 )
 _AFTER = (
     r"[^.;]{0,40}?(?:is not supported|are not supported|unsupported|not supported|deprecated|not permitted|"
     r"not allowed|does not support|extra inputs|extra_forbidden|not a valid (?:field|parameter)|not recogni[sz]ed|"
     r"unknown|"
-    r"only the default|only [\d.]+ is allowed)"
+    r"only the default|only [\d.]+ is allowed|may only be set|(?:is|are) fixed)"
 )
 #: Said of a temperature of 0 where only what is above it is taken.
 _ABOVE_0 = (
     r"[^;]{0,60}?(?:strictly positive|(?:greater than|above|>) ?0(?!\.\d*[1-9])|[(]0(?:\.0+)?,|参数非法)"
 )  # fmt: skip
-_INSTEAD = r"use ['\"`]?([a-z_]{3,40})['\"`]? instead"
+_OTHER_LIMIT = re.compile(r"(?<!\w)max_\w{0,30}(?:tokens|length)(?!\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A field that is refused, and the name that is wanted for it, where the server says one."""
+    """A field that is refused, and the limit of tokens that is wanted instead, where the server names one."""
 
     name: str
     instead: str | None = None
@@ -60,15 +60,14 @@ class Refusal:
 
 def refusal(failed: Failure, sent: Mapping[str, Any]) -> Refusal | None:
     """The field that an answer refuses, of those that were sent; None where it is about something else."""
-    if failed.status not in REFUSALS:
+    if failed.status not in REFUSALS and (failed.status is not None or failed.said is None):
         return None
     names = [name for name in sent if name not in ("model", *NEEDED)]
     name = next(_structured(failed.said, names), None) or _named(failed.text[:2000], sent, names)
     if name is None:
         return None
-    instead = re.search(_INSTEAD, failed.text, re.IGNORECASE)
-    other = instead[1].lower() if instead else None
-    return Refusal(name, other if other not in sent else None)
+    others = [other.lower() for other in _OTHER_LIMIT.findall(failed.text[:2000]) if other.lower() not in sent]
+    return Refusal(name, NEWER_LIMIT if NEWER_LIMIT in others else next(iter(others), None))
 
 
 def _structured(said: Any, names: Collection[str], depth: int = 0) -> Iterator[str]:

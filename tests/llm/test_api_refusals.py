@@ -90,6 +90,11 @@ def test_options_that_are_none(words: list[str], said: str) -> None:
         ("temperature", OWN_TEMPERATURE, 400),
         ("temperature", says_so("`temperature` is deprecated for this model."), 400),
         ("temperature", says_so("deepseek-reasoner does not support temperature"), 400),
+        ("temperature", says_so("`temperature` may only be set to 1 when thinking is enabled"), 400),
+        ("temperature", says_so("UnsupportedParamsError: these models don't support temperature=0.0."), 400),
+        ("temperature", {"error": "temperature is not supported"}, 200),
+        ("seed", says_so("Extra inputs are not permitted, field: 'seed', value: 5"), 400),
+        ("seed", {"message": "body.seed: property 'body.seed' is unsupported", "type": "x", "param": "y"}, 422),
         ("temperature", says_so("invalid temperature: only 1 is allowed for this model"), 400),
         ("temperature", {"error": "Input validation error: `temperature` must be strictly positive"}, 422),
         ("temperature", says_so("<400> InternalError.Algo.InvalidParameter: Temperature should be in (0.0, 2.0)"), 400),
@@ -133,6 +138,19 @@ def test_a_refusal_is_understood_said_once_and_kept_to(
         assert rest[0] == {**{k: v for k, v in first.items() if k != name}, "max_completion_tokens": 9}
     else:
         assert rest[0] == {k: v for k, v in first.items() if k != name}
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("max_tokens is not supported; please set max_new_tokens", "max_new_tokens"),
+        ("Unsupported parameter: 'max_tokens'", "max_completion_tokens"),
+        ("max_tokens is deprecated, use 'messages' instead", "max_completion_tokens"),
+    ],
+)
+def test_a_limit_is_sent_by_the_name_that_the_server_gives(message: str, name: str) -> None:
+    text, seen = asked(without({"max_tokens": says_so(message)}))
+    assert text.attempts == 2 and seen[1] == {**{k: v for k, v in seen[0].items() if k != "max_tokens"}, name: 9}
 
 
 def test_two_refusals_one_after_the_other() -> None:
