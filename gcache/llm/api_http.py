@@ -59,6 +59,8 @@ class ApiHttp:
                 reply = await self._once(address, content)
             except Exception as error:  # of three libraries and the system; each has classes of its own for it
                 return self._failure(error)
+            if isinstance(reply, Reply) and reply.status == 407 and self.way.proxy:
+                return Failure(self._wants_password(), passing=False, status=407)
             if isinstance(reply, Failure) or not 300 <= reply.status < 400:
                 return reply
             elsewhere = _target(address, reply)
@@ -103,7 +105,9 @@ class ApiHttp:
                     passing=False,
                 )
         if isinstance(error, httpx2.ProxyError):
-            return Failure(f"the proxy of {self.way.variable} refuses ({said})", passing=" 407" not in f" {said}")
+            if said.startswith("407"):
+                return Failure(self._wants_password(), passing=False, status=407)
+            return Failure(f"the proxy of {self.way.variable} refuses ({said})", passing=True)
         if isinstance(error, (httpx2.TransportError, OSError)) and not isinstance(
             error, (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)
         ):
@@ -111,6 +115,10 @@ class ApiHttp:
             return Failure(f"no connection{through} ({said})", passing=True)
         odd = f"{type(error).__name__}: {said}"
         return Failure(f"a request that cannot be sent, or an answer that cannot be read ({odd})", passing=False)
+
+    def _wants_password(self) -> str:
+        form = "http://user:password@host:port"
+        return f"HTTP 407: the proxy of {self.way.variable} wants a user name and a password; give them as {form}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

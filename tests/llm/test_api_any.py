@@ -50,6 +50,13 @@ BODIES = ANY | st.fixed_dictionaries({}, optional={
     "choices": st.lists(CHOICES, max_size=2) | ANY, "usage": ANY, "error": ANY, "detail": ANY, "code": ANY,
     "message": ANY,
 })  # fmt: skip
+#: Bodies that are nearly answers.
+NEARLY = st.fixed_dictionaries({"choices": st.lists(
+    st.fixed_dictionaries(
+        {"message": st.fixed_dictionaries({"content": TEXTS | ANY}, optional={"refusal": ANY, "tool_calls": ANY})},
+        optional={"finish_reason": TEXTS | ANY, "error": ANY},
+    ), min_size=1, max_size=2,
+)}, optional={"error": ANY, "usage": ANY})  # fmt: skip
 HEADERS = st.dictionaries(
     st.sampled_from(["Retry_After", "Retry_After_Ms", "Content_Type", "Content_Encoding", "Location", "Set_Cookie"]),
     st.one_of(
@@ -93,7 +100,11 @@ def proper(found: ApiText | str) -> None:
 
 
 @SEVERAL
-@given(BODIES, st.sampled_from([200, 200, 200, 201, 204, 302, 308, 400, 401, 422, 429, 500, 503, 600, 999]), HEADERS)
+@given(
+    BODIES | NEARLY,
+    st.sampled_from([200, 200, 200, 201, 204, 302, 308, 400, 401, 422, 429, 500, 503, 600, 999]),
+    HEADERS,
+)
 def test_any_json(server: ChatServer, body: Any, status: int, headers: dict[str, str]) -> None:
     proper(answered(server, json.dumps(body).encode(), status, headers))
 

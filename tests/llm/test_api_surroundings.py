@@ -76,6 +76,14 @@ def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.headers[0]["host"] == "far.example"
 
 
+def test_a_proxy_that_wants_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(fails(407, "who are you")) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.base_url.replace("://", "://me:hush@"))
+        with pytest.raises(ApiError, match=r"after 1 attempt .*HTTP 407: the proxy of HTTP_PROXY wants") as caught:
+            chat(ApiLLM(ApiSettings("toy", "http://far.example/v1", KEY)))
+    assert "hush" not in str(caught.value) and "proxy-authorization" in server.headers[0]
+
+
 # -- addresses ------------------------------------------------------------------------------------
 
 
