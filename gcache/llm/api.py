@@ -24,7 +24,7 @@ from typing import Any
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.llm.api_address import Way, way_to
 from gcache.llm.api_budget import Budget
-from gcache.llm.api_fields import changed, encoded
+from gcache.llm.api_fields import OWN, changed, encoded
 from gcache.llm.api_http import ApiHttp
 from gcache.llm.api_limits import ApiLimits
 from gcache.llm.api_outcome import ApiText, Failure
@@ -205,7 +205,8 @@ class ApiLLM:
     def _error(self, failure: Failure, attempts: int, sent: Mapping[str, Any]) -> ApiError:
         times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         hint = " (check API_KEY)" if failure.status in (401, 403) else ""
-        if refused := refusal(failure, sent):
+        refused = refusal(failure, sent)
+        if refused and refused.name in (*OWN, *self.settings.extra):
             hint = f" (--api_option {refused.name}= leaves it out)"
         said = f"{self._shown(failure.text)}{hint}"
         where = f"the API at {self.settings.base_url} failed after {times} for the model {self.settings.model!r}"
