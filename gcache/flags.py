@@ -11,6 +11,7 @@ from gcache.gnn.topology import CHANNELS
 from gcache.graph.records import GraphConfig
 from gcache.links.link import AUTO
 from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.llm.api_fields import split_options
 from gcache.llm.memory import Limits
 from gcache.training.config import TrainConfig
 
@@ -242,11 +243,13 @@ def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
     )
     group.add_argument(
         "--api_retries", type=int, default=ApiSettings.retries,
-        help="after 429, 5xx, a time-out or a lost connection (default: %(default)s)",
+        help="after 429, 5xx, a time-out, a lost connection or a text that broke off (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--api_option", nargs="+", default=[], metavar="NAME=VALUE",
-        help="further fields of each request, for example enable_thinking=false",
+        "--api_option", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="further fields of each request, for example enable_thinking=false; NAME= leaves a field out, for example "
+        "temperature=; 'NAME->OTHER' sends it under another name, for example 'max_tokens->max_completion_tokens' "
+        "(what servers usually refuse of max_tokens, temperature and seed is mended without it, and the log says so)",
     )  # fmt: skip
     group.add_argument(
         "--api_budget", metavar="BUDGET", help="stop when it is spent: 500requests or 2e6tokens (default: no limit)"
@@ -255,8 +258,8 @@ def add_api_flags(parser: argparse.ArgumentParser, modes: bool = True) -> None:
     group.add_argument("--price_out", type=float, help="of a million tokens written")
     group.add_argument(
         "--on_error", default="stop",
-        help="when a question fails for good (API, grader, too long): stop, or skip it; it is never graded "
-             "(default: %(default)s)",
+        help="when a question fails for good (its API or grader, or it is too long): stop, or skip it; it is never "
+        "graded; an answer that is filtered, refused or broken off is such a failure (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -266,16 +269,19 @@ def api(args: argparse.Namespace, model: str | None = None, base_url: str | None
     Args:
         model, base_url: where neither says otherwise.
     """
+    given, left_out, renamed = split_options(args.api_option)
     settings = ApiSettings.found(
         args.api_model or model, args.base_url or base_url, args.api_key,
         requests_per_second=args.requests_per_second, concurrency=args.api_concurrency, timeout=args.api_timeout,
-        retries=args.api_retries, extra=task_options(args.api_option),
+        retries=args.api_retries, extra=task_options(given), left_out=left_out, renamed=renamed,
     )  # fmt: skip
     for name in ("price_in", "price_out"):
         price = getattr(args, name)
         if price is not None and not 0 <= price < float("inf"):
             raise ConfigError(f"--{name} must be 0 or more, got {price}")
-    return ApiLLM(settings, Budget.parse(args.api_budget) if args.api_budget else None)
+    llm = ApiLLM(settings, Budget.parse(args.api_budget) if args.api_budget else None)
+    llm.check()
+    return llm
 
 
 def api_if_asked(args: argparse.Namespace, spec: GraphSpec) -> ApiLLM | None:

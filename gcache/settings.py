@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
@@ -84,9 +85,12 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
     from dotenv import dotenv_values
 
     try:
-        written = dotenv_values(env_file) if env_file.is_file() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{env_file} cannot be read ({error}); mend or remove it") from error
+        # editors of Windows begin a file with a mark, which would become a part of the first name
+        written = dotenv_values(env_file, encoding="utf-8-sig") if env_file.is_file() else {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{env_file} is not written in UTF-8; save it as UTF-8, or remove it") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{env_file} cannot be read ({type(error).__name__}); mend or remove it") from error
     sources = [
         {name: value.strip() for name, value in source.items() if value and value.strip()}
         for source in (os.environ, written)
@@ -100,6 +104,24 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
             if name in source:
                 found.setdefault(name, source[name])
     return found
+
+
+def proxies() -> dict[str, tuple[str, str]]:
+    """Proxies that the surroundings name: scheme ("http", "https", "all", "no") -> (variable, value).
+
+    Where the environment names none, some systems have them in their settings.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for scheme, value in urllib.request.getproxies().items():
+        named = [name for name in os.environ if name.lower() == f"{scheme}_proxy" and os.environ[name] == value]
+        found[scheme] = (named[0] if named else "the system's proxy", value.strip())
+    return {scheme: (name, value) for scheme, (name, value) in found.items() if value}
+
+
+def certificates() -> tuple[str, str] | None:
+    """The variable that names certificates to trust, and what it says; None where neither is set."""
+    named = ((name, os.environ.get(name, "").strip()) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return next(((name, value) for name, value in named if value), None)
 
 
 def serve_key() -> str | None:

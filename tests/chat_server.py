@@ -38,7 +38,7 @@ def refused_by_vllm(path: str, body: dict[str, Any]) -> str | None:
         return f"max_tokens must be at least 1, got {most}. (parameter=max_tokens, value={most})"
     if temperature is not None and not 0 <= temperature <= 2:
         return f"temperature must be in [0, 2], got {temperature}."
-    if path.endswith("/chat/completions"):
+    if "/chat/completions" in path:
         if any(message["role"] != "assistant" and message.get("content", "") is None for message in body["messages"]):
             return "validation errors: messages content should be a valid string"
         return None
@@ -77,6 +77,32 @@ def fails(status: int, message: str = "no", **headers: str) -> Behaviour:
 def sends(body: bytes, content_type: str = "application/json") -> Behaviour:
     """200 with any bytes."""
     return lambda handler, _: send(handler, 200, body, {"Content-Type": content_type})
+
+
+def replies(body: bytes | Any, status: int = 200, **headers: str) -> Behaviour:
+    """Any status, with any bytes or JSON."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda handler, _: send(handler, status, raw, named)
+
+
+def chooses(reason: Any = "stop", content: Any = "four", **message: Any) -> Behaviour:
+    """A chat completion whose only choice has any reason to end, and any message."""
+    body = completion("", written=5)
+    body["choices"][0] = {
+        "index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": content, **message},
+    }  # fmt: skip
+    return answers(body)
+
+
+def without(names: dict[str, Any], otherwise: str = "four", status: int = 400) -> Behaviour:
+    """Refuses requests that have a field of these, each with its own body; answers the others."""
+
+    def behave(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        refusal = next((said for name, said in names.items() if name in body), None)
+        (says(otherwise) if refusal is None else replies(refusal, status))(handler, body)
+
+    return behave
 
 
 def cuts(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
 
 
-@pytest.mark.parametrize(
-    "example",
-    [
-        "how \ud83d many ?", Example("q", "how many ? \udc00", "3"), Example("q", "how", "3", (Note("a", "b", "\ud800"),)),
-    ],  # fmt: skip
-)
+NOTED = Example("q", "how", "3", (Note("a", "b", "\ud800"),))
+
+
+@pytest.mark.parametrize("example", ["how \ud83d many ?", Example("q", "how many ? \udc00", "3"), NOTED])
 def test_a_question_is_refused(tiny_llm: LocalLLM, tiny_tokenizer: Any, example: Any) -> None:
     graph = toy_built(tiny_llm, tiny_tokenizer, topology="full").graph
     for call in (graph.run, graph.topology):

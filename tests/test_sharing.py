@@ -222,7 +222,13 @@ states @ weights
 
 def slept():
     tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
-    return sum(int((t / "status").read_text().partition("\\nvoluntary_ctxt_switches:")[2].split()[0]) for t in tasks)
+    found = 0
+    for task in tasks:
+        try:
+            found += int((task / "status").read_text().partition("\\nvoluntary_ctxt_switches:")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+    return found
 
 def passes():
     before, product = slept(), states

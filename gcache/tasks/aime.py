@@ -5,16 +5,30 @@ The problems are the Mathematical Association of America's, of 2024 and 2025.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from gcache.errors import DataError
+from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
-from gcache.tasks.grading import NumberTask, accepts
+from gcache.tasks.grading import NumberTask, accepts, last_box
+
+#: Fields that hold the number alone, and those that may hold a worked solution with the number in a box.
+_ANSWERS = ("answer", "final_answer", "expected_answer", "target")
+_SOLUTIONS = ("solution",)
+#: What stands around a number that is meant as nothing but that: signs of mathematics, bold type, the dot at its end.
+_AROUND = re.compile(
+    r"\$+(.+?)\$+|\\\((.+)\\\)|\\\[(.+)\\\]|\\(?:boxed|fbox|text|textbf|mathbf|mathrm)\s*\{(.+)\}|\*+(.+?)\*+|####(.+)"
+    r"|\{(.+)\}|\((.+)\)|(.+[^0-9])\.",
+    re.DOTALL,
+)
+_WHOLE = re.compile(r"\+?(0*[0-9]{1,3})(?:\.0*)?")
 
 
 class Aime(NumberTask, DataSet):
-    """A row has `problem` and `answer`, with a small or a capital first letter.
+    """A row has `problem` and `answer`, in the names and forms of the mirrors (docs/tasks.md).
 
     Args:
         data, whole_file: see `DataSet`.
@@ -32,11 +46,7 @@ class Aime(NumberTask, DataSet):
         self.accept_last_number = accepts(accept_last_number)
 
     def example(self, row: Row, number: int) -> Example:
-        answer = next((row[name] for name in ("answer", "Answer") if name in row), None)
-        text = str(answer).strip() if isinstance(answer, (str, int)) and not isinstance(answer, bool) else ""
-        if not (text.isascii() and text.isdigit() and int(text) <= 999):
-            raise DataError(f"the field 'answer' must be a whole number from 0 to 999, got {answer!r:.40}")
-        return Example(f"{self.name}-{number}", words(row, "problem", "Problem"), str(int(text)))
+        return Example(f"{self.name}-{number}", words(row, "problem", "question", "prompt", "input"), _right(row))
 
 
 class Aime24(Aime):
@@ -47,3 +57,41 @@ class Aime24(Aime):
 class Aime25(Aime):
     name = "aime25"
     hub = ("math-ai/aime25", None, {"train": "test", "test": "test"})
+
+
+def whole_number(value: Any) -> str | None:
+    r"""A whole number from 0 to 999 in plain digits, from how mirrors write it: 70, 70.0, "070", "$70$", `\boxed{70}`,
+    or a list of it alone. None where it is anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    text = number_text(value) if not isinstance(value, str) else value
+    if text is None or len(text) > 1000:
+        return None
+    while (around := _AROUND.fullmatch(text.strip())) is not None:
+        text = around[around.lastindex or 0]
+    found = _WHOLE.fullmatch(text.strip())
+    return str(int(found[1])) if found else None
+
+
+def _right(row: Row) -> str:
+    """The answer of a row, by all fields that have it.
+
+    Raises:
+        DataError: none has a whole number, or two have different ones.
+    """
+    read = {}
+    for field in _ANSWERS:
+        if (found := find(row, field)) is not None:
+            box = last_box(found[1]) if isinstance(found[1], str) else None
+            read[found[0]] = whole_number(found[1]) or (None if box is None else whole_number(box)), found[1]
+    if not read and (found := find(row, *_SOLUTIONS)) is not None and isinstance(found[1], str):
+        read[found[0]] = whole_number(last_box(found[1])), found[1]
+    for field, (number, value) in read.items():
+        if number is None:
+            raise DataError(f"the field {field!r} must be a whole number from 0 to 999, got {value!r:.40}")
+    numbers = {number for number, _ in read.values() if number is not None}
+    if len(numbers) > 1:
+        raise DataError(f"the fields {' and '.join(map(repr, read))} have different numbers; leave the right one")
+    if not numbers:
+        raise DataError("the field 'answer' must be a whole number from 0 to 999, got None")
+    return numbers.pop()

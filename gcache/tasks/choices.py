@@ -6,98 +6,56 @@ ways, and nowhere else; the words of a choice, where they are known, count as it
     \\boxed{C}      #### C      the answer is (C)      C is correct      I choose C      So C.
     a text, or a last line, that is "C" alone        a text that opens with "C)" or "C."
 
-The strongest way that the text has decides, in that order: box, ####, a sentence, the rest. A letter after a name
-("Vitamin C", "Hepatitis B") is a part of the name. "The answer is not (C)" states nothing, and takes back an earlier
-(C); "A or B" and two different statements state two, which is none; see `gcache.tasks.statements`.
+The strongest way that the text has decides, in that order: box, ####, a sentence, the rest. What a sentence may say is
+in `gcache.tasks.choice_statements`. "The answer is not (C)" states nothing, and takes back an earlier (C); "A or B",
+two different statements, or a letter beside the words of another choice state two, which is none; see
+`gcache.tasks.statements`. A letter of another alphabet that looks like C is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
+from gcache.tasks.choice_statements import OPEN, ends_well, hash_lines, letters_in, words_in
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.grading import last_box
-from gcache.tasks.stance import plain
+from gcache.tasks.number_statements import boxes
+from gcache.tasks.stance import plain, sentence_at, stance
 from gcache.tasks.statements import MOST, Mention, stated_value
 
 LETTERS = "ABCDEFGHIJ"
 _BOX, _HASHES, _SAID, _ALONE = range(4)  # how strongly a way speaks
 
-_OPEN = r"[\s*_`\"'$({\[\\]{0,6}"  # marks before a letter
-_CLOSE = r"[\s*_`\"'$)\]}.]{0,6}"
-_OPTION = r"(?i:(?:the[ ])?(?:option|choice|letter|answer)\b[ ]?)?"
-_HEDGE = (
-    r"(?i:(?:[ ]*\b(?:not|never|probably|most[ ]likely|likely|definitely|clearly|certainly|therefore|thus"
-    r"|simply|just|only"
-    r"|actually|indeed|surely|obviously|then|rather|either|neither|i[ ]think|i[ ]believe|in[ ]fact"
-    r"|of[ ]course)\b,?){0,3})"
-)
-_IS = r"(?i:\b(?:is|be|was|equals)\b|\b(?:is|was|ca|could|would|should)n't\b(?:[ ]be\b)?|\bcannot[ ]be\b|'s\b)"
-_NAMES = r"(?i:\b(?:answer|(?:correct|right|best|final|my)[ ](?:option|choice|letter|pick|guess))\b)"
-_LETTER = r"(?P<letter>[A-Ja-j])(?![A-Za-z0-9'])"
-_WAYS = (
-    re.compile(  # a heading
-        rf"(?i:\b(?:final|correct)[ ]answer\b)(?P<between>)[ *_:]*\n[\s*_]*{_OPTION}{_OPEN}{_LETTER}(?=[).:*\s]|$)"
-    ),
-    re.compile(rf"{_NAMES}(?P<between>[^.\n:=?!]{{0,60}}?)(?:{_IS}|[:=>]){_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"),
-    re.compile(
-        r"(?i:\b(?:I|we)(?:'d|'ll|[ ]would|[ ]will|[ ]must|[ ]do|[ ]did|[ ]can)?(?:[ ]not|n't|[ ]never|[ ]\w+ly)?[ ]"
-        r"(?:choose|chose|pick|picked|select|selected|go[ ]with|going[ ]with|went[ ]with|opt[ ]for|vote[ ]for)\b)"
-        rf"(?P<between>)[ ]*{_OPTION}{_OPEN}{_LETTER}"
-    ),
-    re.compile(
-        r"(?i:(?:^|(?<=[.!?\n,;])\s*)[\s*_]*(?:so|therefore|thus|hence|in[ ]conclusion|finally|that[ ]leaves"
-        r"|this[ ]leaves)\b[,:]?)"
-        rf"(?P<between>)(?i:[ ]*(?:it(?:'s|[ ]is|[ ]must[ ]be)|we[ ]choose|choose|pick"
-        rf"|only))?{_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"
-        rf"(?={_CLOSE}(?:$|\n|(?<=[.!])\s))"
-    ),
-    re.compile(
-        rf"(?i:\b(?:it|that)(?:'s|[ ]is|[ ]must[ ]be)\b)(?P<between>){_HEDGE}[ ]*{_OPTION}{_OPEN}{_LETTER}"
-        rf"(?={_CLOSE}(?:$|\n|(?<=[.!])\s|[,;]))"
-    ),
-    re.compile(
-        rf"(?i:(?:\bnot|n't)\b)[ ]*{_OPTION}{_OPEN}[A-J]{_CLOSE},?[ ](?i:but(?:[ ]rather)?)(?P<between>)"
-        rf"[ ]*{_OPTION}{_OPEN}{_LETTER}"
-    ),
-    re.compile(
-        rf"(?im:^[\s*_]*(?:final[ ])?(?:answer|option|choice))(?P<between>)[ ]+{_OPEN}{_LETTER}(?={_CLOSE}(?m:$))"
-    ),
-    re.compile(rf"(?i:\banswer)(?P<between>)[ ]+\({_LETTER}(?=\))"),
-)
-#: "C is correct", where C begins a clause: "Vitamin C is the best" names a vitamin.
-_CLAIM = re.compile(
-    rf"(?P<before>(?:^|[.!?,;:\n(]|(?i:\b(?:so|therefore|thus|hence|that|think|believe|and|but|option|choice"
-    rf"|letter|answer|then"
-    rf"|clearly|obviously|only|conclude|say|because|since|while|whereas|is|if|suppose|assume"
-    rf"|not)\b)))[\s*_`\"'$({{\[]{{0,6}}"
-    rf"(?P<letter>[A-J])(?![A-Za-z0-9']){_CLOSE}[ ]*(?P<between>)"
-    r"(?i:(?:is|was|seems|looks|must[ ]be|should[ ]be)(?:n't)?(?:[ ](?:not|clearly|definitely|therefore"
-    r"|probably|also|indeed))*"
-    r"[ ](?:the[ ])?(?:\w+[ ])?(?:correct|right|best|answer|true|wrong|incorrect|false)\b"
-    r"|(?:cannot|can't)[ ]be[ ](?:the[ ])?(?:correct|right|best|answer))"
-)
-_HASH_LINE = re.compile(rf"(?<!#)####(?!#)[ \t]*{_OPTION}{_OPEN}{_LETTER}(?P<between>)")
+_MACRO = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|bf|rm)\s?\{([^{}]{0,300})\}")
+_MATH = re.compile(r"\\[()\[\]]")
 _ANOTHER = re.compile(
-    r"[\s*_`\"'$)\]}]{0,6}(?:,|/|&|\+|(?i:,?[ ]?\b(?:and|or|and/or)\b))[\s*_`\"'$(\[{]{0,6}(?i:(?:maybe|perhaps"
-    r"|even|the)[ ])?"
-    r"(?i:(?:option|choice)[ ])?[A-Ja-j](?![A-Za-z0-9'])(?![\s*)\]]{0,3}(?i:[ ](?:is|was|has|would|does|are)\b))"
+    r"[\s*_`\"'$)\]}]{0,6}(?:,|/|&|\+|[-\u2013]|(?i:,?[ ]?\b(?:and|or|and/or|through|to|versus"
+    r"|vs)\b))[\s*_`\"'$(\[{]{0,6}"
+    r"(?i:(?:maybe|perhaps|possibly|even|the)[ ])?(?i:(?:option|choice)[ ])?(?P<other>[A-Za-j])(?![\w'])"
+    r"(?![\s*)\]]{0,3}(?i:[ ](?:is|was|has|would|does|are)\b))"
 )
-#: After a letter that is a word, too: what shows that it was meant as a letter.
-_AS_A_LETTER = re.compile(
-    r"[\s*_`\"'$]{0,4}(?:$|\n|[).:,;\]}*?!]|(?i:[ ](?:because|since|as|which|due|given|for|and|or|with|but|not"
-    r"|rather)\b))"
-)
-#: After a letter: what makes it a name, as in "C. difficile".
-_GENUS = re.compile(r"\.[ ](?!(?:because|since|as|so|it|the|that|this)\b)[a-z]+(?:[ .,)]|$)")
-_BARE = re.compile(rf"(?i:(?:option|choice|letter)[ ])?{_OPEN}(?P<letter>[A-Ja-j])[\s*_`\"'$)}}\].:]{{0,6}}")
+_BARE = re.compile(rf"(?i:(?:option|choice|letter)[ ])?{OPEN}(?P<letter>[A-Ja-j])[\s*_`\"'$)}}\].:!>]{{0,6}}")
 #: "B, because ...", "B - the aorta"; an article is none.
 _OPENING = re.compile(
-    rf"{_OPEN}(?P<letter>[A-J]){_CLOSE}"
-    r"(?:[ ]*,|[ ]+[-\u2013\u2014][ ]|[ ]*\u2014|[ ]+(?i:because|since|due[ ]to)[ ]+\w)"
+    rf"{OPEN}(?P<letter>[A-J])[\s*_`\"'$)\]}}.]{{0,6}}(?:[ ]*,?[ ](?i:not|rather[ ]than"
+    r"|instead[ ]of)\b|[ ]*,[ ](?i:because|since|as|due|given|for|it|this|that|the"
+    rf"|and|or)\b"
+    r"|[ ]*,[ ]?[A-J]\b|[ ]+[-\u2013\u2014][ ](?!(?i:wrong|false|incorrect|no)\b)|[ ]*\u2014|[ ]+(?i:because|since"
+    r"|due[ ]to)[ ]+\w)"
 )
-_LABEL = re.compile(r"(?m)^[ \t*_]{0,4}\(?(?P<letter>[A-J])[).:](?=[\s*]|$)")
+_LABEL = re.compile(r"(?m)^[ \t*_]{0,4}\(?(?P<letter>[A-J])(?P<mark>[).:])(?=[\s*]|$)")
+#: What may stand behind a label that is no choice's words: a reason.
+_REASON = re.compile(
+    r"(?i)\W*(?:$|(?:because|since|as|it|this|that|the|these|they|he|she|his|her|by|due|based|in|we|i|a|an|explanation"
+    r"|reason"
+    r"(?:ing)?|is|was|isn't|cannot|can't|not)\b)"
+)
+_ANSWER_TO_COME = re.compile(r"(?i)\W*(?:the|my)\s+(?:\w+\s+)?answer\b")
+_CONCLUSION = re.compile(r"(?i)\b(?:conclusion|therefore|so|thus|hence|verdict|decision|summary)\W*$")
+_ASKED = re.compile(r"(?i)\b(?:answer|correct|right|which|choice|option|choose|pick|best)\b[^?]*\?\s*([^?\n]{1,20})$")
+_NAMES_ITSELF = re.compile(r"(?i)[\s*_`\"']{0,4}[(\[](?:option |choice )?([A-J])[)\]]")
+_JOINED = re.compile(r"(?i)[\s$]*(?:\b(?:or|and)\b|[,/])[\s$]*")
 _LISTED = re.compile(r"(?m)^([A-J])\) (.+)$")
 
 
@@ -108,7 +66,7 @@ def extract_choice(text: str, letters: Sequence[str] = LETTERS, choices: Sequenc
         letters: those of the choices there are; any other letter is no answer.
         choices: their words, in the order of the letters, where these are to count as well.
     """
-    text = plain(text)
+    text = _MATH.sub("$", _MACRO.sub(r"\1", plain(text)))
     words = {letter: " ".join(choice.split()) for letter, choice in zip(letters, choices, strict=False)}
     letter = stated_value(text, _apart(_mentions(text, words)))
     return letter if letter is not None and letter in letters else None
@@ -134,19 +92,24 @@ def grade_example(text: str, example: Example) -> Grade:
 
 
 def _mentions(text: str, words: dict[str, str]) -> Iterator[Mention]:
-    box = last_box(text)
-    if box is not None:
-        start = text.rindex(box)
-        yield _boxed(box, start, words)
-    for match in list(_HASH_LINE.finditer(text))[-MOST:]:
-        if _is_letter(text, match):
-            yield _mention(text, match, _HASHES, words)
-    for way in (*_WAYS, _CLAIM):
-        for match in list(way.finditer(text))[-MOST:]:
-            if _is_letter(text, match):
-                yield _mention(text, match, _SAID, words)
-    if words:
-        yield from _in_words(text, words)
+    yield from _boxed(text, words)
+    for start, end, letter, heading in hash_lines(text):
+        line = text[end:].split("\n", 1)[0]
+        others = _words_behind(text, end, words)
+        meant = not re.search(r"\w|[+#]", line) or bool(others) or _another(text, start, end)
+        if meant and not (heading and text[end + len(line) :].strip()):
+            yield _mention(text, start, end, letter, _HASHES, words)
+    for start, end, letter, claimed in letters_in(text):
+        own = words.get(letter.upper(), "") in _words_behind(text, end, words)
+        if claimed and stance(sentence_at(text, start, end)) != "denied" and _says_wrong(text, end):
+            continue
+        if claimed or own or ends_well(text, start, end) or _words_behind(text, end, words):
+            yield _mention(text, start, end, letter, _SAID, words)
+    for start, end, letter, hashes in words_in(text, words):
+        itself = _NAMES_ITSELF.match(text, end)
+        several = bool(re.match(r"(?i)\W{0,4}(?:or|and)\b(?! not\b)", text[end : end + 12]))
+        several = several or bool(itself and itself[1].upper() != letter)
+        yield Mention(start, end, letter, _HASHES if hashes else _SAID, several)
     alone = _standing_alone(text, words)
     if alone is not None:
         yield alone
@@ -161,93 +124,126 @@ def _apart(found: Iterator[Mention]) -> list[Mention]:
     return apart[-MOST:]
 
 
-def _mention(text: str, match: re.Match[str], rank: int, words: dict[str, str]) -> Mention:
-    letter, end = match["letter"].upper(), match.end("letter")
-    others = [other for name, other in words.items() if name != letter]
-    another = _words_at(text, re.compile(r"[\s*_`\"')\].:,-]{1,6}").match(text, end), others, words.get(letter, ""))
-    several = another or bool(_ANOTHER.match(text, end))
-    return Mention(match.start("letter"), end, letter, rank, several)
+def _mention(text: str, start: int, end: int, letter: str, rank: int, words: Mapping[str, str]) -> Mention:
+    behind = _words_behind(text, end, words)
+    several = _another(text, start, end) or bool(behind and words.get(letter.upper()) not in behind)
+    return Mention(start, end, letter.upper(), rank, several)
 
 
-def _words_at(text: str, gap: re.Match[str] | None, others: Sequence[str], own: str) -> bool:
-    """Whether the words after a letter are those of another choice: "(B) Aspirin", where Aspirin is (C)."""
+def _another(text: str, start: int, end: int) -> bool:
+    """Whether a letter is one of several: "C, D", not "C, a drug" or "C, I think"."""
+    found = _ANOTHER.match(text, end)
+    if found is None:
+        return False
+    other = found["other"]
+    if other.islower() and text[start:end].isupper():
+        return False
+    return other not in "AaI" or ends_well(text, found.start("other"), found.end("other"))
+
+
+def _says_wrong(text: str, end: int) -> bool:
+    return bool(re.match(r"[^.!?;\n]{0,60}\b(?:wrong|incorrect|false|not)\b", text[end : end + 80]))
+
+
+def _words_behind(text: str, end: int, words: Mapping[str, str]) -> list[str]:
+    """The words of a choice that stand right behind a letter: "(B) Aspirin", "B, which is Aspirin"."""
+    gap = re.compile(
+        r"[\s*_`\"')\].:,(=\u2013\u2014-]{1,6}(?:(?:which|that) is |namely,? |i\.e\.,? |for )?(?:the )?", re.IGNORECASE
+    ).match(text, end)
     if gap is None:
-        return False
+        return []
     said = " ".join(text[gap.end() : gap.end() + 200].split()).lower()
-    begun = [choice for choice in (*others, own) if choice and re.match(rf"{re.escape(choice.lower())}(?!\w)", said)]
-    return bool(begun) and max(begun, key=len) != own
+    article = "the " if gap.group().lower().endswith("the ") else ""
+    begun = [
+        choice
+        for choice in words.values()
+        if choice and any(re.match(rf"{re.escape(choice.lower())}(?!\w)", each) for each in (said, article + said))
+    ]
+    longest = max(map(len, begun), default=0)
+    return [choice for choice in begun if len(choice) == longest]
 
 
-def _boxed(box: str, start: int, words: dict[str, str]) -> Mention:
-    inside = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s?\{", "{", box).replace("{", " ").replace("}", " ").strip()
-    bare = _BARE.match(inside)
-    alone = bare is not None and (bare.end() == len(inside) or inside[bare.end("letter")] in ").:")
-    if bare and alone and not _ANOTHER.match(inside, bare.end("letter")):
-        return Mention(start, start + len(box), bare["letter"].upper(), _BOX, marked=True)
-    named = [letter for letter, choice in words.items() if choice.lower() == " ".join(inside.lower().split())]
-    value = named[0] if len(named) == 1 else ""
-    return Mention(start, start + len(box), value, _BOX, several=not value, marked=True)
+def _boxed(text: str, words: Mapping[str, str]) -> Iterator[Mention]:
+    """All boxes with a letter or the words of a choice, and the last one."""
+    found = boxes(text)
+    for place, (start, _, box) in enumerate(found):
+        start = text.index(box, start)
+        near = pairwise(found[max(0, place - 1) : place + 2])
+        joined = any(_JOINED.fullmatch(text, one[1], two[0]) for one, two in near)
+        inside = re.sub(r"\\[ ,;]|[{}$]", " ", box).strip()
+        bare = _BARE.match(inside)
+        value = ""
+        if bare and (bare.end() == len(inside) or inside[bare.end("letter")] in ").:"):
+            behind = _words_behind(inside, bare.end("letter"), words)
+            letter = bare["letter"].upper()
+            if not _another(inside, bare.start("letter"), bare.end("letter")):
+                value = letter if not behind or words.get(letter) in behind else ""
+        else:
+            named = [letter for letter, choice in words.items() if choice.lower() == " ".join(inside.lower().split())]
+            value = named[0] if len(named) == 1 else ""
+        if value or place == len(found) - 1:
+            yield Mention(start, start + len(box), value, _BOX, several=joined or not value, marked=True)
 
 
-def _in_words(text: str, words: dict[str, str]) -> Iterator[Mention]:
-    """ "The answer is Aspirin", "Aspirin is correct", where that is a choice."""
-    letters = {choice.lower(): letter for letter, choice in words.items()}
-    either = "|".join(r"\s+".join(map(re.escape, c.split())) for c in sorted(words.values(), key=len, reverse=True))
-    stop = (
-        r"(?!\w)(?=[\s*_`\"'$)\]}]{0,4}(?:$|\n|[.,;:!?]"
-        r"|(?i:\b(?:because|since|as|which|due|given|but|not|rather|is|and|or)\b)))"
-    )
-    ways = (
-        rf"{_NAMES}[^.\n:=?!]{{0,60}}?(?:{_IS}|[:=]){_HEDGE}[ ]*{_OPEN}(?i:the[ ])?(?P<words>(?i:{either})){stop}",
-        rf"(?:^|[.!?,;:\n]|(?i:\b(?:so|therefore|thus|hence"
-        rf"|that)\b))\s*{_OPEN}(?i:the[ ])?(?P<words>(?i:{either})){_CLOSE}"
-        r"[ ]*(?i:(?:is|was)(?:n't|[ ]not)?[ ](?:the[ ])?(?:correct|right|best|answer|wrong|incorrect)\b)",
-        rf"(?<!#)####(?!#)[ \t]*{_OPEN}(?P<words>(?i:{either})){stop}",
-    )
-    for rank, way in zip((_SAID, _SAID, _HASHES), ways, strict=True):
-        for match in list(re.finditer(way, text))[-MOST:]:
-            letter = letters[" ".join(match["words"].lower().split())]
-            end = match.end("words")
-            several = bool(re.match(r"(?i)\W{0,4}(?:or|and)\b(?! not\b)", text[end : end + 12]))
-            yield Mention(match.start("words"), match.end("words"), letter, rank, several)
-
-
-def _is_letter(text: str, match: re.Match[str]) -> bool:
-    """Whether what was matched is a letter of a choice: not an article, a pronoun or a word's start,
-    not a list of choices."""
-    letter, rest = match["letter"], text[match.end("letter") : match.end("letter") + 40]
-    if re.search(r"(?i)choices|options|letters", match["between"]):
-        return False
-    marked = text[match.start("letter") - 1 : match.start("letter")] in ("(", "[", "*", "{")
-    if _GENUS.match(rest):
-        return match.re is _HASH_LINE or marked
-    if letter.islower() or letter in "AI":
-        return bool(_AS_A_LETTER.match(rest)) or (marked and letter.isupper()) or match.re is _CLAIM
-    return True
-
-
-def _standing_alone(text: str, words: dict[str, str]) -> Mention | None:
+def _standing_alone(text: str, words: Mapping[str, str]) -> Mention | None:
     """The letter that is all there is, or the last line, or what the text opens with."""
-    lines = [line for line in text.strip().splitlines() if line.strip()] if len(text) < 100_000 else []
-    for line in lines[-1:]:
-        at = text.rindex(line.strip())
-        bare = _BARE.fullmatch(line.strip())
-        if bare and (bare["letter"].isupper() or len(lines) == 1 or line.strip()[0] in "(["):
+    if len(text) >= 100_000 or not text.strip():
+        return None
+    return _last_line(text, words) or _opening(text, words)
+
+
+def _last_line(text: str, words: Mapping[str, str]) -> Mention | None:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    line = lines[-1] if lines else ""
+    first = _BARE.fullmatch(lines[0]) if len(lines) > 1 and not any(map(_BARE.fullmatch, lines[1:12])) else None
+    if first and first["letter"].isupper() and lines[0] != "A:":
+        at = text.index(lines[0])
+        return Mention(at + first.start("letter"), at + first.end("letter"), first["letter"], _ALONE)
+    line = re.sub(r"^(?:[-*>\u2022\u2705]\s+)+", "", line)
+    at = text.rindex(line)
+    asked = _ASKED.search(line)
+    if asked:
+        at, line = at + asked.start(1), asked[1]
+    bare = _BARE.fullmatch(line)
+    several = {other["letter"].upper() for other in map(_BARE.fullmatch, lines[-12:]) if other}
+    if bare and len(several | {bare["letter"].upper()}) == 1 and line != "A:" and line.count("'") != 1:
+        heading = lines[-2] if len(lines) > 1 and not asked else ""
+        free = not heading.rstrip("* _").endswith(":") or _CONCLUSION.search(heading)
+        if free and (bare["letter"].isupper() or len(lines) == 1 or line[0] in "(["):
             return Mention(at + bare.start("letter"), at + bare.end("letter"), bare["letter"].upper(), _ALONE)
-        if len(lines) > 1:  # a list may end in the words of a choice
-            continue
-        said = " ".join(re.sub(r"^[\W_]+|[\W_]+$", "", line).lower().split())
-        named = [letter for letter, choice in words.items() if said == re.sub(r"^[\W_]+|[\W_]+$", "", choice).lower()]
-        if len(named) == 1 and not line.rstrip().endswith("?"):
-            return Mention(at, at + len(line.strip()), named[0], _ALONE)
+    if len(lines) > 1:  # a list may end in the words of a choice
+        return None
+    said = " ".join(_trimmed(line).lower().split())
+    named = [letter for letter, choice in words.items() if said == _trimmed(choice).lower()]
+    if len(named) == 1 and not line.endswith("?"):
+        return Mention(at, at + len(line), named[0], _ALONE)
+    return None
+
+
+def _trimmed(words: str) -> str:
+    return re.sub(r"^[\W_]+|[\W_]+$", "", words)
+
+
+def _opening(text: str, words: Mapping[str, str]) -> Mention | None:
     begins = _OPENING.match(text.lstrip()[:100])
     if begins:
-        start = len(text) - len(text.lstrip())
-        end = start + begins.end("letter")
-        several = bool(_ANOTHER.match(text, end))
-        return Mention(start + begins.start("letter"), end, begins["letter"], _ALONE, several)
+        start = len(text) - len(text.lstrip()) + begins.start("letter")
+        return _mention(text, start, start + 1, begins["letter"], _ALONE, words)
     labels = list(_LABEL.finditer(text[:5000]))
-    opens = bool(lines) and bool(labels) and not text[: labels[0].start()].strip()
-    if opens and len({label["letter"] for label in labels}) == 1:
-        return _mention(text, labels[0], _ALONE, words)
-    return None
+    if not labels or text[: labels[0].start()].strip() or len({label["letter"] for label in labels}) > 1:
+        return None
+    first = labels[0]
+    rest = text[first.end() :].split("\n", 1)[0]
+    if re.match(r"(?i)\W*(?:wrong|false|incorrect|untrue|excluded|eliminated|ruled out|distractor|no\b)", rest):
+        return None
+    if re.fullmatch(r"\W*(?:[A-J]\W+)+", rest + " "):
+        return None  # a list of letters
+    if not _words_behind(text, first.end("letter"), words):
+        if _ANSWER_TO_COME.match(rest) or (first["letter"] + first["mark"] == "A:"):
+            return None
+        if first["mark"] == "." and re.match(r"\s[a-z]", rest) and not _REASON.match(rest):
+            return None  # "C. difficile"
+        own = set(re.findall(r"\w{4,}", words.get(first["letter"], "").lower()))
+        if words and not _REASON.match(rest) and not own.intersection(re.findall(r"\w{4,}", rest.lower())):
+            return None  # "D. Smith wrote it", where D is something else
+    return _mention(text, first.start("letter"), first.end("letter"), first["letter"], _ALONE, words)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from gcache.errors import ConfigError, DataError
+from gcache.tasks.data_fields import find, number_text
+from gcache.tasks.data_file import shown
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.splits import Split
-from gcache.tasks.statements import Mention, stated_value
+from gcache.tasks.stance import Sentence, plain, sentence_at
+from gcache.tasks.statements import MOST, Mention, stated_value
 
 
 class Classification(DataSet):
@@ -54,7 +57,7 @@ class Classification(DataSet):
 
     def text(self, row: Row) -> str:
         """A row's text."""
-        return words(row, "text", "sentence")
+        return words(row, "text", "sentence", "query")
 
     def example(self, row: Row, number: int) -> Example:
         text = self.text(row)
@@ -89,11 +92,26 @@ class Classification(DataSet):
             replace(example, question=question, meta={"labels": listed})
             for example in found if example.answer in labels
         ]  # fmt: skip
+        self._check_labels(labels, kept)
         return sorted(kept, key=lambda e: hashlib.sha256(self.identity(e).encode("utf-8", "surrogatepass")).digest())
+
+    def _check_labels(self, labels: Sequence[str], examples: Sequence[Example]) -> None:
+        """Refuse a label that an answer cannot name: one that is stated plainly must be right."""
+        first = {example.answer: example for example in reversed(examples)}
+        for label in labels:
+            if ";" in label or self.grade(label, first[label]).outcome != "right":
+                raise DataError(
+                    f"{shown(self._path or self.hub[0])}: the label {label!r:.60} cannot be read in an answer; give it "
+                    "words of its own, without a semicolon"
+                )
+
+    def _named(self, row: Row, names: Mapping[str, Sequence[str]]) -> Row:
+        told = {f: n[row[f]] for f, n in names.items() if type(row.get(f)) is int and 0 <= row[f] < len(n)}
+        return {**row, **told}
 
 
 class Banking77(Classification):
-    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words or as a number."""
+    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words."""
 
     name = "banking77"
     form = "banking77 in CSV or JSONL form, with the fields text and category"
@@ -101,70 +119,42 @@ class Banking77(Classification):
     asked = "What is the customer's message about"
 
     def label(self, row: Row) -> str:
-        name = words(row, "category", "label_text", "label")
-        return " ".join(name.replace("_", " ").split()).lower().rstrip("?")
+        fields = ("category", "label_text", "intent", "label")
+        read: dict[str, str] = {}
+        for field, value in filter(None, (find(row, field) for field in fields)):
+            is_number = number_text(value) is not None or (isinstance(value, str) and value.strip().isdigit())
+            if field.lower() != "label" or not (is_number and read):  # a number beside the words adds nothing
+                read[field] = "" if is_number else self._tidy(words(row, field))
+        for field, name in read.items():
+            if not name:
+                raise DataError(
+                    f"the field {field!r} must name the label in words, got {row[field]!r:.40}; pass a file with them, "
+                    "in a field 'category'"
+                )
+        if len(set(read.values())) > 1:
+            raise DataError(f"the fields {' and '.join(map(repr, read))} name different labels; leave one of them")
+        return next(iter(read.values())) if read else words(row, *fields)
+
+    def _tidy(self, name: str) -> str:
+        return " ".join(name.replace("_", " ").split()).lower().rstrip("? ")
 
 
-class _Numbered(Classification):
-    """Labels that rows may give as numbers of `names`."""
-
-    fields: ClassVar[tuple[str, ...]] = ("label",)
-
-    def label(self, row: Row) -> str:
-        field = next((name for name in self.fields if name in row), self.fields[0])
-        value = row.get(field)
-        text = str(value).strip().lower()
-        if text.isdigit() and not isinstance(value, bool) and int(text) < len(self.names):
-            return self.names[int(text)]
-        if text in self.names:
-            return text
-        raise DataError(
-            f"the field {field!r} must be one of {', '.join(self.names)}, or a number from 0 to {len(self.names) - 1}, "
-            f"got {value!r:.40}"
-        )
-
-
-class Sst2(_Numbered):
-    """Whether a sentence of a film review is for or against it."""
-
-    name = "sst2"
-    form = "SST-2 in CSV or JSONL form, with the fields sentence and label"
-    hub = ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"})  # its test split has no labels
-    names = ("negative", "positive")
-    asked = "Which of these fits the sentence of a film review"
-
-
-class AgNews(_Numbered):
-    """What a news story is about."""
-
-    name = "ag_news"
-    form = "AG News in CSV or JSONL form, with the fields text and label"
-    hub = ("fancyzhx/ag_news", None, {"train": "train", "test": "test"})
-    names = ("world", "sports", "business", "science")
-    asked = "What is the news story about"
-
-
-class Trec(_Numbered):
-    """What kind of answer a question asks for."""
-
-    name = "trec"
-    form = "TREC in CSV or JSONL form, with the fields text and coarse_label"
-    hub = ("CogComp/trec", None, {"train": "train", "test": "test"})
-    names = ("abbreviation", "entity", "description", "human", "location", "number")
-    fields = ("coarse_label", "label-coarse", "label")
-    asked = "What does the question ask for"
-
-
-def named(text: str, labels: Sequence[str]) -> str | None:
+def named(text: str, labels: Sequence[str], said: Callable[[Sentence], bool] = lambda at: True) -> str | None:
     """The one label that a text states, in whole words and any case; None where it states none, or several.
 
     A label inside a longer one that the text names ("card payment" in "card payment fee") is not named by that, and
     one that is denied, asked or offered beside another is not stated; see `gcache.tasks.statements`.
+
+    Args:
+        said: whether the sentence around a label says it of what is asked.
     """
+    text = plain(text)
     left, mentions = text, []
     for label in sorted(labels, key=len, reverse=True):
         words = r"[_\s]+".join(map(re.escape, label.split()))
         for found in re.finditer(rf"(?i)(?<![a-z0-9]){words}(?![a-z0-9])", left):
-            mentions.append(Mention(found.start(), found.end(), label))
+            mentions.append(Mention(*found.span(), label))
             left = left[: found.start()] + "\0" * len(found.group()) + left[found.end() :]
-    return stated_value(text, sorted(mentions, key=lambda mention: mention.start))
+    mentions.sort(key=lambda mention: mention.start)
+    looked_at = [replace(one, said=said(sentence_at(text, one.start, one.end))) for one in mentions[:MOST]]
+    return stated_value(text, [*looked_at, *mentions[MOST:]])

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 
 from gcache.tasks.example import Grade
-from gcache.tasks.places import of_another_place
+from gcache.tasks.places import PLACES, of_another_place
+from gcache.tasks.predication import is_said
 from gcache.tasks.stance import plain, sentence_at
 from gcache.tasks.statements import MOST, Mention, stated_value
 
 _CODE = re.compile(r"(?<![A-Za-z0-9_])(?<![0-9][.,:/-])[0-9]+(?![A-Za-z0-9_])(?![.,:/-][0-9])")
+_ASKED = "|".join((
+    "codes?", "numbers?", "answers?", "combination", "pin", "password", "passcode", "digits", "value", "result",
+    "solution", "lockers?", "locks?", "doors?", "rooms?", "alarms?",
+    *(re.escape(place) for pair in PLACES for place in pair),
+))  # fmt: skip
 _OWNED = re.compile(r"(?i)(?<!\bit)(?<!that)(?<!what)'s\b|\b(?:of|for)\b")
 
 
@@ -29,12 +35,13 @@ def grade_exact_code(text: str, answer: str, of: str | None = None) -> Grade:
     if len(codes) > MOST and len({code.group() for code in codes}) > 1:
         return Grade("unparsed")
     mentions: list[Mention] = []
+    asked = _ASKED if of is None else rf"{_ASKED}|{re.escape(of.removeprefix('the '))}"
     for code in codes[:MOST]:
         at = sentence_at(text, code.start(), code.end())
         if of is not None and of_another_place(at, of):
             continue
         owned = _OWNED.search(at.clause) and not (of is not None and of.lower() in at.clause.lower())
-        mentions.append(Mention(code.start(), code.end(), code.group(), rank=1 if owned else 0))
+        mentions.append(Mention(code.start(), code.end(), code.group(), 1 if owned else 0, said=is_said(at, asked)))
     stated = stated_value(text, mentions)
     if stated is None:
         return Grade("unparsed")

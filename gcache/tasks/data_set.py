@@ -7,20 +7,19 @@ hub the official splits are used, where there are two; that needs the extra `dat
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gcache.errors import ConfigError, DataError
+from gcache.tasks.data_fields import Row, words
+from gcache.tasks.data_file import shown
+from gcache.tasks.data_rows import row_of, rows_of
 from gcache.tasks.example import Example
 from gcache.tasks.splits import Split, is_held_out, pick
 
-Row = Mapping[str, Any]
+__all__ = ["DataSet", "Row", "rows_of", "words"]
 
 
 class DataSet(ABC):
@@ -29,7 +28,7 @@ class DataSet(ABC):
     A subclass names itself and says what a row of its data means (`example`).
 
     Args:
-        data: a file; see `rows_of` for the forms. None takes the data from the hub.
+        data: a file; docs/tasks.md has the forms. None takes the data from the hub.
         whole_file: use the whole file for whichever split is asked for; for a file that is itself
             an official split, or for runs that learn nothing.
 
@@ -88,9 +87,9 @@ class DataSet(ABC):
 
     def _read(self, path: Path) -> list[Example]:
         rows = rows_of(path, self.form, self.columns)
-        examples = self._examples((f"{path}, {place}", number, row) for place, number, row in rows)
+        examples = self._examples((f"{shown(path)}, {place}", number, row) for place, number, row in rows)
         if not examples:
-            raise DataError(f"{path}: the file is empty; expected {self.form}")
+            raise DataError(f"{shown(path)}: the file is empty, or has no question to ask; expected {self.form}")
         return examples
 
     def _split(self, split: Split) -> list[Example]:
@@ -105,8 +104,8 @@ class DataSet(ABC):
         kept = [example for example in examples if is_held_out(self.identity(example)) == (split == "test")]
         if not kept:
             raise DataError(
-                f"{self._path or self.hub[0]}: none of its {len(examples)} questions falls into the {split} split; "
-                "pass a longer file, or whole_file=true to use all of it"
+                f"{shown(self._path or self.hub[0])}: none of its {len(examples)} questions falls into the {split} "
+                "split; pass a longer file, or whole_file=true to use all of it"
             )
         return kept
 
@@ -121,11 +120,17 @@ class DataSet(ABC):
                 f"run pip install 'gcache-mas[data]', or {way_out}"
             ) from error
         try:
-            rows: Iterable[Any] = load_dataset(name, config, split=splits[split])
+            rows = load_dataset(name, config, split=splits[split])
+            numbered = [(f"{name}, row {number}", number, row) for number, row in enumerate(rows, start=1)]
         except Exception as error:  # `datasets` lets the errors of five libraries through
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"cannot load {name} from the Hugging Face hub ({reason}); {way_out}") from error
-        return self._examples((f"{name}, row {number}", number, row) for number, row in enumerate(rows, start=1))
+        names = _names_of_labels(rows)
+        return self._examples((at, number, self._named(row_of(row, at), names)) for at, number, row in numbered)
+
+    def _named(self, row: Row, names: Mapping[str, Sequence[str]]) -> Row:
+        """A row of the hub, whose numbers of labels may be told by the names that the hub has for them."""
+        return row
 
     def _examples(self, rows: Iterable[tuple[str, int, Row]]) -> list[Example]:
         """What rows mean, each given with where it stands and its number."""
@@ -133,92 +138,53 @@ class DataSet(ABC):
         for where, number, row in rows:
             try:
                 example = self.example(row, number)
+                if example is not None:
+                    check_text(example, row)
+                    examples.append(example)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from error
-            if example is not None:
-                examples.append(example)
         return examples
 
 
-def rows_of(path: Path, form: str = "rows", columns: Sequence[str] = ()) -> Iterator[tuple[str, int, Row]]:
-    """The rows of a file, as (where in words, number, row): JSONL, a JSON list, or CSV, each also
-    gzipped (.gz). Blank lines are skipped.
-
-    Args:
-        columns: of a CSV file whose first line does not name them.
+def check_text(example: Example, row: Row) -> None:
+    """Refuse text that no tokenizer takes, and that could be neither written nor compared.
 
     Raises:
-        DataError: the file cannot be read, or a row is not one.
+        DataError: it has half of a surrogate pair or a NUL; the message names the field of the row that has.
     """
-    text = _text(path, form)
-    ending = path.name.removesuffix(".gz").lower()
-    if ending.endswith(".csv"):
-        yield from _csv_rows(path, text, columns)
-    elif ending.endswith(".json") and text.lstrip().startswith("["):
-        rows = _json(text, str(path))
-        for number, row in enumerate(rows, start=1):
-            yield f"entry {number}", number, _object(row, f"{path}, entry {number}")
-    else:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield f"line {number}", number, _object(_json(line, f"{path}, line {number}"), f"{path}, line {number}")
+    notes = (text for note in example.notes for text in (note.role, note.description, note.text))
+    parts = (example.id, example.question, example.answer, *notes, *example.meta.values())
+    broken = next((what for what in map(_broken, parts) if what), None)
+    if broken is not None:
+        field = next((str(name) for name, value in row.items() if any(map(_broken, _texts(value)))), "id")
+        raise DataError(f"the field {field!r:.60} has {broken}, which is no text; write it again without")
 
 
-def _text(path: Path, form: str) -> str:
-    try:
-        raw = path.read_bytes()
-        if path.name.endswith(".gz"):
-            raw = gzip.decompress(raw)
-        # a line that is no UTF-8 is named by its number when it is parsed
-        return raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; pass --data FILE with {form}") from error
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be read ({reason}); pass a readable file with {form}") from error
-
-
-def _json(text: str, where: str) -> Any:
+def _broken(text: str) -> str | None:
+    if "\0" in text:
+        return "a NUL character"
     try:
         text.encode("utf-8")
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+    except UnicodeEncodeError as error:
+        return f"half of a surrogate pair, {text[error.start]!r}"
+    return None
 
 
-def _object(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    return row
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value."""
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            parts += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            parts += part
 
 
-def _csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[str, int, Row]]:
-    named = next(csv.reader(io.StringIO(text, newline="")), [])[:1] == list(columns[:1])
-    reader = csv.DictReader(io.StringIO(text, newline=""), None if named else columns or None)
-    try:
-        for number, row in enumerate(reader, start=1):
-            text_of_row = "".join(value for value in row.values() if isinstance(value, str))
-            try:
-                text_of_row.encode("utf-8")
-            except ValueError as error:
-                raise DataError(f"{path}, line {reader.line_num}: not valid UTF-8: {error}") from error
-            yield f"line {reader.line_num}", number, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from error
-
-
-def words(row: Row, *names: str) -> str:
-    """The first of these fields that a row has, as stripped text.
-
-    Raises:
-        DataError: it has none of them, or it is no text, or blank.
-    """
-    found = next((name for name in names if name in row), None)
-    if found is None:
-        raise DataError(f"the field {names[0]!r} is missing; a row has {', '.join(map(repr, row)) or 'no field'}")
-    value = row[found]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"the field {found!r} must be a non-empty string, got {value!r:.40}")
-    return value.strip()
+def _names_of_labels(rows: Any) -> dict[str, Sequence[str]]:
+    """Field of a data set of the hub -> the names of its labels, where they are numbers that have names."""
+    features = getattr(rows, "features", None) or {}
+    named = {field: getattr(feature, "names", None) for field, feature in features.items()}
+    return {field: names for field, names in named.items() if names}

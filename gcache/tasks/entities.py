@@ -19,8 +19,10 @@ from gcache.tasks.classification import named
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.places import PLACES, TRAIN_PLACES, numbers
+from gcache.tasks.predication import is_said
 from gcache.tasks.splits import numbered
-from gcache.tasks.statements import Mention, stated_value
+from gcache.tasks.stance import plain, sentence_at
+from gcache.tasks.statements import MOST, Mention, stated_value
 from gcache.tasks.worlds import ATTRIBUTES, COLOURS
 
 HEADS = (
@@ -77,13 +79,28 @@ def made_up_name(rng: random.Random, train: bool) -> str:
             return HEADS[head] + MIDDLES[middle] + ENDS[end]
 
 
+_PLACED = "|".join(re.escape(place) for _, place in PLACES)
+_NAMED = rf"{'|'.join(PEOPLE)}|names?|answer|person|one"
+_COLOURED = rf"{'|'.join(PARTS)}|colou?rs?|answer|{_PLACED}"
+_PAINTED = r"(?:(?:painted|coloured|colored|a|an|in|bright|deep|dark|light|all)\s+)+"
+
+
 def grade_name(text: str, answer: str) -> Grade:
     """Right if the one name that the text states is the right one; `unparsed` where it has none, or several.
 
     A name is a capitalised word that is not one of those that sentences here begin with.
     """
+    text = plain(text)
     words = [w for w in re.finditer(r"[^\W\d_]+", text) if w.group()[0].isupper() and w.group().lower() not in NO_NAMES]
-    stated = stated_value(text, [Mention(word.start(), word.end(), word.group()) for word in words])
+    if len(words) > MOST and len({word.group() for word in words}) > 1:
+        return Grade("unparsed")
+    stated = stated_value(
+        text,
+        [
+            Mention(*word.span(), word.group(), said=is_said(sentence_at(text, *word.span()), _NAMED))
+            for word in words[:MOST]
+        ],
+    )
     if stated is None:
         return Grade("unparsed")
     return Grade("right" if stated == answer else "wrong", stated)
@@ -91,7 +108,7 @@ def grade_name(text: str, answer: str) -> Grade:
 
 def grade_colour(text: str, answer: str) -> Grade:
     """Right if the one colour that the text states is the right one; `unparsed` where it states none, or several."""
-    found = named(text, COLOURS)
+    found = named(text, COLOURS, lambda at: is_said(at, _COLOURED, _PAINTED))
     return Grade("unparsed") if found is None else Grade("right" if found == answer else "wrong", found)
 
 

@@ -2,10 +2,12 @@
 
 Fences are those of CommonMark (spec.commonmark.org, fenced code blocks), in lists and quotes too. Beyond
 it, a fence may begin behind words or end behind code, and one with a language ends the one before it.
+Without a fence, `<pre>` elements and interactive sessions are blocks.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ _BEHIND_CODE = re.compile(r"(?P<code>.*[^`\s])[ \t]*(?P<fence>`{3,})[ \t]*$")
 _ON_ONE_LINE = re.compile(
     r"[ \t]*(`{3,})(?:(?:python|py)\d?[ \t]+)?(?P<code>[^`]*[^`\s])[ \t]*\1[ \t]*$", re.IGNORECASE
 )
+_MOST_ELEMENTS = 50
 _PYTHON = re.compile(r"\{?\.?(?:i?python|py|pycon)[\d.]*\b", re.IGNORECASE)
 
 
@@ -84,6 +87,24 @@ def indented(text: str) -> list[Block]:
     """The runs of indented lines of a text."""
     runs = re.findall(r"(?m)(?:^(?: {4}|\t).*\n?(?:^[ \t]*\n)*)+", text)
     return [Block(textwrap.dedent(run).rstrip() + "\n", None) for run in runs]
+
+
+def preformatted(text: str) -> list[Block]:
+    """The `<pre>` elements of a text, without their tags and entities."""
+    found = []
+    for part in re.split(r"(?i)<pre\b[^>\n]{0,200}>", text)[1:]:
+        inside, end, _ = re.sub(r"(?i)</pre>", "</pre>", part).partition("</pre>")
+        inside = re.sub(r"(?i)^\s{0,9}<code\b[^>\n]{0,200}>|</code>\s{0,9}$", "", inside)
+        if end:
+            found.append(Block(html.unescape(inside).strip("\n") + "\n", None))
+    return found[:_MOST_ELEMENTS]
+
+
+def sessions(text: str) -> list[Block]:
+    """What is typed in an interactive session that a text shows without a fence, where it defines something."""
+    lines = re.findall(r"(?m)^[ \t]*(?:>>>|\.\.\.)(?: .*)?$", text)
+    defines = any(re.match(r"[ \t]*>>> (?:async def|def|class|@|\w+ = lambda)\b", line) for line in lines)
+    return [Block("\n".join(lines) + "\n", None)] if defines else []
 
 
 def _opening(line: str) -> _Open | None:

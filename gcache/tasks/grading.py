@@ -1,7 +1,8 @@
 """Reading the number that a text states as its answer, and comparing it with the right one.
 
-The graders never guess. What counts is a statement: a box, a `####` line, "the answer is N", a conclusion that ends
-the text, or a text that is nothing but a number. A number that merely stands last is `unstated`, which is counted apart
+The graders never guess. What counts is a statement that is read to its end: a box, a `####` line, "the answer is N", a
+heading with N below it, a conclusion that ends the text, a last line such as "x = N", or a text that is nothing but a
+number or one sentence that states it. A number that merely stands last is `unstated`, which is counted apart
 and not right; a text that denies its answer, offers several or has no number is `unparsed`. Reading takes time linear
 in the text, for models do at times return pages of noise.
 """
@@ -13,7 +14,9 @@ import re
 from gcache.errors import ConfigError
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.number_statements import boxes, number_mentions
+from gcache.tasks.number_boxes import boxes
+from gcache.tasks.number_phrases import UNREAD
+from gcache.tasks.number_statements import number_mentions
 from gcache.tasks.number_value import NUMBER, canonical, is_value, numbers_equal, tidy
 from gcache.tasks.stance import plain, sentence_at, stance
 from gcache.tasks.statements import stated_value
@@ -42,7 +45,8 @@ def extract_number(text: str, *, asked: str = "") -> str | None:
     states none, or several.
 
     The strongest form that the text has decides: `\boxed{...}` (the last), `#### N`, "final answer", "the answer is N"
-    or a text that is nothing but a number, and last a conclusion ("Therefore she earns $18.") that ends the text. What
+    or a text that is nothing but a number, and last a conclusion ("Therefore she earns $18.") or a line ("x = 18") that
+    ends the text. A statement that is not read to its end ("5; 6", "5 at most") counts as none. What
     the text denies, asks, supposes or withdraws is not stated; see `gcache.tasks.statements`. Fractions and mixed
     numbers come back reduced ("3/4"), scale words multiplied out; arithmetic ("3+4", `2\sqrt{3}`) as it stands, for
     `numbers_equal`.
@@ -123,7 +127,7 @@ def _read(text: str, asked: str) -> tuple[str | None, bool]:
     """What is stated, and whether anything was said of an answer at all."""
     text = plain(tidy(text))
     mentions = number_mentions(text, [word.lower() for word in _ASKED_SCALE.findall(asked)])
-    return stated_value(text, mentions, _same), bool(mentions)
+    return stated_value(text, [mention for mention in mentions if mention.rank < UNREAD], _same), bool(mentions)
 
 
 def _same(one: str, other: str) -> bool:

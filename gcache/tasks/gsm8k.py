@@ -5,16 +5,25 @@ Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021 (arXiv:2110
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from gcache.errors import DataError
+from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
-from gcache.tasks.grading import NumberTask, accepts, extract_number
+from gcache.tasks.grading import NumberTask, accepts, extract_number, grade_number, last_box, numbers_equal
+
+#: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
+_ANSWERS = ("answer", "final_answer", "expected_answer", "target")
+#: A number and nothing else, as mirrors write it.
+_ALONE = re.compile(r"[-+]?\s*\$?\s*[-+]?[0-9.][0-9.,/]{0,60}(?: [0-9]+/[0-9]+)?\s*%?")
 
 
 class Gsm8k(NumberTask, DataSet):
-    """The task. A row has the strings `question` and `answer`, the latter ending in `#### N`.
+    """The task. A row has the strings `question` and `answer`, the latter ending in `#### N`; mirrors name them
+    otherwise, or have the number alone (docs/tasks.md).
 
     Args:
         data, whole_file: see `DataSet`.
@@ -41,11 +50,33 @@ def problem(row: Row) -> tuple[str, str]:
     """The question of a row, and its answer as a plain number.
 
     Raises:
-        DataError: a field is missing, or the solution states no number.
+        DataError: a field is missing, the solution states no number, or two fields state different ones.
     """
-    question, solution = words(row, "question"), words(row, "answer")
-    _, marker, gold = solution.rpartition("####")
-    answer = extract_number(f"#### {gold}") if marker else None
-    if answer is None:
-        raise DataError(f"the field 'answer' must end in '#### N', got {solution[-40:]!r}")
-    return question, answer
+    question = words(row, "question", "problem", "prompt", "input")
+    found = [held for field in _ANSWERS if (held := find(row, field)) is not None]
+    if not found:
+        held = find(row, "solution")
+        found = [held] if held is not None else [("answer", words(row, "answer"))]
+    read = {field: _number(field, value) for field, value in found}
+    numbers = list(read.values())
+    if not all(numbers_equal(number, numbers[0]) for number in numbers):
+        raise DataError(f"the fields {' and '.join(map(repr, read))} have different numbers; leave the right one")
+    return question, numbers[0]
+
+
+def _number(field: str, value: Any) -> str:
+    """The number that a field holds: alone, behind `####`, or in a box.
+
+    Raises:
+        DataError: it holds none, or one that could not be compared with what a text states.
+    """
+    text = number_text(value) if not isinstance(value, str) else value.strip()
+    if text is None:
+        raise DataError(f"the field {field!r} must end in '#### N', got {value!r:.40}")
+    _, marker, gold = text.rpartition("####")
+    if not marker:
+        gold = text if _ALONE.fullmatch(text) else last_box(text) or ""
+    answer = extract_number(f"#### {gold}") if gold.strip() else None
+    if answer is None or grade_number(f"#### {answer}", answer).outcome != "right":
+        raise DataError(f"the field {field!r} must end in '#### N', or be a number, got {text[-40:]!r}")
+    return answer

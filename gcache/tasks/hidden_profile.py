@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from gcache.errors import ConfigError, DataError
 from gcache.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
+from gcache.tasks.data_fields import find, listed
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries
 from gcache.tasks.example import Example, Grade, Note
@@ -175,7 +176,8 @@ def _bad(house: str, point: str) -> str:
 
 
 def _strings(row: Row, name: str) -> list[str]:
-    value = row.get(name)
+    found = find(row, name)
+    value = row.get(name) if found is None else listed(found[1])
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
         raise DataError(f"the field {name!r} must be a list of non-empty strings, got {value!r:.60}")
     return [item.strip() for item in value]

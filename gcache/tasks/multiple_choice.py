@@ -7,7 +7,8 @@
 
 The choices stand below the question, one a line. In the data of GPQA the right one comes first, so
 its choices are always shuffled, by a seed and the question's own id; the others' only where a seed
-is named. The seed and the order are kept with every example.
+is named. The seed and the order are kept with every example. Which forms of a row are read, and what they name the
+right choice by, is the same for all of these (docs/tasks.md).
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gcache.errors import ConfigError, DataError, unknown
 from gcache.streams import shuffler
+from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
 from gcache.tasks.choices import LETTERS, grade_example
+from gcache.tasks.data_fields import find, label_words
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
+from gcache.tasks.right_choice import Choices, right_choice
 from gcache.tasks.splits import Split
 
 
@@ -39,7 +43,8 @@ class MultipleChoice(DataSet, ABC):
     def __init__(
         self, data: str | Path | None = None, whole_file: bool = False, shuffle_seed: int | None = None
     ) -> None:
-        if shuffle_seed is not None and (not isinstance(shuffle_seed, int) or shuffle_seed < 0):
+        is_whole = isinstance(shuffle_seed, int) and not isinstance(shuffle_seed, bool)
+        if shuffle_seed is not None and (not is_whole or shuffle_seed < 0):
             raise ConfigError(f"shuffle_seed must be a whole number of 0 or more, got {shuffle_seed!r}")
         self.shuffle_seed = shuffle_seed
         super().__init__(data, whole_file)
@@ -89,15 +94,35 @@ class Gpqa(MultipleChoice):
         super().__init__(data, whole_file, shuffle_seed)
 
     def example(self, row: Row, number: int) -> Example:
-        choices = [words(row, "Correct Answer"), *(words(row, f"Incorrect Answer {n}") for n in (1, 2, 3))]
-        record = row.get("Record ID") or str(number)
-        subject = row.get("Subdomain") or row.get("High-level domain") or ""
-        return self.asked(f"gpqa-{record}", words(row, "Question"), choices, 0, subject=str(subject))
+        record = label_words(row, "Record ID") or str(number)
+        subject = label_words(row, "Subdomain", "High-level domain", "subject", "domain")
+        given = choices_of(row)
+        for before in ("", "Pre-Revision "):
+            if find(row, f"{before}Incorrect Answer 1") is None:
+                continue
+            wrong = [words(row, f"{before}Incorrect Answer {n}") for n in (1, 2, 3)]
+            choices = [words(row, f"{before}Correct Answer"), *wrong]
+            _check_same(row, choices, given)
+            return self.asked(f"gpqa-{record}", words(row, f"{before}Question"), choices, 0, subject=subject)
+        if given is None:
+            words(row, "Correct Answer")  # which is missing, most likely
+            words(row, "Incorrect Answer 1")
+            raise DataError("a row has no choices; expected " + self.form)
+        return self.asked(f"gpqa-{record}", stem_of(row), given.texts, right_choice(row, given), subject=subject)
+
+
+def _check_same(row: Row, choices: Sequence[str], given: Choices | None) -> None:
+    """Where a mirror adds the choices in an order of its own, with a letter or a place, it must say the same."""
+    if given is None or find(row, "answer", "answer_idx", "answer_index") is None:
+        return
+    named = {name: value for name, value in row.items() if "correct" not in name.lower()}
+    if given.texts[right_choice(named, given)] != choices[0]:
+        raise DataError("'Correct Answer' and the field that names one of the listed choices contradict each other")
 
 
 class MedQa(MultipleChoice):
     """Questions of medical licensing exams. A row has `question`, `options` (a list, or an object
-    by letter) and `answer` (the right option's words or letter)."""
+    by letter), and `answer` (the right option's words or letter) or `answer_idx` (its letter)."""
 
     name = "medqa"
     domain = "medicine"
@@ -105,17 +130,9 @@ class MedQa(MultipleChoice):
     hub = ("GBaker/MedQA-USMLE-4-options", None, {"train": "train", "test": "test"})
 
     def example(self, row: Row, number: int) -> Example:
-        stem, options = words(row, "question"), row.get("options")
-        listed = list(options.values()) if isinstance(options, dict) else options
-        if not isinstance(listed, list) or not all(isinstance(option, str) and option.strip() for option in listed):
-            raise DataError(f"the field 'options' must be a list of texts, or an object of texts, got {options!r:.60}")
-        choices = [_without_letter(option, place) for place, option in enumerate(listed)]
-        # some files repeat the options at the end of the question
-        first = stem.find(f"\n{listed[0].strip()}")
-        return self.asked(
-            f"medqa-{number}", stem[:first].strip() if first > 0 else stem, choices, _place(row["answer"], choices)
-            if "answer" in row else _place(words(row, "answer_idx"), choices),
-        )  # fmt: skip
+        choices = _choices(row, "options")
+        stem = without_choices(stem_of(row), choices.written)
+        return self.asked(f"medqa-{number}", stem, choices.texts, right_choice(row, choices, answer_is_words=True))
 
 
 class Arc(MultipleChoice):
@@ -126,19 +143,14 @@ class Arc(MultipleChoice):
     form: ClassVar[str] = "ARC in JSONL form, with the fields question, choices and answerKey"
 
     def example(self, row: Row, number: int) -> Example:
-        question, choices = row.get("question"), row.get("choices")
-        if isinstance(question, dict):
-            row, choices = {**row, "question": question.get("stem")}, question.get("choices")
-        if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
-            choices = {name: [choice.get(name) for choice in choices] for name in ("text", "label")}
-        texts, labels = (choices.get(name) if isinstance(choices, dict) else None for name in ("text", "label"))
-        if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
-            raise DataError(f"the field 'choices' must have as many texts as labels, got {choices!r:.60}")
-        key = words(row, "answerKey")
-        if key not in labels:
-            raise DataError(f"the field 'answerKey' must be one of {', '.join(map(str, labels))}, got {key!r}")
-        name = f"{self.name}-{row.get('id') or number}"
-        return self.asked(name, words(row, "question"), [str(text) for text in texts], labels.index(key))
+        question = row.get("question")
+        if isinstance(question, Mapping):
+            row = {**row, **question, "question": question.get("stem")}
+        choices = _choices(row, "choices")
+        if find(row, "answerKey", "answer", "answer_idx", "answer_index", "label", "target") is None:
+            words(row, "answerKey")
+        name = f"{self.name}-{label_words(row, 'id') or number}"
+        return self.asked(name, stem_of(row), choices.texts, right_choice(row, choices))
 
 
 class ArcEasy(Arc):
@@ -153,7 +165,8 @@ class ArcChallenge(Arc):
 
 class Mmlu(MultipleChoice):
     """57 subjects. A row has `question`, `choices` and `answer` (a place from 0, or a letter), or
-    is a line of the authors' CSV files: question, A, B, C, D, answer."""
+    is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an error are
+    left out."""
 
     name = "mmlu"
     domain = "knowledge"
@@ -161,35 +174,24 @@ class Mmlu(MultipleChoice):
     columns = ("question", "A", "B", "C", "D", "answer")
     hub = ("cais/mmlu", "all", {"train": "auxiliary_train", "test": "test"})
 
-    def example(self, row: Row, number: int) -> Example:
-        choices = row.get("choices")
-        if choices is None:
-            choices = [words(row, letter) for letter in "ABCD"]
-        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-            raise DataError(f"the field 'choices' must be a list of texts, got {choices!r:.60}")
-        subject = str(row.get("subject") or "")
-        place = _place(row.get("answer"), choices)
-        return self.asked(f"mmlu-{number}", words(row, "question"), choices, place, subject=subject)
+    def example(self, row: Row, number: int) -> Example | None:
+        if label_words(row, "error_type") not in ("", "ok"):
+            return None
+        inner = row.get("train")  # as the hub's auxiliary_train holds its rows
+        row = inner if isinstance(inner, Mapping) else row
+        choices = _choices(row, "choices")
+        subject = label_words(row, "subject", "category")
+        return self.asked(f"mmlu-{number}", stem_of(row), choices.texts, right_choice(row, choices), subject=subject)
 
 
-def _without_letter(option: str, place: int) -> str:
-    """ "B. Aspirin" as "Aspirin", if it is the second."""
-    option = option.strip()
-    return option[2:].strip() if option[:2] in (f"{LETTERS[place]}.", f"{LETTERS[place]})") else option
-
-
-def _place(answer: Any, choices: Sequence[str]) -> int:
-    """Of the right choice, which is given by its place, its letter or its words.
+def _choices(row: Row, field: str) -> Choices:
+    """Those of a row, which is to have them in this field.
 
     Raises:
-        DataError: it is none of the choices.
+        DataError: it has none.
     """
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
-        return answer
-    if isinstance(answer, str):
-        answer = answer.strip()
-        if choices.count(answer) == 1:
-            return list(choices).index(answer)
-        if len(answer) == 1 and answer.upper() in LETTERS[: len(choices)]:
-            return LETTERS.index(answer.upper())
-    raise DataError(f"the field 'answer' must be one of the {len(choices)} choices, got {answer!r:.60}")
+    found = choices_of(row)
+    if found is None:
+        value = row.get(field)
+        raise DataError(f"the field {field!r} must be a list of texts, or an object of texts, got {value!r:.60}")
+    return found

@@ -1,31 +1,63 @@
-"""Where a text says which number is its answer: boxes, `####` lines, "the answer is N", conclusions, a bare number."""
+"""Where a text says which number is its answer: boxes, `####` lines, "the answer is N", headings, conclusions, a bare
+number.
+
+What such a place holds counts if it is read to its end; see `gcache.tasks.number_reading`. A place that says something
+else of an answer ("the answer is on page 5", "Tom's answer is 5") is a mention of the weakest rank, which states
+nothing, so that the text counts as one that has spoken of its answer.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-from gcache.tasks.number_reading import EQUALS, Named, named_number
-from gcache.tasks.number_value import LONGEST_EXPRESSION, NUMBER, is_value
-from gcache.tasks.stance import sentence_at, stance
+from gcache.tasks.number_boxes import boxes, value_in_a_box
+from gcache.tasks.number_corrections import with_what_follows
+from gcache.tasks.number_endings import ENDED, alone, concluding, last_line
+from gcache.tasks.number_phrases import (
+    ANSWER,
+    BOX,
+    FINAL,
+    HASHES,
+    LONGEST_PHRASE,
+    UNREAD,
+    Phrase,
+    first_sentence,
+    mention_in,
+    mention_of,
+    unread,
+)
+from gcache.tasks.number_reading import named_number
+from gcache.tasks.number_sentences import sentence_number
+from gcache.tasks.number_value import NUMBER, is_value
+from gcache.tasks.speakers import own
+from gcache.tasks.stance import sentence_at
 from gcache.tasks.statements import Mention
 
 _LAST_FEW = 20  # statements of each kind that are looked at, from the last one backwards
-_PHRASE = 200  # characters of a statement
-#: How strongly a statement speaks; the strongest ones of a text decide.
-_BOX, _HASHES, _FINAL, _ANSWER, _CONCLUSION = range(5)
-
 _HASH_LINE = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]{0,200})")
 _STATEMENT = re.compile(
     r"(?i)(?:(?P<final>\bfinal[ ])(?:answer|number|result)|\bans(?:wers?)?)\b(?P<between>[^.\n:=?!;]{0,60}?)"
-    r"(?:\b(?:is|be|are|was|were|equals?|(?:comes?|came)[ ](?:out[ ])?to)\b|\b(?:is|are|was|were|do|does|wo|ca"
+    r"(?:(?P<is>\b(?:is|be|are|was|were|equals?|(?:comes?|came)[ ](?:out[ ])?to)\b|\b(?:is|are|was|were|do|does|wo|ca"
     r"|could|would)n't\b"
-    r"(?:[ ](?:be|equal))?|'s\b|[:=>])(?P<marks>[\s*_:]{0,12})"
+    r"(?:[ ](?:be|equal))?|'s\b)|[-=]{0,2}>|[:=\u2192])(?P<marks>[\s*_:]{0,12})"
 )
-_BARE_FINAL = re.compile(r"(?i)\b(?P<final>final[ ])answer(?P<marks>[\s*_]{1,4})(?P<between>)(?=[-$\\(]{0,3}[0-9])")
-_IS_THE_ANSWER = re.compile(r"(?i)\b(?:is|was)[ ](?:the|my|our)[ ](?:\w+[ ]){0,2}answer\b")
-_REFUSAL = re.compile(r"(?i)\W*(?:not (?!\W*[-$\\(]*[0-9])|none|unknown|unclear|undefined|impossible|undetermined)\b")
+_BARE_FINAL = re.compile(
+    r"(?i)\b(?P<final>final[ ])answer(?P<marks>[\s*_]{1,4})(?P<between>)(?P<is>)(?=[-$\\(]{0,3}[0-9])"
+)
+#: A line that is nothing but "Answer", and what stands below it.
+_HEADING = re.compile(
+    r"(?i)(?<![^\n])[ \t]{0,4}[#*_>]{0,6}[ \t]?[*_]{0,3}(?:(?:the|my|our)[ ])?(?P<final>final[ ])?"
+    r"(?:answer|result|solution)[ \t]?[*_:]{0,4}[ \t]{0,4}\n[\s$\\\[]{0,12}(?P<said>[^\n]{1,200})"
+)
+_LABELS = r"(?i)(?:(?:the|grand|final|overall|total|correct)[ ])*(?:answer|ans|total|result|sum|conclusion|solution)\b"
+_LABEL = re.compile(_LABELS + r"[ *_]{0,4}[:=][\s*_]*")
+_LAST_LABEL = re.compile(_LABELS + r"(?:[ ]\w+){0,6}[ *_]{0,4}[:=][\s*_]*")  # "Total cost of the eggs:"
+_IS_THE_ANSWER = re.compile(r"(?i)\b(?:is|was)[ ](?:the|my|our)[ ](?P<which>(?:\w+[ ]){0,2})answer\b")
+_CLAUSE_START = re.compile(
+    r"(?i)(?:^|[.!?\n,;:=(]|\b(?:so|therefore|thus|hence|that|think|believe|and|then|since|because|but|clearly|if|suppose"
+    r"|whether|not|maybe|perhaps))[\s*_$\\(\"'{\[]*$"
+)
 _NOT_BUT = re.compile(r"(?i)\W*(?:not\b|n't\b)[^.;]*?\bbut\b")
 _NO_STATEMENT = re.compile(
     r"(?i)\W*(?:first|step|let|we|to (?:find|solve|determine|calculate|answer|get)|given|since|because|if|when"
@@ -34,32 +66,6 @@ _NO_STATEMENT = re.compile(
 _VERB_BEFORE = re.compile(
     r"(?i)\b(?:to|can|will|could|would|must|should|did|not|n't|they|he|she|i|we|you|who|students|and)[ ]+$"
 )
-_IT_IS = r"(?:(?:it|that|this)(?:'s|[ ]is|[ ]should[ ]be|[ ]must[ ]be)[ ]|the[ ](?:\w+[ ])?answer[ ]is[ ])"
-_MARKED = r"(?=[-$\\(*\"]{0,4}[0-9])"
-_IT_IS_ALONE = re.compile(rf"(?i)(?:i[ ](?:think|believe)[ ](?:that[ ])?)?{_IT_IS}")
-_INSTEAD = re.compile(
-    rf"(?i)(?:[ ]\w+){{0,3}}[\s\"'*_)$\\.,;:\u2014-]*(?:(?:but|instead|rather|no"
-    rf"|actually)\b[\s,]*(?:rather\b[\s,]*)?{_IT_IS}?|{_IT_IS})"
-    rf"(?:actually[ ]|really[ ])?{_MARKED}"
-)
-_WITHDRAWING = re.compile(
-    r"(?i)(?:[ ](?!or\b|and\b)\w+){0,3}[\s\"'*_)$\\.,;:\u2014-]*(?:(?:oh|no|wait|actually|sorry|oops|correction"
-    r"|i mean|rather|hmm+|make that)"
-    rf"\b[\s,.:!;\u2014-]*){{1,4}}{_IT_IS}?(?:actually[ ]|really[ ])?{_MARKED}"
-)
-_CONCLUSION_WORD = re.compile(
-    r"(?i)[\s*_#>-]*(?:and[ ])?(?:so|therefore|thus|hence|consequently|in conclusion|in total|in summary"
-    r"|altogether|overall"
-    r"|finally|we (?:can )?conclude that|this means(?: that)?|that means(?: that)?|as a result)\b"
-)
-_SENTENCE_END = re.compile(r"[.!?](?=[\s\"')*_\]\\$]|$)|\n")
-_ENDED = re.compile(r"[.!][\s\"'*_)\]\\$}]*$")
-
-
-class _Phrase(NamedTuple):
-    start: int
-    text: str
-    rank: int
 
 
 def number_mentions(text: str, units: Sequence[str]) -> list[Mention]:
@@ -77,138 +83,91 @@ def number_mentions(text: str, units: Sequence[str]) -> list[Mention]:
     return apart
 
 
-def boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, what is inside) of the last few boxes that are closed and hold something, but no other box."""
-    found = []
-    for box in list(re.finditer(r"\\(?:boxed|fbox) ?\{", text))[-_LAST_FEW:]:
-        rest, depth = text[box.end() : box.end() + 1000], 1
-        for brace in re.finditer(r"(?<!\\)[{}]", rest):
-            depth += 1 if brace.group() == "{" else -1
-            if depth == 0:
-                break
-        inside = rest[: brace.start()].strip() if depth == 0 else ""
-        if inside and "\\boxed" not in inside:
-            found.append((box.start(), box.end() + brace.end(), inside))
-    return found
-
-
 def _all(text: str, units: Sequence[str]) -> Iterator[Mention]:
-    yield from _boxed(text, units)
-    yield from _hashed(text, units)
+    strong = [*_boxed(text, units), *_hashed(text, units)]
     for phrase in [*_answers(text), *_called_the_answer(text)]:
-        found = named_number(phrase.text, sentence=True, units=units)
-        if found is None and not _REFUSAL.match(phrase.text):
-            continue
-        mention = _mention(phrase, found or Named(None, 0, len(phrase.text)))
-        yield mention
-        yield from _corrected(text, mention, units)
-    yield from _concluding(text, units)
-    yield from _alone(text, units)
-
-
-def _mention(phrase: _Phrase, found: Named) -> Mention:
-    start, end = phrase.start + found.start, phrase.start + max(found.end, found.start + 1)
-    return Mention(start, end, found.value or "", phrase.rank, several=found.value is None)
+        mention = mention_in(phrase, units)
+        if mention:
+            strong.append(mention)
+    strong.sort(key=lambda mention: (mention.start, mention.rank))
+    for place, mention in enumerate(strong):
+        following = next((other.start for other in strong[place + 1 :] if other.start > mention.end), len(text))
+        yield from with_what_follows(text, mention, following, units)
+    yield from concluding(text, units)
+    yield from alone(text, units)
+    yield from last_line(text, units)
 
 
 def _boxed(text: str, units: Sequence[str]) -> Iterator[Mention]:
     """Boxes; of several, those in earlier lines are steps, unless they say that they are the answer."""
-    found = boxes(text)
+    found = boxes(text, _LAST_FEW)
     for start, end, inside in found:
         if "\n" in text[end : found[-1][0]] and "answer" not in sentence_at(text, start, end).before.lower():
             continue
-        value = _in_a_box(inside, units)
-        yield Mention(start, end, value or "", _BOX, value is None, marked=True)
+        if not _own_box(text, start):
+            yield unread(start)
+            continue
+        value = value_in_a_box(inside, units)
+        yield Mention(start, end, value or "", BOX, value is None, marked=True)
 
 
-def _in_a_box(inside: str, units: Sequence[str]) -> str | None:
-    inside = re.sub(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s?\{([^{}]*)\}", r" \1 ", inside)
-    inside = re.sub(r"\^\s*(?:\\circ|\{\\circ\})", "\u00b0", re.sub(r"\\(?:[,;: ]|quad|qquad)|~", " ", inside))
-    inside = EQUALS.split(inside)[-1].strip()
-    if re.search(r"(?i)\b(?:not|neither|nor|or|either|between)\b", inside):
-        return None
-    in_words = not re.search(r"[-+*/^\\_!]", inside)
-    found = named_number(inside, sentence=in_words, units=units)
-    if found and found.value is not None and "!" not in inside:
-        return found.value
-    several = re.search(r"(?i)\b(?:and|to)\b", inside)
-    speaks = re.search(r"[0-9\u03c0]|\\(?:pi|sqrt)", inside)
-    return inside if speaks and not several and len(inside) <= LONGEST_EXPRESSION else None
+def _own_box(text: str, start: int) -> bool:
+    before = text[max(0, start - 160) : start]
+    if re.search(r"(?i)\b(?:suppose|assume|imagine|say|try)\W*$", before):
+        return False
+    named = list(re.finditer(r"(?i)\banswer\b(?=[^.!?\n]*$)", before))
+    return own(text, start - len(before) + named[-1].start() if named else start)
 
 
 def _hashed(text: str, units: Sequence[str]) -> Iterator[Mention]:
     for line in list(_HASH_LINE.finditer(text))[-_LAST_FEW:]:
-        phrase = _Phrase(line.start(1), line[1], _HASHES)
         # "#### 2. Compute the price" is a heading, not an answer
         if re.match(r"\W*[0-9]+[.):][ \t]*[A-Za-z]", line[1]):
             continue
-        found = named_number(line[1], units=units)
-        if found is None and not text[line.end() :].strip() and _ENDED.search(line[1]):  # "#### She has 5 left."
-            only = named_number(line[1], sentence=True, units=units)
-            found = only if only and only.value is not None else None
+        if re.match(r"(?i)\W*[0-9]+[ ](?:steps|parts|ways|methods|things|tips|reasons|examples)\b", line[1]):
+            continue
+        last = not text[line.end() :].strip()
+        label = (_LAST_LABEL if last else _LABEL).match(line[1])
+        said = line[1][label.end() :] if label else line[1]
+        phrase = Phrase(line.start(1) + len(line[1]) - len(said), said, HASHES)
+        found = named_number(said, units=units)
+        # "#### She has 5 left."
+        if (found is None or found.value is None) and last and ENDED.search(line[1]):
+            only = sentence_number(said, units=units)
+            found = only if only and only.value is not None else found
         if found is not None:
-            yield _mention(phrase, found)
+            yield mention_of(phrase, found)
 
 
-def _answers(text: str) -> Iterator[_Phrase]:
+def _answers(text: str) -> Iterator[Phrase]:
     found = [*_STATEMENT.finditer(text), *_BARE_FINAL.finditer(text)]
     for statement in found[-_LAST_FEW:]:
         if _VERB_BEFORE.search(text[max(0, statement.start() - 20) : statement.start()]):
             continue
-        said = _SENTENCE_END.split(text[statement.end() : statement.end() + _PHRASE], maxsplit=1)[0]
+        said = first_sentence(text[statement.end() : statement.end() + LONGEST_PHRASE])
         start = statement.end()
         if "\n" in statement["marks"] and said.startswith("- "):  # a list, not a minus
             start, said = start + 2, said[2:]
-        rank = _FINAL if statement["final"] else _ANSWER
+        if not own(text, statement.start(), statement["between"]):
+            yield Phrase(start, said, UNREAD)
+            continue
+        rank = FINAL if statement["final"] else ANSWER
         if _NOT_BUT.match(said):  # "not 5 but 6"
             wrong, but, _ = said.partition("but")
-            yield _Phrase(start, wrong, rank)
+            yield Phrase(start, wrong, rank)
             start, said = start + len(wrong + but), said[len(wrong + but) :]
         if not _NO_STATEMENT.match(said):
-            yield _Phrase(start, said, rank)
+            yield Phrase(start, said, rank, sentence=statement["is"] is None)
+    for heading in list(_HEADING.finditer(text))[-_LAST_FEW:]:
+        yield Phrase(heading.start("said"), heading["said"], FINAL if heading["final"] else ANSWER)
 
 
-def _called_the_answer(text: str) -> Iterator[_Phrase]:
-    """ "5 is the answer". """
+def _called_the_answer(text: str) -> Iterator[Phrase]:
+    """ "5 is the answer"."""
     for words in list(_IS_THE_ANSWER.finditer(text))[-_LAST_FEW:]:
         before = text[max(0, words.start() - 40) : words.start()]
         numbers = [n for n in NUMBER.finditer(before) if is_value(before, n)]
         if numbers and re.fullmatch(r"(?:[ ]?[A-Za-z%]+){0,2}[\s*_)$\\\"'}]{0,6}", before[numbers[-1].end() :]):
             start = words.start() - len(before) + numbers[-1].start()
-            yield _Phrase(start, text[start : words.start()], _ANSWER)
-
-
-def _corrected(text: str, mention: Mention, units: Sequence[str]) -> Iterator[Mention]:
-    """What follows a statement that is denied or withdrawn at once: "isn't 5, it's 6", "is 5. Wait, no, 6"."""
-    denied = stance(sentence_at(text, mention.start, mention.end)) == "denied"
-    words = (_INSTEAD if denied else _WITHDRAWING).match(text, mention.end)
-    if words:
-        said = _SENTENCE_END.split(text[words.end() : words.end() + _PHRASE], maxsplit=1)[0]
-        found = named_number(said, units=units)
-        if found is not None:
-            yield _mention(_Phrase(words.end(), said, mention.rank), found)
-
-
-def _concluding(text: str, units: Sequence[str]) -> Iterator[Mention]:
-    """The last sentence, if it is complete and draws a conclusion: "Therefore she earns $18 a day."."""
-    end = len(text.rstrip())
-    if not _ENDED.search(text[max(0, end - 20) : end]):
-        return
-    before = text[max(0, end - 400) : end]
-    ends = [found.end() for found in _SENTENCE_END.finditer(before) if before[found.end() :].strip(" \"'*_)\\]$}")]
-    start = end - len(before) + (ends[-1] if ends else 0)
-    opening = _CONCLUSION_WORD.match(text, start)
-    if opening and (ends or start == 0):
-        found = named_number(text[opening.end() : end], sentence=True, units=units)
-        if found and found.value is not None:
-            yield _mention(_Phrase(opening.end(), text[opening.end() : end], _CONCLUSION), found)
-
-
-def _alone(text: str, units: Sequence[str]) -> Iterator[Mention]:
-    """A text that is a number, its unit and marks, perhaps after "it is", and nothing else."""
-    said = text.strip()
-    opening = _IT_IS_ALONE.match(said)
-    said = said[opening.end() :] if opening else said
-    found = named_number(said, units=units) if len(said) <= _PHRASE else None
-    if found and re.fullmatch(r"(?:[ ]?[A-Za-z%\u00b0/]+){0,3}[\W_]*", said[found.end :]):
-        yield _mention(_Phrase(text.index(said), said, _ANSWER), found)
+            fits = _CLAUSE_START.search(before[: numbers[-1].start()]) and own(text, words.end("which"))
+            yield Phrase(start, text[start : words.start()], ANSWER if fits else UNREAD)

@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import threading
+import unicodedata
 from fractions import Fraction
 
 _LONGEST_NUMBER = 64  # characters; a longer run of digits is a model stuck in a loop
@@ -46,6 +47,29 @@ _IN_LATEX = (
     (re.compile(r"\\?[$\u20ac\u00a3\u00a5]"), ""), (re.compile(r"(?<=[0-9])\\?%"), ""),
     (re.compile(r"\\left|\\right"), ""),
 )  # fmt: skip
+_PLAIN_SIGNS: dict[int, str | int] = {
+    0x2212: "-",
+    0x2044: "/",
+    0x2215: "/",
+    **{c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)},
+}
+_SMALL_POWER = re.compile("(?<=[0-9A-Za-z)])[\u207b]?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
+_SMALL_FRACTION = re.compile("[\u00bc-\u00be\u2150-\u215e]")
+_REPEATING = re.compile(r"(?<![0-9.,])([0-9]{1,9})\.([0-9]{0,9})\\overline\{([0-9]{1,9})\}(?![0-9])")
+_IN_PLAIN_LATEX = (
+    (
+        re.compile(
+            r"\\(?:text(?:bf|it|rm|sf|normal|up)?|math(?:bf|it|rm|sf)|mbox|bm|boldsymbol)\s?\{([^{}]{0,300})\}"
+        ),
+        r" \1 ",
+    ),
+    (re.compile(r"(?<=[A-Za-z]) \^"), "^"),
+    (re.compile(r"\\(?:displaystyle|textstyle|bf|bfseries|large|Large|left|right|quad|qquad)(?![A-Za-z])"), " "),
+    (re.compile(r"\\[cdt]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\frac ?([0-9]) ?([0-9])(?![0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\s?\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\})|\\degree(?![A-Za-z])"), "\u00b0"),
+    (re.compile(r"\\[,;: ]"), " "),
+)  # fmt: skip
 _math_verify_lock = threading.Lock()  # its LaTeX parser keeps shared tables
 
 
@@ -71,9 +95,33 @@ def worth(text: str) -> Fraction | None:
 
 
 def tidy(text: str) -> str:
-    """The text with plain minus signs, and thousands that are set apart by blanks or LaTeX joined."""
-    text = text.replace("\u2212", "-").replace("{,}", ",").replace(r"\!", "")
-    return re.sub(r"(?<=[0-9])(?:\\,|\u202f|\u2009)(?=[0-9]{3})", "", text)
+    """The text with plain signs: one minus, powers as `^2`, fractions as `1/2`, thousands joined, and without the
+    commands of LaTeX that only set how a formula looks."""
+    if not text.isascii():
+        text = _SMALL_POWER.sub(_as_power, _SMALL_FRACTION.sub(_as_fraction, text.translate(_PLAIN_SIGNS)))
+    if "\\" in text:
+        text = text.replace("{,}", ",").replace(r"\!", "")
+        text = re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", "", text)
+        for written, sign in _IN_PLAIN_LATEX:
+            text = written.sub(sign, text)
+        text = _REPEATING.sub(_as_ratio, text)
+    return re.sub(r"(?<=[0-9])[\u202f\u2009](?=[0-9]{3})", "", text.replace("{,}", ","))
+
+
+def _as_power(found: re.Match[str]) -> str:
+    return "^{" + unicodedata.normalize("NFKC", found.group()).replace("\u2212", "-") + "}"
+
+
+def _as_fraction(found: re.Match[str]) -> str:
+    mixed = found.start() > 0 and found.string[found.start() - 1].isdecimal()
+    return " " * mixed + unicodedata.normalize("NFKC", found.group()).replace("\u2044", "/")
+
+
+def _as_ratio(found: re.Match[str]) -> str:
+    """A decimal that repeats, as a fraction: 0.1\\overline{6} is 1/6."""
+    whole, once, again = found[1], found[2], found[3]
+    value = Fraction(int(whole + once + again) - int(whole + once), 10 ** len(once) * (10 ** len(again) - 1))
+    return f"{value.numerator}/{value.denominator}"
 
 
 def is_value(text: str, number: re.Match[str]) -> bool:

@@ -1,6 +1,6 @@
 """Finding the program in a text.
 
-It is the last block that defines an entry point, as `ast` sees it, with what that needs from the other
+It is the last block that defines an entry point with a body, as `ast` sees it, with what that needs from the other
 blocks, and without what only shows how it is used or tests it. Without any fence, the parts of the text
 that are Python are read in the same way. A block may also be the body alone, which continues the prompt.
 """
@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from gcache.tasks.fences import Block, fenced, indented
+from gcache.tasks.fences import Block, fenced, indented, preformatted, sessions
 from gcache.tasks.python_source import Statement, needed, parsed, statements, statements_of_pieces
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -39,21 +39,24 @@ def extract_code(
         return _last_python(blocks, text)
     given = statements(prompt) or statements_of_pieces(prompt)
     helpers = [each for each in given if not each.binds & set(entry_points)]
-    for unfenced, candidates in ((False, blocks), (True, [Block(outside, None), *indented(outside)])):
-        read = [_read(block.code) for block in candidates]
-        base = _last_that_defines(read, entry_points)
-        if base is not None:
+    bare = [*sessions(outside), *preformatted(outside), Block(outside, None), *indented(outside)]
+    for unfenced, candidates in ((False, blocks), (True, bare)):
+        read = _without_stubs([_read(block.code) for block in candidates])
+        base, written = _last_that_defines(read, entry_points)
+        if not written:
+            for block in reversed(candidates):
+                for body in _continued(prompt, block.code, entry_points, strict=unfenced):
+                    return _source(helpers, needed(body, names, entry_points))
+        if base is not None and (written or unfenced or not _written_outside(outside, entry_points)):
             return _source(helpers, needed(_pool(read, base, entry_points), names, entry_points))
-        for block in reversed(candidates):
-            for body in _continued(prompt, block.code, entry_points, strict=unfenced):
-                return _source(helpers, needed(body, names, entry_points))
     return _broken(blocks, outside, entry_points)
 
 
 def readable(text: str) -> str:
     """The text with one kind of line break; what no Python source may hold (NUL, half a surrogate pair) is marked."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", UNREADABLE).removeprefix("\ufeff")
+    text = re.sub(r"(?m)^\ufeff", "", text)
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", UNREADABLE)
 
 
 def _read(code: str) -> list[Statement]:
@@ -69,14 +72,34 @@ def _typed(code: str) -> str:
     return "\n".join(typed) + "\n"
 
 
-def _last_that_defines(read: Sequence[Sequence[Statement]], names: Sequence[str]) -> int | None:
-    """The last block that defines one of the names; else the last that imports one."""
-    tests: tuple[Callable[[Statement, str], bool], ...] = (Statement.defines, lambda each, name: name in each.binds)
+def _last_that_defines(read: Sequence[Sequence[Statement]], names: Sequence[str]) -> tuple[int | None, bool]:
+    """The last block that defines one of the names, else the last that imports one, else the last with the beginning
+    of one that has no body; and whether it is more than that."""
+    tests: tuple[Callable[[Statement, str], bool], ...] = (
+        lambda each, name: each.defines(name) and not each.is_stub,
+        lambda each, name: name in each.binds and not each.is_stub,
+        lambda each, name: name in each.binds,
+    )
     for defines in tests:
         for at in reversed(range(len(read))):
             if any(defines(each, name) for each in read[at] for name in names):
-                return at
-    return None
+                return at, defines is not tests[-1]
+    return None, False
+
+
+def _without_stubs(read: Sequence[Sequence[Statement]]) -> list[list[Statement]]:
+    """The statements without the definitions that have no body in one block and one in another."""
+    written = [{n for each in block if each.defines_something for n in each.binds} for block in read]
+    kept = []
+    for at, block in enumerate(read):
+        others: set[str] = set().union(*written[:at], *written[at + 1 :])
+        kept.append([each for each in block if not (each.is_definition and each.is_stub and each.binds <= others)])
+    return kept
+
+
+def _written_outside(outside: str, names: Sequence[str]) -> bool:
+    """Whether the text defines one of the names, with a body, outside of its blocks."""
+    return any(each.defines(name) and not each.is_stub for each in _read(outside) for name in names)
 
 
 def _pool(read: Sequence[Sequence[Statement]], base: int, names: Sequence[str]) -> list[Statement]:
@@ -109,7 +132,8 @@ def _continued(prompt: str, code: str, names: Sequence[str], strict: bool) -> It
         several = statements(whole) or statements_of_pieces(whole)
         if any(_returns(each.node) for each in several if not each.is_definition):
             continue  # the rest of the function stands outside of it
-        if any(each.is_definition and each.binds & set(names) and _returns(each.node) for each in several):
+        written = [each for each in several if each.is_definition and not each.is_stub and each.binds & set(names)]
+        if any(_returns(each.node) for each in written):
             yield several
 
 

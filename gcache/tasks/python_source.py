@@ -65,6 +65,22 @@ class Statement:
         """Whether it sets a name to something of its own: not to an import or to what it was before, changed."""
         return name in self.binds and not self.is_import and name not in self.at_once
 
+    @property
+    def defines_something(self) -> bool:
+        """Whether it is a definition, or sets a name, with a body."""
+        return bool(self.binds) and not self.is_import and not self.is_stub
+
+    @property
+    def is_stub(self) -> bool:
+        """Whether it defines something without a body: `...`, `pass`, a docstring, `raise NotImplementedError`."""
+        if isinstance(self.node, DEFINITIONS):
+            return all(_is_empty(part) for part in self.node.body)
+        if isinstance(self.node, (ast.Assign, ast.AnnAssign)):  # add = None, add = lambda a, b: ...
+            value = self.node.value
+            value = value.body if isinstance(value, ast.Lambda) else value
+            return isinstance(value, ast.Constant) and value.value in (None, ...)
+        return False
+
 
 def parsed(source: str) -> ast.Module | None:
     """The tree of a source; None where it is no Python."""
@@ -135,6 +151,24 @@ def names_of(source: str) -> tuple[frozenset[str], frozenset[str]] | None:
         return None
     binds = frozenset(name for each in several for name in each.binds)
     return binds, frozenset(name for each in several for name in each.needs) - binds - BUILTINS
+
+
+def _is_empty(node: ast.stmt) -> bool:
+    """Whether a statement of a body does nothing, or only says that it is still to be written."""
+    if isinstance(node, DEFINITIONS):  # the methods of a class
+        return all(_is_empty(part) for part in node.body)
+    if isinstance(node, ast.Raise):
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    if isinstance(node, ast.Return):
+        return (isinstance(node.value, ast.Constant) and node.value.value is ...) or (
+            isinstance(node.value, ast.Name) and node.value.id == "NotImplemented"
+        )
+    return isinstance(node, ast.Pass) or (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and (node.value.value is ... or isinstance(node.value.value, str))
+    )
 
 
 def _matters(each: Statement, reach: Collection[str], set_by_kept: set[str]) -> bool:

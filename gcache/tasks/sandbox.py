@@ -210,7 +210,7 @@ def _run(folder: Path, word: str, stderr: object, seconds: float) -> tuple[str, 
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", _STARTER, str(Path(__file__).parent), str(folder)],
         cwd=folder, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,  # type: ignore[call-overload]
-        start_new_session=True,
+        start_new_session=True, bufsize=0,  # nothing is left to be flushed where the pipe breaks
     )  # fmt: skip
     try:
         return _watched(process, word, seconds)
@@ -227,7 +227,6 @@ def _watched(process: subprocess.Popen[bytes], word: str, seconds: float) -> tup
     with process.stdin, process.stdout, selectors.DefaultSelector() as selector:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write((word + "\n").encode())
-            process.stdin.flush()
         selector.register(process.stdout, selectors.EVENT_READ)
         said, until = b"", time.monotonic() + STARTED_WITHIN
         while (left := until - time.monotonic()) > 0:

@@ -16,6 +16,8 @@ import re
 import unicodedata
 from typing import Literal, NamedTuple
 
+from gcache.tasks.reported import is_reported
+
 Stance = Literal["stated", "denied", "supposed", "asked", "reported", "offered"]
 
 _REACH = 300  # characters of context on each side of a value
@@ -51,6 +53,7 @@ _DENIED = re.compile(
 _DENIED_THAT = re.compile(
     rf"(?i){_NOT}\s+(?:\w+\s+){{0,2}}?(?:think|thought|believe|say|said|claim|mean|true|correct|right|the case"
     r"|suppose|expect|accept|agree|conclude|likely|possible|plausible|convinced|follow|evident|clear|be that)\b"
+    r"|\bno (?:way|chance|possibility|case|circumstances?|reason to (?:think|believe|say))\b"
     r"|\b(?:doubt|deny|denies|denied|disagree|refuse|untrue|unlikely|impossible"
     r"|(?:false|wrong|incorrect|a lie|a mistake|mistaken|an error)\s+(?:that|to|for))\b"
 )
@@ -68,10 +71,21 @@ _POSSIBLE = re.compile(
     r"|\b(?:the|a|option|choice|letter|number|code|label|answer)\b)*$|\b(?:could|might|may)\s+(?:well\s+)?be\s+that\b"
     r"|\b(?:could|might|may|would)\s+(?:\w+\s+)?(?:look|seem|appear|think|say|guess|expect|believe)\b"
 )
+_PERHAPS = re.compile(r"(?i)\b(?:perhaps|maybe|possibly|conceivably)\b")
+_UNSURE = re.compile(
+    r"(?i)\bnot\s+(?:\w+ly\s+)?(?:sure|certain|convinced)\s+(?:(?:that\s+)?(?:it|this|the|option|choice|[a-jx])\b"
+    r"|that\s*$)"
+)
+_SHOWN = re.compile(
+    r"(?i)\b(?:(?:should|must|to) look like|end(?: it)? with|(?:example|sample|template)(?: answer)?:"
+    r"|for (?:example|instance)|such as|e\.g\.|(?:in|of) the form|format|template|placeholder)"
+)
 _POSSIBLE_AFTER = re.compile(rf"(?i){_MARKS}(?:might|may|could)\s+(?:\w+\s+)?be\b")
 _WOULD_BE = re.compile(r"(?i)\bwould\s+(?:\w+\s+)?(?:be|equal)\b\W*$")
+_IF = re.compile(r"(?i)\bif\b|^\W*(?:were|had)\b|\bin (?:that|this|such a) case\b")
 _REPORTED = re.compile(
-    r"(?i)\b(?:gossips?|rumou?rs?|liars?|allege(?:s|d|dly)?|supposedly|claims(?!\s*:)|(?:is|was|been)\s+(?:claimed|said)"
+    r"(?i)\b(?:gossips?|rumou?rs?|liars?|allege(?:s|d|dly)?|supposedly|claims(?!\s*:)|(?:is|was|been)\s+(?:claimed"
+    r"|said)"
     r"|(?:some|others|people|many|they)\s+(?:say|said|think|believe|claim))\b"
 )
 _SEVERAL_BEFORE = re.compile(
@@ -95,29 +109,52 @@ _DENIED_AFTER = re.compile(
     rf"|incorrect))"
     rf"|{_MARKS}(?:cannot|(?:ca|could|does|did|wo|would)n't|(?:can|could|does|did|will|would)\s+not)\s+"
     r"(?:be|work|fit|open|match|make sense|hold|apply)\b"
+    rf"|{_MARKS}(?:(?:has|have|had)\s+(?:\w+\s+)?been|(?:can|could|may|should|must)\s+be|was|were|is"
+    rf"|got)\s+(?:\w+ly\s+|now\s+)?"
+    r"(?:ruled out|excluded|eliminated|rejected|discarded|dismissed|disproved|changed|replaced|revoked|removed|out)\b"
+    rf"|{_MARKS}(?:no longer|never)\b|{_MARKS}(?:has\s+)?(?:fail(?:s|ed)?|expired?)\b"
+    rf"|{_MARKS}(?:(?:was|had been)\s[^.;!?,]{{0,60}}?)?\b(?:until|up to)\s+(?:last|this|yesterday|recently|now|the|he"
+    rf"|she|it"
+    rf"|they|[0-9x])\b|{_MARKS}(?:reversed|backwards?|upside down|in reverse|before (?:it|this|that|they) (?:was|were"
+    rf"|had))\b"
 )
 #: Right before a value: it is said of another thing than the answer.
 _OF_A_WRONG_ONE = re.compile(
-    r"(?i)\b(?:wrong|incorrect|false|fake|mistaken|old|previous|former)\s+(?:\w+\s+)?"
-    r"(?:answer|code|number|choice|option|letter|label|name|solution|one)\b\s*(?:is|was|would be|:)*[\s\"'*_`($\\\[{]*$"
+    r"(?i)\b(?:(?:wrong|incorrect|false|fake|mistaken|old|previous|former|expired|outdated|earlier|initial|original"
+    r"|decoy"
+    r"|least\s+\w+|second(?:[\s-]best)?|next(?:[\s-]best)?|worst)\s+(?:\w+\s+)?"
+    r"(?:answer|code|number|choice|option|letter|label|name|solution|one|guess|owner|colour|statement)"
+    r"|first\s+(?:guess|thought"
+    r"|instinct|impression|idea|answer|pick|choice)|decoy|trap|rumou?r)\b\s*(?:is|was|would be|:)*[\s\"'*_`($\\\[{]*$"
 )
 _AFFIRMED = re.compile(r"(?i)[\s*_\"')]*(?:yes|yep|yeah|indeed|correct|right|exactly|it is)\b")
 #: Right after a statement these take it back, whether or not another one follows.
 WITHDRAWN = re.compile(
-    r"(?i)[\s\"'*_`()\[\]{}$\\.!,;:\u2014-]{0,12}(?:(?:oh|oops|wait|hmm+|sorry|but|well|ah)\b[\s,.!:\u2014-]*){0,3}"
+    r"(?i)[\s\"'*_`()\[\]{}$\\.!,;:\u2014-]{0,12}(?:(?:oh|oops|wait|hmm+|sorry|but|well|ah|actually"
+    r"|on second thou?ghts?)\b[\s,.!:\u2014-]*){0,3}"
     r"(?:(?:no|nope)\b(?=\s*(?:[,.!:;\u2014-]|wait\b|that\b|it\b|$))|not\s*[.!]|wrong\s*[.!,]"
     r"|(?:scratch|strike|forget|ignore) that\b|i (?:was|am) (?:wrong|mistaken)\b|just kidding\b"
-    r"|i (?:have )?made (?:a mistake|an error)|i take (?:that|it) back\b|that contradicts\b"
+    r"|i (?:have )?made (?:a mistake|an error)|i take (?:that|it) back\b|or (?:maybe |perhaps )?not\b|or is it\b"
+    r"|disregard that\b|i (?:have )?changed my mind\b"
+    r"|i don't think so\b|(?:false|incorrect)\s*[.!]|no way\b|that was (?:a joke|a lie|last \w+|before|then"
+    r"|yesterday)\b"
+    r"|(?:it|that|this) (?:is not|isn't)\s*(?:[.!]|$)|(?:that|this|it) contradicts\b"
     r"|(?:that|this|it)(?:\s+(?!is\b)\w+)?(?:'s|\s+is|\s+was|\s+seems|\s+must be)\s+(?:\w+ly\s+)?"
     rf"(?:{WRONG}|{_NOT_RIGHT})|(?:that|this|it)\s+(?:cannot|can't|can not|couldn't|could not)\s+be\b"
+    r"|(?:that|this|it)\s+(?:does|did|do|would|wo|will)(?:n't|\s+not)\s+(?:\w+ly\s+)?"
+    r"(?:look|seem|sound|feel|fit|work|make sense|add up|hold|match)\b"
     r"|(?:that|this|it)\s+(?:isn't|wasn't)\s+(?:right|correct|true|it)\b)"
 )
 #: Anywhere between two different statements these say that the second replaces the first.
 REPLACED = re.compile(
-    r"(?i)\b(?:wait|actually|sorry|correction|corrected|i mean|oops|on second thou?ghts?|(?:scratch|strike) that"
+    r"(?i)\b(?:wait|actually|sorry|correction|corrected|i mean|i meant|make (?:that|it)|oops"
+    r"|on second thou?ghts?|(?:scratch|strike) that"
     r"|let me (?:correct|re-?(?:check|do|think|consider|calculate|compute|evaluate|examine|try)|try again|start over)"
     r"|i (?:was|am) (?:wrong|mistaken)|mistake|mistaken|nope|no longer|my bad|apologi[sz]e|apologies|rather(?! than)"
-    r"|instead(?! of)|that contradicts|contradiction)\b|\bno\b(?=\s*(?:[,.!:;\u2014-]|it\b|the\b))|\bhmm+\b"
+    r"|instead(?! of)|(?:but|and|since then|today|nowadays) (?:it is |it's )?now|(?:it|this|that)(?: is|'s) now"
+    r"|now (?:it|the \w+) is"
+    r"|is now|changed my mind|but the (?:correct |right |real |actual )?(?:answer|code) is|that contradicts"
+    r"|contradiction)\b|\bno\b(?=\s*(?:[,.!:;\u2014-]|it\b|the\b))|\bhmm+\b"
     rf"|\b(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:\w+ly\s+)?(?:{WRONG}|{_NOT_RIGHT})"
 )
 _CONCLUDED = re.compile(
@@ -149,10 +186,15 @@ class Sentence(NamedTuple):
 
 
 def plain(text: str) -> str:
-    """The text with plain apostrophes, quotes, blanks and digits, character for character."""
+    """The text with plain apostrophes, quotes, blanks, digits and full-width letters, character for character."""
     if text.isascii():
         return text
-    return "".join(_PLAIN.get(c) or (str(unicodedata.decimal(c)) if c.isdecimal() else c) for c in text)
+    return "".join(_PLAIN.get(c) or (str(unicodedata.decimal(c)) if c.isdecimal() else _narrow(c)) for c in text)
+
+
+def _narrow(character: str) -> str:
+    """A full-width letter or mark as the usual one."""
+    return chr(ord(character) - 0xFEE0) if "\uff01" <= character <= "\uff5e" else character
 
 
 def sentence_at(text: str, start: int, end: int) -> Sentence:
@@ -175,8 +217,8 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
     Args:
         marked: whether a mark sets the value apart: "if each costs 2, they cost [5] in all" supposes no 5, then.
     """
-    if at.end == "?":
-        return "stated" if _AFFIRMED.match(at.rest) else "asked"
+    if at.end == "?" or at.after.endswith("?"):
+        return "stated" if at.end == "?" and _AFFIRMED.match(at.rest) else "asked"
     clause, bare = at.clause, _HARMLESS.sub(" ", at.clause)
     if _OF_A_WRONG_ONE.search(at.before) or _DENIED.search(bare) or _DENIED_THAT.search(bare):
         return "denied"
@@ -185,11 +227,13 @@ def stance(at: Sentence, marked: bool = False) -> Stance:
     supposed = _SUPPOSED_ITSELF if marked else _SUPPOSED
     if supposed.search(re.split(r"(?i)[;:](?=.*\w)|\b(?:then|so|therefore|thus|hence)\b", at.before)[-1]):
         return "supposed"
-    if _POSSIBLE.search(clause) or _POSSIBLE_AFTER.match(at.after):
+    if _POSSIBLE.search(clause) or _PERHAPS.search(clause) or _POSSIBLE_AFTER.match(at.after):
         return "supposed"
-    if _WOULD_BE.search(clause) and re.search(r"(?i)\bif\b", at.after):
+    if _UNSURE.search(clause) or _SHOWN.search(at.before):
         return "supposed"
-    if _REPORTED.search(clause):
+    if _WOULD_BE.search(clause) and _IF.search(at.before + at.after):
+        return "supposed"
+    if _REPORTED.search(clause) or is_reported(at.before, clause, at.after):
         return "reported"
     if _SEVERAL_BEFORE.search(clause) or _SEVERAL_AFTER.match(at.after) or _OR_BEFORE.search(at.before):
         return "offered"

@@ -33,6 +33,7 @@ class Mention:
         rank: of the form of the statement, 0 for the strongest; the strongest one decides.
         several: whether it is one of several values that are named in one breath.
         marked: whether it is set apart by a mark that makes it an answer in a long sentence, too, such as a box.
+        said: whether the words around it say it of what is asked; a value that is not can only be denied.
     """
 
     start: int
@@ -41,6 +42,7 @@ class Mention:
     rank: int = 0
     several: bool = False
     marked: bool = False
+    said: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,16 @@ def _stance(
     beside = [
         (one.value, two.value) for one, two in pairwise(near)
         if two.start - one.end < 60 and _JOINED.fullmatch(text, one.end, two.start)
+        and not (found == "stated" and _denied(text, two if one is mentions[place] else one))
     ]  # fmt: skip
+    if not mentions[place].said and found in ("stated", "offered"):
+        return "supposed"
     if found == "stated" and (mentions[place].several or any(not same(one, two) for one, two in beside)):
         return "offered"
     if found == "offered" and beside and all(same(one, two) for one, two in beside):
         return "stated"  # "0417 or 0417"
     return found
+
+
+def _denied(text: str, mention: Mention) -> bool:
+    return stance(sentence_at(text, mention.start, mention.end), mention.marked) == "denied"

@@ -21,6 +21,7 @@ from threads import at_once
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.llm.api import DASHSCOPE, OPENAI, ApiLLM, ApiSettings, ApiText, Budget
 from gcache.llm.api_limits import ApiLimits
+from gcache.llm.api_outcome import Failure
 from gcache.settings import API_KEYS, api_variables
 
 KEY = "sk-very-secret-0123"
@@ -266,14 +267,12 @@ def test_a_server_that_asks_to_wait_for_an_hour_is_not_waited_for() -> None:
 
 
 def test_waits_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gcache.llm.api import _Failure
-
     monkeypatch.setattr("gcache.llm.api.FIRST_WAIT", 0.5)
     llm = ApiLLM(ApiSettings("toy", "http://localhost:1/v1"))
     for attempt, (low, high) in enumerate([(0.25, 0.5), (0.5, 1.0), (1.0, 2.0)], start=1):
-        waits = {llm._wait(_Failure("HTTP 500", True), attempt) for _ in range(50)}
+        waits = {llm._wait(Failure("HTTP 500", True), attempt) for _ in range(50)}
         assert len(waits) > 10 and all(low <= wait <= high for wait in waits)
-    assert llm._wait(_Failure("HTTP 500", True), 40) <= 30
+    assert llm._wait(Failure("HTTP 500", True), 40) <= 30
 
 
 def test_a_hang_ends_at_the_time_limit_and_is_tried_again() -> None:

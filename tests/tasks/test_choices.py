@@ -258,7 +258,7 @@ def test_grades() -> None:
     ["answer " * 8000, "answer is not " * 4000, "x A) " * 10000, "(" * 50000, "A or " * 10000, "\\boxed{" * 7000],
 )
 def test_long_noise_is_read_in_no_time(noise: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert extract_choice(noise[:50_000]) is None
     assert extract_choice(noise[:50_000] + "\nThe answer is (C).\n") in ("C", None)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10  # quadratic time would take minutes

@@ -104,7 +104,7 @@ def test_grades(banking: Path) -> None:
 ROWS: dict[str, list[dict[str, Any]]] = {
     "sst2": [{"sentence": "a fine film", "label": 1}, {"sentence": "dull", "label": "negative"}],
     "ag_news": [{"text": "They won the cup.", "label": 1}, {"text": "Shares fell.", "label": "Business"}],
-    "trec": [{"text": "Who wrote it ?", "coarse_label": 3}, {"text": "Where is it ?", "label-coarse": "4"}],
+    "trec": [{"text": "Who wrote it ?", "coarse_label": 3}, {"text": "Where is it ?", "label-coarse": "5"}],
 }
 EXPECTED = {"sst2": ["negative", "positive"], "ag_news": ["business", "sports"], "trec": ["human", "location"]}
 

@@ -149,11 +149,11 @@ def test_a_text_that_is_cut_in_its_number_states_none() -> None:
 @pytest.mark.parametrize("unit", LONG)
 def test_reading_long_noise_is_quick(unit: str) -> None:
     text = (unit * 50_000)[:50_000]
-    start = time.perf_counter()
+    start = time.process_time()
     grade_number(text, "1")
     grade_exact_code(text, "1")
     # It takes about 0.1 s; reading in quadratic time would take minutes.
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,42 @@ TEXTS = {
     "bare in a list of words": f"Sure (of course)!\nNote: easy\n{ADD}Done\n",
     "indented without a fence": "Here:\n\n    def add(a, b):\n        return a + b\n\nDone.\n",
     "bare beside a fenced usage": f"{ADD}\n" + block("print(add(1, 2))\n"),
+    "pre element": '<pre><code class="language-python">def add(a, b):\n    return a + b\n</code></pre>\n',
+    "pre element with entities": "Here:\n<pre>\ndef add(a, b):\n    if a &lt; b:\n        return a + b\n"
+    "    return a + b\n</pre>\n",
+    "details element": "<details>\n<summary>Code</summary>\n\n" + RIGHT + "\n</details>\n",
+    "answer element": f"<answer>\n{ADD}</answer>\n",
+    "session without a fence": "Type this:\n\n>>> def add(a, b):\n...     return a + b\n...\n>>> add(1, 2)\n3\n",
+    # definitions without a body, and of other things of the name
+    "its interface behind": RIGHT + block("def add(a: int, b: int) -> int: ...\n", "pyi"),
+    "the prompt behind": RIGHT + block(HUMANEVAL["prompt"]),
+    "the prompt before": block(HUMANEVAL["prompt"]) + RIGHT,
+    "overloads": block(
+        "from typing import overload\n\n@overload\ndef add(a: int, b: int) -> int: ...\n@overload\n"
+        "def add(a: str, b: str) -> str: ...\ndef add(a, b):\n    return a + b\n"
+    ),
+    "overloads before": block("from typing import overload\n\n@overload\ndef add(a: int, b: int) -> int: ...\n")
+    + RIGHT,
+    "a protocol behind": RIGHT + block("class Adder:\n    def add(self, a, b): ...\n"),
+    "helper without a body behind": block(
+        "def plus(a, b):\n    return a + b\n\ndef add(a, b):\n    return plus(a, b)\n"
+    )
+    + block("def plus(a, b):\n    ...\n"),
+    "helper without a body before": block("def plus(a, b):\n    ...\n\ndef add(a, b):\n    return plus(a, b)\n")
+    + block("def plus(a, b):\n    return a + b\n"),
+    "elided behind": RIGHT + block("def add(a, b):\n    # same as above\n"),
+    "a method by its name": block(
+        "class Solution:\n    def add(self, a, b):\n        return a + b\n\nadd = Solution().add\n"
+    ),
+    "made by a function": block(
+        "def make():\n    def add(a, b):\n        return a + b\n    return add\n\nadd = make()\n"
+    ),
+    "helper below it": block("def add(a, b):\n    return _plus(a, b)\n\ndef _plus(a, b):\n    return a + b\n"),
+    "the name set to its result behind": RIGHT + block("add = add(1, 2)\nprint(add)\n"),
+    "attributes of the fence": '```python title="x.py" linenums="1"\n' + ADD + "```\n",
+    "a fence in a fence": "````markdown\n" + RIGHT + "````\n",
+    "byte order mark in a fence": block("\ufeff" + ADD),
+    "tabs": block("def add(a, b):\n\treturn a + b\n"),
     # what no source may hold
     "half a pair in the words": "\ud83d " + RIGHT + "\udc00",
     "half a pair in a comment": block(f"# \ud83d\n{ADD}"),
@@ -174,6 +210,40 @@ TEXTS = {
     "byte order mark": "\ufeff" + ADD,
     "an escape that warns": block("def add(a, b):\n    '\\d'\n    return a + b\n"),
 }
+
+
+STUBS = {
+    "...": "def add(a, b):\n    ...\n",
+    "... on its line": "def add(a, b): ...\n",
+    "pass": "def add(a, b):\n    pass\n",
+    "pass and a comment": "def add(a, b):\n    # your code here\n    pass\n",
+    "a docstring": 'def add(a, b):\n    """The sum."""\n',
+    "a docstring and ...": 'def add(a, b):\n    """The sum."""\n    ...\n',
+    "raise": "def add(a, b):\n    raise NotImplementedError\n",
+    "raise with words": "def add(a, b):\n    raise NotImplementedError('to do')\n",
+    "return ...": "def add(a, b):\n    return ...\n",
+    "return NotImplemented": "def add(a, b):\n    return NotImplemented\n",
+    "async": "async def add(a, b):\n    ...\n",
+    "a class": "class add:\n    def __call__(self, a, b):\n        ...\n",
+    "None": "add = None\n",
+    "a lambda": "add = lambda a, b: ...\n",
+    "with types": "def add(a: int, b: int) -> int:\n    ...\n",
+    "with an import": "import math\n\ndef add(a, b):\n    ...\n",
+    "decorated": "import functools\n\n@functools.cache\ndef add(a, b):\n    ...\n",
+    "with its usage": "def add(a, b):\n    ...\n\nprint(add(1, 2))\n",
+}
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbppplus"])
+@pytest.mark.parametrize("stub", STUBS.values(), ids=STUBS.keys())
+def test_a_definition_without_a_body_is_none_beside_one_with_a_body(
+    tasks: dict[str, tuple[Task, Example]], name: str, stub: str
+) -> None:
+    task, example = tasks[name]
+    for text in (RIGHT + block(stub), block(stub) + RIGHT, f"{ADD}\nTo begin with:\n\n" + block(stub)):
+        assert task.grade(text, example).outcome == "right", text
+    assert task.grade(WRONG + block(stub), example).outcome == "wrong"
+    assert task.grade(block(stub), example).outcome == "wrong"
 
 
 @pytest.mark.parametrize("name", ["humaneval", "mbppplus"])
@@ -192,6 +262,7 @@ def test_and_a_wrong_one_in_its_place_is_wrong(tasks: dict[str, tuple[Task, Exam
 
 
 BODIES = {
+    "behind the prompt in a block": block(HUMANEVAL["prompt"]) + "The body:\n" + block("    return a + b\n"),
     "several lines, bare": "    if not b: return a\n    return a + b\n",
     "several lines": block("if not b: return a\nreturn a + b\n"),
     "fenced": block("    return a + b\n"),
@@ -289,7 +360,8 @@ def test_fences() -> None:
     assert outside == "a\n\nb\n\nc\n"
 
 
-NONSENSE = ["```", "~~~\n```py\n", "def ", "def f(\n", "> - 1. ", "    x\n\n", "a:```", "```a```\n", "await ", "- "]
+NONSENSE = ["<pre>", "<pre><code>x</code>", ">>> def f\n",
+            "```", "~~~\n```py\n", "def ", "def f(\n", "> - 1. ", "    x\n\n", "a:```", "```a```\n", "await ", "- "]
 
 
 @pytest.mark.parametrize("piece", NONSENSE)

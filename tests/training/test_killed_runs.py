@@ -40,7 +40,7 @@ def outcome(out: Path) -> dict[str, Any]:
     last = out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
     record = json.loads((last / "checkpoint.json").read_text())
     table = (out / "report.md").read_text()
-    rows = [line.rsplit("|", 2)[0] if line.count("|") == 9 else line for line in table.splitlines()]
+    rows = [line.rsplit("|", 2)[0] if line.count("|") == 11 else line for line in table.splitlines()]
     return {
         "metrics": [without_seconds(json.loads(line)) for line in (out / "metrics.jsonl").read_text().splitlines()],
         "weights": (last / "weights.safetensors").read_bytes(),
@@ -60,6 +60,7 @@ def whole(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     found = outcome(out)
     assert len(found["metrics"]) == 4 and len(found["report"]["rows"]) == 5
     assert "seconds" in (out / "report.md").read_text() and "| trained policy |" in (out / "report.md").read_text()
+    assert sum(line.count("|") == 10 for line in found["table"]) >= 5  # rows without their seconds
     return found
 
 

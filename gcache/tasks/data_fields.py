@@ -1,0 +1,109 @@
+"""Fields of a row, by the names that mirrors of a data set give them.
+
+Case, blanks, hyphens and underscores do not count: `Correct Answer`, `correct_answer` and `correctAnswer` are one name.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from gcache.errors import DataError
+
+Row = Mapping[str, Any]
+
+_SHOWN_NAMES = 20
+_LONGEST_LIST = 20_000  # characters of a list that a CSV file holds in one field
+
+
+@lru_cache(maxsize=4096)
+def same_name(name: str) -> str:
+    """A form that is equal for all ways to write a name."""
+    return re.sub(r"[\s_\-\ufeff]+", "", name).casefold()
+
+
+#: What a row's question may be called, in any data set.
+QUESTIONS = frozenset(("question", "problem", "prompt", "text", "sentence", "input", "sent1", "stem", "query"))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field holds nothing: null, the NaN of pandas, or blank text."""
+    if isinstance(value, str):
+        return not value.strip("\ufeff \t\r\n")
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def find(row: Row, *names: str) -> tuple[str, Any] | None:
+    """The first of these fields that a row has and that holds something: its name there, and its value. None where
+    there is none.
+
+    Raises:
+        DataError: the row writes the name in two ways, with different values.
+    """
+    for name in names:
+        wanted = same_name(name)
+        held = [(key, row[key]) for key in row if isinstance(key, str) and same_name(key) == wanted]
+        held = [(key, value) for key, value in held if not is_missing(value)]
+        if len(held) > 1 and any(value != held[0][1] for _, value in held):
+            raise DataError(f"the fields {held[0][0]!r} and {held[1][0]!r} say different things; leave one of them")
+        if held:
+            return held[0]
+    return None
+
+
+def words(row: Row, *names: str) -> str:
+    """The first of these fields that a row has, as stripped text.
+
+    Raises:
+        DataError: it has none of them, or it is no text, or blank.
+    """
+    found = find(row, *names)
+    if found is None:
+        wanted = set(map(same_name, names))
+        blank = next((key for key in row if isinstance(key, str) and same_name(key) in wanted), None)
+        if blank is None:
+            raise DataError(f"the field {names[0]!r} is missing; a row has {_names(row)}")
+        found = blank, row[blank]
+    name, value = found
+    if not isinstance(value, str) or is_missing(value):
+        raise DataError(f"the field {name!r} must be a non-empty string, got {value!r:.40}")
+    return value.strip().strip("\ufeff").strip()
+
+
+def label_words(row: Row, *names: str) -> str:
+    """The first of these fields in one line of text, or as nothing; for what only describes a row."""
+    found = find(row, *names)
+    return "" if found is None or isinstance(found[1], (dict, list)) else " ".join(str(found[1]).split())
+
+
+def number_text(value: Any) -> str | None:
+    """A JSON number in plain digits: 70.0 as "70", 1e22 as its 23 digits. None where it is no finite number."""
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def listed(value: Any) -> Any:
+    """A list or an object that stands in a text, as in a field of a CSV file; anything else as it is."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{") or len(value) > _LONGEST_LIST:
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found: Any = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(found, (list, dict)):
+            return found
+    return value
+
+
+def _names(row: Row) -> str:
+    names = [repr(name)[:60] for name in row]
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return (", ".join(names[:_SHOWN_NAMES]) or "no field") + more

@@ -1,0 +1,211 @@
+"""HTTP 200 is no answer yet: how a text ended, and what else a body may hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from asking import alone, asked, failed
+from chat_server import answers, chooses, completion, replies, says, serving
+from toy import QUESTIONS, ToyTask, toy_built
+
+from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.llm.local import LocalLLM
+from gcache.methods.evaluate import evaluate
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    alone(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+
+# -- why a text ended -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("eos_token", "stop"), ("stop_sequence", "stop"),
+        ("end_turn", "stop"), ("length", "length"), ("max_tokens", "length"), ("model_length", "length"),
+    ],
+)  # fmt: skip
+def test_a_text_is_whole_or_cut_off_in_the_words_of_any_server(reason: str, kept: str) -> None:
+    text, seen = asked(chooses(reason))
+    assert (text.text, text.finish_reason, len(seen)) == ("four", kept, 1)
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource", None, "", "null"])
+def test_a_text_that_broke_off_is_asked_for_again(reason: str | None) -> None:
+    text, seen = asked(chooses(reason, ""), chooses(reason, "fo"), says("four"))
+    assert (text.text, text.attempts, len(seen)) == ("four", 3, 3)
+    message, requests = failed(chooses(reason, "fo"), retries=2)
+    assert requests == 3 and "finish_reason" in message and "after 3 attempts" in message
+
+
+def test_an_absent_reason_is_none() -> None:
+    body = completion("four")
+    del body["choices"][0]["finish_reason"]
+    assert "without a finish_reason" in failed(answers(body), retries=0)[0]
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "tool_calls", "function_call", "refusal", "banana", 7, {"a": 1}])
+def test_other_ends_are_final(reason: Any) -> None:
+    message, requests = failed(chooses(reason))
+    assert requests == 1 and "finish_reason" in message
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"content": None, "refusal": "I cannot help"}, "the model refused: I cannot help"),
+        ({"content": "no", "refusal": "I cannot help"}, "the model refused"),
+        ({"content": None, "tool_calls": [{"id": "1"}]}, "a call of a tool"),
+        ({"content": "let me see", "function_call": {"name": "f"}}, "a call of a tool"),
+        ({"content": "", "reasoning_content": "4, surely"}, "reasoning and no text"),
+        ({"content": None, "reasoning": "4, surely"}, "reasoning and no text"),
+        ({"content": None}, "without text"),
+        ({"content": 4}, "without text"),
+        ({"content": []}, "without text"),
+        ({"content": [{"type": "thinking", "thinking": "hm"}]}, "without text"),
+    ],
+)
+def test_a_message_without_a_text_is_no_answer(message: dict[str, Any], said: str) -> None:
+    found, requests = failed(chooses("stop", **message))
+    assert requests == 1 and said in found
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "text"),
+    [
+        ({"content": ""}, "stop", ""),
+        ({"content": "", "tool_calls": [], "refusal": None, "reasoning_content": ""}, "stop", ""),
+        ({"content": "four", "reasoning_content": "2 and 2", "tool_calls": None}, "stop", "four"),
+        ({"content": "", "reasoning_content": "2 and"}, "length", ""),
+        ({"content": None, "reasoning": "2 and"}, "length", ""),
+        ({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "four"}]}, "stop", "four"),
+    ],
+)
+def test_what_the_server_says_is_an_answer_is_one(message: dict[str, Any], reason: str, text: str) -> None:
+    found, _ = asked(chooses(reason, **message))
+    assert (found.text, found.finish_reason) == (text, reason)
+
+
+def test_a_text_can_be_written_to_a_file() -> None:
+    halves = b'{"choices": [{"finish_reason": "stop", "message": {"content": "a\\ud800b\\ud83d\\ude00"}}]}'
+    found, _ = asked(replies(halves))
+    assert found.text.encode() == "a\ufffdb\U0001f600".encode()
+
+
+@pytest.mark.parametrize("count", [True, -1, 1.5, "3", 10**400, None])
+def test_a_count_that_is_none_is_not_counted(count: Any) -> None:
+    budget = Budget(10)
+    body = {**completion("four"), "usage": {"prompt_tokens": 3, "completion_tokens": count}}
+    found, _ = asked(answers(body), budget=budget)
+    assert found.completion_tokens is None and (budget.read, budget.written) == (3, 0)
+
+
+def test_a_failure_is_paid_for_as_well() -> None:
+    budget = Budget(1000, "tokens")
+    asked(chooses("error", "fo"), says("four", prompt=3, written=2), budget=budget)
+    assert (budget.requests, budget.read, budget.written) == (2, 6, 7)
+
+
+# -- errors in a body of HTTP 200 -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": 429, "message": "slow down"}},
+        {"error": {"code": "429", "message": "slow down"}},
+        {"error": {"message": "slow down", "status": 429}, "choices": []},
+        {"object": "error", "message": "slow down", "code": 429},
+        {"status_code": 429, "message": "slow down", "type": "rate"},
+        {"detail": "slow down", "status": 429},
+        [{"error": {"code": 429, "message": "slow down", "status": "RESOURCE_EXHAUSTED"}}],
+        {"error": {"code": 429, "message": "slow down"}, "choices": [{"message": {"content": "four"}}]},
+        {"choices": [{"error": {"code": 429, "message": "slow down"}, "finish_reason": "error", "message": {}}]},
+        {**completion("four"), "error": {"code": 429, "message": "slow down"}},
+        {"error": {"code": 429, "message": "Provider", "metadata": {"raw": "slow down"}}},
+    ],
+)
+def test_an_error_inside_is_what_its_code_says(body: Any) -> None:
+    text, seen = asked(answers(body), says("four"))
+    assert text.text == "four" and len(seen) == 2
+    message, requests = failed(answers(body), retries=1)
+    assert requests == 2 and "HTTP 429: " in message and "slow down" in message
+
+
+def test_and_its_wait_is_kept() -> None:
+    message, requests = failed(replies({"error": {"code": 429, "message": "slow"}}, Retry_After="3600"))
+    assert requests == 1 and "it asks to wait 3600 s" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"code": 401, "message": "who are you"}}, "HTTP 401: who are you.*check API_KEY"),
+        ({"error": {"code": 400, "message": "bad"}}, "HTTP 400: bad"),
+        ({"error": "model not found"}, "model not found"),
+        ({"error": {"message": {"detail": [{"loc": ["body", "x"], "msg": "odd", "type": "t"}]}}}, "body.x: odd"),
+        ({"detail": [{"loc": ["body", "x"], "msg": "odd", "type": "t"}]}, "body.x: odd"),
+        ({"code": "InvalidParameter", "message": "bad"}, "bad .*InvalidParameter"),
+        ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "no route"),
+        ({"error": True}, "error without a message"),
+        ({"choices": [{"error": {"message": "broke"}, "finish_reason": "stop", "message": {"content": "x"}}]}, "broke"),
+        ({"error": {"code": 429, "type": "insufficient_quota", "message": "pay"}}, "HTTP 429: pay"),
+    ],
+)
+def test_other_errors_inside_are_final(body: Any, said: str) -> None:
+    message, requests = failed(answers(body))
+    assert requests == 1 and re.search(said, message), message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "upstream timed out"}, {"error": "x", "error_type": "overloaded"},
+        {"code": "Throttling", "message": "x"}, {"error": {"code": "rate_limit_exceeded", "message": "x"}},
+        {"error": {"code": 502, "message": "x"}},
+        {"choices": [{"error": {"message": "broke"}, "finish_reason": "error", "message": {"content": ""}}]},
+    ],
+)  # fmt: skip
+def test_words_for_what_passes_are_heeded(body: Any) -> None:
+    assert asked(answers(body), says("four"))[0].text == "four"
+
+
+def test_no_error_is_no_error() -> None:
+    assert asked(answers({**completion("four"), "error": None, "detail": "x", "code": None}))[0].text == "four"
+
+
+def test_a_bill_is_not_paid_by_waiting() -> None:
+    quota = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    assert failed(replies(quota, 429))[1] == 1
+
+
+# -- and what is counted --------------------------------------------------------------------------
+
+
+FAILURES = (
+    chooses("error", ""), chooses("content_filter", ""), chooses(None, "sum 5"), chooses("stop", None),
+    answers({"error": {"code": 429, "message": "slow down"}}), chooses("tool_calls", None),
+)  # fmt: skip
+
+
+def test_failures_are_in_no_row_and_what_is_cut_off_is_told(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """One question for each way to fail, one that is cut off, and one that is answered."""
+    ways = [*FAILURES, chooses("length", "")]
+
+    def behave(handler: Any, body: dict[str, Any]) -> None:
+        number = next(i for i, question in enumerate(QUESTIONS) if question in body["messages"][1]["content"])
+        (ways[number] if number < len(ways) else says("sum 5"))(handler, body)
+
+    with serving(behave) as server:
+        api = ApiLLM(ApiSettings("toy", server.base_url, retries=1, timeout=10))
+        made = toy_built(tiny_llm, tiny_tokenizer, api=api, generation_mode="hybrid", topology="star")
+        found = evaluate(made.graph, ToyTask(), ToyTask().test(), progress=False, on_error="skip")
+    rest = len(QUESTIONS) - len(FAILURES)
+    assert rest >= 2 and (found.n, found.failed, found.cut) == (rest, len(FAILURES), 1)
+    assert [row.outcome for row in found.rows if not row.cut] == ["right"] * (rest - 1)

@@ -1,0 +1,182 @@
+"""A key is sent or refused, and shown in no form."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from asking import KEY, alone, by_flags, chat, failed
+from chat_server import fails, replies, says, serving
+
+from gcache.errors import ApiError, ConfigError, GcacheError
+from gcache.llm.api import ApiLLM, ApiSettings, Budget
+
+#: With all that escaping and encoding changes.
+AWKWARD = "sk/a+b=c\"d\\e&f<g>h i'j%k"
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    alone(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+
+def sent(key: str) -> str:
+    """The authorization that a server gets for a key of the command line."""
+    with serving(says("four")) as server:
+        chat(by_flags(server.base_url, "--api_key", key))
+        return server.headers[0]["authorization"]
+
+
+# -- what can be sent -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", ["{}\r", "{}\r\n", " {} ", "\t{}\n", "\ufeff{}", "{}\x0b\x0c"])
+def test_white_space_around_a_key_is_no_part_of_it(around: str) -> None:
+    assert sent(around.format(KEY)) == f"Bearer {KEY}"
+
+
+ODD = ["\r", "\n", "\r\n", "\0", "\x1b", "\x7f", "ä", "\u2026", "\udcff", "\u200b"]
+WAYS = ["flag", "environment", "file", "settings"]
+NOT_HELD = [("\0", "environment"), ("\udcff", "file")]  # by a variable, and by a file of UTF-8
+
+
+@pytest.mark.parametrize(("inside", "way"), [(i, w) for i in ODD for w in WAYS if (i, w) not in NOT_HELD])
+def test_a_key_that_no_header_carries_is_refused_unseen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, inside: str, way: str
+) -> None:
+    key = f"sk-very{inside}secret-0123"
+    name = {"flag": "--api_key", "settings": "the API key"}.get(way, "OPENAI_API_KEY")
+    with serving(says("four")) as server:
+        if way == "environment":
+            monkeypatch.setenv("OPENAI_API_KEY", key)
+        if way == "file":
+            Path(".env").write_text(f'OPENAI_API_KEY="{key}"\n', encoding="utf-8", newline="")
+        with pytest.raises(ConfigError, match=f"^{name} has a .* at place 8 of .* cannot be sent") as caught:
+            if way == "settings":
+                ApiSettings("toy", server.base_url, key)
+            by_flags(server.base_url, *(["--api_key", key] if way == "flag" else []))
+        assert not server.seen
+    for piece in ("sk-very", "secret-0123"):
+        assert piece not in str(caught.value) and piece not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"API_KEY={KEY}\r\n", f"export API_KEY={KEY}\n", f"\ufeffAPI_KEY={KEY}\n", f"API_KEY='{KEY}'\r\nX=1\r\n",
+        f'\ufeffexport API_KEY = "{KEY} "\r\n', f"API_KEY={KEY} # mine\n", f"X=1\r\nAPI_KEY={KEY}",
+    ],
+)  # fmt: skip
+def test_a_file_is_read_as_any_editor_writes_it(written: str) -> None:
+    Path(".env").write_bytes(written.encode())
+    assert ApiSettings.found("m", "http://h/v1").key == KEY
+
+
+@pytest.mark.parametrize("raw", [f"API_KEY={KEY}".encode("utf-16"), b"API_KEY=\xff" + KEY.encode()])
+def test_a_file_that_is_no_text(raw: bytes) -> None:
+    Path(".env").write_bytes(raw)
+    with pytest.raises(ConfigError, match="is not written in UTF-8") as caught:
+        ApiSettings.found("m", "http://h/v1")
+    assert KEY not in str(caught.value)
+
+
+def test_a_server_without_a_key_gets_none() -> None:
+    with serving(says("four")) as server:
+        chat(ApiLLM(ApiSettings("toy", server.base_url, " ")))
+        assert "authorization" not in server.headers[0]
+
+
+# -- what is never shown --------------------------------------------------------------------------
+
+
+def forms(key: str) -> list[str]:
+    """How a key may come back."""
+    raw = key.encode()
+    return [
+        key, key.upper(), json.dumps(key), json.dumps(json.dumps(key)), repr(key), repr(raw), key.replace("/", "\\/"),
+        quote(key, safe=""), quote(key, safe="").lower(), quote_plus(key), html.escape(key), raw.hex(),
+        raw.hex().upper(),
+        base64.b64encode(raw).decode(), base64.b64encode(b"me:" + raw).decode(), base64.b64encode(b":" + raw).decode(),
+        base64.b64encode(raw + b":").decode(), base64.urlsafe_b64encode(b"someone:" + raw + b":x").decode(),
+        f"Bearer {key}", f"{{'authorization': 'Bearer {key}'}}", f"http://h/?key={quote(key)}&x=1",
+        key[: len(key) - 4], key[3:], f"x{key}x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [KEY, AWKWARD, "0123456789abcdef" * 4, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x_-y"])
+def test_no_form_of_a_key_is_shown(caplog: pytest.LogCaptureFixture, key: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    script = [answer for form in forms(key) for answer in (fails(500, f"bad {form} ok"), fails(401, f"bad {form} ok"))]
+    script += [replies(f"bad {form} ok".encode(), 401, Content_Type="text/plain") for form in forms(key)]
+    with serving(*script) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, key))
+        messages = []
+        for _ in range(2 * len(forms(key))):
+            with pytest.raises(ApiError) as caught:
+                chat(llm)
+            messages.append(str(caught.value))
+    shown = "\n".join([*messages, caplog.text]).lower()
+    pieces = [form.strip("\"'").lower() for form in forms(key)]
+    for piece in pieces:
+        assert piece not in shown
+    for at in range(len(key) - len(key) // 2):
+        assert key[at : at + len(key) // 2 + 1].lower() not in shown
+    assert all("bad" in message and "***" in message for message in messages)
+
+
+@pytest.mark.parametrize("before", range(150, 215, 4))
+def test_nor_the_part_of_it_before_a_cut(before: int) -> None:
+    message, _ = failed(fails(401, "x" * before + " " + KEY))
+    assert KEY[:6] not in message
+
+
+def test_a_truncated_key_of_the_servers_own_is_left_as_it_is() -> None:
+    assert "sk-ve***23" in failed(fails(401, "Incorrect API key provided: sk-ve***23."))[0]
+
+
+def test_a_key_in_an_option_is_neither_recorded_nor_shown() -> None:
+    with serving(fails(400, "odd: hush-hush-0123")) as server:
+        llm = by_flags(server.base_url, "--api_option", "user_token=hush-hush-0123", "top_p=1")
+        assert "hush" not in json.dumps(llm.settings.public()) and "hush" not in repr(llm.settings)
+        with pytest.raises(ApiError) as caught:
+            chat(llm)
+        assert "hush" not in str(caught.value) and server.seen[0]["user_token"] == "hush-hush-0123"
+
+
+@pytest.mark.parametrize("word", ["sk-hush0123456789abcdef", "=sk-hush0123456789abcdef", "api_key=sk-hush\udcff"])
+def test_nor_one_in_a_word_that_is_no_option(word: str) -> None:
+    with pytest.raises(ConfigError, match="--api_option") as caught:
+        by_flags("http://h/v1", "--api_option", word)
+    assert "hush" not in str(caught.value)
+
+
+# -- faults that are not the network's ------------------------------------------------------------
+
+
+def test_half_of_a_character_is_told_and_costs_nothing() -> None:
+    budget = Budget(5)
+    with serving(says("four")) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY), budget)
+        for words in ("a\ud800b", "\udcff"):
+            with pytest.raises(ApiError, match="nothing was sent: 'messages' has a character that no text can hold"):
+                chat(llm, words)
+        assert not server.seen and budget.requests == 0
+        assert chat(llm, "a\U0001f600b").text == "four" and server.seen[0]["messages"][0]["content"] == "a\U0001f600b"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"model": "a\udcffb"}, {"model": "a\nb"}, {"extra": {"x": float("nan")}}, {"extra": {"x": "\ud800"}},
+     {"extra": {"\udcff": 1}}, {"extra": {"x": object()}}, {"extra": {"stream": True}}],
+)  # fmt: skip
+def test_settings_that_cannot_be_sent(settings: dict[str, Any]) -> None:
+    with pytest.raises(GcacheError) as caught:
+        ApiSettings(**{"model": "m", "base_url": "http://h/v1", **settings})
+    assert str(caught.value).isprintable()

@@ -1,0 +1,221 @@
+"""Servers that do not take a field: mended once, said once, kept to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from asking import KEY, alone, asked, by_flags, chat, failed
+from chat_server import Behaviour, fails, replies, says, serving, without
+
+from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.llm.api import ApiLLM, ApiSettings, Budget
+
+WANTS_NEWER = {
+    "error": {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+        "instead.", "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter",
+    }
+}  # fmt: skip
+OWN_TEMPERATURE = {
+    "error": {
+        "message": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is "
+        "supported.", "type": "invalid_request_error", "param": "temperature", "code": "unsupported_value",
+    }
+}  # fmt: skip
+
+
+def extra(name: str) -> dict[str, Any]:
+    return {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted", "input": 5}
+
+
+def says_so(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    alone(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, logger="gcache")
+
+
+# -- by hand --------------------------------------------------------------------------------------
+
+
+def test_an_option_leaves_out_renames_and_adds() -> None:
+    with serving(says("four")) as server:
+        words = ["--api_option", "temperature=", "max_tokens->max_completion_tokens", "--api_option", "top_k=1"]
+        chat(by_flags(server.base_url, *words))
+        chat(by_flags(server.base_url, "--api_option", "seed=", "seed=", "temperature=0.5"), temperature=0.7)
+    talk = {"model": "toy", "messages": [{"role": "user", "content": "2 + 2?"}]}
+    assert server.seen == [
+        {**talk, "max_completion_tokens": 9, "top_k": 1}, {**talk, "max_tokens": 9, "temperature": 0.5},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["temperature"], "NAME=VALUE, NAME= or 'NAME->OTHER', got 'temperature'"),
+        (["="], "NAME=VALUE"), ([""], "NAME=VALUE"), (["x->"], "NAME=VALUE"),
+        (["a->b=c"], "NAME=VALUE"), (["messages="], "cannot take away 'messages'"), (["prompt->x"], "cannot take away"),
+        (["temperature=", "temperature=1"], "leaves out 'temperature' and also gives it"),
+        (["seed=", "seed->random_seed"], "leaves out 'seed' and also gives it"),
+        (["max_token->x"], "renames 'max_token', but a request has model, max_tokens"),
+        (["max_tokens->seed"], "has already"), (["max_tokens->x", "seed->x"], "has already"),
+        (["stream=true"], "stream is not allowed"),
+        (["top_p=nan"], "'top_p' must be a value that JSON can hold, got nan"),
+    ],
+)  # fmt: skip
+def test_options_that_are_none(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        by_flags("http://h/v1", "--api_option", *words)
+    assert said in str(caught.value)
+
+
+# -- by itself ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal", "status"),
+    [
+        ("max_tokens", WANTS_NEWER, 400),
+        ("max_tokens", {"error": {"message": WANTS_NEWER["error"]["message"], "code": "invalid_request_body"}}, 400),
+        ("max_tokens", {"error": WANTS_NEWER["error"]["message"]}, 400),
+        ("max_tokens", {"detail": [extra("max_tokens")]}, 422),
+        ("max_tokens", says_so("max_tokens is deprecated; use max_completion_tokens instead"), 400),
+        ("temperature", OWN_TEMPERATURE, 400),
+        ("temperature", says_so("`temperature` is deprecated for this model."), 400),
+        ("temperature", says_so("deepseek-reasoner does not support temperature"), 400),
+        ("temperature", says_so("`temperature` may only be set to 1 when thinking is enabled"), 400),
+        ("temperature", says_so("UnsupportedParamsError: these models don't support temperature=0.0."), 400),
+        ("temperature", {"error": "temperature is not supported"}, 200),
+        ("seed", says_so("Extra inputs are not permitted, field: 'seed', value: 5"), 400),
+        ("seed", {"message": "body.seed: property 'body.seed' is unsupported", "type": "x", "param": "y"}, 422),
+        ("temperature", says_so("invalid temperature: only 1 is allowed for this model"), 400),
+        ("temperature", {"error": "Input validation error: `temperature` must be strictly positive"}, 422),
+        ("temperature", says_so("<400> InternalError.Algo.InvalidParameter: Temperature should be in (0.0, 2.0)"), 400),
+        ("temperature", {"status": 422, "message": "Invalid params: temperature must be in range (0, +inf)"}, 422),
+        ("temperature", {"detail": [{"type": "greater_than", "loc": ["body", "temperature"],
+                                     "msg": "Input should be greater than 0", "input": 0.0}]}, 422),
+        ("seed", says_so("Unrecognized request argument supplied: seed"), 400),
+        ("seed", {"detail": [extra("seed")]}, 422),
+        ("seed", {"object": "error", "message": {"detail": [extra("seed")]}, "type": "invalid_request_error"}, 422),
+        ("seed", {"object": "Error", "detail": [extra("seed")], "message": [extra("seed")], "code": 3001}, 422),
+        ("seed", {"object": "error", "code": 400, "type": "BadRequestError", "message":
+                  "[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted'}]"},
+         400),
+        ("seed", [{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message":
+                             'Invalid JSON payload received. Unknown name "seed": Cannot find field.'}}], 400),
+        ("seed", says_so("Argument not supported on this model: seed"), 400),
+        ("seed", says_so("property 'seed' is unsupported"), 400),
+        ("seed", {"message": "unknown field: parameter 'seed' is not a valid field", "type": "x"}, 422),
+        ("seed", {"error": {"message": "Provider returned error", "code": 400,
+                            "metadata": {"raw": '{"error":{"message":"seed is not supported here"}}'}}}, 400),
+        ("temperature", {"error": {"code": 400, "message": "'temperature' is not supported"}}, 200),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_understood_said_once_and_kept_to(
+    caplog: pytest.LogCaptureFixture, name: str, refusal: Any, status: int
+) -> None:
+    budget = Budget(4)
+    with serving(without({name: refusal}, status=status)) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0), budget)
+        drawn = {"temperature": 0.7, "seed": 5} if name == "seed" else {}
+        assert [chat(llm, **drawn).attempts for _ in range(3)] == [2, 1, 1]
+        with pytest.raises(BudgetSpent):
+            chat(llm)
+    assert len(server.seen) == budget.requests == 4
+    told = [record for record in caplog.records if "does not take" in record.getMessage()]
+    assert len(told) == 1 and name in told[0].getMessage()
+    assert told[0].levelno == (logging.INFO if name == "max_tokens" else logging.WARNING)
+    first, *rest = server.seen
+    assert all(body == rest[0] for body in rest)
+    if name == "max_tokens":
+        assert rest[0] == {**{k: v for k, v in first.items() if k != name}, "max_completion_tokens": 9}
+    else:
+        assert rest[0] == {k: v for k, v in first.items() if k != name}
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("max_tokens is not supported; please set max_new_tokens", "max_new_tokens"),
+        ("Unsupported parameter: 'max_tokens'", "max_completion_tokens"),
+        ("max_tokens is deprecated, use 'messages' instead", "max_completion_tokens"),
+    ],
+)
+def test_a_limit_is_sent_by_the_name_that_the_server_gives(message: str, name: str) -> None:
+    text, seen = asked(without({"max_tokens": says_so(message)}))
+    assert text.attempts == 2 and seen[1] == {**{k: v for k, v in seen[0].items() if k != "max_tokens"}, name: 9}
+
+
+def test_two_refusals_one_after_the_other() -> None:
+    with serving(without({"max_tokens": WANTS_NEWER, "temperature": OWN_TEMPERATURE})) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0))
+        assert [chat(llm).attempts for _ in range(2)] == [3, 1]
+        assert server.seen[-1].keys() == {"model", "messages", "max_completion_tokens"}
+        assert chat(ApiLLM(llm.settings)).attempts == 3, "another client has to learn it itself"
+
+
+def test_sixteen_at_once_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(without({"max_tokens": WANTS_NEWER, "temperature": OWN_TEMPERATURE})) as server:
+        llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0))
+
+        async def many() -> list[str]:
+            return [text.text for text in await asyncio.gather(*(llm.chat([("user", str(n))]) for n in range(16)))]
+
+        assert asyncio.run(many()) == ["four"] * 16 and len(server.seen) <= 48
+    assert caplog.text.count("does not take") == 2
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        replies(WANTS_NEWER, 400), replies(OWN_TEMPERATURE, 400),
+        without({"max_tokens": WANTS_NEWER, "max_completion_tokens":
+                 says_so("Unsupported parameter: 'max_completion_tokens'. Use 'max_tokens' instead.")}),
+        replies(says_so("temperature, max_tokens, seed are not supported"), 400),
+    ],
+)  # fmt: skip
+def test_no_server_is_asked_for_ever(behaviour: Behaviour) -> None:
+    message, requests = failed(behaviour)
+    assert 2 <= requests <= 4 and "HTTP 400" in message
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        fails(400, "max_tokens is too large: 9. This model supports at most 5 completion tokens"),
+        fails(400, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+        fails(400, "Range of max_tokens should be [1, 8192]"),
+        fails(400, "temperature must be in [0, 2], got 3"),
+        fails(400, "This model's maximum context length is 4096 tokens; you asked for 9 in max_tokens"),
+        fails(400, "messages[0].role does not support 'system' with this model"),
+        fails(404, "model is not supported"), fails(400, "the model `toy` is not supported"),
+        fails(401, "max_tokens is not supported for this key"), fails(400, "no"),
+        replies({"error": {"message": "bad", "param": "temperature", "code": "invalid_value"}}, 400),
+    ],
+)  # fmt: skip
+def test_what_is_no_such_refusal_stays_one_request(behaviour: Behaviour) -> None:
+    assert failed(behaviour)[1] == 1
+
+
+def test_an_option_given_by_hand_is_not_dropped_unless_it_changes_no_text() -> None:
+    both = {
+        "top_p": says_so("Unsupported parameter: 'top_p'"), "stream_options": says_so("Unknown name: stream_options"),
+    }  # fmt: skip
+    with serving(without(both)) as server:
+        with pytest.raises(ApiError, match=r"after 1 attempt .*--api_option top_p= leaves it out"):
+            chat(by_flags(server.base_url, "--api_option", "top_p=0.5"))
+        assert chat(by_flags(server.base_url, "--api_option", "stream_options=none")).attempts == 2
+    message, requests = failed(replies(OWN_TEMPERATURE, 400), extra={"temperature": 0.3})
+    assert requests == 1 and "--api_option temperature= leaves it out" in message
+
+
+def test_what_is_mended_says_what_it_means(caplog: pytest.LogCaptureFixture) -> None:
+    asked(without({"temperature": OWN_TEMPERATURE}))
+    assert "temperature 0.0; it is left out from now on: texts are now drawn at the server's own" in caplog.text

@@ -1,0 +1,189 @@
+"""Which choice a row names as the right one: by its label, its place or its words, never by what happens to match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_rows import examples_of, refusal, right_words
+
+BLOOD = ["O", "A", "B", "AB"]
+Row = dict[str, Any]
+
+
+def lettered(choices: list[str]) -> dict[str, str]:
+    return dict(zip("ABCDEFGHIJ", choices, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "right"),
+    [
+        # a label is a label, whatever the words of the choices are
+        ("mmlu", {"choices": BLOOD, "answer": "A"}, "O"),
+        ("mmlu", {"choices": BLOOD, "answer": "B"}, "A"),
+        ("mmlu", {**lettered(BLOOD), "target": "C"}, "B"),
+        ("arc_easy", {"choices": {"text": BLOOD, "label": list("ABCD")}, "answerKey": "B"}, "A"),
+        ("medqa", {"options": lettered(BLOOD), "answer": "B", "answer_idx": "C"}, "B"),
+        ("medqa", {"options": lettered(BLOOD), "answer_idx": "B"}, "A"),
+        ("gpqa", {"options": BLOOD, "answer": "A"}, "O"),
+        # labels as they come: any case, with blanks or brackets, as numbers
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": " b "}, "y"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"}, "x"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": 2}, "y"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": [1, 2]}, "answerKey": "2"}, "y"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["2", "1"]}, "answerKey": "1"}, "y"),
+        ("arc_easy", {"choices": {"text": ["x", "y", "z"], "label": ["A", "C", "E"]}, "answerKey": "E"}, "z"),
+        ("arc_easy", {"choices": {"text": ["1", "2"], "label": ["2", "1"]}, "answerKey": "1"}, "2"),
+        ("mmlu", {"choices": ["x", "y"], "answer": "(b)"}, "y"),
+        ("mmlu", {"choices": ["x", "y"], "answer": "B."}, "y"),
+        ("medqa", {"options": {"C": "z", "A": "x", "B": "y"}, "answer_idx": "c"}, "z"),
+        ("medqa", {"options": {"C": "z", "A": "x", "B": "y"}, "answer": "y"}, "y"),
+        ("medqa", {"options": {"1": "x", "2": "y"}, "answer": "2"}, "y"),
+        ("medqa", {"options": {**lettered(["x", "y", "z", "u"]), "E": None}, "answer_idx": "D"}, "u"),
+        ("medqa", {"options": [{"key": "B", "value": "y"}, {"key": "A", "value": "x"}], "answer_idx": "B"}, "y"),
+        # a number is a place, from 0, where the choices are texts
+        ("mmlu", {"choices": ["1", "2", "3", "4"], "answer": 1}, "2"),
+        ("mmlu", {"choices": ["x", "y", "z", "u"], "answer": 2.0}, "z"),
+        ("mmlu", {"choices": ["x", "y", "z", "u"], "answer": "2"}, "z"),
+        ("mmlu", {"choices": ["3", "1", "2", "4"], "answer": "2"}, "2"),  # by its place and by its words
+        ("mmlu", {"options": list("uvwxyz"), "answer": "F", "answer_index": 5}, "z"),
+        ("medqa", {"sent1": "Which?", "ending0": "x", "ending1": "y", "ending2": "z", "label": 1}, "y"),
+        # words, where they can be nothing else
+        ("medqa", {"options": ["10", "20", "30"], "answer": "20"}, "20"),
+        ("medqa", {"options": ["1", "2", "3", "4"], "answer": "2"}, "2"),
+        ("medqa", {"options": BLOOD, "answer": "AB"}, "AB"),
+        ("medqa", {"options": ["A", "B", "AB", "O"], "answer": "B"}, "B"),  # both readings agree
+        ("mmlu", {"choices": ["Yes", "No"], "answer": "no"}, "No"),
+        ("medqa", {"options": {"B": "y", "A": "x"}, "answer_idx": "B"}, "y"),
+        ("mmlu", {"choices": ["x", "the  sun"], "answer": "the sun"}, "the  sun"),
+        ("mmlu", {"choices": [1, 2.5, 3], "answer": "C"}, "3"),
+        # letters in front of the words
+        ("medqa", {"options": ["A. zinc", "B. iron"], "answer": "B. iron"}, "iron"),
+        ("medqa", {"options": ["(A) zinc", "(B) iron"], "answer": "iron"}, "iron"),
+        ("medqa", {"options": ["zinc", "iron"], "answer": "B) iron"}, "iron"),
+        ("medqa", {"options": ["Candida", "B. cereus", "E. coli"], "answer": "B. cereus"}, "B. cereus"),
+        ("medqa", {"options": ["x", "x", "y"], "answer_idx": "B"}, "x"),  # a label tells equal words apart
+    ],
+)  # fmt: skip
+def test_the_right_choice(tmp_path: Path, task: str, row: Row, right: str) -> None:
+    (example,) = examples_of(tmp_path, task, {"question": "Which?", **row})
+    assert right_words(example) == right
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "said"),
+    [
+        ("medqa", {"options": BLOOD, "answer": "B"}, "must be one of the 4 choices, got 'B', which may be choice 2"),
+        ("mmlu", {"choices": ["1", "2", "3", "4"], "answer": "2"}, "may be choice 2 or 3"),
+        ("mmlu", {"choices": [1, 2, 3, 4], "answer": 2}, "may be choice 2 or 3"),
+        ("mmlu", {"choices": ["b", "c", "a"], "answer": "a"}, "may be choice 1 or 3"),
+        ("medqa", {"options": {"1": "x", "2": "y", "3": "z"}, "answer_idx": 1}, "may be choice 1 or 2"),
+        ("medqa", {"options": {"B": "y", "A": "x"}, "answer_idx": 1}, "may be choice 1 or 2"),
+        ("medqa", {"options": ["x", "x", "y"], "answer": "x"}, "may be choice 1 or 2"),
+        ("medqa", {"options": lettered(["x", "y"]), "answer": "x", "answer_idx": "B"}, "may be choice 1 or 2"),
+        ("medqa", {"options": lettered(["x", "y"]), "answer": "A", "answer_idx": "B"}, "name different choices"),
+        ("medqa", {"options": lettered(["x", "y"]), "answer": "z", "answer_idx": "B"}, "must be one of the 2 choices"),
+        ("mmlu", {"options": list("uvwxyz"), "answer": "F", "answer_index": 4}, "name different choices: 4 and 'F'"),
+        ("mmlu", {"choices": ["x", "y"], "answer": "A", "Answer": "B"}, "'answer' and 'Answer' say different things"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "A"}, "one of 1, 2, got 'A'"),
+        ("arc_easy", {"choices": {"text": ["x", "y"], "label": ["A", "A"]}, "answerKey": "A"}, "labels of the choices"),
+        ("mmlu", {"choices": ["x", "y"], "answer": -1}, "must be one of the 2 choices, got -1"),
+        ("mmlu", {"choices": ["x", "y"], "answer": 0.5}, "must be one of the 2 choices, got 0.5"),
+        ("mmlu", {"choices": ["x", "y"], "answer": "\u00b2"}, "must be one of the 2 choices"),
+        ("mmlu", {"choices": ["x", None], "answer": 0}, "with None in it"),
+        ("mmlu", {"choices": ["x", True], "answer": 0}, "with True in it"),
+        ("mmlu", {"choices": list("abcdefghijk"), "answer": 0}, "2 to 10 choices, got 11"),
+        ("mmlu", {"choices": [], "answer": 0}, "2 to 10 choices, got 0"),
+        ("medqa", {"options": []}, "2 to 10 choices, got 0"),
+        ("medqa", {"options": {"A": None}, "answer": "x"}, "2 to 10 choices, got 0"),
+        ("mmlu", {"choices": ["x", "y"]}, "'answer' is missing"),
+    ],
+)  # fmt: skip
+def test_what_names_no_choice_or_several_is_refused(tmp_path: Path, task: str, row: Row, said: str) -> None:
+    message = refusal(tmp_path, task, {"question": "Which?", **row})
+    assert "rows.jsonl, line 1: " in message and said in message
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Which?,O,A,B,AB,A", "O"),
+        ("Which?,O,A,B,AB,b", "A"),
+        ("question,A,B,C,D,answer\nWhich?,O,A,B,AB,B", "A"),
+        ("Which?;O;A;B;AB;C", "B"),
+        ("Which?\tO\tA\tB\tAB\tD", "AB"),
+        (",question,A,B,C,D,answer\n0,Which?,1,2,3,4,B", "2"),
+        ("input,A,B,C,D,target\nWhich?,x,y,z,u,D", "u"),
+        ("question,A,B,C,D,E,F,answer\nWhich?,x,y,z,u,v,w,F", "w"),
+        ("question,A,B,C,D,E,answer\nWhich?,x,y,z,u,,D", "u"),
+        ("question,choices,answer\nWhich?,\"['x', 'y', 'z']\",2", "z"),
+        ("question,choices,answer\nWhich?,\"['x' 'y' 'z']\",2", None),  # as numpy prints it
+        ("Which?,x,y,z,u,v,w,F", None),
+        ("Which?,x,y,,u,A", None),
+    ],
+)
+def test_mmlu_in_csv(tmp_path: Path, text: str, right: str | None) -> None:
+    if right is None:
+        assert "rows.csv, line " in refusal(tmp_path, "mmlu", text, name="rows.csv")
+    else:
+        (example,) = examples_of(tmp_path, "mmlu", text, name="rows.csv")
+        assert right_words(example) == right
+
+
+def test_letters_of_an_object_stay_what_the_words_call_them(tmp_path: Path) -> None:
+    row = {"question": "Which?", "options": {"C": "both A and B", "B": "iron", "A": "zinc"}, "answer_idx": "C"}
+    (example,) = examples_of(tmp_path, "medqa", row)
+    assert example.question == "Which?\nA) zinc\nB) iron\nC) both A and B" and example.answer == "C"
+
+
+def test_only_choices_that_are_repeated_are_cut_off_a_question(tmp_path: Path) -> None:
+    row = {"question": "He said:\nzinc\nis a metal. Is it?", "options": ["zinc", "iron"], "answer": "iron"}
+    (example,) = examples_of(tmp_path, "medqa", row)
+    assert example.question.startswith("He said:\nzinc\nis a metal. Is it?\nA) zinc")
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"text": "q", "coarse_label": 5}, "number"),
+        ({"text": "q", "label-coarse": 5}, "location"),  # the first version of the set counts otherwise
+        ({"text": "q", "label-coarse": 0}, "description"),
+        ({"text": "q", "coarse_label": "ENTY"}, "entity"),
+        ({"text": "q", "label": 3, "label_coarse_original": "HUM"}, "human"),
+        ({"text": "q", "label": "LOC"}, "location"),
+        ({"text": "q", "label": 3}, None),
+        ({"text": "q", "label_coarse": 3}, None),
+        ({"text": "q", "coarse_label": 3, "coarse_label_text": "location"}, None),
+    ],
+)
+def test_labels_of_trec(tmp_path: Path, row: Row, label: str | None) -> None:
+    if label is None:
+        assert "line 1: the field" in refusal(tmp_path, "trec", row)
+    else:
+        assert examples_of(tmp_path, "trec", row)[0].answer == label
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "label"),
+    [
+        ("ag_news", {"text": "q", "label": 3, "label_text": "Sci/Tech"}, "science"),
+        ("ag_news", {"Class Index": "4", "Title": "t", "Description": "d"}, "science"),
+        ("ag_news", {"Class Index": 0, "Title": "t", "Description": "d"}, None),
+        ("ag_news", {"text": "q", "label": 3, "label_text": "World"}, None),
+        ("sst2", {"text": "q", "label": 1.0, "label_text": "positive"}, "positive"),
+        ("sst2", {"text": "q", "label": 1, "label_text": "negative"}, None),
+        ("sst2", {"text": "q", "label": "\u00b2"}, None),
+        ("sst2", {"text": "q", "label": "9" * 5000}, None),
+        ("banking77", {"text": "q", "label": 11, "label_text": "card_arrival"}, "card arrival"),
+        ("banking77", {"text": "q", "label": 11}, None),  # nobody can say what 11 is about
+        ("banking77", {"text": "q", "category": "a", "label_text": "b"}, None),
+        ("banking77", {"text": "q", "category": "?"}, None),
+        ("banking77", {"text": "q", "category": "lost; stolen"}, None),
+    ],
+)
+def test_labels_of_the_others(tmp_path: Path, task: str, row: Row, label: str | None) -> None:
+    if label is None:
+        assert "rows.jsonl" in refusal(tmp_path, task, row)
+    else:
+        assert examples_of(tmp_path, task, row)[0].answer == label
