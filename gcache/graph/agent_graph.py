@@ -25,6 +25,7 @@ from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
 from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
+from gcache.llm.requests import require_top_p
 from gcache.streams import stream
 from gcache.tasks.example import Example
 
@@ -47,6 +48,7 @@ class Start:
         stop: words at which a text of the local model ends.
         watch: told of every event of the run; see `gcache.graph.events`.
         keep_states: whether the result holds the hidden states of latent steps.
+        top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
     """
 
     example: Example
@@ -64,10 +66,13 @@ class Start:
     stop: tuple[str, ...] = ()
     watch: Watch | None = None
     keep_states: bool = False
+    top_p: float = 1.0
+    top_log_probs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        require_top_p(self.top_p)
         if self.thoughts is not None and self.keep_states:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
         if self.thoughts is not None and (self.channel or self.alignment):
@@ -123,6 +128,8 @@ class AgentGraph(Cast, ABC):
         stop: Sequence[str] = (),
         watch: Watch | None = None,
         keep_states: bool = False,
+        top_p: float = 1.0,
+        top_log_probs: int | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -143,6 +150,9 @@ class AgentGraph(Cast, ABC):
             stop: words at which a text of the local model ends, and before which it is cut.
             watch: told of every event of the run as it happens; see `gcache.graph.events`.
             keep_states: whether the result holds the hidden states of latent steps.
+            top_p: the answer's tokens are drawn from the most likely ones that hold this share. What is drawn so
+                cannot be replayed: its log-probability is not the policy's.
+            top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
 
         Raises:
             ApiError: the API failed for good.
@@ -159,7 +169,7 @@ class AgentGraph(Cast, ABC):
         return await self.start(
             Start(
                 asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
-                alignment, max_new_tokens, tuple(stop), watch, keep_states,
+                alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs,
             )
         )
 

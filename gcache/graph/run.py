@@ -28,7 +28,7 @@ from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
-from gcache.graph.events import Event, watch_text
+from gcache.graph.events import Event, watch_scores, watch_text
 from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
 from gcache.graph.records import Carried, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.thinkers import Thinker
@@ -80,6 +80,7 @@ class Run:
         self.thoughts, self.keep = start.thoughts, start.keep_caches
         self.channel, self.alignment = start.channel, start.alignment
         self.stop, self.watch = start.stop, start.watch
+        self.top_p, self.top_log_probs = start.top_p, start.top_log_probs
         self.max_new_tokens = start.max_new_tokens or self.config.max_new_tokens
         self.keep_states = start.keep_states
         self.weights = edge_weights(start.topology)
@@ -278,7 +279,8 @@ class Run:
                     self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
                     tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
                     derive("text", self.seed, self.example.question, number), self.stop,
-                    watch_text(self.watch) if len(groups) == 1 else None,
+                    watch_text(self.watch) if len(groups) == 1 else None, self.top_p, self.top_log_probs,
+                    watch_scores(self.watch) if len(groups) == 1 else None,
                 )  # fmt: skip
                 texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))
             del fused, asked, heard

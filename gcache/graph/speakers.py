@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from gcache.agents.layout import ChatLayout, with_said
 from gcache.llm.api import ApiLLM, ApiText
 from gcache.llm.batching import LLM, BatchingLLM
-from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Prompt:
         words: the agent's, or the decision maker's.
         said: what others said, as (role, words).
         prefix: words put into its mouth.
-        stop, watch: of the local model's text; see `GenerateRequest`.
+        stop, watch, top_p, top_log_probs, watch_scores: of the local model's text; see `GenerateRequest`.
     """
 
     question: str
@@ -32,6 +32,9 @@ class Prompt:
     seed: int = 0
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
+    top_p: float = 1.0
+    top_log_probs: int | None = None
+    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ class LocalSpeaker:
         words = with_said(prompt.words, prompt.said)
         tokens = self.layout.question(prompt.question) + self.layout.decision(words, prompt.prefix, turn="same")
         request = GenerateRequest(
-            tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch
-        )
+            tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch,
+            top_p=prompt.top_p, top_log_probs=prompt.top_log_probs, watch_scores=prompt.watch_scores,
+        )  # fmt: skip
         return Utterance(tokens, await self.llm.generate(request))
 
 

@@ -20,6 +20,8 @@ from gcache.serve.served import Served
 
 #: Tokens that stand around what another agent said, its role among them.
 AROUND_WORDS = 16
+#: Log-probabilities of prompts that one request may ask for: 32 prompts of 4096 tokens, with the likeliest of each.
+MOST_TOLD = 2**18
 
 
 def check_room(served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int) -> None:
@@ -65,7 +67,7 @@ def check_completion(served: Served, count: int, most: int) -> int:
 
     Args:
         count: tokens of the prompt.
-        most: tokens that are asked for.
+        most: tokens that are asked for; 0 where only the prompt is asked about.
 
     Raises:
         Refused: more is asked for than the context has, or the prompt leaves no room for a token.
@@ -78,9 +80,28 @@ def check_completion(served: Served, count: int, most: int) -> int:
             400, f"max_tokens must be: a whole number of at most {context}, the model's context; got {most}",
             "max_tokens", "invalid_value",
         )  # fmt: skip
-    if count >= context:
-        raise too_long(count + 1, context, 1)
+    if count + min(most, 1) > context:
+        raise too_long(count + min(most, 1), context, min(most, 1))
     return min(most, context - count)
+
+
+def check_told(tokens: int, likeliest: int) -> None:
+    """Refuse a request whose log-probabilities alone would fill megabytes.
+
+    Args:
+        tokens: of all prompts.
+        likeliest: told beside each.
+
+    Raises:
+        Refused: they are too many.
+    """
+    if tokens * (likeliest + 1) > MOST_TOLD:
+        raise Refused(
+            400,
+            f"this asks for {tokens * (likeliest + 1)} log-probabilities of prompts, and one request may ask for "
+            f"{MOST_TOLD}; send fewer prompts at once, or lower logprobs",
+            "logprobs", "invalid_value",
+        )  # fmt: skip
 
 
 def too_long(needed: int, context: int, most: int) -> Refused:
