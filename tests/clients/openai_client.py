@@ -118,8 +118,8 @@ def stop() -> str:
     answer = CLIENT.chat.completions.create(model=MODEL, messages=talk(), max_tokens=30, stop=[word])
     equal(answer.choices[0].message.content, text[: text.index(word)])
     equal(answer.choices[0].finish_reason, "stop")
-    equal(CLIENT.chat.completions.create(model=MODEL, messages=talk(), max_completion_tokens=3).choices[0].finish_reason,
-          "length")  # fmt: skip
+    short = CLIENT.chat.completions.create(model=MODEL, messages=talk(), max_completion_tokens=3)
+    equal(short.choices[0].finish_reason, "length")
     return f"before {word!r}; a limit is 'length'"
 
 

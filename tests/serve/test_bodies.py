@@ -67,7 +67,8 @@ def check(answer: httpx2.Response, body: dict[str, Any], chat: bool) -> None:
         return
     found = answer.json()
     check_numbers(found)
-    prompts = 1 if chat or not isinstance(body["prompt"], list) or isinstance(body["prompt"][0], int) else len(body["prompt"])
+    several = not chat and isinstance(body["prompt"], list) and not isinstance(body["prompt"][0], int)
+    prompts = len(body["prompt"]) if several else 1
     assert len(found["choices"]) == prompts * int(body.get("n") or 1)
     asked = body.get("logprobs") if chat else body.get("logprobs") is not None
     for choice in found["choices"]:

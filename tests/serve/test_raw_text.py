@@ -53,7 +53,8 @@ def test_a_prompt_counts_the_tokens_that_transformers_counts(
     whole = tuple(starting("one apples")["input_ids"])
     bare = tuple(starting("one apples", add_special_tokens=False)["input_ids"])
     assert len(whole) == 3 and len(bare) == 2
-    with_start, without = (text.text for text in llm.generate([GenerateRequest(t, max_new_tokens=6) for t in (whole, bare)]))
+    both = llm.generate([GenerateRequest(tokens, max_new_tokens=6) for tokens in (whole, bare)])
+    with_start, without = both[0].text, both[1].text
     assert with_start != without
     for body in (
         {"prompt": "one apples"}, {"prompt": ["one apples"]}, {"prompt": "one apples", "add_special_tokens": True},
