@@ -143,8 +143,8 @@ def main() -> int:
         graph = places.work / "graph"
         gcache(
             "train", "--task", "gsm8k", "--data", str(gsm8k / "train.jsonl"), "--out", str(graph),
-            "--topology", "chain", "--fuser", "relevance", "--iterations", "1", "--batch_size", "1", "--rollouts", "2", "--limit", "2",
-            "--dtype", "float32", "--max_new_tokens", str(MOST),
+            "--topology", "chain", "--fuser", "relevance", "--iterations", "1", "--batch_size", "1",
+            "--rollouts", "2", "--limit", "2", "--dtype", "float32", "--max_new_tokens", str(MOST),
         )  # fmt: skip
         port = free_port()
         serve = [sys.executable, "-m", "gcache.cli", "serve", str(graph), "--name", NAME, "--port", str(port)]
