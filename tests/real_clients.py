@@ -108,10 +108,12 @@ def langchain_suite(places: Places, url: str) -> str:
 
 
 def openai_suite(places: Places, url: str) -> str:
-    """openai-python's own tests, with our model's name in the place of theirs."""
+    """openai-python's own tests, with our model's name and key in the place of theirs."""
     source = places.work / "openai"
     shutil.copytree(places.home / "openai-source", source)
     folder = source / "tests" / "api_resources"
+    common = source / "tests" / "conftest.py"
+    common.write_text(common.read_text().replace('"My API Key"', f'"{KEY}"'))
     for name in OPENAI_TESTS:
         path = folder / name
         path.write_text(re.sub(r'"gpt-[^"]+"', f'"{NAME}"', path.read_text()))

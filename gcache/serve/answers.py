@@ -78,9 +78,8 @@ class _Answering:
         def watch(event: Event) -> None:
             if event.kind == "text":
                 if ask.stream:
+                    telling.scores(event.scores)
                     telling.written(event.tokens)
-            elif event.kind == "scores":
-                telling.scores(event.scores)
             elif ask.trace:
                 self.tell(Told(event=event_json(event, self.agents, served.llm)))
 
