@@ -163,7 +163,7 @@ def main() -> int:
             "eval", "--checkpoint", str(graph), "--task", "gsm8k", "--data", str(questions), "--task_option",
             "whole_file=true", "--limit", str(2 * QUESTIONS), "--accept_last_number", "--json", str(report),
         )  # fmt: skip
-        harness_checks.compared(checks, texts, report)
+        harness_checks.compared(checks, texts, report, questions)
     print(f"{checks.ok} ok, {checks.failed} failed")
     return 1 if checks.failed else 0
 
