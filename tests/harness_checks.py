@@ -215,7 +215,7 @@ def compared(checks: Checks, texts: Texts | None, report: Path, questions: Path)
         assert texts is not None
         apart = [row for row, other in zip(rows, texts.right, strict=True) if (row["outcome"] == "right") != other]
         expect(all(row["cut"] and row["outcome"] != "right" for row in apart), f"{[row['id'] for row in apart]}")
-        return f"{told['accuracy']:.4f}: {len(apart)} texts break off in the right number at the limit; it is not graded"
+        return f"{told['accuracy']:.4f}: {len(apart)} texts break off at the limit in the right number, not graded"
 
     checks.run("lm-eval and gcache eval, texts", same_texts)
     checks.run("lm-eval and gcache's grader, figures", same_figure)

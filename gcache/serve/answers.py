@@ -16,7 +16,7 @@ from gcache.llm.decoding import first_stop
 from gcache.serve.completing import all_of
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_characters, check_room
+from gcache.serve.room import check_characters, check_room, check_told
 from gcache.serve.served import Served
 from gcache.serve.telling import Telling
 from gcache.serve.told import Answer, Choice, Draw, Tell, Told
@@ -47,6 +47,7 @@ class AskGraph:
         topology = graph.topology(self.example)
         check_draw(graph, topology, self.draw)
         most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
+        check_told(self.draw.n * most, self.draw.top_log_probs)
         check_room(served, self.example.question, agents, topology, most)
         tell(Told())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own

@@ -40,8 +40,9 @@ class AskModel:
         if batching is None or llm is None:
             raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
         prompts = [read_prompt(prompt, served, llm, self.specials) for prompt in self.prompts]
-        if self.echo and self.draw.top_log_probs is not None:
-            check_told(sum(prompt.slots for prompt in prompts), self.draw.top_log_probs)
+        repeated = sum(prompt.slots for prompt in prompts) if self.echo else 0
+        written = len(prompts) * (1 if self.draw.max_tokens is None else self.draw.max_tokens)
+        check_told(self.draw.n * (repeated + written), self.draw.top_log_probs)
         writings = [
             _Writing.of(self, served, llm, prompt, seed, tell, number * self.draw.n + of_prompt)
             for number, prompt in enumerate(prompts)

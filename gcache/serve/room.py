@@ -20,8 +20,8 @@ from gcache.serve.served import Served
 
 #: Tokens that stand around what another agent said, its role among them.
 AROUND_WORDS = 16
-#: Log-probabilities of prompts that one request may ask for: 32 prompts of 4096 tokens, with the likeliest of each.
-MOST_TOLD = 2**18
+#: Log-probabilities that one request may ask for: 128 prompts of 4096 tokens, with the likeliest of each.
+MOST_TOLD = 2**20
 
 
 def check_room(served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int) -> None:
@@ -85,21 +85,21 @@ def check_completion(served: Served, count: int, most: int) -> int:
     return min(most, context - count)
 
 
-def check_told(tokens: int, likeliest: int) -> None:
-    """Refuse a request whose log-probabilities alone would fill megabytes.
+def check_told(tokens: int, likeliest: int | None) -> None:
+    """Refuse a request whose log-probabilities alone would fill tens of megabytes.
 
     Args:
-        tokens: of all prompts.
-        likeliest: told beside each.
+        tokens: of all choices at their longest, and of the prompts that they repeat.
+        likeliest: told beside each; None where nothing is told.
 
     Raises:
         Refused: they are too many.
     """
-    if tokens * (likeliest + 1) > MOST_TOLD:
+    if likeliest is not None and tokens * (likeliest + 1) > MOST_TOLD:
         raise Refused(
             400,
-            f"this asks for {tokens * (likeliest + 1)} log-probabilities of prompts, and one request may ask for "
-            f"{MOST_TOLD}; send fewer prompts at once, or lower logprobs",
+            f"this asks for {tokens * (likeliest + 1)} log-probabilities, and one request may ask for {MOST_TOLD}; "
+            "send fewer prompts at once, or lower max_tokens, n, or how many are told beside each token",
             "logprobs", "invalid_value",
         )  # fmt: skip
 

@@ -289,8 +289,11 @@ def test_where_the_agents_hand_on_text_the_answer_has_chances(start: Any, llm: L
 
 
 def test_too_much_is_refused(server: Any) -> None:
-    message = refusal(server.post("/v1/completions", prompt=[[5] * 500] * 30, echo=True, logprobs=20, max_tokens=0))
-    assert "log-probabilities of prompts" in message
+    for body in (
+        {"prompt": [[5] * 500] * 120, "echo": True, "max_tokens": 0},
+        {"prompt": [[5] * 500] * 20, "echo": True, "n": 8}, {"prompt": [[5]] * 100, "n": 3, "max_tokens": 200},
+    ):  # fmt: skip
+        assert "log-probabilities, and one request may" in refusal(server.post("/v1/completions", **body, logprobs=20))
 
 
 def test_places_of_pieces_in_a_text() -> None:
