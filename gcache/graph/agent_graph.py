@@ -28,6 +28,7 @@ from gcache.graph.sources import TopologySource
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.alignment import Alignment
 from gcache.llm.context import too_long
+from gcache.llm.requests import require_top_p
 from gcache.streams import stream
 from gcache.tasks.example import Example
 
@@ -51,6 +52,7 @@ class Start:
         watch: told of every event of the run; see `gcache.graph.events`.
         keep_states: whether the result holds the hidden states of latent steps.
         variables: of the chat template, as JSON, that are otherwise for this question.
+        top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
     """
 
     example: Example
@@ -68,11 +70,14 @@ class Start:
     stop: tuple[str, ...] = ()
     watch: Watch | None = None
     keep_states: bool = False
+    top_p: float = 1.0
+    top_log_probs: int | None = None
     variables: str = ""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        require_top_p(self.top_p)
         if self.thoughts is not None and self.keep_states:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
         if self.thoughts is not None and (self.channel or self.alignment):
@@ -146,6 +151,8 @@ class AgentGraph(Cast, ABC):
         watch: Watch | None = None,
         keep_states: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        top_p: float = 1.0,
+        top_log_probs: int | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -167,6 +174,9 @@ class AgentGraph(Cast, ABC):
             watch: told of every event of the run as it happens; see `gcache.graph.events`.
             keep_states: whether the result holds the hidden states of latent steps.
             chat_template_kwargs: variables of the chat template, for this question alone.
+            top_p: the answer's tokens are drawn from the most likely ones that hold this share. What is drawn so
+                cannot be replayed: its log-probability is not the policy's.
+            top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
 
         Raises:
             ApiError: the API failed for good.
@@ -187,8 +197,7 @@ class AgentGraph(Cast, ABC):
         return await self.start(
             Start(
                 asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
-                alignment, max_new_tokens, tuple(stop), watch, keep_states,
-                variables,
+                alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
             )
         )
 

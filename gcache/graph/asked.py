@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.llm.requests import GenerateRequest
+from gcache.llm.requests import GenerateRequest, TokenScore
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Asked:
         prompt: its tokens for the local model, behind `received`.
         context: tokens of the question.
         received: the fused cache, the question's slots first.
-        stop, watch: of the answer's text; see `GenerateRequest`.
+        stop, watch, top_p, top_log_probs, watch_scores: of the answer's text; see `GenerateRequest`.
         thinks: whether the prompt ends inside a think tag.
     """
 
@@ -54,15 +54,19 @@ class Asked:
     seed: int
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
+    top_p: float = 1.0
+    top_log_probs: int | None = None
+    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
     thinks: bool = False
 
     def unwatched(self) -> Asked:
         """The same for a draft, which is no answer: nobody watches it, and no stop word ends it."""
-        return replace(self, stop=(), watch=None)
+        return replace(self, stop=(), watch=None, top_log_probs=None, watch_scores=None)
 
     def request(self, max_new_tokens: int | None = None) -> GenerateRequest:
         """For the local model."""
         return GenerateRequest(
             self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed,
-            self.context, self.stop, self.watch,
+            self.context, self.stop, self.watch, top_p=self.top_p, top_log_probs=self.top_log_probs,
+            watch_scores=self.watch_scores,
         )  # fmt: skip

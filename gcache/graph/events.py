@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcache.gnn.topology import Topology
 from gcache.graph.records import Step
+from gcache.llm.requests import TokenScore
 
 #: "topology" (it was chosen), "turn" (an agent, or the decision maker, begins), "step" (a line of the
 #: trace), "text" (the answer so far; only where the local model writes one text).
@@ -26,6 +27,7 @@ class Event:
         step: of a "step".
         states: of a "step", the (S, E) hidden states of its latent steps, where they are kept.
         tokens: of a "text", all that was written so far.
+        scores: of a "text", how likely its tokens were, where that is asked for.
     """
 
     kind: str
@@ -35,12 +37,33 @@ class Event:
     step: Step | None = None
     states: Tensor | None = None
     tokens: tuple[int, ...] = ()
+    scores: tuple[TokenScore, ...] = ()
 
 
 #: Called in the thread of the run, which waits for it; what it raises ends the run.
 Watch = Callable[[Event], None]
 
 
-def watch_text(watch: Watch | None) -> Callable[[tuple[int, ...]], None] | None:
-    """Tells a run's watcher of its answer; None where nobody watches."""
-    return None if watch is None else lambda tokens: watch(Event("text", tokens=tokens))
+class TextWatch:
+    """Tells a run's watcher of its answer.
+
+    Args:
+        watch: the run's.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._scores: tuple[TokenScore, ...] = ()
+
+    @classmethod
+    def of(cls, watch: Watch | None, texts: int) -> TextWatch | None:
+        """None where nobody watches, or several texts are written."""
+        return cls(watch) if watch is not None and texts == 1 else None
+
+    def scored(self, scores: tuple[TokenScore, ...]) -> None:
+        """All scores so far; the text comes next."""
+        self._scores = scores
+
+    def written(self, tokens: tuple[int, ...]) -> None:
+        """All tokens so far."""
+        self._watch(Event("text", tokens=tokens, scores=self._scores))

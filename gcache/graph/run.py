@@ -28,7 +28,7 @@ from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
 from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
-from gcache.graph.events import Event, watch_text
+from gcache.graph.events import Event, TextWatch
 from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
 from gcache.graph.records import Carried, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.thinkers import Thinker
@@ -81,6 +81,7 @@ class Run:
         self.thoughts, self.keep = start.thoughts, start.keep_caches
         self.channel, self.alignment = start.channel, start.alignment
         self.stop, self.watch = start.stop, start.watch
+        self.top_p, self.top_log_probs = start.top_p, start.top_log_probs
         self.max_new_tokens = start.max_new_tokens or self.config.max_new_tokens
         self.keep_states = start.keep_states
         self.weights = edge_weights(start.topology)
@@ -268,6 +269,7 @@ class Run:
         self._tell(Event("turn", round=last, agent=node))
         heard = [await self._heard_over((last, edge.source), edge) for edge in edges]
         groups = decision.groups([e.weight for e in edges])
+        watching = TextWatch.of(self.watch, len(groups))
         texts: list[asyncio.Future[Spoken]] = []
         received, read = 0, 0
         try:
@@ -282,7 +284,8 @@ class Run:
                     self.example.question, self.graph.decision.instructions, tokens, self.questions[0], fused,
                     tuple(heard[i] for i in group), self.max_new_tokens, self.temperature,
                     derive("text", self.seed, self.example.question, number), self.stop,
-                    watch_text(self.watch) if len(groups) == 1 else None,
+                    watching.written if watching else None, self.top_p, self.top_log_probs,
+                    watching.scored if watching else None,
                     self.graph.thinkers[0].layouts.of(self.variables).thinks,
                 )  # fmt: skip
                 texts.append(asyncio.ensure_future(self.graph.writer.write(self.graph.llm, asked)))

@@ -10,7 +10,7 @@ from gcache.agents.layout import ChatLayout, Layouts, with_said
 from gcache.chat_template import TemplateSettings
 from gcache.llm.api import ApiLLM, ApiText
 from gcache.llm.batching import LLM, BatchingLLM
-from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Prompt:
         words: the agent's, or the decision maker's.
         said: what others said, as (role, words).
         prefix: words put into its mouth.
-        stop, watch: of the local model's text; see `GenerateRequest`.
+        stop, watch, top_p, top_log_probs, watch_scores: of the local model's text; see `GenerateRequest`.
         variables: of the local model's chat template; see `Layouts.of`.
     """
 
@@ -34,6 +34,9 @@ class Prompt:
     seed: int = 0
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
+    top_p: float = 1.0
+    top_log_probs: int | None = None
+    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
     variables: str = ""
 
 
@@ -73,8 +76,9 @@ class LocalSpeaker:
         question = prompt.question
         tokens = layout.question(question) + layout.decision(words, prompt.prefix, turn="same", question=question)
         request = GenerateRequest(
-            tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch
-        )
+            tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch,
+            top_p=prompt.top_p, top_log_probs=prompt.top_log_probs, watch_scores=prompt.watch_scores,
+        )  # fmt: skip
         return Utterance(tokens, await self.llm.generate(request), thinks=layout.thinks)
 
     @property

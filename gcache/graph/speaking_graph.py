@@ -21,7 +21,7 @@ from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.events import Event, watch_text
+from gcache.graph.events import Event, TextWatch
 from gcache.graph.records import GraphConfig, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.room import Place, positions_of_words
 from gcache.graph.sources import TopologyDistribution, TopologySource
@@ -149,12 +149,14 @@ class _Talk:
         started = self._now()
         self._tell(Event("turn", round=last, agent=self.topology.decision_node))
         groups = decision.groups([e.weight for e in edges])
+        watching = TextWatch.of(self.begin.watch, len(groups))
         prompts = [
             Prompt(
                 self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
                 self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
                 derive("text", self.begin.seed, self.begin.example.question, number), self.begin.stop,
-                watch_text(self.begin.watch) if len(groups) == 1 else None, self.begin.variables,
+                watching.written if watching else None, self.begin.top_p, self.begin.top_log_probs,
+                watching.scored if watching else None, self.begin.variables,
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip

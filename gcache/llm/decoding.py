@@ -18,9 +18,9 @@ from gcache.llm.chunks import Size, alike
 from gcache.llm.in_flight import last_real
 from gcache.llm.lookup import REMEMBERED, Luck, guessed
 from gcache.llm.pages import room_of
-from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 from gcache.llm.rows import grown
-from gcache.streams import stream
+from gcache.llm.sampling import drawn, raw_log_probs, scores, uniforms
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
@@ -117,7 +117,10 @@ class Decoding(Generic[Ticket]):
             embeds, lengths = self.llm.embed_prompts(requests)
             pasts = [self.llm.checked(r.past) for r in requests]
             first = self.rows.add(pasts, [r.prompt_slots + 1 for r in requests])
-            hidden = last_real(self.rows.feed(embeds, lengths, first), lengths)
+            states = self.rows.feed(embeds, lengths, first)
+            prompts = [self._prompt_scores(own, r) for own, r in zip(states, requests, strict=True)]
+            hidden = last_real(states, lengths)
+            del states
         except Exception as error:
             self.rows.remove(range(before, self.rows.count))
             if len(requests) == 1:
@@ -128,9 +131,22 @@ class Decoding(Generic[Ticket]):
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
         self._slots += [Size.of(request).total for request in requests]
-        self._ends += [_Ends((*request.stop, *self.llm.stop_words), request.watch) for request in requests]
-        self._written.add(requests)
+        self._ends += [
+            _Ends((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests
+        ]
+        self._written.add(requests, prompts)
         return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
+
+    def _prompt_scores(self, states: Tensor, request: GenerateRequest) -> list[TokenScore]:
+        """What is told of a prompt's tokens, of its hidden states (S, E); the first has nothing before it."""
+        if not request.score_prompt:
+            return []
+        tokens, count = request.tokens, request.top_log_probs or 0
+        found = [TokenScore(tokens[0], None)]
+        for part in states[: len(tokens) - 1].split(LOGIT_ROWS):  # never the logits of a whole prompt at once
+            next_ = tokens[len(found) : len(found) + len(part)]
+            found += scores(raw_log_probs(self.llm.head(part)), next_, [count] * len(next_))
+        return found
 
     @torch.no_grad()
     def step(self) -> list[tuple[Ticket, Outcome]]:
@@ -198,7 +214,7 @@ class Decoding(Generic[Ticket]):
         found: dict[int, Exception | None] = {}
         for row in range(first, len(self)):
             ends = self._ends[row]
-            if ends.watch is None and not ends.stop:
+            if ends.watch is None and ends.watch_scores is None and not ends.stop:
                 continue
             tokens = tuple(self._written.of(row)[0])
             end = self._stop_place(tokens, int(fresh[row - first]), ends)
@@ -206,6 +222,8 @@ class Decoding(Generic[Ticket]):
                 found[row] = None
                 self._written.shorten(row, end)
             try:
+                if ends.watch_scores is not None:
+                    ends.watch_scores(tuple(self._written.scores[row]))
                 if ends.watch is not None:
                     ends.watch(tokens[:end])
             except Exception as error:
@@ -229,7 +247,8 @@ class Decoding(Generic[Ticket]):
         self._written.remember(tokens)
         text = self.llm.text(tokens)
         cut = self._ends[row].cut(text)
-        return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended)
+        scored = tuple(self._written.scores[row])
+        return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended, scored)
 
     def _leave(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
         left = [(self.tickets[row], outcome) for row, outcome in zip(gone, outcomes, strict=True)]
@@ -258,6 +277,7 @@ class _Ends:
 
     stop: tuple[str, ...]
     watch: Callable[[tuple[int, ...]], None] | None
+    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None
 
     def cut(self, text: str) -> int | None:
         return first_stop(text, self.stop) if self.stop else None
@@ -288,6 +308,7 @@ class _PerRow:
         device = self.device
         self.count = 0
         self.greedy = True  # no row is drawn at random
+        self.whole = True  # no row is drawn from less than all tokens
         self.values = {
             "history": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, W) context, prompt, text
             "log_probs": torch.zeros((0, 0), device=device),  # (R, longest text)
@@ -297,10 +318,16 @@ class _PerRow:
             "length": torch.zeros(0, dtype=torch.long, device=device),
             "limit": torch.zeros(0, dtype=torch.long, device=device),
             "temperature": torch.zeros(0, device=device),
+            "top_p": torch.zeros(0, dtype=torch.float64, device=device),
         }
+        # of each row: how many of the likeliest tokens are told (None: nothing is), and what there is to tell
+        self.wanted: list[int | None] = []
+        self.scores: list[list[TokenScore]] = []
 
-    def add(self, requests: Sequence[GenerateRequest]) -> None:
-        """Rows for new requests behind the others."""
+    def add(self, requests: Sequence[GenerateRequest], prompts: Sequence[list[TokenScore]]) -> None:
+        """Rows for new requests behind the others; `prompts`: what is told of the tokens of each prompt."""
+        self.wanted += [request.top_log_probs for request in requests]
+        self.scores += prompts
         first, self.count = self.count, self.count + len(requests)
         before = [r.context + r.tokens for r in requests]
         longest = max(self.values["log_probs"].shape[1], *(r.max_new_tokens for r in requests))
@@ -314,13 +341,16 @@ class _PerRow:
             self.values["start"][row] = len(tokens)
             self.values["limit"][row] = request.max_new_tokens
             self.values["temperature"][row] = request.temperature
+            self.values["top_p"][row] = request.top_p
             if request.temperature:
                 self.greedy = False
-                self.values["uniforms"][row, : request.max_new_tokens] = _uniforms(request)
+                self.whole &= request.top_p == 1
+                self.values["uniforms"][row, : request.max_new_tokens] = uniforms(request)
 
     def move(self, source: int, target: int) -> None:
         for values in self.values.values():
             values[target] = values[source]
+        self.wanted[target], self.scores[target] = self.wanted[source], self.scores[source]
 
     def cut(self, count: int) -> None:
         """Keep the first `count` rows."""
@@ -329,7 +359,9 @@ class _PerRow:
             return
         self.count = count
         self.values = {name: values[:count] for name, values in self.values.items()}
+        del self.wanted[count:], self.scores[count:]
         self.greedy = not bool(self.values["temperature"].any())
+        self.whole = bool((self.values["top_p"] == 1).all())
 
     def of(self, row: int) -> tuple[list[int], list[float]]:
         """A row's tokens and their log-probabilities."""
@@ -339,7 +371,10 @@ class _PerRow:
 
     def shorten(self, row: int, length: int) -> None:
         """Forget what a row, which is about to leave, has written beyond so many tokens."""
+        beyond = int(self.values["length"][row]) - length
         self.values["length"][row] = length
+        if beyond and self.wanted[row] is not None:
+            del self.scores[row][-beyond:]
 
     def remember(self, tokens: Sequence[int]) -> None:
         """Look into these, too, for guesses."""
@@ -365,7 +400,12 @@ class _PerRow:
         going = torch.arange(len(before), device=before.device)
         for place in range(logits.shape[1]):
             length = own["length"][going]
-            tokens, log_probs = self._picked(logits[:, place] if place == 0 else logits[going, place], own, going)
+            fresh = logits[:, place] if place == 0 else logits[going, place]
+            asking = self._asking(first, going)
+            raw = raw_log_probs(fresh[[at for at, _ in asking]]) if asking else None  # before draws work in place
+            tokens, log_probs = self._picked(fresh, own, going)
+            if raw is not None:
+                self._score(raw, asking, tokens)
             own["history"][going, own["start"][going] + length] = tokens
             own["log_probs"][going, length] = log_probs
             own["length"][going] = length + 1
@@ -379,6 +419,20 @@ class _PerRow:
                 break
         return _Drawn(own["length"] - before, done, stopped)
 
+    def _asking(self, first: int, going: Tensor) -> list[tuple[int, int]]:
+        """Who of the rows `going` is told scores: (place among them, row)."""
+        if all(count is None for count in self.wanted[first:]):
+            return []
+        rows = [first + row for row in going.tolist()]
+        return [(place, row) for place, row in enumerate(rows) if self.wanted[row] is not None]
+
+    def _score(self, log_probs: Tensor, asking: Sequence[tuple[int, int]], tokens: Tensor) -> None:
+        """Note what was drawn for those who are told."""
+        own = tokens[[place for place, _ in asking]].tolist()
+        found = scores(log_probs, own, [self.wanted[row] or 0 for _, row in asking])
+        for (_, row), score in zip(asking, found, strict=True):
+            self.scores[row].append(score)
+
     def _picked(self, logits: Tensor, own: dict[str, Tensor], going: Tensor) -> tuple[Tensor, Tensor]:
         """(m,) ids and log-probabilities for rows `going`, of (m, V) logits."""
         picked = []
@@ -390,25 +444,7 @@ class _PerRow:
                 picked.append((tokens, -rest.log()))
             else:
                 uniform = own["uniforms"][rows, own["length"][rows]]
-                picked.append(_drawn(part, own["temperature"][rows], uniform))
+                top_p = None if self.whole else own["top_p"][rows]
+                picked.append(drawn(part, own["temperature"][rows], top_p, uniform))
         all_tokens, all_log_probs = zip(*picked, strict=True)
         return torch.cat(all_tokens), torch.cat(all_log_probs)
-
-
-def _uniforms(request: GenerateRequest) -> Tensor:
-    """(max_new_tokens,) draws in [0, 1), from the request's own seed: a batch mate changes none of them."""
-    return torch.from_numpy(stream("tokens", request.seed).random(request.max_new_tokens))
-
-
-def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick a token per row of (n, V) logits; returns (n,) ids and (n,) log-probabilities.
-
-    Drawn by inverting the cumulative distribution at `uniform`, in float64; greedy at temperature 0.
-    """
-    greedy = temperature == 0
-    log_probs = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature)[:, None], dim=-1)
-    cumulative = log_probs.double().exp().cumsum(dim=-1)
-    target = (uniform * cumulative[:, -1])[:, None]
-    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_max(logits.shape[1] - 1)
-    tokens = torch.where(greedy, logits.argmax(dim=-1), drawn)
-    return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1)

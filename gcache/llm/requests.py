@@ -65,6 +65,10 @@ class GenerateRequest:
             of them, its tokens are not.
         watch: called with all tokens written so far, after every step that wrote some; never with one behind the last.
         embeds: (S, E) the prompt as embeddings, instead of tokens.
+        top_p: tokens are drawn from the smallest set of most likely ones that holds this share, after the temperature.
+        top_log_probs: so many of the most likely tokens are told beside each token; None tells no `Generation.scores`.
+        score_prompt: whether the prompt's own tokens are told first.
+        watch_scores: called with all scores so far, right before `watch`.
     """
 
     tokens: tuple[int, ...]
@@ -76,6 +80,10 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     watch: Callable[[tuple[int, ...]], None] | None = None
     embeds: Tensor | None = None
+    top_p: float = 1.0
+    top_log_probs: int | None = None
+    score_prompt: bool = False
+    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
 
     @property
     def prompt_slots(self) -> int:
@@ -88,6 +96,25 @@ class GenerateRequest:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
         _require_temperature(self.temperature)
+        require_top_p(self.top_p)
+        if self.top_log_probs is not None and self.top_log_probs < 0:
+            raise ConfigError(f"top_log_probs must be 0 or more, got {self.top_log_probs}; None tells none")
+        if self.score_prompt and (self.top_log_probs is None or self.embeds is not None):
+            raise ConfigError("score_prompt needs a prompt of tokens, and top_log_probs of 0 or more")
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """How likely a token was by the model itself, at temperature 1 and without top_p.
+
+    Attributes:
+        log_prob: None for a token with nothing before it.
+        top: the most likely tokens in its place, (id, log-probability), the likeliest first.
+    """
+
+    token: int
+    log_prob: float | None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,12 +127,14 @@ class Generation:
         log_probs: one per token, under the distribution they were drawn from; for greedy
             text, whose distribution is a point, under the model's own at temperature 1.
         finished: False where `max_new_tokens` cut the text off.
+        scores: of the prompt's tokens, where they were asked for, then one per token; none unless asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
     finished: bool
+    scores: tuple[TokenScore, ...] = ()
 
     @property
     def log_prob(self) -> float:
@@ -157,3 +186,9 @@ def _require_tokens(tokens: tuple[int, ...]) -> None:
 def _require_temperature(temperature: float) -> None:
     if not temperature >= 0:
         raise ConfigError(f"temperature must be 0 (greedy) or more, got {temperature}")
+
+
+def require_top_p(top_p: float) -> None:
+    """Raise ConfigError where it is no share above 0."""
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"top_p must be above 0 and at most 1 (everything), got {top_p}")

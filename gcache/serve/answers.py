@@ -1,99 +1,26 @@
-"""How a request is worked on in the engine: a question by the whole graph, prompts by its model alone.
-
-Both tell what they have as they go, and end with an `Answer`. They run in the engine's thread, where the
-model, its tokenizer and the graph live.
-"""
+"""A question for the whole graph: how it is worked on in the engine's thread, where the model and the graph live."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+from gcache.agents.roles import Agent
+from gcache.gnn.topology import Topology
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.events import Event
 from gcache.graph.records import RunResult, Spoken
+from gcache.graph.thoughts import Thoughts
 from gcache.llm.decoding import first_stop
-from gcache.llm.local import LocalLLM
-from gcache.llm.requests import GenerateRequest
+from gcache.serve.completing import all_of
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
-from gcache.serve.growing import Growing
-from gcache.serve.prompts import Prompt, read_prompt
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_characters, check_completion, check_room
+from gcache.serve.room import check_characters, check_room, check_told
 from gcache.serve.served import Served
+from gcache.serve.telling import Telling
+from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 from gcache.tasks.example import Example
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How a text is drawn.
-
-    Attributes:
-        max_tokens: None for the graph's own.
-    """
-
-    max_tokens: int | None = None
-    temperature: float = 0.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Told:
-    """Something that is known before the answer is whole: more of its text, or an event.
-
-    Attributes:
-        choice: which text it is of.
-    """
-
-    text: str = ""
-    event: dict[str, Any] | None = None
-    choice: int = 0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A text that was asked for.
-
-    Attributes:
-        finish: "stop" or "length".
-    """
-
-    text: str
-    finish: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a request.
-
-    Attributes:
-        choices: one for a question; one a prompt for completions.
-        read, written: tokens of the prompts and of the answers, as a client counts them.
-        prefilled, generated: tokens that the local model computed in all.
-        trace: of a run, what `gcache.trace` asks for.
-    """
-
-    choices: tuple[Choice, ...]
-    read: int
-    written: int
-    prefilled: int
-    generated: int
-    trace: dict[str, Any] | None = None
-
-    @property
-    def text(self) -> str:
-        """Of the first choice, which is the only one of a question."""
-        return self.choices[0].text
-
-
-#: Gets what is told, in the engine's thread.
-Tell = Callable[[Told], None]
-#: Works on a request, in the engine's thread.
-Work = Callable[[Served, Tell], Coroutine[Any, Any, Answer]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +28,7 @@ class AskGraph:
     """A question for the graph's agents.
 
     Attributes:
-        trace: whether what happens is told, and what latent steps can be read as.
+        trace: whether what happens is told, and what latent steps can be read as; of one choice alone.
         most: tokens that an answer may have; the graph's own number is cut to it.
         stream: whether the text is told as it grows. Where nobody reads it yet, that would cost every step of the batch
             a decoding of each text and a call into another thread.
@@ -118,87 +45,74 @@ class AskGraph:
         _check_example(served, self.example)
         agents = graph.agents_of(self.example)
         topology = graph.topology(self.example)
+        check_draw(graph, topology, self.draw)
         most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
+        check_told(self.draw.n * most, self.draw.top_log_probs)
         check_room(served, self.example.question, agents, topology, most)
-        growing = Growing(self.draw.stop, served.tidied)
         tell(Told())  # it has begun
-
-        def watch(event: Event) -> None:
-            if event.kind == "text" and served.llm is not None:
-                if self.stream and (more := growing.grow(served.llm.text(event.tokens))):
-                    tell(Told(more))
-            elif self.trace and event.kind != "text":
-                tell(Told(event=event_json(event, agents, served.llm)))
-
-        result = await graph.arun(
-            self.example, topology=topology, temperature=self.draw.temperature, seed=self.draw.seed,
-            keep_caches=False, max_new_tokens=most, stop=self.draw.stop,
-            watch=watch if self.stream or self.trace else None, keep_states=self.trace,
-        )  # fmt: skip
-        answer = _answer(result, self.draw.stop, self.trace)
-        if self.stream and (more := growing.finish(answer.text)):
-            tell(Told(more))
+        # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
+        thoughts = Thoughts() if self.draw.n > 1 else None
+        answering = _Answering(self, served, agents, topology, most, tell, thoughts)
+        results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
         if self.trace:
-            tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(result.edge_bytes)}))
-        return answer
+            tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
+        return _answer(results, self.trace)
 
 
 @dataclass(frozen=True)
-class AskModel:
-    """Prompts for the local model alone: no agents, no template.
+class _Answering:
+    """What all choices of a question have in common."""
 
-    Attributes:
-        stream: as of `AskGraph`.
-    """
+    ask: AskGraph
+    served: Served
+    agents: tuple[Agent, ...]
+    topology: Topology
+    most: int
+    tell: Tell
+    thoughts: Thoughts | None
 
-    prompts: tuple[Prompt, ...]
-    draw: Draw
-    stream: bool = True
+    async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:
+        """One choice."""
+        ask, served, draw = self.ask, self.served, self.ask.draw
+        telling = Telling(served, draw, self.tell, number)
 
-    async def __call__(self, served: Served, tell: Tell) -> Answer:
-        batching = served.batching
-        if batching is None or served.llm is None:
-            raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
-        requests = [self._request(served, served.llm, number, tell) for number in range(len(self.prompts))]
-        tell(Told())
-        done = await _all_of([batching.generate(request) for request, _ in requests])
-        for number, ((_, growing), text) in enumerate(zip(requests, done, strict=True)):
-            if self.stream and (more := growing.finish(text.text)):
-                tell(Told(more, choice=number))
-        read, written = sum(r.prompt_slots for r, _ in requests), sum(len(text.tokens) for text in done)
-        choices = tuple(Choice(text.text, "stop" if text.finished else "length") for text in done)
-        return Answer(choices, read, written, read, written)
+        def watch(event: Event) -> None:
+            if event.kind == "text":
+                if ask.stream:
+                    telling.scores(event.scores)
+                    telling.written(event.tokens)
+            elif ask.trace:
+                self.tell(Told(event=event_json(event, self.agents, served.llm)))
 
-    def _request(self, served: Served, llm: LocalLLM, number: int, tell: Tell) -> tuple[GenerateRequest, Growing]:
-        """One prompt on its way to the model, and its text as far as it is told.
-
-        Raises:
-            Refused: it cannot be read, or leaves the answer no room.
-        """
-        tokens, embeds = read_prompt(self.prompts[number], served, llm)
-        growing = Growing(self.draw.stop, served.tidied)
-
-        def watch(written: tuple[int, ...]) -> None:
-            if more := growing.grow(llm.text(written)):
-                tell(Told(more, choice=number))
-
-        most = check_completion(served, len(tokens) if embeds is None else len(embeds), self.draw.max_tokens or 1)
-        request = GenerateRequest(
-            tokens, None, most, self.draw.temperature, self.draw.seed, stop=self.draw.stop,
-            watch=watch if self.stream else None, embeds=embeds,
+        result = await served.graph.arun(
+            ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, thoughts=self.thoughts,
+            keep_caches=False, max_new_tokens=self.most, stop=draw.stop,
+            watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
+            top_log_probs=draw.top_log_probs,
         )  # fmt: skip
-        return request, growing
+        text, whole, spoken = _text(result, draw.stop)
+        scores = () if spoken.generation is None else spoken.generation.scores
+        return result, Choice(text, "stop" if whole else "length", telling.finish(text, scores, ask.stream))
 
 
-async def _all_of(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all of them give. Where one fails, or whoever waits is cancelled, the others are ended first."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def check_draw(graph: AgentGraph, topology: Topology, draw: Draw) -> None:
+    """Refuse a way to draw, or to tell of it, that the writer of this graph's answers does not have.
+
+    Raises:
+        Refused: with why.
+    """
+    if graph.mode != "local":
+        why = f"in the mode {graph.mode} an API writes the answer, and only the local model"
+        if draw.top_p != 1:
+            raise Refused(400, f"top_p must be: 1 here ({why} draws so)", "top_p", "invalid_value")
+        if draw.top_log_probs is not None:
+            raise Refused(400, f"logprobs must be: false here ({why} tells them)", "logprobs", "invalid_value")
+    texts = len(graph.decision.groups([edge.weight for edge in topology.into(topology.decision_node)]))
+    if draw.top_log_probs is not None and texts > 1:
+        raise Refused(
+            400, f"logprobs must be: false here ({texts} texts vote on the answer, and no one text has its chances)",
+            "logprobs", "invalid_value",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -232,22 +146,36 @@ def _check_example(served: Served, example: Example) -> None:
     check_characters(served, "\n".join([example.question, *(note.text for note in example.notes)]))
 
 
-def _answer(result: RunResult, stop: tuple[str, ...], trace: bool) -> Answer:
-    """Of a run. Where others than the local model write, a stop word is looked for when all is there."""
+def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
+    """Of one run for each choice, of which the agents' turns were run once."""
+    steps = [step for result, _ in results for step in result.trace if step.what != "answer"]
+    steps += [step for step in results[0][0].trace if step.what == "answer"]
+    tokens = [result.tokens for result, _ in results]
+    return Answer(
+        tuple(choice for _, choice in results), sum(step.prefilled + step.api_read for step in steps),
+        sum(_written(_chosen(result)) for result, _ in results), sum(each["prefilled"] for each in tokens),
+        sum(each["generated"] for each in tokens), _trace(results[0][0]) if trace else None,
+    )  # fmt: skip
+
+
+def _text(result: RunResult, stop: tuple[str, ...]) -> tuple[str, bool, Spoken]:
+    """An answer, whether it ended by itself, and what was spoken for it. Where others than the local model write, a
+    stop word is looked for when all is there."""
     cut = first_stop(result.answer, stop) if stop else None
-    text = result.answer if cut is None else result.answer[:cut]
-    chosen = next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
-    tokens = result.tokens
-    whole = cut is not None or not chosen.cut
-    told = {
+    chosen = _chosen(result)
+    return result.answer if cut is None else result.answer[:cut], cut is not None or not chosen.cut, chosen
+
+
+def _chosen(result: RunResult) -> Spoken:
+    return next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
+
+
+def _trace(result: RunResult) -> dict[str, Any]:
+    return {
         "agents": agents_json(result.agents),
         "topology": {"edges": edges_json(result.topology), "probabilities": probabilities_json(result.topology)},
         "edge_bytes": edge_bytes_json(result.edge_bytes),
     }
-    return Answer(
-        (Choice(text, "stop" if whole else "length"),), tokens["prefilled"] + tokens["api_read"], _written(chosen),
-        tokens["prefilled"], tokens["generated"], told if trace else None,
-    )  # fmt: skip
 
 
 def _written(spoken: Spoken) -> int:

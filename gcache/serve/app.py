@@ -17,8 +17,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from gcache.serve import documents as docs
-from gcache.serve.answers import AskGraph, AskModel, AskTopology, Draw
+from gcache.serve.answers import AskGraph, AskTopology
+from gcache.serve.completing import AskModel
 from gcache.serve.conversation import question
+from gcache.serve.fitting import check_chat, check_completion
 from gcache.serve.guards import BodyLimit, Deadline, Headers, Key
 from gcache.serve.metrics import Counted
 from gcache.serve.page import page
@@ -35,6 +37,7 @@ from gcache.serve.requests import (
 )
 from gcache.serve.responses import JSON, Answering, error_response, json_response
 from gcache.serve.service import Service
+from gcache.serve.told import Draw
 from gcache.serve.wire import Form
 from gcache.tasks.example import Example, Note
 
@@ -93,7 +96,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             None if extension is None else extension.agents,
         )
         trace = extension is not None and bool(extension.trace)
-        work = AskGraph(example, _draw(asked, asked.most), settings.max_tokens, trace, bool(asked.stream))
+        check_chat(asked, trace)
+        work = AskGraph(
+            example, _draw(asked, asked.most, asked.likeliest), settings.max_tokens, trace, bool(asked.stream)
+        )
         return Answering(service, work, _form(service, asked, chat=True), work.stream)
 
     taken = EmbedsCompletionRequest if settings.allow_prompt_embeds else CompletionRequest
@@ -107,8 +113,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         asked: CompletionRequest | EmbedsCompletionRequest = await _asked(request, taken)
         service.check_model(asked.model)
         service.check_most(asked.max_tokens)
-        draw = _draw(asked, asked.max_tokens or min(COMPLETION_TOKENS, settings.max_tokens))
-        work = AskModel(prompts_of(asked), draw, bool(asked.stream))
+        most = min(COMPLETION_TOKENS, settings.max_tokens) if asked.max_tokens is None else asked.max_tokens
+        prompts = prompts_of(asked)
+        check_completion(asked, prompts)
+        work = AskModel(
+            prompts, _draw(asked, most, asked.logprobs), bool(asked.stream), bool(asked.echo),
+            asked.add_special_tokens is not False,
+        )  # fmt: skip
         return Answering(service, work, _form(service, asked, chat=False), work.stream)
 
     @app.post(
@@ -128,9 +139,14 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=docs.Models, responses=docs.refusals(401, 504))
     async def models() -> Response:
         """The one model that is served."""
-        created = int(time.time()) if service.served is None else service.served.created
-        model = {"id": service.name, "object": "model", "created": created, "owned_by": "gcache"}
-        return json_response({"object": "list", "data": [model]})
+        return json_response({"object": "list", "data": [_model(service)]})
+
+    # a name may have slashes, as those of a hub do
+    @app.get("/v1/models/{name:path}", response_model=docs.Model, responses=docs.refusals(401, 404, 504))
+    async def model(name: str) -> Response:
+        """The model that is served, by its name."""
+        service.check_model(name)
+        return json_response(_model(service))
 
     @app.get("/health", response_model=docs.Status)
     async def health() -> Response:
@@ -159,6 +175,11 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return HTMLResponse(html, headers={"Content-Security-Policy": _policy(html), "Cache-Control": "no-cache"})
 
 
+def _model(service: Service) -> dict[str, Any]:
+    created = int(time.time()) if service.served is None else service.served.created
+    return {"id": service.name, "object": "model", "created": created, "owned_by": "gcache"}
+
+
 async def _asked(request: Request, model: type[Asked]) -> Asked:
     """The request in a body.
 
@@ -174,8 +195,9 @@ def _example(text: str, agents: list[AgentNote] | None) -> Example:
     return Example("question", text, "", notes)
 
 
-def _draw(asked: Drawn, most: int | None) -> Draw:
-    return Draw(most, asked.temperature or 0.0, asked.seed or 0, asked.stops)
+def _draw(asked: Drawn, most: int | None, likeliest: int | None) -> Draw:
+    top_p = 1.0 if asked.top_p is None else asked.top_p
+    return Draw(most, asked.temperature or 0.0, asked.seed or 0, asked.stops, top_p, asked.n or 1, likeliest)
 
 
 def _form(service: Service, asked: Drawn, chat: bool) -> Form:
@@ -186,7 +208,7 @@ def _form(service: Service, asked: Drawn, chat: bool) -> Form:
             400, 'stream_options must be: left out, or beside "stream": true', "stream_options", "invalid_value"
         )
     usage = options is not None and bool(options.include_usage)
-    return Form(service.name, int(time.time()), chat, usage)
+    return Form(service.name, int(time.time()), chat, usage, asked.n or 1)
 
 
 def _policy(html: str) -> str:

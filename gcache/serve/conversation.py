@@ -3,6 +3,7 @@
     one user message                 its text, unchanged
     system and developer messages    stand before it, wherever they came
     earlier turns                    stand before it as lines, "user: ..." and "assistant: ..."
+    instructions, and no user        the last of the instructions is the question
 
 The parts are joined by an empty line.
 """
@@ -21,13 +22,13 @@ def question(turns: Sequence[tuple[str, str]]) -> str:
     """The question of (role, text) turns.
 
     Raises:
-        Refused: the last turn is not the user's, or is blank.
+        Refused: the last turn is not the user's, though there are others than instructions, or is blank.
 
     >>> question([("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "2 + 2?")])
     'Be brief.\\n\\nuser: Hi\\nassistant: Hello\\n\\n2 + 2?'
     """
     role, asked = turns[-1]
-    if role != "user":
+    if role != "user" and any(who not in INSTRUCTIONS for who, _ in turns):
         raise Refused(400, f"the last of the messages must be the user's, got one of the {role}", "messages")
     if not asked.strip():
         raise Refused(400, "the last message is blank; ask something", "messages")

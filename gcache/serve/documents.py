@@ -122,10 +122,32 @@ class AnswerMessage(BaseModel):
     refusal: None
 
 
+class Likely(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class LikelyToken(Likely):
+    top_logprobs: list[Likely]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[LikelyToken]
+    refusal: None
+
+
+class TextLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
 class ChatChoice(BaseModel):
     index: int
     message: AnswerMessage
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 
@@ -142,7 +164,7 @@ class ChatCompletion(BaseModel):
 class TextChoice(BaseModel):
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 

@@ -13,6 +13,8 @@ ROUTES = frozenset({
     "/", "/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/v1/chat/completions", "/v1/completions",
     "/v1/topology",
 })  # fmt: skip
+#: Likewise, with a name behind it.
+OF_A_MODEL = "/v1/models/"
 #: What a request is counted as whose client went away before an answer began.
 GONE = 499
 #: Bounds, in seconds, of the times that are counted.
@@ -53,7 +55,7 @@ class Metrics:
         self._generated.inc(generated)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        route = path if path in ROUTES else "other"
+        route = path if path in ROUTES else f"{OF_A_MODEL}NAME" if path.startswith(OF_A_MODEL) else "other"
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gcache.llm.local import LocalLLM
 from gcache.serve.prompt_embeds import decoded
+from gcache.serve.raw_text import raw_tokens
 from gcache.serve.refusals import Refused
 from gcache.serve.requests import CompletionRequest, EmbedsCompletionRequest
 from gcache.serve.room import check_characters
@@ -39,6 +40,27 @@ class Embeds:
 
 #: A text, token ids, or embeddings.
 Prompt: TypeAlias = str | tuple[int, ...] | Embeds
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model reads it: tokens, or embeddings (S, E).
+
+    Attributes:
+        sent: its text, where it came as one.
+    """
+
+    tokens: tuple[int, ...]
+    embeds: Tensor | None = None
+    sent: str | None = None
+
+    @property
+    def slots(self) -> int:
+        return len(self.tokens) if self.embeds is None else len(self.embeds)
+
+    def text(self, llm: LocalLLM) -> str:
+        """As it was sent; of token ids, what they are decoded to, special tokens as well."""
+        return str(llm.tokenizer.decode(list(self.tokens))) if self.sent is None else self.sent
 
 
 def prompts_of(asked: CompletionRequest | EmbedsCompletionRequest) -> tuple[Prompt, ...]:
@@ -75,8 +97,8 @@ def _one(item: str | int | list[int]) -> str | tuple[int, ...]:
     return item if isinstance(item, str) else tuple(item)
 
 
-def read_prompt(prompt: Prompt, served: Served, llm: LocalLLM) -> tuple[tuple[int, ...], Tensor | None]:
-    """A prompt as the model's tokens, or as embeddings where it is such.
+def read_prompt(prompt: Prompt, served: Served, llm: LocalLLM, specials: bool = True) -> ReadPrompt:
+    """A prompt as the model reads it; see `gcache.serve.raw_text` for `specials`, which are a text's alone.
 
     Raises:
         Refused: it is none, or longer than any that the model can read.
@@ -87,14 +109,14 @@ def read_prompt(prompt: Prompt, served: Served, llm: LocalLLM) -> tuple[tuple[in
         except ValueError as error:
             raise Refused(400, f"prompt_embeds is not base64 ({error})", "prompt_embeds") from error
         width = int(llm.model.get_input_embeddings().weight.shape[1])
-        return (), decoded(raw, width, served.context or MOST_ROWS, llm.dtype).to(llm.device)
+        return ReadPrompt((), decoded(raw, width, served.context or MOST_ROWS, llm.dtype).to(llm.device))
     if isinstance(prompt, str):
         check_characters(served, prompt)
-        tokens = tuple(int(token) for token in llm.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        tokens = raw_tokens(llm.tokenizer, prompt, specials)
         if not tokens:
             raise Refused(400, "the tokenizer makes no token of the prompt; pass words", "prompt")
-        return tokens, None
+        return ReadPrompt(tokens, sent=prompt)
     rows = int(llm.model.get_input_embeddings().weight.shape[0])
     if max(prompt) >= rows:
         raise Refused(400, f"the model has no token {max(prompt)}; its token ids are 0 to {rows - 1}", "prompt")
-    return prompt, None
+    return ReadPrompt(prompt)

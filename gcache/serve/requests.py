@@ -16,6 +16,8 @@ LARGEST = 2**53
 MOST_AGENTS, MOST_MESSAGES = 64, 1024
 #: Prompts of one request for completions, of each kind; as vLLM has it.
 MOST_PROMPTS = 1024
+#: Choices of a prompt, and likeliest tokens that are told beside each token.
+MOST_CHOICES, MOST_LIKELIEST = 8, 20
 
 
 def _whole(value: Any) -> Any:
@@ -39,10 +41,11 @@ def _boolean(value: Any) -> Any:
 
 Count = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST), BeforeValidator(_whole)]
-Nothing = Annotated[int, Field(strict=True, ge=0, le=0), BeforeValidator(_whole)]
+Upwards = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_whole)]
+Choices = Annotated[int, Field(strict=True, ge=1, le=MOST_CHOICES), BeforeValidator(_whole)]
+Likeliest = Annotated[int, Field(strict=True, ge=0, le=MOST_LIKELIEST), BeforeValidator(_whole)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 No = Annotated[Literal[False], BeforeValidator(_boolean)]
-One = Annotated[int, Field(strict=True, ge=1, le=1), BeforeValidator(_whole)]
 Zero = Annotated[Number, Field(ge=0, le=0)]
 Unused = Annotated[str, Field(max_length=4096)]
 Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
@@ -54,7 +57,6 @@ PROMPT = f"a text, token ids, or a list of up to {MOST_PROMPTS} of either, none 
 NO_TOOLS = "null or left out (no tools are called here)"
 ANYTHING = "any text; not used"
 AGENTS = f'1 to {MOST_AGENTS} agents {{"role": ..., "description": ..., "note": ...}} instead of the graph\'s own'
-NO_CHANCES = "log-probabilities are not told"
 
 
 class Body(BaseModel):
@@ -140,10 +142,12 @@ class Drawn(Body):
     )
     stream: bool | None = Field(None, description="true or false")
     stream_options: StreamOptions | None = Field(None, description='{"include_usage": true or false}, only of a stream')
-    n: One | None = Field(None, description="1 (one answer to a request)")
-    top_p: Annotated[Number, Field(ge=1, le=1)] | None = Field(None, description="1 (temperature alone shapes a draw)")
-    frequency_penalty: Zero | None = Field(None, description="0 (temperature alone shapes a draw)")
-    presence_penalty: Zero | None = Field(None, description="0 (temperature alone shapes a draw)")
+    n: Choices | None = Field(None, description=f"a whole number from 1 (the default) to {MOST_CHOICES}")
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="a number above 0 and at most 1 (the default)"
+    )
+    frequency_penalty: Zero | None = Field(None, description="0 (temperature and top_p alone shape a draw)")
+    presence_penalty: Zero | None = Field(None, description="0 (temperature and top_p alone shape a draw)")
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = Field(None, description="{} or null")
     user: Unused | None = Field(None, description=ANYTHING)
 
@@ -165,8 +169,11 @@ class ChatRequest(Drawn):
     audio: None = Field(None, description="null or left out (only text is written)")
     function_call: Literal["none", "auto"] | None = Field(None, description=NO_TOOLS)
     functions: Empty | None = Field(None, description=NO_TOOLS)
-    logprobs: No | None = Field(None, description=f"false ({NO_CHANCES})")
-    top_logprobs: Nothing | None = Field(None, description=f"0 ({NO_CHANCES})")
+    add_special_tokens: No | None = Field(None, description="false (the chat template brings its own)")
+    logprobs: bool | None = Field(None, description="true or false: whether the answer's log-probabilities are told")
+    top_logprobs: Likeliest | None = Field(
+        None, description=f'a whole number from 0 to {MOST_LIKELIEST}, above 0 only beside "logprobs": true'
+    )
     metadata: dict[str, str] | None = Field(None, description="an object of texts; not used")
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = Field(None, description='["text"]')
     parallel_tool_calls: bool | None = Field(None, description="true or false; no tools are called here")
@@ -187,13 +194,26 @@ class ChatRequest(Drawn):
         """Tokens of the answer; None where nothing is said."""
         return min((n for n in (self.max_tokens, self.max_completion_tokens) if n is not None), default=None)
 
+    @property
+    def likeliest(self) -> int | None:
+        """Tokens that are told beside each token; None where no log-probabilities are."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class Completion(Drawn):
     """Fields of every request for a completion."""
 
-    best_of: One | None = Field(None, description="1 (one answer to a request)")
-    echo: No | None = Field(None, description="false (the prompt is not repeated)")
-    logprobs: None = Field(None, description=f"null ({NO_CHANCES})")
+    max_tokens: Upwards | None = Field(
+        None, description='a whole number of 1 or more, up to the server\'s limit; 0 beside "echo": true'
+    )
+    add_special_tokens: bool | None = Field(
+        None, description="true (the default) or false: whether texts are read with the tokenizer's special tokens"
+    )
+    best_of: Choices | None = Field(None, description="as n (no text is thrown away here)")
+    echo: bool | None = Field(None, description="true or false: whether each choice begins with its prompt")
+    logprobs: Likeliest | None = Field(
+        None, description=f"a whole number from 0 to {MOST_LIKELIEST}: likeliest tokens told beside each token; or null"
+    )
     suffix: Annotated[str, Field(max_length=0)] | None = Field(None, description='"" or null (no gap is filled here)')
 
 

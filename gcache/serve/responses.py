@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gcache.serve.answers import Answer, Told, Work
 from gcache.serve.engine import post
 from gcache.serve.refusals import Refused, refused
 from gcache.serve.service import Service
+from gcache.serve.told import Answer, Told, Work
 from gcache.serve.wire import Form, as_bytes, sse
 
 JSON = "application/json"
@@ -100,11 +100,10 @@ class Answering(Response):
         if told is _GONE:
             return
         await stream.begin()
-        for piece in self.form.opening():
-            await stream.more(piece)
+        await stream.more(b"".join(self.form.opening()))
         while not isinstance(told, _Ended):
-            if told.text:
-                await stream.more(self.form.text(told.text, told.choice))
+            if told.text or told.scored:
+                await stream.more(self.form.text(told.text, told.choice, told.scored))
             if told.event is not None:
                 await stream.more(self.form.event(told.event))
             told = await coming.get()

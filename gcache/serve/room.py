@@ -11,6 +11,9 @@ from gcache.graph.room import Place
 from gcache.serve.refusals import Refused
 from gcache.serve.served import Served
 
+#: Log-probabilities that one request may ask for: 128 prompts of 4096 tokens, with the likeliest of each.
+MOST_TOLD = 2**20
+
 
 def check_room(served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int) -> None:
     """Refuse a question that would go beyond the model's context.
@@ -43,7 +46,7 @@ def check_completion(served: Served, count: int, most: int) -> int:
 
     Args:
         count: tokens of the prompt.
-        most: tokens that are asked for.
+        most: tokens that are asked for; 0 where only the prompt is asked about.
 
     Raises:
         Refused: more is asked for than the context has, or the prompt leaves no room for a token.
@@ -56,9 +59,28 @@ def check_completion(served: Served, count: int, most: int) -> int:
             400, f"max_tokens must be: a whole number of at most {context}, the model's context; got {most}",
             "max_tokens", "invalid_value",
         )  # fmt: skip
-    if count >= context:
-        raise too_long(count + 1, context, 1)
+    if count + min(most, 1) > context:
+        raise too_long(count + min(most, 1), context, min(most, 1))
     return min(most, context - count)
+
+
+def check_told(tokens: int, likeliest: int | None) -> None:
+    """Refuse a request whose log-probabilities alone would fill tens of megabytes.
+
+    Args:
+        tokens: of all choices at their longest, and of the prompts that they repeat.
+        likeliest: told beside each; None where nothing is told.
+
+    Raises:
+        Refused: they are too many.
+    """
+    if likeliest is not None and tokens * (likeliest + 1) > MOST_TOLD:
+        raise Refused(
+            400,
+            f"this asks for {tokens * (likeliest + 1)} log-probabilities, and one request may ask for {MOST_TOLD}; "
+            "send fewer prompts at once, or lower max_tokens, n, or how many are told beside each token",
+            "logprobs", "invalid_value",
+        )  # fmt: skip
 
 
 def too_long(needed: int, context: int, most: int) -> Refused:

@@ -14,6 +14,7 @@ from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.batching import BatchingLLM
 from gcache.llm.local import LocalLLM
+from gcache.serve.pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ class Served:
         """Characters of the longest token."""
         assert self.llm is not None
         return max(len(token) for token in self.llm.tokenizer.get_vocab())
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Its tokens, as clients read them."""
+        assert self.llm is not None
+        return Pieces(self.llm.tokenizer)
 
     @property
     def cache_bytes(self) -> int:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gcache.errors import GcacheError
-from gcache.serve.answers import Answer, Tell, Work
 from gcache.serve.engine import Engine
 from gcache.serve.metrics import Metrics
 from gcache.serve.places import Places
 from gcache.serve.refusals import Refused, refused
 from gcache.serve.served import Served
 from gcache.serve.settings import LOADING_SECONDS, ServeSettings
+from gcache.serve.told import Answer, Tell, Work
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcache.serve.answers import Answer
+from gcache.serve.scores import Scored, chat_scores, text_scores
+from gcache.serve.told import Answer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -37,12 +38,14 @@ class Form:
     Attributes:
         chat: a chat completion; else a text completion.
         include_usage: whether a stream ends with the tokens' counts.
+        n: choices of a chat.
     """
 
     model: str
     created: int
     chat: bool = True
     include_usage: bool = False
+    n: int = 1
     id: str = field(default_factory=lambda: secrets.token_hex(12))
 
     # -- whole ----------------------------------------------------------------------------------
@@ -50,9 +53,12 @@ class Form:
     def whole(self, answer: Answer, steps: list[dict[str, Any]]) -> dict[str, Any]:
         """The body of a response that is no stream; `steps`: of a trace, where one is asked for."""
         choices: list[dict[str, Any]] = [
-            {"index": index, **self._content(choice.text), "logprobs": None, "finish_reason": choice.finish}
+            {
+                "index": index, **self._content(choice.text), "logprobs": self._scores(choice.scored),
+                "finish_reason": choice.finish,
+            }
             for index, choice in enumerate(answer.choices)
-        ]
+        ]  # fmt: skip
         body = self._body("chat.completion" if self.chat else "text_completion", choices)
         body["usage"] = usage(answer)
         if answer.trace is not None:
@@ -63,14 +69,19 @@ class Form:
     def _content(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
 
+    def _scores(self, scored: Sequence[Scored] | None) -> dict[str, Any] | None:
+        if scored is None:
+            return None
+        return chat_scores(scored) if self.chat else text_scores(scored)
+
     # -- in pieces ------------------------------------------------------------------------------
 
     def opening(self) -> Iterator[bytes]:
-        if self.chat:
-            yield sse(self._chunk({"role": "assistant", "content": ""}))
+        for index in range(self.n if self.chat else 0):
+            yield sse(self._chunk({"role": "assistant", "content": ""}, index=index))
 
-    def text(self, more: str, index: int = 0) -> bytes:
-        return sse(self._chunk({"content": more} if self.chat else more, index=index))
+    def text(self, more: str, index: int = 0, scored: Sequence[Scored] = ()) -> bytes:
+        return sse(self._chunk({"content": more} if self.chat else more, index=index, scored=scored or None))
 
     def event(self, event: dict[str, Any]) -> bytes:
         body = self._body(self._piece, [])
@@ -87,9 +98,11 @@ class Form:
     def _piece(self) -> str:
         return "chat.completion.chunk" if self.chat else "text_completion"
 
-    def _chunk(self, more: Any, finish: str | None = None, index: int = 0) -> dict[str, Any]:
+    def _chunk(
+        self, more: Any, finish: str | None = None, index: int = 0, scored: Sequence[Scored] | None = None
+    ) -> dict[str, Any]:
         content = {"delta": more} if self.chat else {"text": more}
-        choice = {"index": index, **content, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, **content, "logprobs": self._scores(scored), "finish_reason": finish}
         body = self._body(self._piece, [choice])
         return {**body, "usage": None} if self.include_usage else body
 

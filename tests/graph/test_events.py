@@ -321,3 +321,13 @@ def test_a_watcher_that_raises_fails_its_run_alone(
     assert isinstance(failed, RuntimeError) and str(failed) == f"gone at a {kind}"
     assert [first.answer, last.answer] == [expected[0], expected[2]]
     assert graph.run(QUESTIONS[1]).answer == expected[1], "the graph goes on"
+
+
+def test_a_text_comes_with_its_scores_where_they_are_asked_for(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    for graph in (local(tiny_llm, tiny_tokenizer), speaking(tiny_llm, tiny_tokenizer)):
+        result, events = told(graph, top_log_probs=1)
+        texts = [event for event in events if event.kind == "text"]
+        for event in texts:
+            assert tuple(score.token for score in event.scores) == event.tokens
+        assert result.spoken[0].generation is not None and texts[-1].scores == result.spoken[0].generation.scores
+        assert all(not event.scores for event in told(graph)[1])

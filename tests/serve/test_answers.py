@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from gcache.serve.answers import AskGraph, AskModel, Draw, Told
+from gcache.serve.answers import AskGraph
+from gcache.serve.completing import AskModel
 from gcache.serve.served import Served
+from gcache.serve.told import Draw, Told
 from gcache.tasks.example import Example
 
 DRAW = Draw(max_tokens=12, temperature=0.8, seed=3)

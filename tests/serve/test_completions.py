@@ -175,7 +175,8 @@ def test_null_is_nothing_in_every_field(server: Any) -> None:
         ({"prompt": "a " * 512}, "context"),
         ({"prompt": "\x00" * 100000}, "context"),
         ({"prompt": "a", "max_tokens": 201}, "max_tokens must be"),
-        ({"prompt": "a", "echo": True}, "echo must be"),
+        ({"prompt": "a", "echo": "yes"}, "echo must be"),
+        ({"prompt": "a", "suffix": "b"}, "suffix must be"),
         ({"prompt": "a", "messages": []}, "unknown field messages"),
     ],
 )

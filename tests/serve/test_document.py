@@ -28,7 +28,7 @@ def document(server: Any) -> dict[str, Any]:
     return found
 
 
-READ = ("/", "/ready", "/metrics", "/v1/models")
+READ = ("/", "/ready", "/metrics", "/v1/models", "/v1/models/{name}")
 ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/topology")
 
 
@@ -61,7 +61,8 @@ def test_it_names_the_model_and_the_limits(document: dict[str, Any]) -> None:
 
 def test_it_covers_every_route(document: dict[str, Any]) -> None:
     assert set(document["paths"]) == {
-        "/", "/health", "/ready", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/topology",
+        "/", "/health", "/ready", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/chat/completions",
+        "/v1/completions", "/v1/topology",
     }  # fmt: skip
 
 

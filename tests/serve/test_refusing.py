@@ -26,8 +26,8 @@ def refused(answer: httpx2.Response, status: int = 400) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("top_p", 0.5, "1 ("), ("presence_penalty", 1, "0 ("), ("n", 2, "1 ("), ("logprobs", True, "false"),
-        ("logprobs", 0, "false"),
+        ("top_p", 0, "above 0"), ("presence_penalty", 1, "0 ("), ("n", 9, "to 8"), ("logprobs", 0, "true or false"),
+        ("top_logprobs", 21, "0 to 20"), ("add_special_tokens", True, "false ("),
         ("response_format", {"type": "json_object"}, '"text"'), ("tools", [{"type": "function"}], "empty"),
         ("store", True, "false"), ("logit_bias", {"1": 2}, "{}"), ("temperature", -0.1, "from 0"),
         ("temperature", 2.1, "to 2"), ("temperature", "0", "a number"), ("temperature", True, "a number"),
