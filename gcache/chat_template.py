@@ -107,6 +107,11 @@ def check_variables(found: Any) -> None:
         )
 
 
+def as_text(variables: Mapping[str, Any] | None) -> str:
+    """Variables as JSON, the same ones always in the same words; "" for none."""
+    return json.dumps(dict(variables), sort_keys=True) if variables else ""
+
+
 class ChatTemplate:
     """A tokenizer's template under fixed settings.
 

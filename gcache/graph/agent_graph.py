@@ -6,7 +6,6 @@ A graph holds nothing of any question, so any number of runs go on at once, in a
 from __future__ import annotations
 
 import asyncio
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
+from gcache.chat_template import as_text
 from gcache.errors import BudgetSpent, ConfigError, QuestionError
 from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
@@ -191,7 +191,7 @@ class AgentGraph(Cast, ABC):
                 drawing = stream("topology", seed, asked.question)
                 topology, drawn = distribution.sample(drawing) if sample else distribution.most_likely()
                 log_prob = float(drawn)
-        variables = json.dumps(dict(chat_template_kwargs), sort_keys=True) if chat_template_kwargs else ""
+        variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens
         self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(

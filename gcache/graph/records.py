@@ -144,12 +144,12 @@ class Spoken:
     @property
     def text(self) -> str:
         """The answer: the API's where there is one, else the local model's; without what stands in think tags."""
-        return told_apart(self.whole, self.thinks and self.api is None).answer
+        return told_apart(self.whole, self.thinks if self.api is None else None).answer
 
     @property
     def reasoning(self) -> str:
         """What stands in think tags."""
-        return told_apart(self.whole, self.thinks and self.api is None).thinking
+        return told_apart(self.whole, self.thinks if self.api is None else None).thinking
 
     @property
     def whole(self) -> str:

@@ -31,8 +31,10 @@ from gcache.llm.requests import Generation
 GENERATION_MODES = ("local", "hybrid", "api_hint", "api_embeds", "api")
 
 
-async def _spoken(heard: tuple[int, ...], prompt: tuple[int, ...], text: Coroutine[Any, Any, Generation]) -> Spoken:
-    return Spoken(heard, prompt, await text)
+async def _spoken(
+    heard: tuple[int, ...], prompt: tuple[int, ...], text: Coroutine[Any, Any, Generation], thinks: bool
+) -> Spoken:
+    return Spoken(heard, prompt, await text, thinks=thinks)
 
 
 class Writer(Protocol):
@@ -72,7 +74,7 @@ class LocalWriter:
     def write(self, llm: BatchingLLM, asked: Asked) -> Coroutine[Any, Any, Spoken]:
         # no coroutine function: its frame would hold the caches of `asked` until the text is there
         text = llm.generate(asked.request())
-        return _spoken(tuple(h.agent for h in asked.heard), asked.prompt, text)
+        return _spoken(tuple(h.agent for h in asked.heard), asked.prompt, text, asked.thinks)
 
 
 @dataclass(frozen=True)

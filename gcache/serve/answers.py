@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import Agent
+from gcache.agents.thinking import Parting
+from gcache.chat_template import as_text, check_variables
+from gcache.errors import ConfigError, ModelError
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import Event
 from gcache.graph.records import RunResult, Spoken
+from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.thinkers import Thinker
 from gcache.graph.thoughts import Thoughts
 from gcache.llm.decoding import first_stop
 from gcache.serve.completing import all_of
@@ -32,6 +39,7 @@ class AskGraph:
         most: tokens that an answer may have; the graph's own number is cut to it.
         stream: whether the text is told as it grows. Where nobody reads it yet, that would cost every step of the batch
             a decoding of each text and a call into another thread.
+        template: variables of the chat template.
     """
 
     example: Example
@@ -39,6 +47,7 @@ class AskGraph:
     most: int
     trace: bool = False
     stream: bool = True
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     async def __call__(self, served: Served, tell: Tell) -> Answer:
         graph = served.graph
@@ -48,11 +57,12 @@ class AskGraph:
         check_draw(graph, topology, self.draw)
         most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
         check_told(self.draw.n * most, self.draw.top_log_probs)
-        check_room(served, self.example.question, agents, topology, most)
+        layout = layout_of(served, self.template)
+        check_room(served, self.example.question, agents, topology, most, as_text(self.template))
         tell(Told())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
         thoughts = Thoughts() if self.draw.n > 1 else None
-        answering = _Answering(self, served, agents, topology, most, tell, thoughts)
+        answering = _Answering(self, served, agents, topology, most, tell, thoughts, layout)
         results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
         if self.trace:
             tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
@@ -70,11 +80,13 @@ class _Answering:
     most: int
     tell: Tell
     thoughts: Thoughts | None
+    layout: ChatLayout | None
 
     async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:
         """One choice."""
         ask, served, draw = self.ask, self.served, self.ask.draw
-        telling = Telling(served, draw, self.tell, number)
+        parting = None if self.layout is None else Parting(self.layout.thinks)
+        telling = Telling(served, draw, self.tell, number, parting=parting)
 
         def watch(event: Event) -> None:
             if event.kind == "text":
@@ -88,11 +100,32 @@ class _Answering:
             ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, thoughts=self.thoughts,
             keep_caches=False, max_new_tokens=self.most, stop=draw.stop,
             watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
-            top_log_probs=draw.top_log_probs,
+            top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template,
         )  # fmt: skip
         text, whole, spoken = _text(result, draw.stop)
         scores = () if spoken.generation is None else spoken.generation.scores
-        return result, Choice(text, "stop" if whole else "length", telling.finish(text, scores, ask.stream))
+        told = telling.finish(text, scores, ask.stream, spoken.reasoning)
+        return result, Choice(text, "stop" if whole else "length", told, spoken.reasoning)
+
+
+def layout_of(served: Served, template: Mapping[str, Any]) -> ChatLayout | None:
+    """How the local model's prompts are laid out under variables of the template; None where an API says everything.
+
+    Raises:
+        Refused: they are none, or the template fails with them.
+    """
+    graph = served.graph
+    speaker = graph.thinkers[0] if isinstance(graph, CacheGraph) else getattr(graph, "speaker", None)
+    if not isinstance(speaker, (Thinker, LocalSpeaker)):
+        if template:
+            why = "null or left out (an API writes here, and its templates are its own)"
+            raise Refused(400, f"chat_template_kwargs must be: {why}", "chat_template_kwargs", "invalid_value")
+        return None
+    try:
+        check_variables(template)
+        return speaker.layouts.of(as_text(template))
+    except (ConfigError, ModelError) as error:
+        raise Refused(400, str(error), "chat_template_kwargs", "invalid_value") from error
 
 
 def check_draw(graph: AgentGraph, topology: Topology, draw: Draw) -> None:

@@ -98,8 +98,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         trace = extension is not None and bool(extension.trace)
         check_chat(asked, trace)
         work = AskGraph(
-            example, _draw(asked, asked.most, asked.likeliest), settings.max_tokens, trace, bool(asked.stream)
-        )
+            example, _draw(asked, asked.most, asked.likeliest), settings.max_tokens, trace, bool(asked.stream),
+            asked.chat_template_kwargs or {},
+        )  # fmt: skip
         return Answering(service, work, _form(service, asked, chat=True), work.stream)
 
     taken = EmbedsCompletionRequest if settings.allow_prompt_embeds else CompletionRequest

@@ -116,6 +116,7 @@ class Message(Body):
     )
     name: Unused | None = Field(None, description=ANYTHING)
     refusal: None = Field(None, description="null or left out")
+    reasoning_content: str | None = Field(None, description="any text; not used")
     audio: None = Field(None, description="null or left out")
     annotations: Empty | None = Field(None, description="an empty list, null or left out")
     function_call: None = Field(None, description=NO_TOOLS)
@@ -173,6 +174,9 @@ class ChatRequest(Drawn):
     logprobs: bool | None = Field(None, description="true or false: whether the answer's log-probabilities are told")
     top_logprobs: Likeliest | None = Field(
         None, description=f'a whole number from 0 to {MOST_LIKELIEST}, above 0 only beside "logprobs": true'
+    )
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = Field(
+        None, description='an object of variables of the model\'s chat template, such as {"enable_thinking": false}'
     )
     metadata: dict[str, str] | None = Field(None, description="an object of texts; not used")
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = Field(None, description='["text"]')

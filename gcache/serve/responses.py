@@ -102,8 +102,8 @@ class Answering(Response):
         await stream.begin()
         await stream.more(b"".join(self.form.opening()))
         while not isinstance(told, _Ended):
-            if told.text or told.scored:
-                await stream.more(self.form.text(told.text, told.choice, told.scored))
+            if told.text or told.scored or told.reasoning:
+                await stream.more(self.form.text(told.text, told.choice, told.scored, told.reasoning))
             if told.event is not None:
                 await stream.more(self.form.event(told.event))
             told = await coming.get()

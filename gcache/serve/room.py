@@ -15,17 +15,20 @@ from gcache.serve.served import Served
 MOST_TOLD = 2**20
 
 
-def check_room(served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int) -> None:
+def check_room(
+    served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int, variables: str = ""
+) -> None:
     """Refuse a question that would go beyond the model's context.
 
     Args:
         most: tokens of the answer.
+        variables: of the chat template.
 
     Raises:
         Refused: it does not fit.
     """
     try:
-        served.graph.require_room(Place(question, agents, topology, most, at_longest=True))
+        served.graph.require_room(Place(question, agents, topology, most, variables, at_longest=True))
     except ContextError as error:
         raise Refused(400, str(error), code="context_length_exceeded") from error
 

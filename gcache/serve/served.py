@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,8 @@ from gcache.graph.speaking_graph import SpeakingGraph
 from gcache.llm.batching import BatchingLLM
 from gcache.llm.local import LocalLLM
 from gcache.serve.pieces import Pieces
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,18 @@ class Served:
     def tidied(self) -> bool:
         """Whether the tokenizer takes spaces away before punctuation."""
         return self.llm is not None and bool(getattr(self.llm.tokenizer, "clean_up_tokenization_spaces", False))
+
+    @property
+    def stop_words(self) -> tuple[str, ...]:
+        """Words before which every text of the local model ends."""
+        return () if self.llm is None else self.llm.stop_words
+
+    @cached_property
+    def byte_tokens(self) -> frozenset[int]:
+        """Tokens that are single bytes; a run of them is characters only as a whole."""
+        if self.llm is None:
+            return frozenset()
+        return frozenset(number for token, number in self.llm.tokenizer.get_vocab().items() if _BYTE.fullmatch(token))
 
     @cached_property
     def longest_token(self) -> int:

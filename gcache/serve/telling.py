@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gcache.agents.thinking import Parting, Thought
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import TokenScore
 from gcache.serve.growing import Growing
@@ -19,14 +20,23 @@ class Telling:
         llm: decodes its tokens; None where an API writes.
         number: of the choice.
         echoed: what stands before the text that is written, with the tokens it was read as.
+        parting: tells thinking from answers; None where a text is told as it is.
     """
 
     def __init__(
-        self, served: Served, draw: Draw, tell: Tell, number: int = 0, echoed: str = "", prompt: Sequence[int] = ()
+        self,
+        served: Served,
+        draw: Draw,
+        tell: Tell,
+        number: int = 0,
+        echoed: str = "",
+        prompt: Sequence[int] = (),
+        parting: Parting | None = None,
     ) -> None:
         self.llm: LocalLLM | None = served.llm
         self._tell, self._number, self._echoed = tell, number, echoed
-        self._growing = Growing(draw.stop, served.tidied)
+        self._growing = Growing((*draw.stop, *served.stop_words), served.tidied)
+        self._parting, self._bytes = parting, served.byte_tokens
         self._scores: Sequence[TokenScore] = ()
         self._scored: list[Scored] = []
         self._scorer: Scorer | None = None
@@ -39,29 +49,38 @@ class Telling:
 
     def written(self, tokens: tuple[int, ...]) -> None:
         """All tokens that are written so far."""
-        if self.llm is not None and (more := self._growing.grow(self.llm.text(tokens))):
-            self._pass_on(more)
+        end = len(tokens)
+        while end and tokens[end - 1] in self._bytes:  # one more may make another character of all of them
+            end -= 1
+        if self.llm is not None and (more := self._growing.grow(self.llm.text(tokens[:end]))):
+            self._pass_on(Thought("", more) if self._parting is None else self._parting.grow(more))
 
-    def finish(self, text: str, scores: Sequence[TokenScore], tell: bool) -> tuple[Scored, ...] | None:
+    def finish(
+        self, text: str, scores: Sequence[TokenScore], tell: bool, reasoning: str = ""
+    ) -> tuple[Scored, ...] | None:
         """The whole text is there.
 
         Args:
+            reasoning: what stands in think tags in front of it.
             tell: whether what was not told yet is told now.
 
         Returns all its tokens, where log-probabilities are told.
         """
         self._scores = scores
         if tell:
-            self._pass_on(self._growing.finish(text))
+            if self._parting is None:
+                self._pass_on(Thought("", self._growing.finish(text)))
+            else:
+                self._pass_on(self._parting.finish(reasoning, text))
         else:
             self._fresh()
         return None if self._scorer is None else tuple(self._scored)
 
-    def _pass_on(self, more: str) -> None:
-        text, self._echoed = self._echoed + more, ""
+    def _pass_on(self, more: Thought) -> None:
+        text, self._echoed = self._echoed + more.answer, ""
         fresh = self._fresh()
-        if text or fresh:
-            self._tell(Told(text, choice=self._number, scored=fresh))
+        if text or fresh or more.thinking:
+            self._tell(Told(text, choice=self._number, scored=fresh, reasoning=more.thinking))
 
     def _fresh(self) -> tuple[Scored, ...]:
         fresh = () if self._scorer is None else self._scorer.more(self._scores)

@@ -43,12 +43,14 @@ class Told:
     Attributes:
         choice: which text it is of.
         scored: the tokens that came since the last time, where log-probabilities are told.
+        reasoning: more of what stands in think tags.
     """
 
     text: str = ""
     event: dict[str, Any] | None = None
     choice: int = 0
     scored: tuple[Scored, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class Choice:
     Attributes:
         finish: "stop" or "length".
         scored: its tokens, where log-probabilities are told.
+        reasoning: what stands in think tags, which is no part of the text.
     """
 
     text: str
     finish: str
     scored: tuple[Scored, ...] | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

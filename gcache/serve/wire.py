@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gcache.serve.scores import Scored, chat_scores, text_scores
-from gcache.serve.told import Answer
+from gcache.serve.told import Answer, Choice
 
 DONE = b"data: [DONE]\n\n"
 
@@ -54,7 +54,7 @@ class Form:
         """The body of a response that is no stream; `steps`: of a trace, where one is asked for."""
         choices: list[dict[str, Any]] = [
             {
-                "index": index, **self._content(choice.text), "logprobs": self._scores(choice.scored),
+                "index": index, **self._content(choice), "logprobs": self._scores(choice.scored),
                 "finish_reason": choice.finish,
             }
             for index, choice in enumerate(answer.choices)
@@ -66,8 +66,11 @@ class Form:
             body["gcache"] = {**answer.trace, "trace": trace}
         return body
 
-    def _content(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+    def _content(self, choice: Choice) -> dict[str, Any]:
+        if not self.chat:
+            return {"text": choice.text}
+        thought = {"reasoning_content": choice.reasoning} if choice.reasoning else {}
+        return {"message": {"role": "assistant", "content": choice.text, **thought, "refusal": None}}
 
     def _scores(self, scored: Sequence[Scored] | None) -> dict[str, Any] | None:
         if scored is None:
@@ -80,8 +83,10 @@ class Form:
         for index in range(self.n if self.chat else 0):
             yield sse(self._chunk({"role": "assistant", "content": ""}, index=index))
 
-    def text(self, more: str, index: int = 0, scored: Sequence[Scored] = ()) -> bytes:
-        return sse(self._chunk({"content": more} if self.chat else more, index=index, scored=scored or None))
+    def text(self, more: str, index: int = 0, scored: Sequence[Scored] = (), reasoning: str = "") -> bytes:
+        thought = {"reasoning_content": reasoning} if reasoning else {}
+        said = {"content": more} if more or not reasoning else {}
+        return sse(self._chunk({**thought, **said} if self.chat else more, index=index, scored=scored or None))
 
     def event(self, event: dict[str, Any]) -> bytes:
         body = self._body(self._piece, [])

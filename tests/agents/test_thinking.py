@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gcache.agents.thinking import TAGS, opens_thinking, told_apart
+from gcache.agents.thinking import TAGS, Parting, opens_thinking, told_apart
 from gcache.graph.records import Spoken
 from gcache.llm.requests import Generation
 
@@ -11,7 +11,9 @@ from gcache.llm.requests import Generation
 def test_each_pair_of_tags(start: str, end: str) -> None:
     assert told_apart(f"{start}\nis it 5? no\n{end}\n\nThe answer is 6.") == ("is it 5? no", "The answer is 6.")
     assert told_apart(f" \n{start}the answer is 5") == ("the answer is 5", "")  # cut off in thought
-    assert told_apart(f"is it 5?{end}6") == ("is it 5?", "6")  # the template had opened it
+    assert told_apart(f"is it 5?{end}6", True) == ("is it 5?", "6")  # the template had opened it
+    assert told_apart(f"is it 5?{end}6", None) == ("is it 5?", "6")  # a server's may have
+    assert told_apart(f"is it 5?{end}6") == ("", f"is it 5?{end}6")
     assert opens_thinking(f"<|assistant|>{start}\n") and not opens_thinking(f"<|assistant|>{start}\n\n{end}\n\n")
 
 
@@ -31,6 +33,33 @@ def test_each_pair_of_tags(start: str, end: str) -> None:
 )
 def test_texts(text: str, opened: bool, found: tuple[str, str]) -> None:
     assert told_apart(text, opened) == found
+
+
+TOLD = [
+    "The answer is 6.", "", "  6 ", "<think>5?</think>6", " <think> 5? \n</think>\n\n6 <think> 7", "<think>5? ",
+    "<thi", "<thin>6", "[THINK]a[/THINK] b</think> c",
+    "a</think>6", "a <think> b</think>6", "a </thin", "< think>", "<think></think>",
+    "<think>\n\n</think>\n\n", "print('<think>')",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("text", TOLD)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_a_text_that_grows_is_told_apart_as_the_whole_is(text: str, opened: bool, size: int) -> None:
+    parting, told = Parting(opened), [("", "")]
+    for start in range(0, len(text), size):
+        told.append(parting.grow(text[start : start + size]))
+    whole = told_apart(text, opened)
+    assert whole.thinking.startswith(parting.thinking) and whole.answer.startswith(parting.answer)
+    told.append(parting.finish(*whole))
+    assert ("".join(thinking for thinking, _ in told), "".join(answer for _, answer in told)) == whole
+
+
+def test_what_is_sure_is_told_at_once() -> None:
+    parting = Parting()
+    told = [tuple(parting.grow(more)) for more in ("<think>", "is it ", "5?</th", "ink>\n", "6", " or so")]
+    assert told == [("", ""), ("is it", ""), (" 5?", ""), ("", ""), ("", "6"), ("", " or so")]
 
 
 def test_the_answer_of_a_text_is_what_stands_behind_its_thinking() -> None:
