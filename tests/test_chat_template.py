@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,13 +15,17 @@ from conftest import CHAT_TEMPLATE
 from scripts import experiment
 from toy import QUESTIONS, toy_built
 
+from gcache import build as build_module
+from gcache import session
 from gcache.agents.layout import ChatLayout
-from gcache.build import dated
+from gcache.build import GraphSpec, dated
 from gcache.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
-from gcache.errors import ConfigError, ModelError
+from gcache.errors import CheckpointError, ConfigError, ModelError
 from gcache.graph.records import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
+from gcache.training import checkpoint as checkpoints
+from gcache.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from gcache.build import Built
@@ -202,3 +208,32 @@ def test_a_question_may_have_variables_of_its_own(thinking: Built, tiny_llm: Loc
 def test_a_variable_that_no_template_reads_is_said(tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     ChatLayout.of(tiny_tokenizer, TemplateSettings('{"enable_thinkng": false}'))
     assert "'enable_thinkng', which the chat template of this model never reads" in caplog.text
+
+
+def test_a_run_that_is_taken_up_another_day_says_the_same_to_its_model(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> Tomorrow:
+            return cls.fromordinal(date.today().toordinal() + 1)
+
+    folder, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(model_folder, folder)
+    (folder / "chat_template.jinja").write_text(DATED)
+    spec = GraphSpec(
+        llm_name=str(folder), dtype="float32", encoder="hash", domain="split_facts",
+        graph=GraphConfig(latent_steps=0, max_new_tokens=2),
+    )  # fmt: skip
+    config = TrainConfig(iterations=1, batch_size=2, rollouts=2)
+    task = session.TaskSpec("split_facts")
+    session.train(task, spec, config, out, progress=False)
+    first = checkpoints.read(out).spec.graph.prompt_date
+    assert first == date.today().isoformat()
+    monkeypatch.setattr(build_module, "date", Tomorrow)
+    session.train(task, spec, config, out, progress=False)
+    built, _ = session.load(out)
+    assert built.spec.graph.prompt_date == first == checkpoints.read(out).spec.graph.prompt_date
+    with pytest.raises(CheckpointError, match="pass the same settings"):
+        other = replace(spec, graph=replace(spec.graph, prompt_date="2001-01-01"))
+        session.train(task, other, config, out, progress=False)
