@@ -9,6 +9,7 @@ passes of several threads go one after another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +35,8 @@ from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, Log
 from gcache.llm.rows import Rows
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
+#: A watcher, and the states that it is to be told.
+_News = tuple[Callable[[Tensor], None], Tensor]
 
 
 class LocalLLM:
@@ -122,8 +125,13 @@ class LocalLLM:
         A latent step feeds the last hidden state back through `Alignment`. With `gradient`, the
         slots carry gradient to each `past`.
         """
+        news: list[_News] = []
+        run = self._think_with_gradient if gradient else partial(self._think, news=news)
         with self.ledger.turn, torch.set_grad_enabled(gradient):
-            return self._in_batches(requests, self._think_with_gradient if gradient else self._think)
+            thoughts: list[KVCache] = self._in_batches(requests, run)
+        for watch, states in news:  # the turn is given back: a watcher may wait for another thread
+            watch(states)
+        return thoughts
 
     def decoding(self) -> Decoding[Any]:
         """An empty batch of texts, which requests can join while it runs."""
@@ -145,7 +153,7 @@ class LocalLLM:
                     del waiting[:joining]
                 else:
                     done = decoding.step()
-            for index, outcome in done:
+            for index, outcome in decoding.tell(done):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results[index] = outcome
@@ -158,7 +166,8 @@ class LocalLLM:
 
     # -- one batch of each ------------------------------------------------------------------
 
-    def _think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+    def _think(self, requests: Sequence[ThinkRequest], news: list[_News]) -> list[KVCache]:
+        """`news`: what watchers are to be told, added to."""
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
         rows = self.rows()
@@ -170,7 +179,7 @@ class LocalLLM:
             states.append(last_real(read, lengths))
             for request, own in zip(requests[part], read, strict=True):
                 if request.watch_prompt is not None:
-                    request.watch_prompt(own[: request.prompt_slots].clone())
+                    news.append((request.watch_prompt, own[: request.prompt_slots].clone()))
         hidden = torch.cat(states)
         fed: list[Tensor] = []
         align = requests[0].alignment or self.alignment
@@ -185,7 +194,7 @@ class LocalLLM:
             self.ledger.hold(thought)
         for row, request in enumerate(requests):
             if request.watch is not None:
-                request.watch(torch.stack([state[row] for state in fed]) if fed else hidden[:0])
+                news.append((request.watch, torch.stack([state[row] for state in fed]) if fed else hidden[:0]))
         return thoughts
 
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
