@@ -154,8 +154,8 @@ class Decoding(Generic[Ticket]):
         return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
 
     def tell(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
-        """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place of
-        its text. To be called when the turn is given back: a watcher may wait for another thread."""
+        """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place
+        of its text. To be called when the turn is given back: a watcher may wait for another thread."""
         news, self._news = self._news, []
         outcomes = dict(done)
         for ticket, watch, tokens in news:
