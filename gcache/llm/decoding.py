@@ -144,6 +144,10 @@ class Decoding(Generic[Ticket]):
         hidden: Tensor | None
         try:
             hidden = self.rows.feed(embeds)
+            if guesses.shape[1] and not bool(hidden.isfinite().all()):  # a guess that is nan makes its row nan
+                self.rows.forget(embeds.shape[1])
+                guesses = guesses[:, :0]
+                hidden = self.rows.feed(embeds[:, :1])
         except Exception as error:
             if len(self) == 1:
                 return self._leave([0], [error])

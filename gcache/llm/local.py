@@ -278,11 +278,13 @@ class LocalLLM:
         return past
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """(B, S, E) embeddings padded at the end, and (B,) lengths."""
+        """(B, S, E) embeddings and (B,) lengths. Each row is padded at the end by its last token again, which has an
+        embedding; the first token of a vocabulary need not have one."""
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
-        ids = torch.zeros((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
+        ids = torch.empty((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
         for row, sequence in enumerate(tokens):
             ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
+            ids[row, len(sequence) :] = sequence[-1]
         return self.embedding(ids), lengths
 
     def embed_prompts(self, requests: Sequence[GenerateRequest | ThinkRequest]) -> tuple[Tensor, Tensor]:
@@ -302,9 +304,10 @@ class LocalLLM:
                 )
             rows.append(self.embed([request.tokens])[0][0] if request.embeds is None else request.embeds)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        embeds = torch.zeros((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
+        embeds = torch.empty((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
         for row, own in enumerate(rows):
             embeds[row, : len(own)] = own.to(self.device, self.dtype)
+            embeds[row, len(own) :] = embeds[row, len(own) - 1]
         return embeds, lengths
 
     def embedding(self, ids: Tensor) -> Tensor:
