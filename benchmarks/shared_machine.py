@@ -38,14 +38,23 @@ logger = logging.getLogger("gcache.benchmarks.shared_machine")
 #: nobody says otherwise, and who says so is left alone by us.
 KINDS = {"spin": {"GOMP_SPINCOUNT": "300000"}, "sleep": {"OMP_WAIT_POLICY": "PASSIVE"}, "as chosen": {}}
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
-BUSY = "while True: pass"
+#: A process that computes and nothing else, for as long as it is the child of the one named to it: whoever is killed
+#: cannot end its children.
+BUSY = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(100_000):
+        pass
+"""
 
 
 @contextmanager
 def beside(busy: int) -> Iterator[None]:
     """So many processes that compute and nothing else."""
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
+    others: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(busy):
+            others.append(subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]))
         yield
     finally:
         for other in others:

@@ -12,7 +12,7 @@ layers as they are: there a shift changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,16 @@ class Rope:
                 f"allowed: {', '.join(SHIFTABLE)}"
             )
         return cls(frequencies.detach().float())
+
+    def anew(self, model: Any) -> Rope:
+        """With the frequencies that the model's own function gives for its configuration, where its rotary module keeps
+        one: such a module may compute them in every pass, and not use those that it holds, which are rounded with a
+        model that is turned to half precision."""
+        compute = getattr(_rotary_of(base_model(model)), "rope_init_fn", None)
+        if compute is None:
+            return self
+        found: Tensor = compute(model.config)[0]
+        return replace(self, inverse_frequencies=found.to(self.inverse_frequencies))
 
     def require_movable(self) -> None:
         """Raise ConfigError where a cache must stay where it was computed."""

@@ -31,9 +31,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from gcache.errors import ConfigError
+from gcache.gnn.certain import (
+    bernoulli_entropies,
+    bernoulli_log_probs,
+    log_sum_exp,
+    or_zero,
+    settled,
+    softmax_entropies,
+)
 from gcache.gnn.mode import EXACT_AGENTS, likeliest_edges
 from gcache.gnn.topology import Edge, EdgeKey, Topology, reaches
 from gcache.streams import uniforms
@@ -155,7 +163,7 @@ class EdgeDistribution:
         logits = self.logits.detach().double()
         drawn = logsigmoid(logits)
         if self.channel_logits is not None:
-            drawn = drawn + torch.log_softmax(self.channel_logits.detach().double(), dim=1).amax(dim=1)
+            drawn = drawn + torch.log_softmax(settled(self.channel_logits.detach().double()), dim=1).amax(dim=1)
         return drawn.tolist(), logsigmoid(-logits).tolist()
 
     def _is_among_agents(self, e: int) -> bool:
@@ -227,23 +235,23 @@ class EdgeDistribution:
         """0-dim, in nats, of the edges before cycles are excluded, and of the other choices."""
         total = self._edge_entropy()
         if self.channel_logits is not None:
-            total = total + (self.probabilities * _entropies(self.channel_logits)).sum()
+            total = total + (self.probabilities * softmax_entropies(self.channel_logits)).sum()
         if self.latent_logits is not None:
-            total = total + _entropies(self.latent_logits).sum()
+            total = total + softmax_entropies(self.latent_logits).sum()
         return total
 
     def _edge_entropy(self) -> Tensor:
         """0-dim, of the edges before cycles are excluded."""
-        p = torch.sigmoid(self.logits)
-        each = -(p * logsigmoid(self.logits) + (1 - p) * logsigmoid(-self.logits))
+        each = bernoulli_entropies(self.logits)
         if self.consult_logit is None:
             return each.sum()
         into = self._into_decision
         yes, no = logsigmoid(self.consult_logit), logsigmoid(-self.consult_logit)
         vain = logsigmoid(-self.logits[into]).sum()  # log prod (1 - p_e)
-        silent = torch.logaddexp(no, yes + vain)
+        silent = or_zero(log_sum_exp(no, yes + vain))
         # over all sets of edges but the empty one: -sum c q (log c + log q), then the empty one
-        some = yes.exp() * (each[into].sum() + vain.exp() * vain - (1 - vain.exp()) * yes)
+        empty = or_zero(vain)
+        some = yes.exp() * (each[into].sum() + empty.exp() * empty - (1 - vain.exp()) * or_zero(yes))
         return each[~into].sum() + some - silent.exp() * silent
 
     @staticmethod
@@ -274,10 +282,11 @@ class EdgeDistribution:
                 pairs.add(key)
         log_prob = self._edge_log_prob(drawn, free)
         if self.channel_logits is not None:
-            said = torch.log_softmax(self.channel_logits, dim=1)
+            said = torch.log_softmax(settled(self.channel_logits), dim=1)
             log_prob = log_prob + said[drawn, [channels[e] for e in drawn]].sum()
         if self.latent_logits is not None:
-            log_prob = log_prob + torch.log_softmax(self.latent_logits, dim=1)[range(self.n_agents), list(steps)].sum()
+            said = torch.log_softmax(settled(self.latent_logits), dim=1)
+            log_prob = log_prob + said[range(self.n_agents), list(steps)].sum()
         chances = self.probabilities.detach().tolist()
         edges = tuple(self._edge(e, chances[e], channels) for e in drawn)
         table = tuple((*key, chance) for key, chance in zip(self.candidates, chances, strict=True))
@@ -288,13 +297,13 @@ class EdgeDistribution:
         """0-dim log-probability of drawing these of the edges that were free to choose."""
         outcome = torch.zeros(len(self.candidates), device=self.logits.device)
         outcome[drawn] = 1.0
+        each = bernoulli_log_probs(self.logits[free], outcome[free])
         if self.consult_logit is None:
-            return -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="sum")
-        each = -binary_cross_entropy_with_logits(self.logits[free], outcome[free], reduction="none")
+            return each.sum()
         into = self._into_decision[free]
         consulted = logsigmoid(self.consult_logit) + each[into].sum()
         if not outcome[free][into].any():
-            consulted = torch.logaddexp(logsigmoid(-self.consult_logit), consulted)
+            consulted = log_sum_exp(logsigmoid(-self.consult_logit), consulted)
         return consulted + each[~into].sum()
 
     def _edge(self, e: int, chance: float, channels: Sequence[int]) -> Edge:
@@ -308,15 +317,10 @@ def _picked(logits: Tensor | None, generator: Stream | None) -> list[int]:
     if logits is None:
         return []
     uniform = uniforms((logits.shape[0], 1), generator)
-    below = torch.softmax(logits.detach(), dim=1).cumsum(dim=1).cpu()
-    picked: list[int] = (uniform >= below).sum(dim=1).clamp(max=logits.shape[1] - 1).tolist()
+    below = torch.softmax(settled(logits.detach()), dim=1).cumsum(dim=1).cpu()
+    # none behind the last one that is possible, although a sum may be a little less than 1
+    picked: list[int] = ((uniform >= below) & (below < below[:, -1:])).sum(dim=1).tolist()
     return picked
-
-
-def _entropies(logits: Tensor) -> Tensor:
-    """(rows,) entropies of the softmax of each row, in nats."""
-    logs = torch.log_softmax(logits, dim=1)
-    return -(logs.exp() * logs).sum(dim=1)
 
 
 def _weight(probability: float) -> float:

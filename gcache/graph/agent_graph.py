@@ -21,7 +21,7 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cast import Cast, as_example
 from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
-from gcache.graph.loops import run_to_end
+from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
 from gcache.graph.room import Place
 from gcache.graph.sources import TopologySource
@@ -265,8 +265,7 @@ class AgentGraph(Cast, ABC):
         try:
             await asyncio.gather(*workers)
         finally:
-            for worker in workers:
-                worker.cancel()
+            cancel_all(workers)
         return [results[number] for number in sorted(results)]
 
     def run_all(self, examples: Sequence[Example], **options: Any) -> list[RunResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from gcache.errors import LoopError
@@ -30,3 +30,11 @@ def run_to_end(make: Callable[[], Coroutine[Any, Any, T]], name: str, instead: s
         f"{name} starts an event loop of its own, but one runs in this thread already (as in a notebook or a server); "
         f"write `{instead}`"
     )
+
+
+def cancel_all(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel what is not done. Of a loop that was closed nothing goes on, and nothing can be cancelled: what waited in
+    it ends when nobody holds it any more."""
+    for future in futures:
+        if not future.get_loop().is_closed():
+            future.cancel()

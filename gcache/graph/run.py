@@ -30,6 +30,7 @@ from gcache.graph.asked import Asked, Heard
 from gcache.graph.channel import Passing
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
+from gcache.graph.loops import cancel_all
 from gcache.graph.records import Carried, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.thinkers import Thinker
 from gcache.graph.thoughts import Thoughts
@@ -297,8 +298,7 @@ class Run:
                 self.carried.clear()
             spoken = tuple(await asyncio.gather(*texts))
         finally:
-            for text in texts:
-                text.cancel()
+            cancel_all(texts)
         answer = decision.combine([s.text for s in spoken], [e.weight for e in edges])
         api_read, api_written = api_tokens(spoken)
         self._note(

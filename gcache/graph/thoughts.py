@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
+from gcache.graph.loops import cancel_all
+
 
 class Thoughts:
     """What the rollouts of one question have in common, computed once.
@@ -51,7 +53,7 @@ class Thoughts:
     def _made(self, key: Hashable, task: asyncio.Future[Any]) -> None:
         """Remember what came of a task, or end it where nothing has."""
         if not task.done():
-            task.cancel()
+            cancel_all((task,))
         elif not task.cancelled():
             self._known.setdefault(key, _Outcome(task))
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gcache.gnn.topology import EdgeKey, Node, Topology
+from gcache.graph.loops import cancel_all
 
 #: Who hands to a node, and over which edge; see `Topology.senders`.
 Coming = Sequence[tuple[Node, EdgeKey | None]]
@@ -47,5 +48,4 @@ async def take_turns(
     try:
         await asyncio.gather(*tasks.values())
     finally:
-        for task in tasks.values():
-            task.cancel()
+        cancel_all(tasks.values())

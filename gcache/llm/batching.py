@@ -79,6 +79,8 @@ class BatchingLLM:
         self.most_thoughts = most_thoughts
         ledger = getattr(llm, "ledger", None)
         self.ledger: CacheLedger = ledger if isinstance(ledger, CacheLedger) else CacheLedger()
+        #: Whether the model takes its turns itself. It then gives them back to tell watchers, who may wait for others.
+        self.takes_turns = self.ledger is ledger
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # of the dictionary
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class Decoding(Generic[Ticket]):
         llm: the model that writes them.
 
     Rows are named by the tickets they came with. A pass that fails is tried again row by row, so
-    that only the rows that fail by themselves are lost.
+    that only the rows that fail by themselves are lost. After `join` and `step`, `tell` is to be called.
     """
 
     def __init__(self, llm: LocalLLM) -> None:
@@ -53,6 +53,7 @@ class Decoding(Generic[Ticket]):
         self._ends: list[_Ends] = []  # of each row
         self._written = _PerRow(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
         self._luck = Luck()
+        self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
 
     def __len__(self) -> int:
         return len(self.tickets)
@@ -159,6 +160,10 @@ class Decoding(Generic[Ticket]):
         hidden: Tensor | None
         try:
             hidden = self.rows.feed(embeds)
+            if guesses.shape[1] and not bool(hidden.isfinite().all()):  # a guess that is nan makes its row nan
+                self.rows.forget(embeds.shape[1])
+                guesses = guesses[:, :0]
+                hidden = self.rows.feed(embeds[:, :1])
         except Exception as error:
             if len(self) == 1:
                 return self._leave([0], [error])
@@ -167,6 +172,23 @@ class Decoding(Generic[Ticket]):
             guesses = guesses[:, :0]
             hidden, failed = self._row_by_row(embeds[:, :1])
         return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
+
+    def tell(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
+        """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place
+        of its text. To be called when the turn is given back: a watcher may wait for another thread."""
+        news, self._news = self._news, []
+        outcomes = dict(done)
+        for ticket, watch, what in news:
+            if ticket not in outcomes and ticket not in self.tickets:
+                continue  # another watcher has dropped it
+            try:
+                watch(what)
+            except Exception as error:
+                outcomes[ticket] = error
+        lost = [row for row, ticket in enumerate(self.tickets) if ticket in outcomes]
+        if lost:
+            self._leave(lost, [outcomes[self.tickets[row]] for row in lost])
+        return list(outcomes.items())
 
     def drop(self, ticket: Ticket) -> None:
         """Let a row go whose text nobody waits for any more."""
@@ -200,18 +222,17 @@ class Decoding(Generic[Ticket]):
             self._luck.tried(len(self), int(drawn.count.sum()) - len(self))
         else:
             self._luck.not_tried()
-        told = self._told(first, drawn.count)
-        if not told and not bool(drawn.done.any()):
+        stopped = self._at_stop_words(first, drawn.count)
+        if not stopped and not bool(drawn.done.any()):
             return []
-        gone = sorted(told.keys() | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
+        gone = sorted(stopped | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
         ended = drawn.stopped.tolist()
-        texts = [told.get(row) or self._text(row, ended[row - first] or row in told) for row in gone]
-        return self._leave(gone, texts)
+        return self._leave(gone, [self._text(row, ended[row - first] or row in stopped) for row in gone])
 
-    def _told(self, first: int, fresh: Tensor) -> dict[int, Exception | None]:
-        """Tell whoever watches a row from `first` on what it has written, (n,) fresh tokens of each; returns the rows
-        that have a stop word (None), or whose watcher failed (how): the others' texts do not end for that."""
-        found: dict[int, Exception | None] = {}
+    def _at_stop_words(self, first: int, fresh: Tensor) -> set[int]:
+        """The rows from `first` on that have a stop word now, with (n,) fresh tokens each; what watchers are to be told
+        is noted for `tell`."""
+        found: set[int] = set()
         for row in range(first, len(self)):
             ends = self._ends[row]
             if ends.watch is None and ends.watch_scores is None and not ends.stop:
@@ -219,15 +240,12 @@ class Decoding(Generic[Ticket]):
             tokens = tuple(self._written.of(row)[0])
             end = self._stop_place(tokens, int(fresh[row - first]), ends)
             if end is not None:
-                found[row] = None
+                found.add(row)
                 self._written.shorten(row, end)
-            try:
-                if ends.watch_scores is not None:
-                    ends.watch_scores(tuple(self._written.scores[row]))
-                if ends.watch is not None:
-                    ends.watch(tokens[:end])
-            except Exception as error:
-                found[row] = error
+            if ends.watch_scores is not None:
+                self._news.append((self.tickets[row], ends.watch_scores, tuple(self._written.scores[row])))
+            if ends.watch is not None:
+                self._news.append((self.tickets[row], ends.watch, tokens[:end]))
         return found
 
     def _stop_place(self, tokens: tuple[int, ...], fresh: int, ends: _Ends) -> int | None:

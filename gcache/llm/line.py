@@ -148,14 +148,24 @@ class Line:
     async def _write(self) -> None:
         """Let waiting texts join, or write tokens until some text is done or somebody asks."""
         asked = self._asked
-        done = self._join()
+        done = self._tell(self._join())
         while len(self.texts) and not done and asked == self._asked:
             with self.front.ledger.turn:
                 done = self.texts.step()
+            done = self._tell(done)
             self._tokens += 1
             await asyncio.sleep(0)
         for waiting, outcome in done:
             waiting.settle(outcome)
+
+    def _tell(self, done: list[tuple[Waiting, Any]]) -> list[tuple[Waiting, Any]]:
+        """Tell watchers of what was written; no turn is held while they work."""
+        try:
+            told: list[tuple[Waiting, Any]] = self.texts.tell(done)
+        except BaseException:
+            self._queues["generate"] += [waiting for waiting, _ in done]  # to be told of it with the others
+            raise
+        return told
 
     def _join(self) -> list[tuple[Waiting, Any]]:
         """Let waiting texts join; those that are done already."""
@@ -186,11 +196,16 @@ class Line:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.settle(outcome)
 
+    def _called(self, call: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
+        if self.front.takes_turns:
+            return call(requests)
+        with self.front.ledger.turn:
+            return call(requests)
+
     def _outcomes(self, requests: Sequence[Any], call: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """The answers to a batch; where it fails, to its halves, so that in the end each request fails alone."""
         try:
-            with self.front.ledger.turn:
-                results = call(list(requests))
+            results = self._called(call, list(requests))
             if len(results) != len(requests):
                 raise RuntimeError(f"the model was asked {len(requests)} requests and gave {len(results)} results")
             return results

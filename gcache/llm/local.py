@@ -9,6 +9,7 @@ passes of several threads go one after another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,8 @@ from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, Log
 from gcache.llm.rows import Rows
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
+#: A watcher, and the states that it is to be told.
+_News = tuple[Callable[[Tensor], None], Tensor]
 
 
 class LocalLLM:
@@ -132,8 +135,13 @@ class LocalLLM:
         A latent step feeds the last hidden state back through `Alignment`. With `gradient`, the
         slots carry gradient to each `past`.
         """
+        news: list[_News] = []
+        run = self._think_with_gradient if gradient else partial(self._think, news=news)
         with self.ledger.turn, torch.set_grad_enabled(gradient):
-            return self._in_batches(requests, self._think_with_gradient if gradient else self._think)
+            thoughts: list[KVCache] = self._in_batches(requests, run)
+        for watch, states in news:  # the turn is given back: a watcher may wait for another thread
+            watch(states)
+        return thoughts
 
     def decoding(self) -> Decoding[Any]:
         """An empty batch of texts, which requests can join while it runs."""
@@ -155,7 +163,7 @@ class LocalLLM:
                     del waiting[:joining]
                 else:
                     done = decoding.step()
-            for index, outcome in done:
+            for index, outcome in decoding.tell(done):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results[index] = outcome
@@ -168,7 +176,8 @@ class LocalLLM:
 
     # -- one batch of each ------------------------------------------------------------------
 
-    def _think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+    def _think(self, requests: Sequence[ThinkRequest], news: list[_News]) -> list[KVCache]:
+        """`news`: what watchers are to be told, added to."""
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
         rows = self.rows()
@@ -180,7 +189,7 @@ class LocalLLM:
             states.append(last_real(read, lengths))
             for request, own in zip(requests[part], read, strict=True):
                 if request.watch_prompt is not None:
-                    request.watch_prompt(own[: request.prompt_slots].clone())
+                    news.append((request.watch_prompt, own[: request.prompt_slots].clone()))
         hidden = torch.cat(states)
         fed: list[Tensor] = []
         align = requests[0].alignment or self.alignment
@@ -195,7 +204,7 @@ class LocalLLM:
             self.ledger.hold(thought)
         for row, request in enumerate(requests):
             if request.watch is not None:
-                request.watch(torch.stack([state[row] for state in fed]) if fed else hidden[:0])
+                news.append((request.watch, torch.stack([state[row] for state in fed]) if fed else hidden[:0]))
         return thoughts
 
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
@@ -279,11 +288,13 @@ class LocalLLM:
         return past
 
     def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """(B, S, E) embeddings padded at the end, and (B,) lengths."""
+        """(B, S, E) embeddings and (B,) lengths. Each row is padded at the end by its last token again, which has an
+        embedding; the first token of a vocabulary need not have one."""
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
-        ids = torch.zeros((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
+        ids = torch.empty((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
         for row, sequence in enumerate(tokens):
             ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
+            ids[row, len(sequence) :] = sequence[-1]
         return self.embedding(ids), lengths
 
     def embed_prompts(self, requests: Sequence[GenerateRequest | ThinkRequest]) -> tuple[Tensor, Tensor]:
@@ -303,9 +314,10 @@ class LocalLLM:
                 )
             rows.append(self.embed([request.tokens])[0][0] if request.embeds is None else request.embeds)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        embeds = torch.zeros((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
+        embeds = torch.empty((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
         for row, own in enumerate(rows):
             embeds[row, : len(own)] = own.to(self.device, self.dtype)
+            embeds[row, len(own) :] = embeds[row, len(own) - 1]
         return embeds, lengths
 
     def embedding(self, ids: Tensor) -> Tensor:

@@ -72,8 +72,12 @@ def can_pack(model: Any) -> bool:
 
 
 def pack(model: Any) -> None:
-    """Give every linear layer of a frozen model its second copy (once)."""
-    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is nn.Linear]
+    """Give every linear layer of a frozen model its second copy (once); not those that hooks do something more for."""
+    layers = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    ]
     for name, layer in layers:
         parent, _, own = name.rpartition(".")
         if not isinstance(model.get_submodule(parent), PackedLinear):

@@ -34,6 +34,7 @@ class Pages:
         self.keys = [torch.empty((0, heads, PAGE, dim), dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.empty_like(pool) for pool in self.keys]
         self.free: list[int] = []
+        self._given_back: set[int] = set()  # of the free ones, those in which something is
         self._heads = torch.arange(heads, device=device)[:, None]
 
     @property
@@ -52,10 +53,24 @@ class Pages:
             self._remake(before + wanted - len(self.free) + ahead + (before == 0))
             self.free += range(max(before, NOBODYS + 1), self.count)
         taken, self.free = self.free[:wanted], self.free[wanted:]
+        self._empty([page for page in taken if page in self._given_back])
         return taken
 
     def give_back(self, pages: list[int]) -> None:
         self.free += pages
+        self._given_back.update(pages)
+
+    def clear(self, pages: Tensor, offsets: Tensor | slice = slice(None)) -> None:
+        """Put zeros into places of pages, or into all of them."""
+        for pool in (*self.keys, *self.values):
+            pool[pages, :, offsets] = 0
+
+    def _empty(self, pages: list[int]) -> None:
+        """What a text that was nan left would be nan times a weight of 0 to whoever takes its pages."""
+        if not pages:
+            return
+        self.clear(torch.tensor(pages, device=self._heads.device))
+        self._given_back.difference_update(pages)
 
     def _remake(self, count: int) -> None:
         """Pools of another size, one layer after another; what is there already stays in its page."""
@@ -72,7 +87,7 @@ class Pages:
                 kept = old.new_zeros((len(pages) + 1 if len(pages) else 0, *old.shape[1:]))
                 kept[1:] = old[pages]
                 pools[layer] = kept
-        self.free = []
+        self.free, self._given_back = [], set()
 
     def write(self, layer: int, pages: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put a layer's slots (..., H, D) into places (...) of pages (...)."""

@@ -22,7 +22,8 @@ class ThinkRequest:
         latent_steps: how often the last hidden state is fed back.
         source: the node of the graph that asks; its slots carry this number.
         kind: what the prompt's slots are.
-        watch: called with the (S, E) hidden states that the latent steps fed back.
+        watch: called with the (S, E) hidden states that the latent steps fed back, after the pass, as every watcher is;
+            it may wait for another thread that uses the same model.
         alignment: what latent steps feed back; None for the model's own.
         embeds: (P, E) the prompt as embeddings, instead of tokens.
         watch_prompt: called with the (P, E) hidden states of the prompt; the last of them is the first that a latent

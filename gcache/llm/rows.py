@@ -45,6 +45,7 @@ class Rows(TransformersCache):
         self.positions = torch.zeros(0, dtype=torch.long, device=device)  # (R,) of each row's next slot
         # of the pass going on: pages and places in them of the fresh slots (n, S), what attention reads, n
         self._at: tuple[Tensor, Tensor, Tensor, int] | None = None
+        self._padding: Tensor | None = None  # (n, 1, S, 1) of the pass going on
 
     @property
     def count(self) -> int:
@@ -164,6 +165,7 @@ class Rows(TransformersCache):
         slots = self._ends[rows, None] + steps  # (n, S)
         pages = self._table[rows].gather(1, slots // PAGE)
         self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
+        self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
         hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
         self.used[rows] = ends
         self._ends[rows] += width if lengths is None else lengths
@@ -175,6 +177,15 @@ class Rows(TransformersCache):
         self._ends[: self.count] -= slots
         self.positions[: self.count] -= slots
         self.used = [used - less for used, less in zip(self.used, slots.tolist(), strict=True)]
+
+    def forget(self, slots: int) -> None:
+        """Take back so many slots of every row, and leave nothing of them: nan times a weight of 0 is nan."""
+        self.take_back(torch.full_like(self._ends[: self.count], slots))
+        places = [(owned[slot // PAGE], slot % PAGE) for used, owned in zip(self.used, self._owned, strict=True)
+                  for slot in range(used, len(owned) * PAGE)]  # fmt: skip
+        if places:
+            pages, offsets = torch.tensor(places, device=self._table.device).T
+            self.pages.clear(pages, offsets)
 
     def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
         """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""
@@ -189,6 +200,8 @@ class Rows(TransformersCache):
         """Write a layer's fresh (n, H, S, D) at their slots; returns the rows' slots so far."""
         assert self._at is not None
         pages, offsets, places, count = self._at
+        if self._padding is not None:  # of a text that is nan it would be nan, and be read, though blocked, by others
+            keys, values = keys.masked_fill(self._padding, 0), values.masked_fill(self._padding, 0)
         self.pages.write(layer_idx, pages, offsets, keys.transpose(1, 2), values.transpose(1, 2))
         return self.pages.rows(layer_idx, places, count)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -232,3 +235,28 @@ def test_a_probe_of_a_server_that_was_given_up_is_made_anew(tiny_llm: LocalLLM) 
     for _ in range(3):
         asyncio.run(writer._probe(tiny_llm))
     assert api.asked == 2
+
+
+def test_a_loop_that_is_closed_half_way_raises_nothing_where_nobody_can_catch_it(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python prints what is raised while a coroutine is thrown away."""
+    tiny_llm.stop_tokens = frozenset()
+    ignored: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: ignored.append(f"{what.exc_value!r} in {what.object!r}"))
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", True)  # it tells of tasks that never ended
+    config = GraphConfig(latent_steps=1, max_new_tokens=8, hands="both", speak_tokens=4)
+    graph = toy_built(tiny_llm, tiny_tokenizer, graph=config).graph
+    examples = [Example(str(number), QUESTIONS[number], "") for number in range(2)]
+    for turns in range(1, 160, 17):
+        loop = asyncio.new_event_loop()
+        tasks = [
+            loop.create_task(graph.arun(QUESTIONS[0], thoughts=Thoughts())), loop.create_task(graph.arun_all(examples)),
+        ]  # fmt: skip
+        for _ in range(turns):
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        del tasks, loop
+        gc.collect()
+    assert not ignored, ignored[0]
+    assert asyncio.run(graph.arun(QUESTIONS[0])).answer == graph.run(QUESTIONS[0]).answer
