@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from gcache.cache.kv_cache import KVCache
-from gcache.llm.context import require_fits
+from gcache.llm.context import misfit
 from gcache.llm.line import Line
 from gcache.llm.memory import CacheLedger
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
@@ -97,7 +97,10 @@ class BatchingLLM:
         return self._ask("log_prob", request)
 
     async def _ask(self, call: str, request: Any) -> Any:
-        require_fits(request, getattr(self.llm, "context", None))
+        error = misfit(request, getattr(self.llm, "context", None))
+        if error is not None:
+            del request
+            raise error
         future = self._line().submit(call, request)
         del request  # a frame that waits must not keep the request's caches alive
         return await future

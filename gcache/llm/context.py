@@ -15,14 +15,11 @@ def context_of(model: Any) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def require_fits(request: ThinkRequest | GenerateRequest | LogProbRequest, context: int | None) -> None:
-    """Refuse a request that would go beyond the context: a model goes on without a word there, and writes nonsense.
-
-    Raises:
-        ContextError: it does not fit.
-    """
+def misfit(request: ThinkRequest | GenerateRequest | LogProbRequest, context: int | None) -> ContextError | None:
+    """What is wrong with a request that goes beyond the context, where a model would go on without a word and write
+    nonsense; None where it fits. It is not raised here: a traceback would keep the request, and its caches."""
     if context is None:
-        return
+        return None
     if isinstance(request, ThinkRequest):
         prompt, more, what = request.prompt_slots, request.latent_steps, "latent steps"
     elif isinstance(request, GenerateRequest):
@@ -30,8 +27,8 @@ def require_fits(request: ThinkRequest | GenerateRequest | LogProbRequest, conte
     else:
         prompt, more, what = len(request.tokens), len(request.completion), "the text"
     start = 0 if request.past is None else _end(request.past)
-    if start + prompt + more > context:
-        raise too_long(start + prompt + more, context, more, what)
+    needed = start + prompt + more
+    return too_long(needed, context, more, what) if needed > context else None
 
 
 def _end(past: FusedCache) -> int:

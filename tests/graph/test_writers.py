@@ -16,7 +16,7 @@ from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built, GraphSpec
 from gcache.cache.kv_cache import FusedCache
-from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.errors import ApiError, BudgetSpent, ConfigError, QuestionError
 from gcache.graph.records import GraphConfig
 from gcache.graph.thoughts import Thoughts
 from gcache.graph.writers import GENERATION_MODES, make_writer
@@ -374,7 +374,7 @@ def test_training_leaves_a_failed_question_out_or_stops(tiny_llm: LocalLLM, tiny
     with serving(fails(401)) as server:
         made = built(tiny_llm, tiny_tokenizer, server.base_url, "hybrid")
         nothing = Reinforce(made, ToyTask(), TrainConfig(**config, on_error="skip"), tmp_path / "nothing")
-        with pytest.raises(ApiError, match=f"for all {len(QUESTIONS)} questions of step 0"):
+        with pytest.raises(QuestionError, match=f"for all {len(QUESTIONS)} questions of step 0"):
             nothing.train(progress=False)
     with pytest.raises(ConfigError, match="unknown way to go on after an error 'ignore'; choose one of: skip, stop"):
         TrainConfig(on_error="ignore")

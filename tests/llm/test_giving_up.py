@@ -204,7 +204,7 @@ def test_a_loop_that_ends_takes_along_all_that_waits_in_it(
 
     async def leave() -> None:
         for kind in KINDS:
-            tasks.append(asyncio.ensure_future(getattr(front, kind)(counted.request(kind, length=5000))))
+            tasks.append(asyncio.ensure_future(getattr(front, kind)(counted.request(kind, length=400))))
         await turns(waited)
         assert llm.ledger.used > 0
 
