@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gcache.graph.events import Event
+from gcache.graph.greedy import topology_name
 from gcache.graph.records import RunResult, Spoken
 from gcache.llm.decoding import first_stop
 from gcache.llm.local import LocalLLM
@@ -213,6 +214,7 @@ class AskTopology:
         return {
             "question": self.example.question, "agents": agents_json(served.graph.agents_of(self.example)),
             "edges": edges_json(topology), "probabilities": probabilities_json(topology),
+            "called": topology_name(served.graph, self.example),
         }  # fmt: skip
 
 
