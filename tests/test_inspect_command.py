@@ -88,7 +88,7 @@ def test_a_checkpoint_is_a_table_and_leaves_no_file(trained: Path, capsys: pytes
     out = printed(capsys, "inspect", str(trained), "--limit", "4")
     assert out.startswith("# split_facts: out\n\nedges by role, mean over 4 questions; ")
     head, _, *rows = rows_of(out)
-    assert head == ["from", "to", "probability", "middle 90 %", "kept"]
+    assert head == ["from", "to", "probability", "middle 90 %", "kept (most likely)"]
     assert ["asked keeper", DECISION] in [row[:2] for row in rows] and len(rows) > 3
     assert all(0 <= float(row[2]) <= 1 for row in rows)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

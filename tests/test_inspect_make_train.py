@@ -49,7 +49,7 @@ def test_the_table_says_who_was_learned_to_be_heard(capsys: pytest.CaptureFixtur
     assert main(["inspect", str(RUN), "--limit", "40"]) == 0
     lines = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line] for line in lines]
-    assert rows[0] == ["from", "to", "probability", "middle 90 %", "kept"]
+    assert rows[0] == ["from", "to", "probability", "middle 90 %", "kept (most likely)"]
     assert rows[2][:2] == [ASKED, DECISION] and float(rows[2][2]) > 0.9 and rows[2][4] == "100.0%"
     (gossip,) = (row for row in rows if row[:2] == [GOSSIP, DECISION])
     assert float(gossip[2]) < 0.1 and gossip[4] == "0.0%"

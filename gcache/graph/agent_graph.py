@@ -189,7 +189,7 @@ class AgentGraph(Cast, ABC):
             with torch.no_grad():
                 distribution = self.distribution(asked)
                 drawing = stream("topology", seed, asked.question)
-                topology, drawn = distribution.sample(drawing) if sample else distribution.most_likely()
+                topology, drawn = distribution.sample(drawing) if sample else self.likeliest(distribution)
                 log_prob = float(drawn)
         variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens

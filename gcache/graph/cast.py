@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent, agents_for
 from gcache.errors import DataError
+from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.mode import EXACT_AGENTS
 from gcache.gnn.topology import DECISION, Topology
 from gcache.graph.sources import TopologyDistribution, TopologySource
 from gcache.tasks.example import Example
+
+logger = logging.getLogger(__name__)
 
 
 class Cast:
@@ -27,6 +33,7 @@ class Cast:
         self.agents = tuple(agents)
         self.decision = decision
         self.source_of_topologies = source
+        self.said_greedy = False  # whether it was logged that a topology is greedy
 
     def distribution(self, example: Example | str) -> TopologyDistribution:
         """What the source says of a question; with gradient where it learns."""
@@ -36,7 +43,18 @@ class Cast:
     def topology(self, example: Example | str) -> Topology:
         """The most likely topology of a question; greedy with many agents (`EdgeDistribution.most_likely`)."""
         with torch.no_grad():
-            return self.distribution(example).most_likely()[0]
+            return self.likeliest(self.distribution(example))[0]
+
+    def likeliest(self, found: TopologyDistribution) -> tuple[Topology, Tensor]:
+        """The topology that is run, of what the source says of a question, and its log-probability. That it is greedy
+        and not the mode for certain is logged, once a graph."""
+        if isinstance(found, EdgeDistribution) and not found.is_exact and not self.said_greedy:
+            self.said_greedy = True
+            logger.warning(
+                "the topology of %d agents is greedy, since the most likely one is searched for up to %d: each edge at "
+                "its likelier value, the likelier first", found.n_agents, EXACT_AGENTS,
+            )  # fmt: skip
+        return found.most_likely()
 
     def agents_of(self, example: Example) -> tuple[Agent, ...]:
         """Who works on a question.

@@ -52,7 +52,7 @@ class CloseUp:
 def close_up(
     graph: CacheGraph, llm: LocalLLM, example: Example, tokens: int = TOKENS, write: bool = True, seed: int = 0
 ) -> CloseUp:
-    """Run a question on its most likely topology, and look at everything.
+    """Run a question on its most likely topology (with many agents, its greedy one), and look at everything.
 
     Args:
         tokens, write: see `gcache.inspect.readings.readings`.
@@ -99,10 +99,11 @@ def view_of(close: CloseUp, graph: CacheGraph, *, title: str, task: str, model: 
     """The close-up in plain values."""
     result = close.result
     ids = unique([DECISION, *(agent.role for agent in result.agents)])[1:]
+    called = topology_name(graph, result.example)
     nodes = [_agent(close, ids[number], agent, number) for number, agent in enumerate(result.agents)]
     return View(
         title,
-        f"one question, on its {topology_name(graph, result.example)} topology",
+        f"one question, on its {called} topology",
         task,
         model,
         step,
@@ -111,6 +112,7 @@ def view_of(close: CloseUp, graph: CacheGraph, *, title: str, task: str, model: 
         question=result.example.question,
         answer=result.answer,
         notes=tuple(s.note for s in result.trace if s.what == "memory"),
+        topologies=called,
     )
 
 

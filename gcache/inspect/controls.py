@@ -37,6 +37,7 @@ from gcache.graph import channel as channels
 from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.fixed import FixedTopology
+from gcache.graph.greedy import warn_where_greedy
 from gcache.graph.records import IN_FLIGHT, RunResult
 from gcache.inspect.pictures import save
 from gcache.llm.local import LocalLLM
@@ -76,7 +77,7 @@ class Trial:
 
     Attributes:
         graph, llm: the trained graph and its model.
-        topology: the trained graph's most likely one, of each question by id.
+        topology: the trained graph's most likely one, or with many agents its greedy one, of each question by id.
         donor: of each question by id, the one whose caches it is given by "other question".
         seed: of random edges and of a random W_a.
     """
@@ -207,6 +208,7 @@ def run_controls(
     for name in names:
         if name not in CONTROLS:
             raise unknown("control", name, CONTROLS)
+    warn_where_greedy(graph, examples)
     with torch.no_grad():
         topology = {example.id: graph.topology(example) for example in examples}
     still = not any(graph.latent_steps(t, agent) for t in topology.values() for agent in range(t.n_agents))

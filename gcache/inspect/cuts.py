@@ -11,6 +11,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cast import Cast
+from gcache.graph.greedy import warn_where_greedy
 from gcache.inspect.learned_edges import LATER
 from gcache.inspect.view import Cost
 from gcache.methods.evaluate import Evaluation, evaluate
@@ -36,14 +37,15 @@ def cost_of_edges(
 ) -> tuple[Evaluation, dict[Ends, Cost]]:
     """The graph as it is, and what cutting each edge costs it, by the kinds at its ends.
 
-    All edges between agents of these kinds are cut together. Edges that no question's most likely topology has cost
-    nothing and are not in the result.
+    All edges between agents of these kinds are cut together. Edges that are in no question's topology (the most likely
+    one, or with many agents the greedy one) cost nothing and are not in the result.
 
     Raises:
         ConfigError: fewer than two questions, of which no interval can be had.
     """
     if len(examples) < 2:
         raise ConfigError(f"the cost of an edge needs 2 questions or more, got {len(examples)}; raise the limit")
+    warn_where_greedy(graph, examples)
     with torch.no_grad():
         topology = {example.id: graph.topology(example) for example in examples}
     names = {example.id: kinds_of(graph, example) for example in examples}

@@ -13,7 +13,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import EdgeKey
 from gcache.graph.cast import Cast
-from gcache.graph.greedy import is_greedy
+from gcache.graph.greedy import common_name, topology_name
 from gcache.inspect.cuts import Ends, kinds_of
 from gcache.inspect.formats import markdown
 from gcache.inspect.learned_edges import LATER
@@ -31,7 +31,7 @@ class EdgeDisagreement:
     Attributes:
         first, second: mean probability of such an edge over questions.
         difference: second less first; low, high: its 95 % bootstrap interval over questions.
-        apart: share of questions in which the most likely topologies differ in such an edge.
+        apart: share of questions in which the topologies that are run differ in such an edge.
         questions: that have such a pair of agents.
     """
 
@@ -52,7 +52,7 @@ class QuestionDisagreement:
 
     Attributes:
         distance: sum over edges of the difference of their probabilities.
-        only_first, only_second: edges of one most likely topology that the other has not, in words.
+        only_first, only_second: edges of one topology that is run which the other has not, in words.
     """
 
     id: str
@@ -67,9 +67,10 @@ class Disagreement:
     """Of two checkpoints, over questions.
 
     Attributes:
-        same: share of questions whose most likely topologies are the same.
+        same: share of questions whose `topologies` are the same.
         edges: the largest difference first; questions: the `NAMED` farthest apart.
-        topologies: what they are called, "most likely" or "greedy".
+        topologies: what they are called, "most likely", "greedy", or "most likely or greedy" where that depends on the
+            question or on the checkpoint.
     """
 
     n: int
@@ -124,12 +125,12 @@ def disagreement(first: Cast, second: Cast, examples: Sequence[Example], seed: i
         same,
         tuple(sorted(edges, key=lambda e: -abs(e.difference))),
         tuple(sorted(rows, key=lambda row: -row.distance)[:NAMED]),
-        "greedy" if any(is_greedy(first, example) for example in examples) else "most likely",
+        common_name([topology_name(cast, *examples) for cast in (first, second)]),
     )
 
 
 def _chances(cast: Cast, example: Example) -> tuple[dict[EdgeKey, float], frozenset[EdgeKey]]:
-    """The probability of every edge, and the edges of the most likely topology."""
+    """The probability of every edge, and the edges of the topology that is run."""
     with torch.no_grad():
         distribution = cast.distribution(example)
         drawn = distribution.most_likely()[0].pairs

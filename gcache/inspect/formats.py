@@ -18,7 +18,8 @@ _ENTITIES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;",
 
 def table(view: View) -> str:
     """Markdown: the edges, and of one question also the agents, their readings and what was attended to."""
-    parts = [f"# {view.title}\n\n{view.subtitle}; {view.model}, after {view.step} steps\n", edges_table(view.edges)]
+    head = f"# {view.title}\n\n{view.subtitle}; {view.model}, after {view.step} steps\n"
+    parts = [head, edges_table(view.edges, view.topologies)]
     if view.question is not None:
         parts.insert(1, f"question: {view.question}\nanswer: {(view.answer or '').strip()}\n")
         parts += [_agents(view), _readings(view), _attention(view)]
@@ -26,14 +27,18 @@ def table(view: View) -> str:
     return printable("\n".join(part for part in parts if part))
 
 
-def edges_table(edges: Sequence[ViewEdge]) -> str:
-    """Columns of which no edge has a value are left out; drawn edges first, then the likelier."""
+def edges_table(edges: Sequence[ViewEdge], topologies: str = "most likely") -> str:
+    """Columns of which no edge has a value are left out; drawn edges first, then the likelier.
+
+    Args:
+        topologies: what those are called that are run.
+    """
     columns: list[tuple[str, Callable[[ViewEdge], str]]] = [
         ("from", lambda e: e.source),
         ("to", lambda e: e.target + (", a round later" if e.later else "")),
         ("probability", lambda e: f"{e.probability:.3f}"),
         ("middle 90 %", lambda e: "" if e.low is None or e.high is None else f"{e.low:.3f} to {e.high:.3f}"),
-        ("kept", lambda e: "" if e.kept is None else f"{e.kept:.1%}"),
+        (f"kept ({topologies})", lambda e: "" if e.kept is None else f"{e.kept:.1%}"),
         ("weight", lambda e: "" if e.weight is None else f"{e.weight:.3f}"),
         ("channel", lambda e: e.channel or ""),
         ("slots", lambda e: "" if e.slots is None else str(e.slots)),

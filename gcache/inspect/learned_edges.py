@@ -14,6 +14,7 @@ from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import DECISION
 from gcache.graph.cast import Cast
+from gcache.graph.greedy import GREEDY, MODE, common_name
 from gcache.tasks.example import Example
 
 #: Behind the name of a receiver, over an edge from the round before.
@@ -26,7 +27,9 @@ class LearnedEdge:
 
     Attributes:
         probability: mean over questions and pairs; low, high: the middle 90 % of them.
-        kept: share of them in the topologies that are run: the most likely ones, greedy with many agents.
+        kept: share of them in the topologies that are run.
+        topologies: what these are called: "most likely", "greedy" with many agents, "most likely or greedy" where some
+            questions have many.
         pairs: how many were averaged.
         channels: channel -> its mean probability where the edge is drawn; empty where that is no choice.
     """
@@ -39,6 +42,7 @@ class LearnedEdge:
     kept: float
     pairs: int
     channels: Mapping[str, float] = field(default_factory=dict)
+    topologies: str = "most likely"
 
     @property
     def later(self) -> bool:
@@ -84,8 +88,10 @@ def learned_edges(graph: Cast, examples: Sequence[Example]) -> list[LearnedEdge]
     channels: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
     kept: dict[tuple[str, str], int] = defaultdict(int)
     offered: tuple[str, ...] = ()
+    names_called: list[str] = []
     for names, distribution in _distributions(graph, examples):
         offered = distribution.channels
+        names_called.append(MODE if distribution.is_exact else GREEDY)
         drawn = distribution.most_likely()[0].pairs
         over = _softmax(distribution.channel_logits, len(distribution.candidates))
         for key, chance, split in zip(
@@ -95,13 +101,14 @@ def learned_edges(graph: Cast, examples: Sequence[Example]) -> list[LearnedEdge]
             chances[ends].append(chance)
             channels[ends].append(split)
             kept[ends] += key in drawn
+    called = common_name(names_called)
     rows = []
     for ends, values in chances.items():
         means = torch.tensor(channels[ends]).mean(dim=0).tolist()
         rows.append(
             LearnedEdge(
                 *ends, *_spread(values), kept[ends] / len(values), len(values),
-                dict(zip(offered, means, strict=True)),
+                dict(zip(offered, means, strict=True)), called,
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: (row.target != DECISION, row.target.endswith(LATER), -row.probability))

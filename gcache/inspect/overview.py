@@ -7,6 +7,7 @@ from typing import Any
 
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.graph.cast import Cast
+from gcache.graph.greedy import MODE
 from gcache.inspect.cuts import Ends, ends_of, kinds_of
 from gcache.inspect.learned_edges import learned_edges
 from gcache.inspect.view import Cost, Curve, Frame, View, edges_of, nodes_of
@@ -46,8 +47,10 @@ def overview(
         for m in metrics
         if m.get("learned_edges")
     ]
-    rows = [edge.ends_and_chances() for edge in learned_edges(cast, examples)] or _fixed(cast, examples)
+    found = learned_edges(cast, examples)
+    rows = [edge.ends_and_chances() for edge in found] or _fixed(cast, examples)
     frames.append(Frame(step, f"after {step} steps", edges_of(rows, costs)))
+    called = found[0].topologies if found else MODE
     learned = isinstance(cast.distribution(examples[0]), EdgeDistribution)
     curves = [
         Curve(called, tuple((int(m["step"]) + 1, float(m[name])) for m in metrics if name in m))
@@ -55,13 +58,16 @@ def overview(
     ]
     return View(
         title,
-        f"edges by role, mean over {len(examples)} questions" if learned else "a fixed topology",
+        f"edges by role, mean over {len(examples)} questions" + (f", {called} topologies" if called != MODE else "")
+        if learned
+        else "a fixed topology",
         task,
         model,
         step,
         nodes_of(frames, [agent.label for agent in cast.agents_of(examples[0])]),
         tuple(frames),
         curves=tuple(curve for curve in curves if curve.points),
+        topologies=called,
     )
 
 

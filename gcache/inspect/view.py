@@ -42,7 +42,7 @@ class ViewEdge:
         source, target: ids of nodes.
         later: whether it is from the round before.
         probability: under the policy; of several questions, their mean, and low, high the middle 90 % of them.
-        kept: share of the questions whose most likely topology has it.
+        kept: share of the questions whose topology that is run has it; see `View.topologies`.
         weight, bytes, slots, channel: of one question's hand-over.
         cost: of cutting it.
     """
@@ -108,6 +108,7 @@ class View:
     Attributes:
         nodes: the decision maker last.
         frames: in the order of training; the last one is the checkpoint.
+        topologies: what those are called that are run: "most likely", "greedy" or "most likely or greedy".
     """
 
     title: str
@@ -122,6 +123,7 @@ class View:
     curves: tuple[Curve, ...] = ()
     hint: str = HINT
     notes: tuple[str, ...] = field(default_factory=tuple)
+    topologies: str = "most likely"
 
     @property
     def edges(self) -> tuple[ViewEdge, ...]:
@@ -136,7 +138,9 @@ class View:
         """A networkx.MultiDiGraph whose nodes and edges carry what is known of them; what is not is left out."""
         import networkx
 
-        graph = networkx.MultiDiGraph(title=self.title, task=self.task, model=self.model, step=self.step)
+        graph = networkx.MultiDiGraph(
+            title=self.title, task=self.task, model=self.model, step=self.step, topologies=self.topologies
+        )
         for node in self.nodes:
             graph.add_node(node.id, label=node.label, decision=node.decision, **_known(node, ("prompt", "text")))
         for edge in self.edges:

@@ -45,8 +45,8 @@ TOLERANCE, ROUNDINGS, LARGEST = 1e-3, 3, 50
 SHARES = (0.25, 0.75)
 #: Added to the attention logits of what is to be left out; within the range of float16.
 BLOCKED = -1e4
-#: Groups of slots whose log-weights are moved for a finite difference, by how much, and what share of a slope that may
-#: be off by.
+#: Tokens before which log-weights of slots are moved for a finite difference, by how much, and what share of a slope
+#: that may be off by.
 MOVED, STEPS, SLACK = 3, (0.1, 0.01), 0.05
 WAY_OUT = "use a model of another family (Llama, Qwen2, Qwen3, SmolLM3, ...)"
 
@@ -86,6 +86,7 @@ class OwnForward:
                     f"are nan; {WAY_OUT}, or weights that are not broken"
                 )
             rough = embedding.weight.dtype.itemsize <= 2
+        with refusing(model, label, "its own forward pass fails on embeddings in place of token ids"):
             embeds = embedding(ids)
             signs = torch.randint(2, embeds.shape, generator=generator).to(embeds.device) * 2 - 1
             moved = embeds * (1 + torch.finfo(embeds.dtype).eps * signs).to(embeds.dtype)
@@ -171,7 +172,7 @@ class _Trial:
     """The paths, on the tokens that the model was run on by itself.
 
     Attributes:
-        by_steps: (steps, MOVED) slopes of a score along groups of log-weights, by finite differences.
+        by_steps: (steps, MOVED) slopes of scores along log-weights, by finite differences.
         by_autograd: (MOVED,).
     """
 
@@ -188,17 +189,18 @@ class _Trial:
         read = self._log_probs(rows.feed(self._embeds([range(FIRST + MORE)])))
         starts = list(_starts())
         places = [*starts, *(place for place in range(FIRST, FIRST + MORE) if place not in starts)]
-        moves = [] if own.rough else [sign * step * group for step in STEPS for sign in (1, -1) for group in _groups()]
+        moves = [] if own.rough else [sign * step for step in STEPS for sign in (1, -1)]
         pasts = [past for place in places for past in (self._past(place), weighted(self._past(place)))]
-        pasts += [weighted(self._past(FIRST), move) for move in moves]
+        pasts += [weighted(self._past(start), move * some) for move in moves for start, some in self._moved()]
         rows.add(pasts, [TOGETHER] * len(pasts))
         chunks = [range(place, place + 1) for place in places for _ in range(2)]
-        chunks += [range(FIRST, FIRST + 1) for _ in moves]
+        chunks += [range(start, start + 1) for _ in moves for start, _ in self._moved()]
         alone = self._log_probs(rows.feed(self._embeds(chunks), first=1))[:, 0]
         rests = [range(start + 1, start + TOGETHER) for start in starts]
         more = self._log_probs(rows.feed(self._embeds([rest for rest in rests for _ in range(2)]), first=1))
         if moves:
-            ends = alone[2 * MORE :, own.tokens[FIRST + 1]].cpu().view(len(STEPS), 2, MOVED)
+            ends = torch.stack([self._score(row[0], number) for number, row in enumerate(alone[2 * MORE :, None])])
+            ends = ends.cpu().view(len(STEPS), 2, MOVED)
             self.by_steps = (ends[:, 0] - ends[:, 1]) / (2 * torch.tensor(STEPS)[:, None])
         one, several = own.log_probs[places], own.log_probs[[place for rest in rests for place in rest]]
         return [
@@ -211,16 +213,17 @@ class _Trial:
 
     def with_gradient(self) -> list[tuple[str, Tensor, Tensor]]:
         """The same of the pass that training takes, after `without_gradient`."""
-        step = torch.zeros(FIRST, requires_grad=True)
         pasts = [self._past(start) for start in _starts()]
+        steps = [torch.zeros(start, requires_grad=True) for start in _starts()]
         with torch.enable_grad():
-            moved = [weighted(past, step if past is pasts[0] else None) for past in pasts]
+            moved = [weighted(past, step) for past, step in zip(pasts, steps, strict=True)]
             batch = InFlight(self.llm.base, FusedCache.batch([*pasts, *moved]))
             embeds = self._embeds([range(start, start + TOGETHER) for start in _starts()] * 2)
             lengths = torch.full((2 * len(pasts),), TOGETHER, device=self.llm.device)
             found = self._log_probs(batch.feed(embeds, lengths))
-            (slope,) = torch.autograd.grad(found[len(pasts), 0, self.own.tokens[FIRST + 1]], step)
-        self.by_autograd = _groups() @ slope
+            scores = [self._score(found[len(pasts) + number, 0], number) for number in range(MOVED)]
+            slopes = torch.autograd.grad(torch.stack(scores).sum(), steps[:MOVED])
+        self.by_autograd = torch.stack([s @ some for s, (_, some) in zip(slopes, self._moved(), strict=True)])
         plain, weights = found.detach().view(2, MORE, -1)
         wanted = self.own.log_probs[FIRST:]
         return [
@@ -231,13 +234,22 @@ class _Trial:
     def gradient(self, rounding: float) -> tuple[float, float]:
         """How far the gradient is off its finite differences, and how far it may be where log-probabilities are off by
         `rounding`: at the best step, since one may take a token to another expert, where there is no slope; and of the
-        group in the middle."""
+        token in the middle."""
         allowed = (TOLERANCE + rounding / torch.tensor(STEPS))[:, None].expand(-1, MOVED)
         off = ((self.by_autograd - self.by_steps).abs() - SLACK * self.by_steps.abs()).clamp_min(0)
         best = (off / allowed).argmin(dim=0, keepdim=True)
         off, allowed = off.gather(0, best)[0], allowed.gather(0, best)[0]
         middle = int((off / allowed).argsort()[MOVED // 2])
         return float(off[middle]), float(allowed[middle])
+
+    @staticmethod
+    def _moved() -> list[tuple[int, Tensor]]:
+        """Places, and which of the slots before each are moved, (place,) as 0 and 1; each time others."""
+        return [(start, (torch.arange(start) % MOVED == n).float()) for n, start in enumerate(_starts()[:MOVED])]
+
+    def _score(self, log_probs: Tensor, number: int) -> Tensor:
+        """Of (V,) after the token before which slots were moved, that of the next."""
+        return log_probs[self.own.tokens[_starts()[number % MOVED] + 1]]
 
     def _past(self, slots: int) -> FusedCache:
         """The first tokens as a cache."""
@@ -255,11 +267,6 @@ class _Trial:
 def _starts() -> range:
     """Where tokens that are read together begin."""
     return range(FIRST, FIRST + MORE, TOGETHER)
-
-
-def _groups() -> Tensor:
-    """(MOVED, FIRST) the first tokens in groups, as 0 and 1."""
-    return torch.eye(MOVED).repeat_interleave(FIRST // MOVED, dim=1)
 
 
 def weighted(past: FusedCache, step: Tensor | None = None) -> FusedCache:

@@ -89,7 +89,7 @@ def evaluate(
     on_error: str = "stop",
     ask: Ask | None = None,
 ) -> Evaluation:
-    """Greedy answers on the source's most likely topology, or on `topology(example)`.
+    """Greedy answers on the source's most likely topology, with many agents its greedy one, or on `topology(example)`.
 
     `ask` runs a question, where it is not the graph itself that does.
 

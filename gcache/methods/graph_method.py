@@ -13,7 +13,7 @@ from gcache.tasks.example import Example
 
 @dataclass(frozen=True)
 class GraphMethod:
-    """Greedy answers on the graph's most likely topology.
+    """Greedy answers on the graph's most likely topology; with many agents, on its greedy one.
 
     Args:
         in_flight: questions at once.

@@ -15,6 +15,7 @@ from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import Event
+from gcache.graph.greedy import topology_name
 from gcache.graph.records import RunResult, Spoken
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.thinkers import Thinker
@@ -160,6 +161,7 @@ class AskTopology:
         return {
             "question": self.example.question, "agents": agents_json(served.graph.agents_of(self.example)),
             "edges": edges_json(topology), "probabilities": probabilities_json(topology),
+            "called": topology_name(served.graph, self.example),
         }  # fmt: skip
 
 

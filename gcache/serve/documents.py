@@ -182,6 +182,7 @@ class WhoHandsToWhom(BaseModel):
     agents: list[AgentNumber]
     edges: list[EdgeBody]
     probabilities: list[Probability]
+    called: Literal["most likely", "greedy"]
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -163,7 +163,8 @@ def markdown(rows: Sequence[Evaluation]) -> str:
 def edges_markdown(edges: Sequence[LearnedEdge]) -> str:
     """The learned edges as a Markdown table, with the mean probability of each channel where that is a choice."""
     channels = list(edges[0].channels) if edges else []
-    head = ["from", "to", "mean probability", "middle 90 %", "kept", "pairs", *channels]
+    kept = f"kept ({edges[0].topologies if edges else 'most likely'})"
+    head = ["from", "to", "mean probability", "middle 90 %", kept, "pairs", *channels]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {e.source} | {e.target} | {e.probability:.3f} | {e.low:.3f} to {e.high:.3f} | {e.kept:.1%} | {e.pairs} |"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from typing import Any
 
 import pytest
 import torch
 from exact import all_topologies
-from toy import AGENTS, DECISION, QUESTIONS
+from toy import AGENTS, DECISION, QUESTIONS, toy_built
 
 from gcache.agents.roles import Agent
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
@@ -15,10 +17,18 @@ from gcache.gnn.mode import greedy_edges, likeliest_edges, score
 from gcache.gnn.topology import CHANNELS
 from gcache.graph.cast import Cast
 from gcache.graph.greedy import is_greedy, topology_name, warn_where_greedy
+from gcache.graph.records import GraphConfig
 from gcache.graph.sources import FixedSource
+from gcache.inspect.controls import run_controls
+from gcache.inspect.cuts import cost_of_edges
 from gcache.inspect.disagreement import disagreement, disagreement_table
+from gcache.inspect.formats import as_json, edges_table, graphml, table
+from gcache.inspect.learned_edges import learned_edges
+from gcache.inspect.overview import overview
+from gcache.llm.local import LocalLLM
 from gcache.streams import generator, stream
-from gcache.tasks.example import Example
+from gcache.tasks.example import Example, Note
+from gcache.training.report import edges_markdown
 
 
 def _drawn_from(
@@ -141,9 +151,81 @@ def test_with_more_agents_it_is_called_greedy_and_measured(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         gaps = warn_where_greedy(cast, examples)
     assert len(gaps) == 2
-    assert "the topologies of 7 agents are greedy" in caplog.text and "best of 1000 drawn ones" in caplog.text
+    assert "the topologies of 7 agents are greedy, on 2 of 2 questions" in caplog.text
+    assert "best of 1000 drawn ones" in caplog.text
     table = disagreement_table(disagreement(cast, cast, examples), "a", "b")
     assert table.startswith("The greedy topologies are the same")
+
+
+def asked(number: int, agents: int) -> Example:
+    """A question that brings its agents along."""
+    notes = tuple(Note(f"role {n}", f"keeper {n}", f"fact {n}") for n in range(agents))
+    return Example(f"q{number}", QUESTIONS[number % len(QUESTIONS)], "", notes)
+
+
+def test_every_question_is_looked_at_and_four_greedy_ones_are_measured(caplog: pytest.LogCaptureFixture) -> None:
+    cast = Cast((), DECISION, Uneven("star"))
+    examples = [asked(number, 3) for number in range(4)] + [asked(number, 7 + number % 2) for number in range(4, 10)]
+    with caplog.at_level(logging.WARNING):
+        gaps = warn_where_greedy(cast, examples)
+    assert len(gaps) == 4
+    assert "the topologies of 7 to 8 agents are greedy, on 6 of 10 questions" in caplog.text
+    assert topology_name(cast, *examples) == "most likely or greedy"
+    assert topology_name(cast, *examples[:4]) == "most likely" and topology_name(cast, *examples[4:]) == "greedy"
+
+
+def test_all_tables_and_files_say_what_the_topologies_are() -> None:
+    many = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
+    examples = [Example(str(n), question, "") for n, question in enumerate(QUESTIONS[:3])]
+    greedy, fixed = Cast(many, DECISION, Uneven("star")), Cast(many, DECISION, FixedSource("star"))
+    own = Cast((), DECISION, Uneven("star"))
+    for cast, asked_of, called in (
+        (greedy, examples, "greedy"),
+        (Cast(AGENTS, DECISION, Uneven("star")), examples, "most likely"),
+        (own, [asked(0, 3), asked(1, 7)], "most likely or greedy"),
+    ):
+        view = overview(cast, asked_of, title="t", task="t", model="m", step=1)
+        assert ("greedy" in view.subtitle) == ("greedy" in called)
+        assert f"| kept ({called}) |" in edges_table(view.edges, view.topologies) and f"kept ({called})" in table(view)
+        assert json.loads(as_json(view))["topologies"] == called and f">{called}<" in graphml(view)
+        assert f"| kept ({called}) |" in edges_markdown(learned_edges(cast, asked_of))
+        assert all(edge.topologies == called for edge in learned_edges(cast, asked_of))
+    for one, other in ((fixed, greedy), (greedy, fixed)):
+        found = disagreement(one, other, examples)
+        assert found.topologies == "most likely or greedy"
+        assert disagreement_table(found, "a", "b").startswith("The most likely or greedy topologies are the same")
+
+
+def test_a_single_run_says_once_that_its_topology_is_greedy(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=2)).graph
+    graph.agents = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
+    graph.source_of_topologies = Uneven("star")
+    with caplog.at_level(logging.WARNING):
+        graph.run(QUESTIONS[0], sample=True)
+        assert "greedy" not in caplog.text
+        graph.run(QUESTIONS[0])
+        graph.topology(QUESTIONS[1])
+    assert caplog.text.count("the topology of 7 agents is greedy") == 1
+
+
+@pytest.mark.parametrize("look", [cost_of_edges, run_controls])
+def test_what_is_measured_edge_by_edge_says_so_first(look: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Stopped(Exception):
+        pass
+
+    class Looked(Cast):
+        def topology(self, example: Any) -> Any:
+            raise Stopped
+
+    many = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
+    examples = [Example(str(n), question, "") for n, question in enumerate(QUESTIONS[:5])]
+    graph = Looked(many, DECISION, Uneven("star"))
+    more = (None, examples) if look is cost_of_edges else (None, None, examples)
+    with caplog.at_level(logging.WARNING), pytest.raises(Stopped):
+        look(graph, *more)
+    assert "on 5 of 5 questions" in caplog.text
 
 
 def test_with_few_agents_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -181,7 +181,7 @@ def cells(line: str) -> list[str]:
 
 def test_the_table_of_edges_by_hand() -> None:
     head, rule, *rows = edges_table(EDGES).splitlines()
-    assert cells(head) == ["from", "to", "probability", "middle 90 %", "kept", "accuracy when cut"]
+    assert cells(head) == ["from", "to", "probability", "middle 90 %", "kept (most likely)", "accuracy when cut"]
     assert rule == "|---" * 6 + "|"
     assert [cells(row) for row in rows] == [
         ["planner", DECISION, "0.750", "0.500 to 1.000", "50.0%", "-0.250 (-0.500 to +0.000, n = 8)"],
@@ -193,7 +193,7 @@ def test_the_table_of_edges_by_hand() -> None:
 
 def test_drawn_edges_come_first_with_what_they_carried() -> None:
     head, _, *lines = edges_table((*WILD.edges, ViewEdge("x", "y", 0.99))).splitlines()
-    assert cells(head) == ["from", "to", "probability", "kept", "weight", "channel", "slots", "MiB"]
+    assert cells(head) == ["from", "to", "probability", "kept (most likely)", "weight", "channel", "slots", "MiB"]
     assert [cells(line)[2:] for line in lines] == [
         ["0.750", "100.0%", "0.750", "cache", "3", "1.00"],
         ["0.500", "100.0%", "0.500", "", "2", "0.50"],

@@ -252,6 +252,7 @@ def test_the_topology_alone(start: Any, toy: Callable[..., Built]) -> None:
     served = start(lambda: Served.of(toy(topology="learned", graph=None), "toy"))
     expected = learned.graph.topology(QUESTIONS[0])
     body = served.post("/v1/topology", question=QUESTIONS[0]).json()
+    assert body["called"] == "most likely"
     assert body["question"] == QUESTIONS[0] and body["agents"][-1]["role"] == DECISION
     assert [(e["source"], e["target"], e["probability"]) for e in body["edges"]] == [
         (e.source, e.target, e.probability) for e in expected.edges
