@@ -85,9 +85,9 @@ async def test_whatever_else_asks_the_model(tiny_llm: LocalLLM) -> None:
     full = FusedCache.plain(past)
     with pytest.raises(ContextError, match="this takes 513 positions or more, 3 of them for latent steps"):
         await front.think(ThinkRequest(tuple([5] * 10), full, 3))
-    with pytest.raises(ContextError, match="this takes 520 positions"):
+    with pytest.raises(ContextError, match="this takes 519 positions"):
         await front.generate(GenerateRequest((5,), full, 19))
-    with pytest.raises(ContextError, match="this takes 520 positions"):
+    with pytest.raises(ContextError, match="this takes 519 positions"):
         await front.log_prob(LogProbRequest((5,), tuple([6] * 19), full))
     assert (await front.generate(GenerateRequest((5,), full, 11))).tokens
 

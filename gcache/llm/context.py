@@ -27,7 +27,8 @@ def misfit(request: ThinkRequest | GenerateRequest | LogProbRequest, context: in
     else:
         prompt, more, what = len(request.tokens), len(request.completion), "the text"
     start = 0 if request.past is None else _end(request.past)
-    needed = start + prompt + more
+    # the last token of a text is never read
+    needed = start + prompt + (more if isinstance(request, ThinkRequest) else more - 1)
     return too_long(needed, context, more, what) if needed > context else None
 
 
