@@ -476,7 +476,10 @@ class Reinforce:
             if self.config.gradient == AUTO:  # whatever the limits of this run would say
                 self.gradient = TakenGradient(_gradient_of(found), "as before the run was stopped")
                 self.objective = replace(self.objective, gradient=self.gradient.name)
-            logger.info("resuming %s after step %d", self.out, self.done)
+            if self.done == self.config.iterations:
+                logger.info("%s is complete: all %d steps are done, and nothing is left to train", self.out, self.done)
+            else:
+                logger.info("resuming %s after step %d", self.out, self.done)
         # lines of steps after the checkpoint will be written again
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in lines))
 
