@@ -53,15 +53,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     assert os.listdir(tmp_path) == ["note.txt"]
 
 
-def test_text_that_cannot_be_encoded_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "note.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["note.txt"]
-
-
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "note.txt"
     write_text(path, "old")
