@@ -17,12 +17,20 @@ from gcache.errors import ConfigError, ModelError
 
 #: Stand for the words of a question, an answer and the next question.
 MARKS = ("\u27e8first\u27e9", "\u27e8second\u27e9", "\u27e8third\u27e9")
+#: Opening and closing tags of thinking that models of the field are trained with.
+THINK_TAGS = (
+    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"), ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"), ("<|inner_prefix|>", "<|inner_suffix|>"),
+)  # fmt: skip
 #: How often a template is rendered to see whether it always says the same.
 RENDERINGS = 4
 #: Two moments that no directive of `strftime` says alike, to see whether a template asks for the date.
 MOMENTS = ("1999-01-02T03:04:05", "2038-12-30T19:48:57")
 #: Directives of `strftime` that templates may use, the longer ones first.
-_DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdDeFHIjklmMnpPrRsStTuUVwWxXyYzZ")
+_LETTERS = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
+_DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("-", "_", "0", "^", "#", "") for letter in _LETTERS)
 #: Put in front of a template that asks for the date: transformers' own `strftime_now` takes the present, and what
 #: callers hand to a template is data, so a function of the same name is written in Jinja. The line break is the
 #: block's, by transformers' settings; the template begins on a line of its own.
@@ -223,12 +231,18 @@ class EndOfTurn:
             {"role": role, "content": mark} for role, mark in zip(("user", "assistant", "user"), MARKS, strict=True)
         )
         # behind the last answer of a talk stands what a model is to write; between turns it may be something else
-        for text in (template.text([user, assistant], answer=False), template.text([user, assistant, again])):
+        for talk, answer in (([user, assistant], False), ([user, assistant, again], True)):
+            try:
+                text = template.text(talk, answer)
+            except ModelError:
+                if answer:  # a template may refuse a talk that ends with the assistant's turn
+                    raise
+                continue
             tail = text.rpartition(MARKS[1])[2].partition(MARKS[2])[0] if MARKS[1] in text else ""
             token = _first_of_its_own(tokenizer, tail)
             if token is not None:
                 return cls(frozenset({token}))
-            if tail.strip():
+            if len(tail.strip()) > 2 and not tail.strip().isalnum():  # shorter ones stand in any sentence
                 return cls(words=(_word(tail),))
         return cls()
 
@@ -239,7 +253,8 @@ def _first_of_its_own(tokenizer: Any, tail: str) -> int | None:
         return None
     ids = [int(token) for token in tokenizer(tail, add_special_tokens=False)["input_ids"]]
     own = {int(token) for token in getattr(tokenizer, "all_special_ids", ())}
-    own |= {int(token) for token in getattr(tokenizer, "added_tokens_decoder", {})}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    own |= {int(number) for number, token in added.items() if str(token).strip()}  # some add line breaks
     own.discard(-1 if getattr(tokenizer, "unk_token_id", None) is None else int(tokenizer.unk_token_id))
     return next((token for token in ids if token in own), None)
 
@@ -248,3 +263,9 @@ def _word(tail: str) -> str:
     """What to look for: the line break in front tells the next turn's name from the same word in a sentence."""
     return ("\n" if tail.lstrip(" ").startswith("\n") else "") + tail.strip()
 
+
+def special_think_tokens(tokenizer: Any) -> dict[int, str]:
+    """Tags of thinking that are special tokens, which decoding leaves out: id -> tag."""
+    numbers, tokens = (getattr(tokenizer, name, ()) for name in ("all_special_ids", "all_special_tokens"))
+    tags = {tag for pair in THINK_TAGS for tag in pair}
+    return {int(number): str(token) for number, token in zip(numbers, tokens, strict=True) if str(token) in tags}

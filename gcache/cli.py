@@ -295,6 +295,8 @@ def _eval(args: argparse.Namespace) -> int:
     if args.method:
         if args.task is None:
             raise ConfigError("--method needs --task")
+        if args.on_error != "stop":
+            raise ConfigError("--on_error must be stop with --method: methods are compared question by question")
         args.methods = args.method
         return _compare(args)
     if not args.checkpoint:

@@ -18,6 +18,7 @@ from toy import QUESTIONS, toy_built
 from gcache import build as build_module
 from gcache import session
 from gcache.agents.layout import ChatLayout
+from gcache.agents.thinking import told_apart
 from gcache.build import GraphSpec, dated
 from gcache.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.errors import CheckpointError, ConfigError, ModelError
@@ -96,6 +97,45 @@ def test_every_id_of_the_generation_settings_ends_a_text(tiny_llama: Any, tiny_t
 
 def test_without_a_template_nothing_is_known_of_turns(tiny_tokenizer: Any) -> None:
     assert EndOfTurn.of(with_template(tiny_tokenizer, "")) == EndOfTurn()
+
+
+def test_a_line_break_that_is_a_token_of_its_own_closes_no_turn(tiny_tokenizer: Any) -> None:
+    template = CHAT_TEMPLATE.replace("<|im_end|>", "\n\n").replace("<|im_start|>", "### ")
+    tokenizer = with_template(tiny_tokenizer, template)
+    tokenizer.add_tokens(["\n\n"])
+    end = EndOfTurn.of(tokenizer)
+    assert not end.tokens and end.words == ("\n### user",)
+
+
+def test_a_template_that_refuses_a_talk_that_ends_with_an_answer(tiny_tokenizer: Any) -> None:
+    refusing = "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('no') }}{% endif %}" + CHAT_TEMPLATE
+    assert EndOfTurn.of(with_template(tiny_tokenizer, refusing)).tokens == {2}
+
+
+@pytest.mark.parametrize("between", [" U ", ".\n", " x"])
+def test_words_that_stand_in_any_sentence_end_no_text(tiny_tokenizer: Any, between: str) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}" + between + "{% endfor %}"
+    assert EndOfTurn.of(with_template(tiny_tokenizer, template)) == EndOfTurn()
+
+
+@pytest.mark.parametrize(("start", "end"), [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
+def test_tags_that_are_special_tokens_are_not_lost(tiny_llama: Any, tiny_tokenizer: Any, start: str, end: str) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer._tokenizer.add_special_tokens([])
+    vocabulary = json.loads(tokenizer._tokenizer.to_str())
+    words = vocabulary["model"]["vocab"]
+    words[start], words[end] = words.pop("red"), words.pop("blue")
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(vocabulary)), unk_token="<unk>", eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>", start, end],
+    )  # fmt: skip
+    fast.chat_template = CHAT_TEMPLATE
+    llm = LocalLLM(tiny_llama, fast)
+    found = written(llm, f"{start} is it 5 {end} the answer is 6 <|im_end|>")
+    assert told_apart(found.text) == ("is it 5", "the answer is 6")
 
 
 # -- what comes from outside --------------------------------------------------------------------------

@@ -12,12 +12,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-#: Opening and closing tags that models of the field are trained with.
-TAGS = (
-    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"), ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
-)  # fmt: skip
+from gcache.chat_template import THINK_TAGS
+
+TAGS = THINK_TAGS
 MARKERS = tuple(tag for pair in TAGS for tag in pair)
 _CLOSING = {start: end for start, end in TAGS}
 _START = re.compile("|".join(re.escape(start) for start, _ in TAGS))
@@ -50,6 +47,8 @@ def told_apart(text: str, opened: bool | None = False) -> Thought:
             return Thought(text[start:].strip(), "")
         return Thought(text[start:end].strip(), text[end + len(_CLOSING[found.group()]) :].lstrip())
     closing = None if opened is False else (_ENDS if opened else _TAG).search(text)
+    if closing and opened is None and closing.group() != TAGS[0][1]:
+        closing = None  # of a prompt that nobody knows, only the usual tag says that it was open
     if closing and closing.group() not in _CLOSING:
         return Thought(text[: closing.start()].strip(), text[closing.end() :].lstrip())
     return Thought(text.strip(), "") if opened else Thought("", text)

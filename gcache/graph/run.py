@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gcache.agents.thinking import told_apart
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
@@ -193,7 +194,8 @@ class Run:
             self.outputs[node] = thought.outputs
         self.thinking += steps
         if thought.said is not None:
-            self.said[node] = thought.said.text
+            layout = self._thinker(node).layouts.of(self.variables)
+            self.said[node] = told_apart(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
         if self.keep:
             self.own[node] = thought.own

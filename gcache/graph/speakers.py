@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gcache.agents.layout import ChatLayout, Layouts, with_said
+from gcache.agents.thinking import told_apart
 from gcache.chat_template import TemplateSettings
 from gcache.llm.api import ApiLLM, ApiText
 from gcache.llm.batching import LLM, BatchingLLM
@@ -49,6 +50,11 @@ class Utterance:
     generation: Generation | None = None
     api: ApiText | None = None
     thinks: bool = False
+
+    @property
+    def answer(self) -> str:
+        """What it said, without its thinking."""
+        return told_apart(self.text, self.thinks if self.api is None else None).answer
 
     @property
     def text(self) -> str:

@@ -136,7 +136,7 @@ class _Talk:
                 raise
             self._note(agent, round_, "failed", started, note=str(error))
             return
-        self.said[node], self.prompts[node] = utterance.text, utterance.tokens
+        self.said[node], self.prompts[node] = utterance.answer, utterance.tokens
         if utterance.generation is not None:
             self.thinking += len(utterance.generation.tokens)
         if utterance.api is not None:

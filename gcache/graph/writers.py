@@ -94,7 +94,7 @@ class HybridWriter:
         assert draft.generation is not None
         words = (
             f"{question}\n\nA colleague who has read what others thought of this wrote a draft:\n"
-            f"---\n{draft.generation.text.strip() or '(nothing)'}\n---\n"
+            f"---\n{draft.text.strip() or '(nothing)'}\n---\n"
             "Check it. Keep what is right, mend what is wrong, and write the whole answer."
         )
         return replace(draft, api=await ask(words))

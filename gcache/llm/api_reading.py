@@ -24,7 +24,7 @@ ENDS = {
 #: Reasons that may be otherwise a little later; "" and "null" say that the text is not ended.
 PASSING_REASONS = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "", "null"})
 #: Where servers put what the model thought.
-REASONING = ("reasoning_content", "reasoning", "thinking")
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
 #: A count of tokens beyond this is none.
 MOST_TOKENS = 2**53
 
@@ -105,7 +105,7 @@ def _ended(choice: dict[str, Any], message: dict[str, Any], text: str | None) ->
         return Failure("a call of a tool instead of a text, though no tool was offered", passing=False)
     if reason == "length":
         return text or "", reason
-    if not text and any(_thought(message.get(name)) for name in REASONING):
+    if not (text or "").strip() and any(_thought(message.get(name)) for name in REASONING):
         return Failure(
             "reasoning and no text; turn thinking off (--api_option enable_thinking=false, for some), or the server's "
             "reasoning parser",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope, base_model
-from gcache.chat_template import EndOfTurn
+from gcache.chat_template import EndOfTurn, special_think_tokens
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.alignment import Alignment
 from gcache.llm.attention import use_grouped_attention
@@ -91,6 +91,7 @@ class LocalLLM:
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
         require_exact(self, own)
         end = EndOfTurn.of(tokenizer)
+        self.think_tokens = special_think_tokens(tokenizer)
         self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
 
     @property
@@ -338,7 +339,15 @@ class LocalLLM:
 
     def text(self, ids: Sequence[int]) -> str:
         kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids
-        text: str = self.tokenizer.decode(list(kept), skip_special_tokens=True)
+        texts, begin = [], 0
+        for at, token in enumerate(kept):  # a special token is left out, but not one that tells thinking apart
+            if token in self.think_tokens:
+                texts += [self._decoded(kept[begin:at]), self.think_tokens[token]]
+                begin = at + 1
+        return "".join([*texts, self._decoded(kept[begin:])])
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
 

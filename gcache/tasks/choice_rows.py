@@ -43,6 +43,13 @@ def choices_of(row: Row) -> Choices | None:
     if not 1 <= len(values) <= len(LETTERS):  # one alone is refused when it is asked
         raise DataError(f"a question has 2 to {len(LETTERS)} choices, got {len(values)}")
     texts = [_choice(value, field, values) for value in values]
+    printed = _printed(texts)
+    if printed and labels and sorted(printed) == sorted(labels) and printed != labels:
+        raise DataError(
+            f"the choices carry labels of their own ({', '.join(printed)}), which are not those of the row "
+            f"({', '.join(labels)}); leave one of the two"
+        )
+    labels = labels or printed
     if labels and len(set(labels)) < len(labels):
         raise DataError(f"the labels of the choices must be different, got {', '.join(labels):.60}")
     order = list(range(len(values)))
@@ -127,6 +134,13 @@ def _choice(value: Any, field: str, values: Sequence[Any]) -> str:
     return text
 
 
+def _printed(texts: Sequence[str]) -> list[str]:
+    """Labels that stand in front of the words of all choices, each another one; [] where there are none."""
+    found = [re.match(r"[(\[]?([A-Z]|[a-z]|[0-9]{1,2})[.):\]]+\s+\S", text) for text in texts]
+    labels = [label[1] for label in found if label]
+    return labels if len(texts) > 1 and len(labels) == len(texts) == len(set(labels)) else []
+
+
 def _in_order(count: int) -> list[list[str]]:
     """Labels as they follow each other in print."""
     return [list(LETTERS[:count]), [str(n) for n in range(count)], [str(n) for n in range(1, count + 1)]]
@@ -135,5 +149,5 @@ def _in_order(count: int) -> list[list[str]]:
 def _without_letters(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
     """ "B. Aspirin" as "Aspirin", if all choices have their own labels in front: "B. cereus" alone is a name."""
     pairs = list(zip(texts, labels, strict=True))
-    cut = [re.fullmatch(rf"\(?{re.escape(label)}[.):]\s*(.*\S)", text, re.DOTALL) for text, label in pairs]
+    cut = [re.fullmatch(rf"[(\[]?{re.escape(label)}[.):\]]+\s*(.*\S)", text, re.DOTALL) for text, label in pairs]
     return [found[1] for found in cut if found] if all(cut) else list(texts)

@@ -12,7 +12,8 @@ def test_each_pair_of_tags(start: str, end: str) -> None:
     assert told_apart(f"{start}\nis it 5? no\n{end}\n\nThe answer is 6.") == ("is it 5? no", "The answer is 6.")
     assert told_apart(f" \n{start}the answer is 5") == ("the answer is 5", "")  # cut off in thought
     assert told_apart(f"is it 5?{end}6", True) == ("is it 5?", "6")  # the template had opened it
-    assert told_apart(f"is it 5?{end}6", None) == ("is it 5?", "6")  # a server's may have
+    server = ("is it 5?", "6") if end == "</think>" else ("", f"is it 5?{end}6")
+    assert told_apart(f"is it 5?{end}6", None) == server  # a server's prompt may have, and only the usual tag says so
     assert told_apart(f"is it 5?{end}6") == ("", f"is it 5?{end}6")
     assert opens_thinking(f"<|assistant|>{start}\n") and not opens_thinking(f"<|assistant|>{start}\n\n{end}\n\n")
 

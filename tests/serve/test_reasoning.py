@@ -181,7 +181,8 @@ def of_bytes() -> Any:
 )
 def test_a_stream_of_bytes_is_the_whole_text(of_bytes: Any, tiny_llama: Any, tokens: list[Any]) -> None:
     class Model:
-        stop_tokens, stop_words, tokenizer, text = frozenset({1}), (), of_bytes, LocalLLM.text
+        stop_tokens, stop_words, think_tokens, tokenizer = frozenset({1}), (), {}, of_bytes
+        text, _decoded = LocalLLM.text, LocalLLM._decoded
 
     model: Any = Model()
     vocabulary = of_bytes.get_vocab()

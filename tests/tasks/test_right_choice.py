@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from data_rows import examples_of, refusal, right_words
 
+from gcache.errors import DataError
+from gcache.tasks.choice_rows import choices_of
+from gcache.tasks.right_choice import right_choice
+
 BLOOD = ["O", "A", "B", "AB"]
 Row = dict[str, Any]
 
@@ -187,3 +191,34 @@ def test_labels_of_the_others(tmp_path: Path, task: str, row: Row, label: str | 
         assert "rows.jsonl" in refusal(tmp_path, task, row)
     else:
         assert examples_of(tmp_path, task, row)[0].answer == label
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "right"),
+    [
+        (["B. x", "A. y"], "B", "x"),
+        (["B. x", "C. y", "D. z"], "C", "y"),
+        (["1) w", "2) x", "3) y", "4) z"], "2", None),  # a label or a place
+        (["A) x", "B) y"], "B", "y"),
+        (["[a] x", "[b] y"], "a", "x"),
+    ],
+)
+def test_labels_that_are_printed_in_front_of_the_choices(options: list[str], answer: str, right: str | None) -> None:
+    row = {"question": "Which?", "options": options, "answer": answer}
+    if right is None:
+        with pytest.raises(DataError):
+            right_choice(row, made_choices(row))
+        return
+    choices = made_choices(row)
+    assert choices.texts[right_choice(row, choices)] == right
+
+
+def test_printed_labels_that_are_not_the_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="labels of their own"):
+        made_choices({"question": "Which?", "options": {"A": "B. x", "B": "A. y"}, "answer": "A"})
+
+
+def made_choices(row: dict[str, Any]) -> Any:
+    found = choices_of(row)
+    assert found is not None
+    return found
