@@ -80,10 +80,13 @@ class Served:
 
     @cached_property
     def byte_tokens(self) -> frozenset[int]:
-        """Tokens that are single bytes; a run of them is characters only as a whole."""
+        """Tokens that are single bytes, of which a run is characters only as a whole, and special ones, which are left
+        out of a text and so may stand within such a run."""
         if self.llm is None:
             return frozenset()
-        return frozenset(number for token, number in self.llm.tokenizer.get_vocab().items() if _BYTE.fullmatch(token))
+        tokenizer = self.llm.tokenizer
+        found = {number for token, number in tokenizer.get_vocab().items() if _BYTE.fullmatch(token)}
+        return frozenset(found | set(tokenizer.all_special_ids)) if found else frozenset()
 
     @cached_property
     def longest_token(self) -> int:

@@ -177,6 +177,7 @@ def of_bytes() -> Any:
         ["\u2581the", *"\u00e9".encode(), 0xF0, "\u2581end", "\u2581a"],  # a byte that is none of any character
         ["\u2581the", *"\u00e9\U0001f642".encode(), "\u2581end"],
         [0xF0, 0x9F],
+        ["\u2581the", *"\u00e9".encode(), "<unk>", 0xF0, "\u2581end"],  # what is left out parts no run
     ],
 )
 def test_a_stream_of_bytes_is_the_whole_text(of_bytes: Any, tiny_llama: Any, tokens: list[Any]) -> None:
