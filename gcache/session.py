@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,8 @@ def compare_methods(
         quantization_config(quantization, pick_dtype(spec.dtype, spec.device))
     if len(set(quantizations)) != len(quantizations):
         raise ConfigError(f"quantizations to compare must each be named once, got {', '.join(quantizations)}")
+    if not spec.graph.prompt_date:  # one day for all models
+        spec = replace(spec, graph=replace(spec.graph, prompt_date=date.today().isoformat()))
     models = OneAtATime(lambda q: build(replace(spec, quantization=q), limits), lambda b: _weights(b.llm))
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits, dtype=dtype)

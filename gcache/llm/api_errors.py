@@ -58,7 +58,8 @@ def fault(body: Any) -> Fault | None:
     told = body.get("error") or body.get("errors")
     answered = bool(body.get("choices"))
     if not told and not answered:
-        bare = body.get("object") == "error" or ("message" in body and ("code" in body or "type" in body))
+        named = any(name in body for name in ("code", "type", "status", "success"))
+        bare = body.get("object") == "error" or ("message" in body and "choices" not in body and named)
         told = body.get("detail") or (bare and (body.get("message") or "an error without a message"))
     if not told or told is True:
         return Fault("an error without a message") if told else None
@@ -113,6 +114,8 @@ def _is_map(value: Any) -> bool:
 def _status(code: Any) -> int | None:
     """A code, 429 or "429", as a status of an error."""
     if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
+        code = int(code)
+    if isinstance(code, float) and code.is_integer():
         code = int(code)
     return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else None
 

@@ -22,7 +22,10 @@ ENDS = {
     "length": ("length", "max_tokens", "model_length"),  # Gemini, Mistral
 }
 #: Reasons that may be otherwise a little later; "" and "null" say that the text is not ended.
-PASSING_REASONS = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "", "null"})
+PASSING_REASONS = frozenset({
+    "error", "abort", "aborted", "insufficient_system_resource", "network_error", "timeout", "overloaded",
+    "server_error", "", "null",
+})  # fmt: skip
 #: Where servers put what the model thought.
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
 #: A count of tokens beyond this is none.

@@ -170,6 +170,8 @@ def test_other_errors_inside_are_final(body: Any, said: str) -> None:
         {"code": "Throttling", "message": "x"}, {"error": {"code": "rate_limit_exceeded", "message": "x"}},
         {"error": {"code": 502, "message": "x"}},
         {"choices": [{"error": {"message": "broke"}, "finish_reason": "error", "message": {"content": ""}}]},
+        {"error": {"code": 429.0, "message": "x"}}, {"status": 503, "message": "x"},
+        completion("", reason="network_error"), completion("", reason="overloaded"),
     ],
 )  # fmt: skip
 def test_words_for_what_passes_are_heeded(body: Any) -> None:
