@@ -52,7 +52,6 @@ class ChatLayout:
         next_turn: from the end of the assistant's words to the start of the user's next ones.
         gap: what stands behind every question: the empty line, where the tokenizer joins it to what ends a question.
         thinks: whether the assistant's turn opens inside a think tag.
-        date: what the template was told, where it asks for the date; else "".
     """
 
     tokenizer: Any
@@ -61,7 +60,6 @@ class ChatLayout:
     next_turn: str
     gap: str = ""
     thinks: bool = False
-    date: str = ""
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
@@ -85,9 +83,8 @@ class ChatLayout:
             logger.warning("chat_template_kwargs sets %r, which the chat template of this model never reads", name)
         opening, closing = one.split(first)
         between = all_.split(second)[1].split(third)[0]
-        date = template.settings.date if template.reads_date else ""
-        made = cls(tokenizer, opening, closing, between, "", opens_thinking(closing), date)
-        return cls(tokenizer, opening, closing, between, made._own_gap(), made.thinks, date)
+        made = cls(tokenizer, opening, closing, between, "", opens_thinking(closing))
+        return cls(tokenizer, opening, closing, between, made._own_gap(), made.thinks)
 
     def _own_gap(self) -> str:
         """`GAP` where the tokenizer joins it to the end of a question."""

@@ -87,7 +87,7 @@ class Parting:
             return self._open()
         found = self._end.search(self._held)
         if found is None:
-            sure = len(self._held) - max(_overlap(self._held, marker) for marker in MARKERS)
+            sure = len(self._held) - max(overlap(self._held, marker) for marker in MARKERS)
             self._think(self._held[:sure])
             self._held = self._held[sure:]
             return False
@@ -125,7 +125,7 @@ def _rest(whole: str, told: str) -> str:
     return whole[len(told) :] if whole.startswith(told) else ""
 
 
-def _overlap(text: str, word: str) -> int:
+def overlap(text: str, word: str) -> int:
     """How much of a word's beginning, but not all of it, the text ends with."""
     return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)
 

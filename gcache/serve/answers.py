@@ -9,7 +9,7 @@ from typing import Any
 from gcache.agents.layout import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.agents.thinking import Parting
-from gcache.chat_template import as_text, check_variables
+from gcache.chat_template import as_text
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
@@ -123,7 +123,6 @@ def layout_of(served: Served, template: Mapping[str, Any]) -> ChatLayout | None:
             raise Refused(400, f"chat_template_kwargs must be: {why}", "chat_template_kwargs", "invalid_value")
         return None
     try:
-        check_variables(template)
         return speaker.layouts.of(as_text(template))
     except (ConfigError, ModelError) as error:
         raise Refused(400, str(error), "chat_template_kwargs", "invalid_value") from error

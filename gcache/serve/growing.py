@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from gcache.agents.thinking import overlap
 from gcache.llm.decoding import first_stop
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,4 @@ class Growing:
         text = text.rstrip(HALF)
         if self.tidied:
             text = text[: max(0, text.rfind(" "))]
-        return text[: len(text) - max((_overlap(text, word) for word in self.stop), default=0)]
-
-
-def _overlap(text: str, word: str) -> int:
-    """How much of a word's beginning, but not all of it, the text ends with."""
-    return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)
+        return text[: len(text) - max((overlap(text, word) for word in self.stop), default=0)]
