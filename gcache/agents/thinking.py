@@ -2,6 +2,7 @@
 
     <think>7 is odd.</think>The answer is 7.       thinking "7 is odd.", answer "The answer is 7."
     7 is odd.</think>The answer is 7.              likewise, where the prompt had opened the tag
+    Well. <think>7 is odd.</think>It is 7.         thinking "7 is odd.", answer "Well. It is 7."
     <think>7 is                                    cut off while thinking: no answer
 
 Whoever grades or votes reads the answer alone: what is considered on the way is not stated.
@@ -10,16 +11,30 @@ Whoever grades or votes reads the answer alone: what is considered on the way is
 from __future__ import annotations
 
 import re
+import string
 from typing import NamedTuple
 
 from gcache.chat_template import THINK_TAGS
 
 TAGS = THINK_TAGS
 MARKERS = tuple(tag for pair in TAGS for tag in pair)
-_CLOSING = {start: end for start, end in TAGS}
-_START = re.compile("|".join(re.escape(start) for start, _ in TAGS))
-_TAG = re.compile("|".join(map(re.escape, MARKERS)))
-_ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
+#: Tags are known in any case; ASCII, so that no other letter passes for one of theirs.
+_ANY_CASE = re.IGNORECASE | re.ASCII
+
+
+def _any_of(tags: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, tags)), _ANY_CASE)
+
+
+_STARTS, _ENDS = tuple(start for start, _ in TAGS), tuple(end for _, end in TAGS)
+_START, _END = _any_of(_STARTS), _any_of(_ENDS)
+_TAG = _any_of(MARKERS)
+_LONGEST = max(map(len, MARKERS))
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # keeps every place, as str.lower does not
+_CLOSING = {start.lower(): _any_of((end,)) for start, end in TAGS}
+#: A fence of a code block, and what a tag that is only spoken of stands behind.
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_QUOTES = "`'\"\u2018\u201c\u00ab"
 
 
 class Thought(NamedTuple):
@@ -36,40 +51,43 @@ def told_apart(text: str, opened: bool | None = False) -> Thought:
         opened: whether the prompt ended inside a tag, so that the text begins with thinking; None where nobody knows
             the prompt, as behind an API: a closing tag says so, then.
 
-    A text without a tag is all answer, unless `opened`. Only at its beginning does a tag open thinking, blanks in front
-    of it left aside: a program may well have such words in it.
+    A text without a tag is all answer, unless `opened`. Thinking may begin anywhere and more than once, but neither in
+    code nor behind a quotation mark: there, a tag is only spoken of.
     """
-    found = _START.match(text.lstrip())
-    if found:
-        start = len(text) - len(text.lstrip()) + found.end()
-        end = text.find(_CLOSING[found.group()], start)
-        if end < 0:
-            return Thought(text[start:].strip(), "")
-        return Thought(text[start:end].strip(), text[end + len(_CLOSING[found.group()]) :].lstrip())
-    closing = None if opened is False else (_ENDS if opened else _TAG).search(text)
-    if closing and opened is None and closing.group() != TAGS[0][1]:
-        closing = None  # of a prompt that nobody knows, only the usual tag says that it was open
-    if closing and closing.group() not in _CLOSING:
-        return Thought(text[: closing.start()].strip(), text[closing.end() :].lstrip())
-    return Thought(text.strip(), "") if opened else Thought("", text)
+    if opened is None:  # of a prompt that nobody knows, only the usual tag says that it was open
+        first = _TAG.search(text)
+        opened = first is not None and first.group().lower() == TAGS[0][1]
+    parting = Parting(opened)
+    parting.grow(text)
+    return parting.end()
 
 
 class Parting:
-    """A text that grows, told apart as `told_apart` does; of neither part is anything ever taken back."""
+    """A text that grows, told apart; of neither part is anything ever taken back."""
 
     def __init__(self, opened: bool = False) -> None:
-        self._opened, self._answers = opened, False
-        self._end: re.Pattern[str] | None = None
-        self._held, self._said = "", ""  # what may still be a tag; blanks that may be the last
         self.thinking, self.answer = "", ""
+        self._held = ""  # what may still be a tag
+        self._end = _END if opened else None  # what ends the thinking, while there is any
+        self._first = opened  # whether a tag here would only repeat the prompt's
+        self._opens = opened  # whether a piece of thinking has begun, with nothing in it yet
+        self._blanks = ""  # that may be the last of a part, or stand around a tag
+        self._behind = False  # whether some thinking has ended, and nothing was answered since
 
     def grow(self, more: str) -> Thought:
         """What can be told of both parts beyond what was."""
         before = len(self.thinking), len(self.answer)
         self._held += more
-        while self._step():
+        while self._begin() if self._first else self._answer() if self._end is None else self._think(self._end):
             pass
         return Thought(self.thinking[before[0] :], self.answer[before[1] :])
+
+    def end(self) -> Thought:
+        """Both whole parts, where no more comes."""
+        self._first = False
+        (self._add_answer if self._end is None else self._add_thinking)(self._held)
+        untouched = self._end is None and not self._behind and not self.thinking and not self.answer
+        return Thought(self.thinking, self._blanks if untouched else self.answer)
 
     def finish(self, thinking: str, answer: str) -> Thought:
         """The rest of both whole parts; of a part that does not begin with what was told of it, nothing."""
@@ -77,48 +95,80 @@ class Parting:
         self.thinking, self.answer = thinking, answer
         return rest
 
-    def _step(self) -> bool:
-        """Decide on some of what is held; False where nothing can be decided yet."""
-        if self._answers:
-            self.answer += self._held
-            self._held = ""
-            return False
-        if self._end is None:
-            return self._open()
-        found = self._end.search(self._held)
-        if found is None:
-            sure = len(self._held) - max(overlap(self._held, marker) for marker in MARKERS)
-            self._think(self._held[:sure])
-            self._held = self._held[sure:]
-            return False
-        self._think(self._held[: found.start()])
-        rest = self._held[found.end() :].lstrip()
-        if not rest:  # blanks in front of the answer are none of it
-            self._held = self._held[found.start() :]
-            return False
-        self._held, self._answers = rest, True
-        return True
-
-    def _open(self) -> bool:
-        """Whether the text begins with a tag."""
+    def _begin(self) -> bool:
+        """Read a tag that repeats the prompt's; False where nothing can be decided yet."""
         start = self._held.lstrip()
         found = _START.match(start)
-        if found:
-            self._end, self._held = re.compile(re.escape(_CLOSING[found.group()])), start[found.end() :]
-            return True
-        if not start or any(tag.startswith(start) for tag in _CLOSING):
+        if found is None and (not start or _begun(start, _STARTS) == len(start)):
             return False
-        self._end, self._answers = (_ENDS if self._opened else None), not self._opened
+        if found is not None:
+            self._end, self._held = _CLOSING[found.group().lower()], start[found.end() :]
+        self._first = False
         return True
 
-    def _think(self, more: str) -> None:
-        """Blanks are told once something follows them."""
-        text = self._said + more
-        if not self.thinking:
-            text = text.lstrip()
+    def _think(self, end: re.Pattern[str]) -> bool:
+        """Read thinking, up to its end; False where nothing can be decided yet."""
+        found = end.search(self._held)
+        sure = found.start() if found else len(self._held) - _begun(self._held, _ENDS)
+        self._add_thinking(self._held[:sure])
+        self._held = self._held[found.end() if found else sure :]
+        if found is None:
+            return False
+        self._end, self._blanks, self._behind = None, "", True
+        return True
+
+    def _answer(self) -> bool:
+        """Read an answer, up to the next thinking; False where nothing can be decided yet."""
+        found = _START.search(self._held)
+        sure = found.start() if found else len(self._held) - _begun(self._held, _STARTS)
+        self._add_answer(self._held[:sure])
+        self._held = self._held[sure:]
+        if found is None:
+            return False
+        tag, self._held = found.group(), self._held[len(found.group()) :]
+        if _in_code(self.answer):
+            self._add_answer(tag)
+            return True
+        self._end, self._opens, self._behind = _CLOSING[tag.lower()], True, False
+        return True
+
+    def _add_thinking(self, more: str) -> None:
+        """Blanks are told once something follows them; in front of a piece of thinking they are none of it."""
+        if self._opens:
+            more = more.lstrip()
+            if not more:
+                return
+            self._opens, self._blanks = False, "\n\n" if self.thinking else ""
+        text = self._blanks + more
         sure = text.rstrip()
         self.thinking += sure
-        self._said = text[len(sure) :]
+        self._blanks = text[len(sure) :]
+
+    def _add_answer(self, more: str) -> None:
+        """Blanks in front of the answer are none of it where some thinking stood there; between two of its pieces,
+        there is always one."""
+        text = self._blanks + more
+        if (not self.answer or self._behind) and not text.strip():
+            self._blanks = text
+            return
+        if self._behind:
+            body = text.lstrip()
+            apart = not self.answer or self.answer[-1].isspace()
+            text = body if apart else (text[: len(text) - len(body)] or "\n") + body
+        self.answer += text
+        self._blanks, self._behind = "", False
+
+
+def _in_code(before: str) -> bool:
+    """Whether what comes next stands in code, or is quoted."""
+    line = before.rpartition("\n")[2]
+    return line.count("`") % 2 == 1 or line[-1:] in tuple(_QUOTES) or len(_FENCE.findall(before)) % 2 == 1
+
+
+def _begun(text: str, tags: tuple[str, ...]) -> int:
+    """How much of a tag's beginning, but not all of it, the text ends with."""
+    end = text[-_LONGEST:].translate(_LOWER)
+    return max(overlap(end, tag.translate(_LOWER)) for tag in tags)
 
 
 def _rest(whole: str, told: str) -> str:
@@ -133,4 +183,4 @@ def overlap(text: str, word: str) -> int:
 def opens_thinking(prompt: str) -> bool:
     """Whether a prompt ends inside a tag, as templates of models that always think do."""
     tags = list(_TAG.finditer(prompt))
-    return bool(tags) and tags[-1].group() in _CLOSING
+    return bool(tags) and tags[-1].group().lower() in _CLOSING

@@ -30,6 +30,26 @@ def test_each_pair_of_tags(start: str, end: str) -> None:
         ("print('<think>') # 6", False, ("", "print('<think>') # 6")),
         ("<think>a</think>b</think>c", False, ("a", "b</think>c")),
         ("<think>a <think> b</think>c", False, ("a <think> b", "c")),
+        ("Let me think.\n<think>5?</think>\n\nThe answer is 6.", False, ("5?", "Let me think.\nThe answer is 6.")),
+        ("Okay. <think>the answer is 5</think> 6", False, ("the answer is 5", "Okay. 6")),
+        ("So<think>5?</think>6", False, ("5?", "So\n6")),
+        ("So<think>5?</think> 6", False, ("5?", "So 6")),
+        ("<think>a</think>\n<think>b</think>\n6", False, ("a\n\nb", "6")),
+        ("<think>a</think>6 <think>b</think> it is", False, ("a\n\nb", "6 it is")),
+        ("<think> </think><think>b", False, ("b", "")),
+        ("<think>a</think>6\n<think>the answer is 5", False, ("a\n\nthe answer is 5", "6\n")),
+        ("hm</think>6 <think>5?</think>or so", True, ("hm\n\n5?", "6 or so")),
+        ("hm</think>6 <think>5?</think>or so", None, ("hm\n\n5?", "6 or so")),
+        ("Well. <think>5?</think>6", None, ("5?", "Well. 6")),
+        ("<THINK>a</Think>6", False, ("a", "6")),
+        ("a</THINK>6", True, ("a", "6")),
+        ("<Think>a</THINK>6", None, ("a", "6")),
+        ("<th\u0131nk>a</think>6", False, ("", "<th\u0131nk>a</think>6")),  # no letter of the tag's
+        ("The tag `<think>` is one", False, ("", "The tag `<think>` is one")),
+        ("The tag `x <think> y` is one", False, ("", "The tag `x <think> y` is one")),
+        ('The tag "<think>" is one', False, ("", 'The tag "<think>" is one')),
+        ("```python\nx = 1  # <think>\n```\n6", False, ("", "```python\nx = 1  # <think>\n```\n6")),
+        ("```\na\n```\n<think>b</think>6", False, ("b", "```\na\n```\n6")),
     ],
 )
 def test_texts(text: str, opened: bool, found: tuple[str, str]) -> None:
@@ -40,7 +60,9 @@ TOLD = [
     "The answer is 6.", "", "  6 ", "<think>5?</think>6", " <think> 5? \n</think>\n\n6 <think> 7", "<think>5? ",
     "<thi", "<thin>6", "[THINK]a[/THINK] b</think> c",
     "a</think>6", "a <think> b</think>6", "a </thin", "< think>", "<think></think>",
-    "<think>\n\n</think>\n\n", "print('<think>')",
+    "<think>\n\n</think>\n\n", "print('<think>')", "Well.\n<think>5?</think>\n\n6", "a<think>b</think>c",
+    "<think>a</think> <think> b </think>\n c <THINK> d", "`<think>` a\n <Think>\nb\n</Think>\nc ", "  <thinks>", "a </thi",
+    "<think>a</think>\n```\n<think>\n```\n<think>b</think>", "  ", "\n<think> </think> \n", "a <think> </think> ",
 ]  # fmt: skip
 
 
