@@ -42,7 +42,8 @@ PIECES = [
 templates = st.lists(st.sampled_from(PIECES), max_size=9).map("".join) | st.text(max_size=20) | st.sampled_from(
     [CHAT_TEMPLATE, CHAT_TEMPLATE + "{{ enable_thinking }}", CHAT_TEMPLATE.replace("user", "{{ strftime_now('%Y') }}")]
 )  # fmt: skip
-pieces = st.sampled_from([t for pair in THINK_TAGS for t in pair] + ["<thi", "a", " ", "\n", "`", "```\n", "'", "<THINK>", "6"])
+tags = [tag for pair in THINK_TAGS for tag in pair]
+pieces = st.sampled_from([*tags, "<thi", "a", " ", "\n", "`", "```\n", "'", "<THINK>", "6"])
 
 
 def one_line(error: Exception) -> None:

@@ -61,8 +61,10 @@ TOLD = [
     "<thi", "<thin>6", "[THINK]a[/THINK] b</think> c",
     "a</think>6", "a <think> b</think>6", "a </thin", "< think>", "<think></think>",
     "<think>\n\n</think>\n\n", "print('<think>')", "Well.\n<think>5?</think>\n\n6", "a<think>b</think>c",
-    "<think>a</think> <think> b </think>\n c <THINK> d", "`<think>` a\n <Think>\nb\n</Think>\nc ", "  <thinks>", "a </thi",
-    "<think>a</think>\n```\n<think>\n```\n<think>b</think>", "  ", "\n<think> </think> \n", "a <think> </think> ",
+    "<think>a</think> <think> b </think>\n c <THINK> d", "`<think>` a\n <Think>\nb\n</Think>\nc ", "  <thinks>",
+    "a </thi",
+    "<think>a</think>\n```\n<think>\n```\n<think>b</think>", "  ", "\n<think> </think> \n",
+    "a <think> </think> ",
 ]  # fmt: skip
 
 
