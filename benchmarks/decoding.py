@@ -21,7 +21,7 @@ from benchmarks.agreement import compare
 from benchmarks.published import plain_attention
 from benchmarks.setting import Bench, local_llm
 from benchmarks.timing import interleaved, ratios
-from gcache.llm.loading import load_model
+from gcache.llm.load.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 

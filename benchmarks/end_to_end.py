@@ -26,7 +26,7 @@ from benchmarks.timing import interleaved, ratios
 from gcache.agents.decision import decision_maker
 from gcache.agents.roles import pick_agents
 from gcache.build import GraphSpec, assemble
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.tasks.example import Example
 
 AGENTS = 4

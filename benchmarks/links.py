@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.markdown import number, table
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
-from gcache.graph.thinkers import SPEAK
+from gcache.graph.agent_models import SPEAK
 from gcache.links.linear import fit_overlap, fit_vocab
 from gcache.links.link import Link, ModelEnds
 from gcache.links.link_file import linear_link
 from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
-from gcache.llm.loading import load_model
+from gcache.llm.load.loading import load_model
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcache.llm.lookup import MOST_GUESSES
-from gcache.llm.plain_decoder import PlainDecoder
+from gcache.llm.decode.prompt_lookup import MOST_GUESSES
+from gcache.llm.forward.plain_decoder import PlainDecoder
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from gcache.agents.decision import DecisionMaker
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
-from gcache.llm.alignment import Alignment
-from gcache.llm.packing import use_packed
+from gcache.llm.forward.alignment import Alignment
+from gcache.llm.forward.packing import use_packed
 
 
 @contextmanager

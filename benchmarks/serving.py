@@ -20,10 +20,10 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.markdown import number, table
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
+from gcache.environment import serve_key
 from gcache.errors import ConfigError
 from gcache.files import write_json
-from gcache.settings import serve_key
 
 #: Requests after which the server's memory is looked at: what it needs once is there by then.
 WARM = 50

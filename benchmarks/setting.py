@@ -12,7 +12,7 @@ from gcache.tasks.example import Example, Task
 from gcache.tasks.registry import make_task
 
 if TYPE_CHECKING:
-    from gcache.llm.loading import LoadedModel
+    from gcache.llm.load.loading import LoadedModel
     from gcache.llm.local import LocalLLM
 
 DOMAIN = "maths"
@@ -93,7 +93,7 @@ class Bench:
         Raises:
             ModelError: it cannot be had.
         """
-        from gcache.llm.loading import load_model
+        from gcache.llm.load.loading import load_model
 
         loaded = load_model(name)
         return cls(settings, questions, name, loaded, local_llm(loaded, settings))
@@ -104,7 +104,7 @@ class Bench:
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Each question as one chat prompt that asks for working and a number."""
-        from gcache.agents.layout import ChatLayout
+        from gcache.agents.prompts import ChatLayout
 
         layout = ChatLayout.of(self.loaded.tokenizer)
         words, asked = decision_maker(DOMAIN).instructions, [example.question for example in self.examples]
@@ -113,8 +113,8 @@ class Bench:
 
 def local_llm(loaded: LoadedModel, settings: Settings) -> LocalLLM:
     """Our model, in batches of the size that the reference has."""
+    from gcache.llm.cache_budget import Limits
     from gcache.llm.local import LocalLLM
-    from gcache.llm.memory import Limits
 
     model: Any = loaded.model
     return LocalLLM(model, loaded.tokenizer, limits=Limits(max_batch_size=settings.batch))

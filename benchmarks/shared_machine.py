@@ -3,8 +3,9 @@
     python -m benchmarks.shared_machine --checkpoint runs/split_facts --limit 48 --busy 1 --repeats 3 --json shared.json
 
 Every evaluation is a process of its own: with threads that always spin (what OpenMP does by itself), that always sleep
-(OMP_WAIT_POLICY=PASSIVE), and as `gcache.sharing` chooses. The kinds are measured in turns, alone and beside processes
-that do nothing but compute, so that all met the same machine. Seconds are those of the questions, without loading.
+(OMP_WAIT_POLICY=PASSIVE), and as `gcache.runtime.sharing` chooses. The kinds are measured in turns, alone and beside
+processes that do nothing but compute, so that all met the same machine. Seconds are those of the questions, without
+loading.
 Nothing else should run meanwhile.
 """
 
@@ -27,10 +28,10 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.records import machine
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
-from gcache.llm.placement import DTYPES
+from gcache.llm.load.device import DTYPES
 
 logger = logging.getLogger("gcache.benchmarks.shared_machine")
 
@@ -69,12 +70,15 @@ def evaluated(checkpoint: Path, limit: int, waits: dict[str, str], folder: Path)
         ConfigError: it could not be run.
     """
     out = folder / "eval.json"
-    command = [sys.executable, "-m", "gcache.cli", "eval", "--checkpoint", str(checkpoint), "--limit", str(limit)]
+    command = [sys.executable, "-m", "gcache.commands.main", "eval", "--checkpoint", str(checkpoint)]
     environment = {**{name: value for name, value in os.environ.items() if name not in CHOSEN}, **waits}
-    done = subprocess.run([*command, "--json", str(out)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--limit", str(limit), "--json", str(out)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         raise ConfigError(f"gcache eval --checkpoint {checkpoint} failed: {done.stderr.strip().splitlines()[-1]}")
-    said = [line.partition(": ")[2] for line in done.stderr.splitlines() if " gcache.sharing: " in line]
+    said = [line.partition(": ")[2] for line in done.stderr.splitlines() if " gcache.runtime.sharing: " in line]
     return {**json.loads(out.read_text(encoding="utf-8")), "said": said}
 
 

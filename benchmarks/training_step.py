@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks.setting import Bench
 from benchmarks.timing import ratios
 from gcache.build import LEARNED, GraphSpec, assemble
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.tasks.registry import make_task
 from gcache.training.config import TrainConfig
 from gcache.training.replay import GRADIENTS

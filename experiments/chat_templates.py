@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gcache.agents.layout import GAP, ChatLayout
-from gcache.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
-from gcache.cli import guarded
+from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
+from gcache.agents.prompts import GAP, ChatLayout
+from gcache.commands.main import guarded
 from gcache.errors import ConfigError, ModelError
 from gcache.files import write_json, write_text
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from baseline_noise import Noise, compare_baselines
+
 from gcache.build import build
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.files import write_json
 from gcache.session import TaskSpec
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
-from gcache.training.estimator import Noise, compare_baselines
 from gcache.training.trainer import Reinforce
 
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError, DataError
+from gcache.evaluation.intervals import wilson
 from gcache.session import TaskSpec
-from gcache.statistics import wilson
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from gcache import flags
 from gcache.build import Built, GraphSpec, build
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands import flags
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError, unknown
+from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.evaluation.intervals import paired_difference
 from gcache.files import without_folders, write_json
+from gcache.gnn.fixed import FixedTopology
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
 from gcache.links.link import AUTO, LINKS
-from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.session import TaskSpec
-from gcache.statistics import paired_difference
 from gcache.tasks.example import Example, Task
 
 #: Rows beside those of links.

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.cli import guarded
+from gcache.commands.main import guarded
 from gcache.errors import DataError
+from gcache.evaluation.intervals import paired_difference
 from gcache.files import without_folders, write_text
-from gcache.statistics import paired_difference
 
 #: What must be alike for answers to be of the same questions and the same model.
 ALIKE = ("task", "limit", "seed", "model", "model_fingerprint", "dtype")

@@ -25,19 +25,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gcache import flags
-from gcache.agents.layout import with_said
+from gcache.agents.prompts import with_said
 from gcache.build import build
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands import flags
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError
+from gcache.evaluation.intervals import paired_difference, wilson
 from gcache.files import write_json
+from gcache.graph.agent_models import Thinker
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.thinkers import Thinker
 from gcache.links.perceiver import Perceiver
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.session import TaskSpec
-from gcache.statistics import paired_difference, wilson
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, answer_tokens, ends_of, local
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import ConfigError, DataError
 from gcache.files import write_json
-from gcache.llm.loading import load_model
+from gcache.llm.load.loading import load_model
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gcache.build import GraphSpec, build
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands.main import guarded, log_to_stderr
 from gcache.errors import DataError
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.inspect.formats import markdown
 from gcache.inspect.reading_check import Named, ReadThought, count_named, read_thoughts
 from gcache.tasks.registry import make_task

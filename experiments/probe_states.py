@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gcache import flags
 from gcache.build import build
-from gcache.cli import guarded, log_to_stderr
+from gcache.commands import flags
+from gcache.commands.main import guarded, log_to_stderr
+from gcache.evaluation.intervals import wilson
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
 from gcache.session import TaskSpec
-from gcache.statistics import wilson
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of
 

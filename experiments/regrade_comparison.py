@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.cli import guarded
+from gcache.commands.main import guarded
 from gcache.errors import DataError
-from gcache.statistics import wilson
+from gcache.evaluation.intervals import wilson
 from gcache.tasks.example import Example, Task, grade_text
 from gcache.tasks.registry import make_task
 

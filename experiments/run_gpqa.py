@@ -6,7 +6,7 @@ python experiments/run_gpqa.py --task_option subset=diamond        (from the hub
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("gpqa", __doc__ or "")
 

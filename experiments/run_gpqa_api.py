@@ -5,7 +5,7 @@ python experiments/run_gpqa_api.py --data gpqa_main.csv --api_model qwen-flash -
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("gpqa", __doc__ or "", generation_mode="hybrid")
 

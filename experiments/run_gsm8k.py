@@ -7,7 +7,7 @@
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("gsm8k", __doc__ or "")
 

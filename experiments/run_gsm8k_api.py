@@ -6,7 +6,7 @@ python experiments/run_gsm8k_api.py --data train.jsonl --llm_name qwen-flash --g
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("gsm8k", __doc__ or "", generation_mode="hybrid")
 

@@ -5,7 +5,7 @@ python experiments/run_humaneval.py --data HumanEval.jsonl.gz --num_iterations 2
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("humaneval", __doc__ or "")
 

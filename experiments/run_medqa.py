@@ -5,7 +5,7 @@ python experiments/run_medqa.py --data medqa.json --num_iterations 10
 
 import sys
 
-from gcache.experiment import Experiment
+from harness import Experiment
 
 EXPERIMENT = Experiment("medqa", __doc__ or "")
 

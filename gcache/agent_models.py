@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcache.cache.fusers import make_fuser
-from gcache.graph.thinkers import Mixture, Thinker
+from gcache.cache.fusers.registry import make_fuser
+from gcache.graph.agent_models import Mixture, Thinker
 from gcache.links.link import Link, ModelEnds
 from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
-from gcache.llm.fingerprint import quantized
-from gcache.llm.loading import LoadedModel, load_model
+from gcache.llm.load.fingerprint import quantized
+from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
 
 if TYPE_CHECKING:

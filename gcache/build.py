@@ -11,35 +11,35 @@ from typing import Any
 import torch
 
 from gcache.agent_models import load_mixture
+from gcache.agents.chat_template import ChatTemplate
 from gcache.agents.decision import DecisionMaker, decision_maker
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import DOMAINS, Agent, pick_agents
-from gcache.cache.fusers import FUSERS, make_fuser
-from gcache.cache.placement import check_positions
-from gcache.chat_template import ChatTemplate
+from gcache.cache.fusers.registry import FUSERS, make_fuser
+from gcache.cache.positions import check_positions
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.features import ENCODERS, Encoder, make_encoder
+from gcache.gnn.fixed import TOPOLOGIES
 from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
+from gcache.gnn.providers import FixedSource, PolicySource, TopologySource
 from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
 from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.agent_models import Mixture
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.embeds import ENDPOINTS
-from gcache.graph.fixed import TOPOLOGIES
-from gcache.graph.hints import HINTS
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource, PolicySource, TopologySource
+from gcache.graph.result import GraphConfig
 from gcache.graph.speakers import ApiSpeaker, LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.graph.thinkers import Mixture
-from gcache.graph.writers import GENERATION_MODES, make_writer
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.writers.hints import HINTS
+from gcache.graph.writers.prompt_embeds import ENDPOINTS
+from gcache.graph.writers.registry import GENERATION_MODES, make_writer
 from gcache.links.link import AUTO
 from gcache.links.negotiate import CHOICES as LINK_CHOICES
-from gcache.llm.api import ApiLLM, ApiSettings
-from gcache.llm.loading import load_model
+from gcache.llm.api.client import ApiLLM, ApiSettings
+from gcache.llm.cache_budget import Limits
+from gcache.llm.load.loading import load_model
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
-from gcache.streams import derive
-from gcache.typed import mistyped
+from gcache.runtime.streams import derive
+from gcache.runtime.typed import mistyped
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,13 @@ class GraphSpec:
         channels: what may go over each edge, as a choice (see `gcache.gnn.topology.CHANNELS`); () for what
             `graph.hands` says, everywhere.
         latent_choices: numbers of latent steps that each agent chooses from; () for `graph.latent_steps`.
-        generation_mode: who writes the decision maker's text; see `gcache.graph.writers`.
-        hint: what the API is told in the mode api_hint; see `gcache.graph.hints`.
-        latent_space_realign: whether latent steps go through W_a; see `gcache.llm.alignment`.
-        embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.embeds`.
+        generation_mode: who writes the decision maker's text; see `gcache.graph.writers.registry`.
+        hint: what the API is told in the mode api_hint; see `gcache.graph.writers.hints`.
+        latent_space_realign: whether latent steps go through W_a; see `gcache.llm.forward.alignment`.
+        embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.writers.prompt_embeds`.
         api_model, base_url: of the API in modes that ask one; None for what the environment says.
         agent_models: what the agents think with, where that is another model than the decision maker's, which is
-            `llm_name`: one name per agent, or one for all; see `gcache.graph.thinkers`.
+            `llm_name`: one name per agent, or one for all; see `gcache.graph.agent_models`.
         agent_quantizations: of these models, one each or one for all; () for `quantization`.
         link: between two models; see `gcache.links`.
         link_files: of learned links.

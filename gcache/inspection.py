@@ -8,21 +8,21 @@ from pathlib import Path
 
 from gcache.build import GraphSpec, cast_of
 from gcache.errors import CheckpointError, ConfigError, unknown
+from gcache.evaluation.cuts import cost_of_edges
+from gcache.evaluation.disagreement import Disagreement, disagreement, disagreement_table
 from gcache.files import write_json, write_text
+from gcache.gnn.team import Cast
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.cast import Cast
 from gcache.inspect import pictures
 from gcache.inspect.close_up import close_up, find_example, view_of
 from gcache.inspect.curves import draw_points, read_metrics
-from gcache.inspect.cuts import cost_of_edges
-from gcache.inspect.disagreement import Disagreement, disagreement, disagreement_table
 from gcache.inspect.format_names import FORMATS
 from gcache.inspect.formats import LIKELY, TEXTS
 from gcache.inspect.overview import overview
 from gcache.inspect.page import page
 from gcache.inspect.view import View
-from gcache.llm.api import ApiLLM
-from gcache.llm.memory import Limits
+from gcache.llm.api.client import ApiLLM
+from gcache.llm.cache_budget import Limits
 from gcache.session import TaskSpec, load, require_domain
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints

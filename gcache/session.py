@@ -13,29 +13,29 @@ from typing import Any
 from gcache import __version__
 from gcache.build import Built, GraphSpec, build
 from gcache.errors import CheckpointError, ConfigError, unknown
+from gcache.evaluation.compare import Compared, compare, markdown
+from gcache.evaluation.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
+from gcache.evaluation.evaluate import Evaluation, evaluate
+from gcache.evaluation.method import Method
+from gcache.evaluation.methods import METHODS, MethodSettings, make_method
+from gcache.evaluation.quantized import AtQuantization, OneAtATime
 from gcache.files import write_json
+from gcache.gnn.fixed import FixedTopology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import IN_FLIGHT
-from gcache.inspect.controls import CONTROLS, Controlled, controls_markdown, draw_controls, run_controls
-from gcache.llm.api import ApiLLM, ApiSettings
+from gcache.graph.result import IN_FLIGHT
+from gcache.llm.api.client import ApiLLM, ApiSettings
+from gcache.llm.cache_budget import Limits
+from gcache.llm.load.device import pick_dtype, quantization_config
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
-from gcache.llm.placement import pick_dtype, quantization_config
-from gcache.methods.compare import Compared, compare, markdown
-from gcache.methods.evaluate import Evaluation, evaluate
-from gcache.methods.method import Method
-from gcache.methods.quantized import AtQuantization, OneAtATime
-from gcache.methods.registry import METHODS, MethodSettings, make_method
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
 from gcache.training import checkpoint as checkpoints
-from gcache.training.board import Board
 from gcache.training.config import COMPARED, TrainConfig, check_on_error
 from gcache.training.kept_rows import KeptRows
 from gcache.training.replay import check_gradient
 from gcache.training.report import Report
+from gcache.training.tensorboard import Board
 from gcache.training.trainer import Reinforce
 
 logger = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ def control_checkpoint(
     limits: Limits | None = None,
     api: Callable[[GraphSpec], ApiLLM] | None = None,
 ) -> Controls:
-    """A trained graph under each control, on the same test questions; see `gcache.inspect.controls`.
+    """A trained graph under each control, on the same test questions; see `gcache.evaluation.controls`.
 
     Args:
         task_spec: None for the task it was trained on.
@@ -344,7 +344,7 @@ def compare_methods(
     """Several methods on the same test questions and the same model.
 
     Args:
-        names: see `gcache.methods.registry`.
+        names: see `gcache.evaluation.methods`.
         task_spec: without a checkpoint nothing was learned, so a data file is used whole, as
             if it were a test set; with one, its held-out part, unless `whole_file` says otherwise.
         spec: the model, and the graph of gcache and gdesigner where there is no checkpoint.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from chat_server import Behaviour, serving
 
-from gcache import flags
+from gcache.commands import flags
+from gcache.environment import API_KEYS
 from gcache.errors import ApiError
-from gcache.llm.api import ApiLLM, ApiSettings, ApiText, Budget
-from gcache.settings import API_KEYS
+from gcache.llm.api.client import ApiLLM, ApiSettings, ApiText, Budget
 
 KEY = "sk-very-secret-0123"
 AROUND = (
@@ -25,7 +25,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, address, model or proxy of whoever runs the tests, and short waits."""
     for name in AROUND:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("gcache.llm.api.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gcache.llm.api.client.FIRST_WAIT", 0.01)
 
 
 def chat(llm: ApiLLM, words: str = "2 + 2?", **options: Any) -> ApiText:

@@ -148,9 +148,9 @@ def other_llm(tiny_tokenizer: PreTrainedTokenizerFast) -> LocalLLM:
 @pytest.fixture(scope="session")
 def embedded_llm() -> LocalLLM:
     """The installed model in fp32; the test is skipped where it is not installed."""
-    from gcache.llm.loading import load_model
+    from gcache.llm.load.loading import load_model
+    from gcache.llm.load.locate import EMBEDDED, EMBEDDED_PACKAGE
     from gcache.llm.local import LocalLLM
-    from gcache.llm.sources import EMBEDDED, EMBEDDED_PACKAGE
 
     needs.weights(EMBEDDED_PACKAGE, ".gguf")
     loaded = load_model(EMBEDDED, dtype="float32")

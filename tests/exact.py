@@ -14,12 +14,12 @@ from torch import Tensor
 from toy import ToyTask
 
 from gcache.build import Built
-from gcache.cache.fusers import make_fuser
-from gcache.cache.relevance import MATCH_GAIN, PRIOR_GAIN
+from gcache.cache.fusers.registry import make_fuser
+from gcache.cache.fusers.relevance import MATCH_GAIN, PRIOR_GAIN
 from gcache.cache.rope import Rope
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import Edge, Topology, is_acyclic
-from gcache.graph.records import RunResult, Spoken
+from gcache.graph.result import RunResult, Spoken
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from real_vllm import Checks, expect
 
-from gcache.llm.loading import load_model
-from gcache.llm.sources import EMBEDDED
+from gcache.llm.load.loading import load_model
+from gcache.llm.load.locate import EMBEDDED
 from gcache.tasks.gsm8k import Gsm8k
 
 #: Rows of a multiple-choice task: a context, its continuations, and the right one's number.

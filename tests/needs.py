@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from gcache.settings import installed_file
+from gcache.environment import installed_file
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter

@@ -50,7 +50,7 @@ def command(*args: str, cwd: Path | None = None, **extra: str) -> subprocess.Com
 
 def gcache(*args: str) -> str:
     """A command of ours; what it printed."""
-    done = command(sys.executable, "-m", "gcache.cli", *args)
+    done = command(sys.executable, "-m", "gcache.commands.main", *args)
     expect(done.returncode == 0, done.stderr[-500:])
     return done.stdout
 
@@ -149,7 +149,7 @@ def main() -> int:
             "--rollouts", "2", "--limit", "2", "--dtype", "float32", "--max_new_tokens", str(MOST),
         )  # fmt: skip
         port = free_port()
-        serve = [sys.executable, "-m", "gcache.cli", "serve", str(graph), "--name", NAME, "--port", str(port)]
+        serve = [sys.executable, "-m", "gcache.commands.main", "serve", str(graph), "--name", NAME, "--port", str(port)]
         with running(serve, port, "/ready", {"GCACHE_SERVE_KEY": KEY}) as server:
             harness = harness_checks.Harness(
                 home / "harness" / "bin" / "lm_eval", places.work, f"{server.url}/v1", NAME, KEY

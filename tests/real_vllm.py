@@ -22,12 +22,12 @@ from vllm_bodies import CONTEXT, WIDTH, bodies, embeds_of
 
 from gcache.build import GraphSpec, assemble, build
 from gcache.errors import ApiError, GcacheError
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.llm.api import ApiLLM, ApiSettings, Budget
-from gcache.llm.gguf_store import converted
-from gcache.llm.loading import load_model
+from gcache.graph.result import GraphConfig, RunResult
+from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
+from gcache.llm.load.gguf import converted
+from gcache.llm.load.loading import load_model
+from gcache.llm.load.locate import resolve
 from gcache.llm.local import LocalLLM
-from gcache.llm.sources import resolve
 
 #: Names of the served models, and the key of both servers.
 NAME, OURS, KEY = "smol", "ours", "key-of-the-test"
@@ -308,7 +308,7 @@ def check_all(program: str, folder: Path) -> int:
         "--max-model-len", str(CONTEXT), "--dtype", "float32", "--enable-prompt-embeds", "--enforce-eager",
     ]  # fmt: skip
     own = [
-        sys.executable, "-m", "gcache.cli", "serve", "--topology", "chain", "--llm_name", str(folder),
+        sys.executable, "-m", "gcache.commands.main", "serve", "--topology", "chain", "--llm_name", str(folder),
         "--dtype", "float32", "--name", OURS, "--generation_mode", "api_embeds", "--latent_steps", "2",
         "--api_model", NAME, "--base_url", f"http://127.0.0.1:{port}/v1", "--port", str(own_port),
         "--allow_prompt_embeds", "--max_tokens", str(CONTEXT),

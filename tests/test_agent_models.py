@@ -13,10 +13,10 @@ from two_models import MANY_WORDS, model_of, tokenizer_of
 
 from gcache import agent_models, session
 from gcache.build import Built, GraphSpec, build
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import CheckpointError, ConfigError, GcacheError
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.training import checkpoint as checkpoints
 
 OTHERS = (*MANY_WORDS[:20], *(f"none{n}" for n in range(140)))
@@ -181,7 +181,7 @@ def test_from_the_command_line(folders: dict[str, str], tmp_path: Path, capsys: 
 
 
 def test_a_mixed_graph_is_not_served(folders: dict[str, str]) -> None:
-    from gcache.serve.served import Served
+    from gcache.serve.model import Served
 
     with pytest.raises(ConfigError, match="several models, and a service counts the context of one"):
         Served.of(made(folders, "small"), "mixed")

@@ -10,9 +10,9 @@ from conftest import CHAT_TEMPLATE
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gcache.agents.layout import ChatLayout
+from gcache.agents.chat_template import THINK_TAGS, ChatTemplate, EndOfTurn, TemplateSettings, check_variables
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.thinking import Parting, told_apart
-from gcache.chat_template import THINK_TAGS, ChatTemplate, EndOfTurn, TemplateSettings, check_variables
 from gcache.errors import ConfigError, ModelError
 
 ANY = settings(

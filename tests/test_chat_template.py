@@ -17,12 +17,12 @@ from toy import QUESTIONS, toy_built
 
 from gcache import build as build_module
 from gcache import session
-from gcache.agents.layout import ChatLayout
+from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.thinking import told_apart
 from gcache.build import GraphSpec, dated
-from gcache.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.errors import CheckpointError, ConfigError, ModelError
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.training import checkpoint as checkpoints

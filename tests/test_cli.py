@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import scripts
 
-from gcache.cli import _parser, main, task_if_named
+from gcache.commands.main import _parser, main, task_if_named
 from gcache.session import TaskSpec
 
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from chat_server import says, serving
+from harness import Experiment, known_names
 
 from gcache.errors import ConfigError
-from gcache.experiment import Experiment, known_names
 
 GSM8K = Experiment("gsm8k", "about")
 
@@ -69,7 +69,7 @@ def test_an_early_users_command_runs(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "API_MODEL", "BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("gcache.experiment.EMBEDDED", str(model_folder))
+    monkeypatch.setattr("harness.EMBEDDED", str(model_folder))
     data = tmp_path / "train.jsonl"
     rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(20)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -11,7 +11,7 @@ import pytest
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.errors import GradingError, QuestionError
-from gcache.methods.evaluate import evaluate, evaluate_text
+from gcache.evaluation.evaluate import evaluate, evaluate_text
 from gcache.tasks import sandbox
 from gcache.tasks.code import HumanEval
 from gcache.tasks.example import Example, Grade

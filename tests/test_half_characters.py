@@ -35,7 +35,7 @@ def test_a_question_is_refused(tiny_llm: LocalLLM, tiny_tokenizer: Any, example:
 def test_the_command_says_so(model_folder: Path) -> None:
     question = os.fsencode("how many ?") + b"\xff"  # bytes of another encoding, as a shell hands them over
     done = subprocess.run(
-        [sys.executable, "-m", "gcache.cli", "run", question, "--llm_name", str(model_folder)],
+        [sys.executable, "-m", "gcache.commands.main", "run", question, "--llm_name", str(model_folder)],
         capture_output=True, text=True, check=False, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr

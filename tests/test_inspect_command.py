@@ -11,7 +11,7 @@ import networkx
 import pytest
 
 from gcache import session
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.gnn.topology import DECISION
 from gcache.tasks.split_facts import SplitFacts
 

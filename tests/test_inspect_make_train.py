@@ -13,7 +13,7 @@ import pytest
 from browser import Watched, chromium, hover_edge, watched  # noqa: F401
 from playwright.sync_api import expect
 
-from gcache.cli import main
+from gcache.commands.main import main
 
 pytestmark = pytest.mark.embedded
 

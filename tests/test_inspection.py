@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from gcache import session
 from gcache.build import GraphSpec, cast_of
 from gcache.errors import CheckpointError, ConfigError, ModelError
-from gcache.graph.cast import Cast
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import PolicySource
+from gcache.gnn.providers import PolicySource
+from gcache.gnn.team import Cast
+from gcache.graph.result import GraphConfig
 from gcache.inspection import compare_topologies, load_cast, look_at, look_closely, run_folder, write_view
 from gcache.session import TaskSpec
 from gcache.tasks.split_facts import SplitFacts

@@ -12,7 +12,7 @@ from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 from torch import Tensor
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache
-from gcache.llm.in_flight import InFlight
+from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 

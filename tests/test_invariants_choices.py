@@ -15,10 +15,10 @@ from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
-from gcache.cache.fusers import FUSERS
+from gcache.cache.fusers.registry import FUSERS
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
@@ -72,7 +72,7 @@ def test_rollouts_that_share_thoughts_get_what_they_get_alone(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, choice: str
 ) -> None:
     """A thought that depends on a choice must not be taken for one of another choice."""
-    from gcache.graph.thoughts import Thoughts
+    from gcache.graph.memo import Thoughts
 
     graph = built_for(choice, double(tiny_llm), tiny_tokenizer).graph
     shared, fresh, all_of_them = Thoughts(), 0, 0

@@ -10,7 +10,7 @@ import torch
 from test_invariants_cache import in_flight_at, some_tokens
 
 from gcache.build import GraphSpec, assemble
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.split_facts import SplitFacts

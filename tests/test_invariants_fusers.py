@@ -10,11 +10,11 @@ import torch
 from exact import awake, double
 from torch import Tensor
 
-from gcache.cache.fuser import CacheFuser, Incoming
-from gcache.cache.fusers import FUSERS, make_fuser
+from gcache.cache.fusers.base import CacheFuser, Incoming
+from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.graph.hand_over import handed_on
-from gcache.llm.in_flight import InFlight
+from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 

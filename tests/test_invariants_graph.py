@@ -14,14 +14,14 @@ from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
-from gcache.cache.fuser import Incoming
-from gcache.cache.fusers import FUSERS, make_fuser
+from gcache.cache.fusers.base import Incoming
+from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.thoughts import Thoughts
-from gcache.llm.in_flight import InFlight
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
+from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example

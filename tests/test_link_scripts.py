@@ -87,7 +87,7 @@ def test_a_probe_reads_what_is_there(folder: Path, tmp_path: Path, capsys: Any) 
 
 
 def test_a_sibling_comes_to_write_as_the_model_does(folder: Path, tmp_path: Path, capsys: Any) -> None:
-    from gcache.llm.loading import load_model
+    from gcache.llm.load.loading import load_model
 
     out = tmp_path / "sibling"
     texts = ["--texts", str(folder / "texts.jsonl"), "--window", "16"]
@@ -133,7 +133,7 @@ def test_every_link_is_timed_at_every_length(folder: Path, tmp_path: Path, capsy
 
 
 def test_the_likeliest_label_is_asked_of_both_models(folder: Path, tmp_path: Path, capsys: Any) -> None:
-    from gcache.cli import main
+    from gcache.commands.main import main
 
     link, out = tmp_path / "p.safetensors", tmp_path / "likeliest.json"
     fit = ["fit-perceiver", "--task", "banking77", "--data", str(folder / "train.csv"), *pair(folder)]

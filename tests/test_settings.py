@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gcache import settings
+from gcache import environment as settings
 
 
 def test_own_variable_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_hub_that_does_not_answer_is_no_error(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("gcache.settings.offline", lambda: False)
+    monkeypatch.setattr("gcache.environment.offline", lambda: False)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     assert settings.hub_commit("someone/some-model") is None
 
@@ -86,7 +86,7 @@ def test_import_reads_no_environment_and_nothing_heavy() -> None:
         "    __getitem__ = get\n"
         "import gcache.errors, logging, threading, contextlib, pathlib, importlib.metadata\n"
         "os.environ = Deaf()\n"
-        "import gcache.settings, gcache.llm.sources, gcache.llm.loading, gcache.gnn.features\n"
+        "import gcache.environment, gcache.llm.load.locate, gcache.llm.load.loading, gcache.gnn.features\n"
         "os.environ = real\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )

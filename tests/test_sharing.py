@@ -12,10 +12,11 @@ from pathlib import Path
 import needs
 import pytest
 
-from gcache import cli, sharing
-from gcache.processors import Times, others_running, thread_times, usable_cores, waited_share
-from gcache.settings import chosen_waiting, limit_threads
-from gcache.sharing import AGREEING, FIRST_PAUSE, LONGEST_PAUSE, LOOK, TRIAL, Watch
+from gcache.commands import main as cli
+from gcache.environment import chosen_waiting, limit_threads
+from gcache.runtime import sharing
+from gcache.runtime.processors import Times, others_running, thread_times, usable_cores, waited_share
+from gcache.runtime.sharing import AGREEING, FIRST_PAUSE, LONGEST_PAUSE, LOOK, TRIAL, Watch
 
 SECOND = 10**9
 QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
@@ -168,14 +169,14 @@ def test_cores_are_those_that_the_cgroups_leave(
 def test_a_quota_limits_threads_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("gcache.settings.usable_cores", lambda quota=True: 3 if quota else 8)
+    monkeypatch.setattr("gcache.environment.usable_cores", lambda quota=True: 3 if quota else 8)
     monkeypatch.setitem(sys.modules, "torch", sys)
     assert limit_threads() is None  # too late
     monkeypatch.delitem(sys.modules, "torch")
     assert limit_threads() == 3 and os.environ["OMP_NUM_THREADS"] == "3"
     assert limit_threads() is None
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("gcache.settings.usable_cores", lambda quota=True: 8)
+    monkeypatch.setattr("gcache.environment.usable_cores", lambda quota=True: 8)
     assert limit_threads() is None and "OMP_NUM_THREADS" not in os.environ
 
 
@@ -214,7 +215,7 @@ def test_a_command_sets_threads_before_torch_and_runs_watched(monkeypatch: pytes
 REAL = """
 import os, time, torch
 from pathlib import Path
-from gcache.sharing import IdleTeams
+from gcache.runtime.sharing import IdleTeams
 
 torch.set_num_threads(2)
 states, weights = torch.randn(512, 512), torch.randn(512, 512)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gcache
-from gcache.cli import _parser
+from gcache.commands.main import _parser
 
 #: Packages that take long to import, and whatever of ours would drag them in.
 SLOW = ("torch", "transformers", "torch_geometric", "numpy", "matplotlib")
@@ -25,7 +25,7 @@ class Refusing:
             raise AssertionError(f"{{name}} is imported")
 
 sys.meta_path.insert(0, Refusing())
-from gcache.cli import main
+from gcache.commands.main import main
 
 try:
     main(sys.argv[1:])

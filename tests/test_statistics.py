@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gcache.statistics import Z95, bootstrap_difference, mean_interval, wilson
+from gcache.evaluation.intervals import Z95, bootstrap_difference, mean_interval, wilson
 
 
 def test_wilson_by_hand() -> None:

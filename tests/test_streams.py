@@ -16,17 +16,17 @@ from torch import Tensor
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 import gcache
-from gcache import streams
 from gcache.agents.decision import DecisionMaker
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
-from gcache.graph.thoughts import Thoughts
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
-from gcache.streams import derive, generator, shuffler, stream, uniforms
+from gcache.runtime import streams
+from gcache.runtime.streams import derive, generator, shuffler, stream, uniforms
 from gcache.tasks.registry import make_task
 from gcache.training.config import TrainConfig
 from gcache.training.replay import Replay, log_probs
@@ -186,7 +186,7 @@ MAKERS = {"manual_seed", "Random", "default_rng", "RandomState", "SeedSequence",
 
 
 def test_nothing_else_in_the_package_makes_random_numbers_of_its_own() -> None:
-    """Streams are made in `gcache.streams`; anything else could share a number with another purpose."""
+    """Streams are made in `gcache.runtime.streams`; anything else could share a number with another purpose."""
     root = Path(gcache.__file__).parent
     found = []
     for file in sorted(root.rglob("*.py")):

@@ -11,11 +11,11 @@ from toy import QUESTIONS, ToyTask, toy_built
 from gcache.build import GraphSpec, assemble
 from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ContextError, QuestionError
-from gcache.graph.records import GraphConfig
-from gcache.llm.batching import BatchingLLM
+from gcache.evaluation.evaluate import evaluate, evaluate_text
+from gcache.evaluation.methods import METHODS, MethodSettings, make_method
+from gcache.graph.result import GraphConfig
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
-from gcache.methods.evaluate import evaluate, evaluate_text
-from gcache.methods.registry import METHODS, MethodSettings, make_method
+from gcache.llm.scheduler import BatchingLLM
 from gcache.tasks.example import Example
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce

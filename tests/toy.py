@@ -10,8 +10,8 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.build import Built, GraphSpec, assemble
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.llm.api import ApiLLM
+from gcache.graph.result import GraphConfig
+from gcache.llm.api.client import ApiLLM
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade
 

@@ -11,11 +11,11 @@ from conftest import CHAT_TEMPLATE, TINY, WORDS
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fusers import make_fuser
+from gcache.cache.fusers.registry import make_fuser
+from gcache.gnn.providers import FixedSource
+from gcache.graph.agent_models import Mixture, Thinker
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
-from gcache.graph.thinkers import Mixture, Thinker
+from gcache.graph.result import GraphConfig
 from gcache.links.link import Link, ModelEnds
 from gcache.llm.local import LocalLLM
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gcache.graph.embeds import encoded
+from gcache.graph.writers.prompt_embeds import encoded
 
 #: Of the served model: its width, and the positions that it is served with.
 WIDTH, CONTEXT = 576, 2048

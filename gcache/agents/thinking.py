@@ -14,7 +14,7 @@ import re
 import string
 from typing import NamedTuple
 
-from gcache.chat_template import THINK_TAGS
+from gcache.agents.chat_template import THINK_TAGS
 
 TAGS = THINK_TAGS
 MARKERS = tuple(tag for pair in TAGS for tag in pair)

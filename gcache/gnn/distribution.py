@@ -44,10 +44,10 @@ from gcache.gnn.certain import (
 )
 from gcache.gnn.mode import EXACT_AGENTS, likeliest_edges
 from gcache.gnn.topology import Edge, EdgeKey, Topology, reaches
-from gcache.streams import uniforms
+from gcache.runtime.streams import uniforms
 
 if TYPE_CHECKING:
-    from gcache.streams import Stream
+    from gcache.runtime.streams import Stream
 
 
 def candidate_edges(n_agents: int, temporal: bool = False) -> list[EdgeKey]:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gcache.environment import hub_commit, installed_file, quiet_transformers
 from gcache.errors import ConfigError, ModelError, unknown
-from gcache.settings import hub_commit, installed_file, quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

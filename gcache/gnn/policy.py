@@ -31,7 +31,7 @@ from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import CHANNELS, Topology
 
 if TYPE_CHECKING:
-    from gcache.streams import Stream
+    from gcache.runtime.streams import Stream
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Topology:
 
     def _repr_svg_(self) -> str:
         """What a notebook shows."""
-        from gcache.gnn.topology_svg import topology_svg
+        from gcache.gnn.svg import topology_svg
 
         return topology_svg(self, self.names())
 

@@ -13,23 +13,23 @@ from typing import Any
 
 import torch
 
+from gcache.agents.chat_template import as_text
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.chat_template import as_text
 from gcache.errors import BudgetSpent, ConfigError, QuestionError
+from gcache.evaluation.interventions import Channel
+from gcache.gnn.providers import TopologySource
+from gcache.gnn.team import Cast, as_example
 from gcache.gnn.topology import Topology
-from gcache.graph.cast import Cast, as_example
-from gcache.graph.channel import Channel
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
-from gcache.graph.records import IN_FLIGHT, GraphConfig, RunResult
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import IN_FLIGHT, GraphConfig, RunResult
 from gcache.graph.room import Place
-from gcache.graph.sources import TopologySource
-from gcache.graph.thoughts import Thoughts
-from gcache.llm.alignment import Alignment
 from gcache.llm.context import too_long
+from gcache.llm.forward.alignment import Alignment
 from gcache.llm.requests import require_top_p
-from gcache.streams import stream
+from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
 #: Runs a question on a topology; None for the source's.
@@ -45,7 +45,7 @@ class Start:
         thoughts: what the rollouts of this question share; None where there are no others.
         keep_caches: whether the result holds the caches.
         lenient: whether an agent whose API fails for good is gone on without.
-        channel: what becomes of every cache on its way; see `gcache.graph.channel`.
+        channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
         alignment: what latent steps feed back instead of the model's own `Alignment`.
         max_new_tokens: the most tokens of the answer; None for the graph's.
         stop: words at which a text of the local model ends.
@@ -167,7 +167,7 @@ class AgentGraph(Cast, ABC):
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
                 maker's failure is the run's.
-            channel: what becomes of every cache on its way; see `gcache.graph.channel`.
+            channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
             alignment: what latent steps feed back instead of the model's own `Alignment`.
             max_new_tokens: the most tokens of the answer; None for the graph's.
             stop: words at which a text of the local model ends, and before which it is cut.

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from gcache.agents.decision import DecisionMaker
-from gcache.agents.layout import with_said
+from gcache.agents.prompts import with_said
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import CacheFuser
+from gcache.cache.fusers.base import CacheFuser
 from gcache.errors import ConfigError
+from gcache.gnn.providers import TopologySource
 from gcache.gnn.topology import Node, Topology
 from gcache.graph.agent_graph import AgentGraph, Start
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.agent_models import Mixture, Thinker
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.graph.room import Place, positions_of_caches
 from gcache.graph.run import Run
-from gcache.graph.sources import TopologySource
-from gcache.graph.thinkers import Mixture, Thinker
-from gcache.graph.writers import LocalWriter, Writer
-from gcache.llm.batching import LLM
+from gcache.graph.writers.registry import LocalWriter, Writer
+from gcache.llm.scheduler import LLM
 
 #: Modes in which a text is written from what the decision maker's own model holds.
 MIXED_MODES = ("local", "hybrid")
@@ -35,8 +35,8 @@ class CacheGraph(AgentGraph):
         source: where topologies come from.
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
-        writer: who writes the decision maker's text; see `gcache.graph.writers`.
-        mixture: other models, and which agents think with them; see `gcache.graph.thinkers`.
+        writer: who writes the decision maker's text; see `gcache.graph.writers.registry`.
+        mixture: other models, and which agents think with them; see `gcache.graph.agent_models`.
 
     Raises:
         ConfigError: a mixture in a mode, or with a transfer, that is for one model.

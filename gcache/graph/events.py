@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gcache.gnn.topology import Topology
-from gcache.graph.records import Step
+from gcache.graph.result import Step
 from gcache.llm.requests import TokenScore
 
 #: "topology" (it was chosen), "turn" (an agent, or the decision maker, begins), "step" (a line of the

@@ -9,8 +9,8 @@ import torch
 
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.mode import EXACT_AGENTS
-from gcache.graph.cast import Cast, as_example
-from gcache.streams import stream
+from gcache.gnn.team import Cast, as_example
+from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
 logger = logging.getLogger(__name__)

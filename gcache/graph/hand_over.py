@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gcache.cache.fuser import CacheFuser, Incoming
+from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
 from gcache.gnn.topology import EdgeKey, Node, Topology
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.gnn.topology import EdgeKey, Node, Topology
 
 if TYPE_CHECKING:
     from gcache.graph.cache_graph import CacheGraph
-    from gcache.graph.speaking_graph import SpeakingGraph
+    from gcache.graph.text_graph import SpeakingGraph
 
 #: Tokens that stand around what another agent said, its role among them.
 AROUND_WORDS = 16

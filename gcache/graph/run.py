@@ -7,7 +7,7 @@
     answer = write(the decision maker's words on fuse(shared, what was handed to it))
 
 Where agents think with several models, each reads the question once, and what is handed to another model is carried
-over by a link and read there (`gcache.graph.thinkers`).
+over by a link and read there (`gcache.graph.agent_models`).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from torch import Tensor
 
 from gcache.agents.thinking import told_apart
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.evaluation.interventions import Passing
 from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.agent_graph import Start
-from gcache.graph.asked import Asked, Heard
-from gcache.graph.channel import Passing
+from gcache.graph.agent_models import Thinker
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
 from gcache.graph.loops import cancel_all
-from gcache.graph.records import Carried, KeptCaches, RunResult, Spoken, Step
-from gcache.graph.thinkers import Thinker
-from gcache.graph.thoughts import Thoughts
-from gcache.graph.turns import Coming, take_turns
-from gcache.graph.writers import api_tokens
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import Carried, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.schedule import Coming, take_turns
+from gcache.graph.writers.base import Asked, Heard
+from gcache.graph.writers.registry import api_tokens
 from gcache.links.link import Link
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
-from gcache.streams import derive
+from gcache.runtime.streams import derive
 
 if TYPE_CHECKING:
     from gcache.graph.cache_graph import CacheGraph

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gcache.agents.layout import ChatLayout, Layouts, with_said
+from gcache.agents.chat_template import TemplateSettings
+from gcache.agents.prompts import ChatLayout, Layouts, with_said
 from gcache.agents.thinking import told_apart
-from gcache.chat_template import TemplateSettings
-from gcache.llm.api import ApiLLM, ApiText
-from gcache.llm.batching import LLM, BatchingLLM
+from gcache.llm.api.client import ApiLLM, ApiText
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
+from gcache.llm.scheduler import LLM, BatchingLLM
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from torch import Tensor
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED
 from gcache.errors import GcacheError
+from gcache.evaluation.interventions import Recorder
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.channel import Recorder
 from gcache.graph.greedy import topology_name
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
+from gcache.inspect.attention_shares import attention_shares
 from gcache.inspect.readings import TOKENS, Reading, readings
 from gcache.inspect.view import Frame, View, ViewEdge, ViewNode
-from gcache.llm.attention_shares import attention_shares
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest
 from gcache.tasks.example import Example

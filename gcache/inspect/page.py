@@ -38,12 +38,12 @@ def page(view: Mapping[str, Any]) -> str:
 
 
 def template(package: str, name: str = "page.html") -> str:
-    """A page's template with the files that it includes, from its own folder or from this one.
+    """A page's template with the files that it includes, from its own folder or from this room's.
 
     Args:
-        package: in which the template is, for example "gcache.serve".
+        package: whose folder `web` holds the template, for example "gcache.serve".
     """
-    folders = [files(package), files("gcache.inspect")]
+    folders = [files(room) / "web" for room in (package, "gcache.inspect")]
 
     def included(found: re.Match[str]) -> str:
         file = next(folder / found[1] for folder in folders if (folder / found[1]).is_file())

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gcache.files import write_bytes
+from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION
-from gcache.inspect.learned_edges import LATER
 from gcache.inspect.plain import one_line
 
 #: Of Okabe and Ito's colours, which all eyes can tell apart: agents, and the decision maker.

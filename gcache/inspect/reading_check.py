@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gcache.errors import ConfigError
+from gcache.evaluation.intervals import bootstrap_difference, wilson
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.inspect.readings import readings
 from gcache.llm.local import LocalLLM
-from gcache.statistics import bootstrap_difference, wilson
 from gcache.tasks.example import Example
 
 #: How the keeper of the asked place is labelled; see `gcache.tasks.worlds`.

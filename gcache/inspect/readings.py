@@ -14,7 +14,7 @@ from gcache.cache.kv_cache import FusedCache
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.loops import run_to_end
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 

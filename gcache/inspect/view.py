@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION
-from gcache.inspect.learned_edges import LATER
 
 #: What edges in other programs' files carry, beside their costs.
 EDGE_VALUES = ("probability", "later", "low", "high", "kept", "weight", "bytes", "slots", "channel")

@@ -3,9 +3,9 @@
     W_cross = (W_out,A' W_out,A + lambda I)^-1 W_out,A' W_in,B          e = h W_cross |w_B| / |h W_cross|
 
 with one row of W_out,A and W_in,B per shared token, and |w_B| the mean norm of the rows of W_in,B: the map that a
-latent step uses within one model (`gcache.llm.alignment`), ending in another one. From A to A it is A's own. The sums
-over tokens are taken piece by piece; nothing as tall as the vocabulary is copied, and no state is ever scored against
-it.
+latent step uses within one model (`gcache.llm.forward.alignment`), ending in another one. From A to A it is A's own.
+The sums over tokens are taken piece by piece; nothing as tall as the vocabulary is copied, and no state is ever scored
+against it.
 """
 
 from __future__ import annotations

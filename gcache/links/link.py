@@ -47,9 +47,9 @@ class ModelEnds:
 
     Attributes:
         label: the name errors use.
-        fingerprint: stands for the content of its weights; see `gcache.llm.loading.LoadedModel`.
+        fingerprint: stands for the content of its weights; see `gcache.llm.load.loading.LoadedModel`.
         tokenizer: a transformers tokenizer.
-        w_in: (V, E) input embeddings, as the model's layers are fed them; see `gcache.llm.alignment`.
+        w_in: (V, E) input embeddings, as the model's layers are fed them; see `gcache.llm.forward.alignment`.
         w_out: (V, E) output embeddings.
     """
 
@@ -62,7 +62,9 @@ class ModelEnds:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, label: str, fingerprint: str) -> ModelEnds:
         """Of a transformers causal model."""
-        from gcache.llm.alignment import input_embeddings  # the command line reads names here before torch is there
+        from gcache.llm.forward.alignment import (
+            input_embeddings,  # the command line reads names here before torch is there
+        )
 
         w_in = input_embeddings(model)
         return cls(label, fingerprint, tokenizer, w_in, model.get_output_embeddings().weight.detach())

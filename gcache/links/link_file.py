@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
+from gcache.environment import cache_home
 from gcache.errors import DataError
 from gcache.links.linear import LinearLink, fit_overlap, fit_vocab
 from gcache.links.link import ModelEnds
 from gcache.links.sealed_file import is_there, read_sealed, write_sealed
-from gcache.settings import cache_home
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcache.errors import DataError
 from gcache.files import write_bytes
-from gcache.llm.fingerprint import tensors_hash
+from gcache.llm.load.fingerprint import tensors_hash
 
 FORMAT = 1
 #: Under which a file says what it is, besides its header.

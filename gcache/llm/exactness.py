@@ -27,9 +27,9 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.errors import ModelError
-from gcache.llm.in_flight import InFlight
-from gcache.llm.rows import Rows
-from gcache.streams import generator as generator_of
+from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.paged_batch import Rows
+from gcache.runtime.streams import generator as generator_of
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM

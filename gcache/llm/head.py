@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcache.cache.rope import base_model, base_name
 from gcache.errors import ModelError
-from gcache.streams import generator
+from gcache.runtime.streams import generator
 
 logger = logging.getLogger(__name__)
 

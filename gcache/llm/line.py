@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gcache.llm.batching import BatchingLLM
+    from gcache.llm.scheduler import BatchingLLM
 
 #: What may be asked for.
 CALLS = ("think", "generate", "log_prob")

@@ -15,26 +15,26 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gcache.agents.chat_template import EndOfTurn, special_think_tokens
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.cache.rope import Rope, base_model
-from gcache.chat_template import EndOfTurn, special_think_tokens
 from gcache.errors import ConfigError, ModelError
-from gcache.llm.alignment import Alignment
-from gcache.llm.attention import use_grouped_attention
-from gcache.llm.chunks import Size, alike, batches
+from gcache.llm.batch_sizes import Size, alike, batches
+from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.context import context_of
-from gcache.llm.decoding import Decoding
+from gcache.llm.decode.decoding import Decoding
 from gcache.llm.exactness import OwnForward, require_exact
+from gcache.llm.forward.alignment import Alignment
+from gcache.llm.forward.attention import use_grouped_attention
+from gcache.llm.forward.gradient_pass import InFlight, last_real, own_slots
+from gcache.llm.forward.hf_decoder import TransformersDecoder
+from gcache.llm.forward.packing import can_pack, pack
+from gcache.llm.forward.paged_batch import Rows
+from gcache.llm.forward.pages import room_of
+from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.head import head_of
-from gcache.llm.hf_slots import TransformersDecoder
-from gcache.llm.in_flight import InFlight, last_real, own_slots
 from gcache.llm.keys import measured_caches
-from gcache.llm.memory import CacheLedger, Limits
-from gcache.llm.packing import can_pack, pack
-from gcache.llm.pages import room_of
-from gcache.llm.plain_decoder import PlainDecoder, is_known
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
-from gcache.llm.rows import Rows
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
 #: A watcher, and the states that it is to be told.
@@ -49,7 +49,7 @@ class LocalLLM:
         tokenizer: its tokenizer; a chat template is required to make prompts, not here.
         label: the name errors use.
         limits: how much it may take at once.
-        realign: see `gcache.llm.alignment`.
+        realign: see `gcache.llm.forward.alignment`.
         ledger: counts its cache bytes with those of other models; None for one of its own.
 
     Attributes:

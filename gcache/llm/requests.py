@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.errors import ConfigError
-from gcache.llm.alignment import Alignment
+from gcache.llm.forward.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GenerateRequest:
         temperature: 0 is greedy; otherwise tokens are drawn from softmax(logits / temperature).
         seed: fixes the draws of this request, whatever else is in its batch.
         context: tokens that the text may well repeat, such as those of the question in `past`.
-            Next tokens are guessed from them (see `gcache.llm.lookup`); they change no text.
+            Next tokens are guessed from them (see `gcache.llm.decode.prompt_lookup`); they change no text.
         stop: words at which the text ends, with the first token that completes one. The text is cut before the first
             of them, its tokens are not.
         watch: called with all tokens written so far, after every step that wrote some; never with one behind the last.

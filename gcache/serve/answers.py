@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcache.agents.layout import ChatLayout
+from gcache.agents.chat_template import as_text
+from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.agents.thinking import Parting
-from gcache.chat_template import as_text
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.agent_models import Thinker
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import Event
 from gcache.graph.greedy import topology_name
-from gcache.graph.records import RunResult, Spoken
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import RunResult, Spoken
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.thinkers import Thinker
-from gcache.graph.thoughts import Thoughts
-from gcache.llm.decoding import first_stop
+from gcache.llm.decode.decoding import first_stop
 from gcache.serve.completing import all_of
+from gcache.serve.context_length import check_characters, check_room, check_told
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
+from gcache.serve.model import Served
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_characters, check_room, check_told
-from gcache.serve.served import Served
 from gcache.serve.telling import Telling
 from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 from gcache.tasks.example import Example

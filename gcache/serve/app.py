@@ -25,7 +25,6 @@ from gcache.serve.guards import BodyLimit, Deadline, Headers, Key
 from gcache.serve.metrics import Counted
 from gcache.serve.page import page
 from gcache.serve.prompts import prompts_of
-from gcache.serve.reading import read
 from gcache.serve.refusals import Refused
 from gcache.serve.requests import (
     AgentNote,
@@ -38,6 +37,7 @@ from gcache.serve.requests import (
 from gcache.serve.responses import JSON, Answering, error_response, json_response
 from gcache.serve.service import Service
 from gcache.serve.told import Draw
+from gcache.serve.validation import read
 from gcache.serve.wire import Form
 from gcache.tasks.example import Example, Note
 

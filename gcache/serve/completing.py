@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation
+from gcache.serve.context_length import check_completion, check_told
+from gcache.serve.model import Served
 from gcache.serve.prompts import Prompt, ReadPrompt, read_prompt
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_completion, check_told
-from gcache.serve.served import Served
 from gcache.serve.telling import Telling
 from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 

@@ -8,7 +8,7 @@ from typing import Any
 from gcache.agents.roles import Agent
 from gcache.gnn.topology import DECISION, Topology
 from gcache.graph.events import Event
-from gcache.graph.records import Step
+from gcache.graph.result import Step
 from gcache.llm.local import LocalLLM
 
 #: Tokens that are read from each latent step.

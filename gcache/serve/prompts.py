@@ -16,12 +16,12 @@ from typing import TypeAlias
 from torch import Tensor
 
 from gcache.llm.local import LocalLLM
+from gcache.serve.context_length import check_characters
+from gcache.serve.model import Served
 from gcache.serve.prompt_embeds import decoded
 from gcache.serve.raw_text import raw_tokens
 from gcache.serve.refusals import Refused
 from gcache.serve.requests import CompletionRequest, EmbedsCompletionRequest
-from gcache.serve.room import check_characters
-from gcache.serve.served import Served
 
 #: Rows of embeddings at most, where the model does not say how many positions it has.
 MOST_ROWS = 1 << 16

@@ -9,8 +9,8 @@ from typing import Any
 
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import TokenScore
-from gcache.serve.growing import HALF
 from gcache.serve.pieces import Piece, Pieces, places
+from gcache.serve.text_stream import HALF
 
 #: What is told of a token without any chance: JSON has no infinity. OpenAI and vLLM tell the same.
 LEAST = -9999.0

@@ -15,7 +15,7 @@ import uvicorn
 
 from gcache.errors import ConfigError
 from gcache.serve.app import create_app
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gcache.errors import GcacheError
+from gcache.serve.admission import Places
 from gcache.serve.engine import Engine
 from gcache.serve.metrics import Metrics
-from gcache.serve.places import Places
+from gcache.serve.model import Served
 from gcache.serve.refusals import Refused, refused
-from gcache.serve.served import Served
 from gcache.serve.settings import LOADING_SECONDS, ServeSettings
 from gcache.serve.told import Answer, Tell, Work
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gcache.agents.thinking import Parting, Thought
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import TokenScore
-from gcache.serve.growing import Growing
+from gcache.serve.model import Served
 from gcache.serve.scores import Scored, Scorer
-from gcache.serve.served import Served
+from gcache.serve.text_stream import Growing
 from gcache.serve.told import Draw, Tell, Told
 
 

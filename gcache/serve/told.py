@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from gcache.runtime.streams import derive
+from gcache.serve.model import Served
 from gcache.serve.scores import Scored
-from gcache.serve.served import Served
-from gcache.streams import derive
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Draw:
 
     Attributes:
         max_tokens: None for the graph's own; 0 for none, where only the prompt is asked about.
-        top_p: see `gcache.llm.sampling`.
+        top_p: see `gcache.llm.decode.sampling`.
         n: texts of each prompt.
         top_log_probs: likeliest tokens that are told beside each token; None tells no log-probabilities.
     """

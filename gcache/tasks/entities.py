@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import unknown
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 from gcache.tasks.classification import named
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note

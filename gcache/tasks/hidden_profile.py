@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError, DataError
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_fields import find, listed
 from gcache.tasks.data_set import DataSet, Row, words

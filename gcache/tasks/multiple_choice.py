@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gcache.errors import ConfigError, DataError, unknown
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_fields import find, label_words

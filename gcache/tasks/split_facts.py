@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade

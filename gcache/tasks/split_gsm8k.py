@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from gcache.errors import ConfigError
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 from gcache.tasks.data_set import DataSet, Row
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries, runs
 from gcache.tasks.example import Example, Note

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from gcache.errors import ConfigError
-from gcache.streams import shuffler
+from gcache.runtime.streams import shuffler
 
 Split = Literal["train", "test"]
 T = TypeVar("T")

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from gcache.build import Built
 from gcache.errors import CheckpointError
 from gcache.files import sync_file, sync_folder, write_bytes, write_text
+from gcache.gnn.providers import PolicySource
+from gcache.gnn.team import Cast
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.cast import Cast
-from gcache.graph.sources import PolicySource
-from gcache.llm.fingerprint import comparable, tensors_hash
+from gcache.llm.load.fingerprint import comparable, tensors_hash
 from gcache.training import step_folders
 from gcache.training.checkpoint_record import FORMAT, Record, read_record
 from gcache.training.moments import moments_of, require_moments

@@ -11,7 +11,7 @@ from typing import Any
 
 from gcache.build import GraphSpec
 from gcache.errors import CheckpointError, ConfigError
-from gcache.graph.sources import RoleEdge
+from gcache.gnn.providers import RoleEdge
 from gcache.training.sealed import read_json, unsealed
 from gcache.training.step_folders import RECORD, step_of
 

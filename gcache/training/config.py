@@ -76,7 +76,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         # not at the head: the command line reads the defaults from here before torch is there
-        from gcache.graph.fixed import FixedTopology
+        from gcache.gnn.fixed import FixedTopology
         from gcache.training.objective import check_baseline
         from gcache.training.pruning import check_pruning_rate
         from gcache.training.replay import check_gradient

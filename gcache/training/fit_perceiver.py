@@ -22,20 +22,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gcache.agents.layout import ChatLayout
-from gcache.cache.fuser import Incoming
+from gcache.agents.chat_template import EndOfTurn
+from gcache.agents.prompts import ChatLayout
+from gcache.cache.fusers.base import Incoming
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.chat_template import EndOfTurn
 from gcache.errors import ConfigError, DataError, TrainingError
 from gcache.files import write_text
+from gcache.graph.agent_models import Thinker
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
-from gcache.graph.thinkers import Thinker
 from gcache.links.link import ModelEnds
 from gcache.links.perceiver import Perceiver
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
-from gcache.streams import stream
+from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 from gcache.training.config import FitConfig
 

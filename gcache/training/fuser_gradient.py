@@ -23,7 +23,7 @@ from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import EdgeKey, Node, senders
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
-from gcache.llm.memory import Limits
+from gcache.llm.cache_budget import Limits
 from gcache.tasks.example import Example
 from gcache.training.replay import AUTO
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import CheckpointError
+from gcache.evaluation.evaluate import Evaluation, Row
+from gcache.evaluation.intervals import wilson
 from gcache.files import append_line
-from gcache.methods.evaluate import Evaluation, Row
-from gcache.statistics import wilson
 from gcache.tasks.example import Example, Task, grade_text
 from gcache.training.sealed import sealed, unsealed
 

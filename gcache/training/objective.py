@@ -20,10 +20,10 @@ from torch import Tensor
 
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.fixed import FixedTopology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.fixed import FixedTopology
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.replay import AUTO, Replay, log_probs, replayed_tokens, settled
 

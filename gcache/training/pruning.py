@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gcache.errors import ConfigError
-from gcache.graph.records import RunResult
-from gcache.graph.sources import RoleEdge, role_edge
+from gcache.gnn.providers import RoleEdge, role_edge
+from gcache.graph.result import RunResult
 
 #: An edge is judged by so many questions at least.
 LEAST_SEEN = 5

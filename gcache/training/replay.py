@@ -28,7 +28,7 @@ from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import Weights, arriving, edge_weights, fused_for, handed_on
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 

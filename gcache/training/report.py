@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from gcache.build import Built
 from gcache.errors import BudgetSpent
+from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.files import write_json, write_text
-from gcache.gnn.topology import Topology
-from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.fixed import FixedTopology
-from gcache.inspect.learned_edges import (
+from gcache.gnn.fixed import FixedTopology
+from gcache.gnn.summary import (
     LearnedConsulting,
     LearnedEdge,
     LearnedSteps,
@@ -24,9 +23,10 @@ from gcache.inspect.learned_edges import (
     learned_edges,
     learned_steps,
 )
+from gcache.gnn.topology import Topology
+from gcache.graph.cache_graph import CacheGraph
 from gcache.inspect.pictures import draw_topology
-from gcache.methods.evaluate import Evaluation, evaluate, evaluate_text
-from gcache.streams import stream
+from gcache.runtime.streams import stream
 from gcache.tasks.example import Example, Task
 from gcache.training.checkpoint import learned
 from gcache.training.config import COMPARED

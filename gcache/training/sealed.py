@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gcache.errors import CheckpointError
-from gcache.llm.fingerprint import tensors_hash
+from gcache.llm.load.fingerprint import tensors_hash
 
 #: Where a seal is kept.
 SEAL = "sha256"

@@ -31,18 +31,17 @@ from gcache.errors import (
     QuestionError,
     TrainingError,
 )
+from gcache.evaluation.intervals import mean_interval
 from gcache.files import append_line, sync_file, write_text, writing
+from gcache.gnn.providers import PolicySource
+from gcache.gnn.summary import learned_edges
 from gcache.graph.loops import run_to_end
-from gcache.graph.records import TOKENS, RunResult
-from gcache.graph.sources import PolicySource
-from gcache.graph.thoughts import Thoughts
-from gcache.graph.writers import api_tokens
-from gcache.inspect.learned_edges import learned_edges
-from gcache.statistics import mean_interval
-from gcache.streams import derive, stream
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import TOKENS, RunResult
+from gcache.graph.writers.registry import api_tokens
+from gcache.runtime.streams import derive, stream
 from gcache.tasks.example import Example, Grade, Task, grade_text
 from gcache.training import checkpoint as checkpoints
-from gcache.training.board import Board
 from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics_file import METRICS, step_lines
@@ -50,6 +49,7 @@ from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
 from gcache.training.replay import AUTO
 from gcache.training.stopping import terminable
+from gcache.training.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 

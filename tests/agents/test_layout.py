@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 from gcache.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gcache.agents.thinking import TAGS, Parting, opens_thinking, told_apart
-from gcache.graph.records import Spoken
+from gcache.graph.result import Spoken
 from gcache.llm.requests import Generation
 
 

@@ -9,7 +9,7 @@ import torch
 from toy import AGENTS, DECISION, QUESTIONS
 
 from benchmarks.published import PublishedMas, plain_attention
-from gcache.agents.layout import ChatLayout
+from gcache.agents.prompts import ChatLayout
 
 if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM

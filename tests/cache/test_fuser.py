@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.fuser import CacheFuser, ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
-from gcache.cache.fusers import FUSERS, make_fuser
+from gcache.cache.fusers.base import CacheFuser, ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
+from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cache.placement import first_seen, place
+from gcache.cache.positions import first_seen, place
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 from gcache.llm.local import LocalLLM

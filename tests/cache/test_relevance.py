@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from gcache.cache.fuser import ConcatFuser, Incoming
+from gcache.cache.fusers.base import ConcatFuser, Incoming
+from gcache.cache.fusers.relevance import MATCH_GAIN, PRIOR_GAIN, RelevanceFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cache.relevance import MATCH_GAIN, PRIOR_GAIN, RelevanceFuser
 from gcache.errors import ConfigError
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology
-from gcache.streams import stream
+from gcache.runtime.streams import stream
 
 INF = math.inf
 #: As good as certain where nothing is rounded away: exp(-60) is 1e-26.

@@ -12,21 +12,21 @@ from exact import all_topologies
 from toy import AGENTS, DECISION, QUESTIONS, toy_built
 
 from gcache.agents.roles import Agent
+from gcache.evaluation.controls import run_controls
+from gcache.evaluation.cuts import cost_of_edges
+from gcache.evaluation.disagreement import disagreement, disagreement_table
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.mode import greedy_edges, likeliest_edges, score
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.summary import learned_edges
+from gcache.gnn.team import Cast
 from gcache.gnn.topology import CHANNELS
-from gcache.graph.cast import Cast
 from gcache.graph.greedy import is_greedy, topology_name, warn_where_greedy
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
-from gcache.inspect.controls import run_controls
-from gcache.inspect.cuts import cost_of_edges
-from gcache.inspect.disagreement import disagreement, disagreement_table
+from gcache.graph.result import GraphConfig
 from gcache.inspect.formats import as_json, edges_table, graphml, table
-from gcache.inspect.learned_edges import learned_edges
 from gcache.inspect.overview import overview
 from gcache.llm.local import LocalLLM
-from gcache.streams import generator, stream
+from gcache.runtime.streams import generator, stream
 from gcache.tasks.example import Example, Note
 from gcache.training.report import edges_markdown
 

@@ -13,8 +13,8 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
+from gcache.gnn.providers import PolicySource
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph.sources import PolicySource
 
 WIDTH = 16
 

@@ -10,12 +10,12 @@ import pytest
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.svg import AGENT, DECIDES, topology_svg
 from gcache.gnn.topology import DECISION, Edge, Topology
-from gcache.gnn.topology_svg import AGENT, DECIDES, topology_svg
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM

@@ -11,18 +11,18 @@ import torch
 from toy import AGENTS, DECISION, QUESTIONS
 
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import ConfigError
+from gcache.evaluation import interventions as channels
+from gcache.evaluation.interventions import Channel, Passing, Recorder
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph import channel as channels
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.channel import Channel, Passing, Recorder
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.graph.thoughts import Thoughts
+from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest
 

@@ -13,13 +13,13 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.build import GraphSpec
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, SlotKind
 from gcache.errors import ConfigError
+from gcache.gnn.providers import FixedSource, PolicySource, role_edge
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource, PolicySource, role_edge
+from gcache.graph.result import GraphConfig
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM

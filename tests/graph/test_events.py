@@ -13,18 +13,18 @@ import torch
 from chat_server import says, serving
 from toy import AGENTS, DECISION, QUESTIONS, toy_built
 
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.errors import ConfigError
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import KINDS, Event
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.graph.thoughts import Thoughts
-from gcache.graph.writers import LocalWriter
-from gcache.llm.api import ApiLLM, ApiSettings
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.writers.registry import LocalWriter
+from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
-from gcache.graph.fixed import TOPOLOGIES, FixedTopology
-from gcache.graph.sources import FixedSource
+from gcache.gnn.fixed import TOPOLOGIES, FixedTopology
+from gcache.gnn.providers import FixedSource
 
 FULL = {(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)}
 OF_FOUR = {

@@ -16,19 +16,19 @@ from toy import AGENTS, DECISION, QUESTIONS, toy_built
 from two_models import MANY_WORDS, QUESTION, across, model_of, tokenizer_of
 
 from gcache.errors import GcacheError
+from gcache.evaluation.one_prompt import answer_all_in_one_prompt
+from gcache.gnn.providers import FixedSource
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.embeds import PROBE, EmbedsWriter
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.graph.thoughts import Thoughts
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.writers.prompt_embeds import PROBE, EmbedsWriter
 from gcache.inspect.readings import readings
 from gcache.links.linear import fit_vocab
 from gcache.links.link import ModelEnds
-from gcache.llm.api import ApiText
+from gcache.llm.api.client import ApiText
 from gcache.llm.local import LocalLLM
-from gcache.methods.one_prompt import answer_all_in_one_prompt
 from gcache.tasks.example import Example
 
 THREADS, EACH = 8, 20

@@ -20,16 +20,16 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import ConfigError
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
-from gcache.graph.thoughts import Thoughts
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.requests import GenerateRequest, ThinkRequest
-from gcache.streams import derive
+from gcache.runtime.streams import derive
 from gcache.tasks.example import Example, Note
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from chat_server import Behaviour, ChatServer, fails, says, serving
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask
 
 from gcache.build import GraphSpec, build
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import ApiError, ConfigError, GcacheError
+from gcache.evaluation.evaluate import evaluate
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.graph.speakers import ApiSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.llm.api import ApiLLM, ApiSettings
-from gcache.methods.evaluate import evaluate
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
 

@@ -17,13 +17,13 @@ from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 from gcache.build import Built, GraphSpec
 from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ApiError, BudgetSpent, ConfigError, QuestionError
-from gcache.graph.records import GraphConfig
-from gcache.graph.thoughts import Thoughts
-from gcache.graph.writers import GENERATION_MODES, make_writer
-from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.evaluation.evaluate import evaluate
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig
+from gcache.graph.writers.registry import GENERATION_MODES, make_writer
+from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
-from gcache.methods.evaluate import evaluate
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices
 from gcache.training.trainer import Reinforce
@@ -35,7 +35,7 @@ FREE = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FREE:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("gcache.llm.api.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("gcache.llm.api.client.FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

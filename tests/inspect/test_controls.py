@@ -9,14 +9,9 @@ from typing import Any
 import pytest
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.errors import ConfigError
-from gcache.gnn.topology import Topology
-from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.channel import Passing
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
-from gcache.inspect.controls import (
+from gcache.evaluation.controls import (
     CONTROLS,
     OF_LATENT_STEPS,
     Controlled,
@@ -25,8 +20,13 @@ from gcache.inspect.controls import (
     random_topology,
     run_controls,
 )
+from gcache.evaluation.evaluate import Evaluation, Row
+from gcache.evaluation.interventions import Passing
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.topology import Topology
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.methods.evaluate import Evaluation, Row
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.split_facts import SplitFacts
 
@@ -107,7 +107,7 @@ def test_differences_are_paired(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None
 def test_another_questions_caches_are_those_of_the_next_question(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import gcache.graph.channel as channel
+    import gcache.evaluation.interventions as channel
 
     seen: dict[str, set[str]] = {}
     replay = channel.Recorder.replay

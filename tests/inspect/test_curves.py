@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import DataError
 from gcache.inspect.curves import draw_curves, read_metrics, smoothed
 

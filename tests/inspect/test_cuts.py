@@ -10,15 +10,15 @@ import pytest
 from tables import AGENTS, DECIDES, Table
 from toy import ToyTask
 
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED
 from gcache.errors import ConfigError
+from gcache.evaluation.cuts import cost_of_edges, ends_of, kinds_of
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION, Edge
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
-from gcache.inspect.cuts import cost_of_edges, ends_of, kinds_of
-from gcache.inspect.learned_edges import LATER
+from gcache.graph.result import GraphConfig
 from gcache.inspect.view import Cost
 from gcache.llm.requests import GenerateRequest
 from gcache.tasks.example import Example, Note

@@ -11,11 +11,11 @@ from tables import AGENTS, DECIDES, Table
 
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
+from gcache.evaluation.disagreement import NAMED, Disagreement, disagreement, disagreement_table
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.summary import LATER
+from gcache.gnn.team import Cast
 from gcache.gnn.topology import DECISION
-from gcache.graph.cast import Cast
-from gcache.graph.sources import FixedSource
-from gcache.inspect.disagreement import NAMED, Disagreement, disagreement, disagreement_table
-from gcache.inspect.learned_edges import LATER
 from gcache.tasks.example import Example, Note
 
 #: question -> the probabilities of 0 -> decision, 1 -> decision, 0 -> 1, 1 -> 0

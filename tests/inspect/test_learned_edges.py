@@ -9,19 +9,19 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import TopologyPolicy
-from gcache.gnn.topology import DECISION
-from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.sources import FixedSource, PolicySource, TopologySource
-from gcache.inspect.learned_edges import (
+from gcache.gnn.providers import FixedSource, PolicySource, TopologySource
+from gcache.gnn.summary import (
     LATER,
     learned_consulting,
     learned_edges,
     learned_steps,
 )
+from gcache.gnn.topology import DECISION
+from gcache.graph.cache_graph import CacheGraph
 from gcache.tasks.example import Example, Note
 from gcache.training.report import consulting_markdown, edges_markdown, steps_markdown
 

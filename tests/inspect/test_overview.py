@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tables import AGENTS, DECIDES, Table
 
+from gcache.gnn.providers import FixedSource
+from gcache.gnn.summary import LATER
+from gcache.gnn.team import Cast
 from gcache.gnn.topology import DECISION
-from gcache.graph.cast import Cast
-from gcache.graph.sources import FixedSource
-from gcache.inspect.learned_edges import LATER
 from gcache.inspect.overview import overview
 from gcache.inspect.view import Cost, Frame, View, ViewEdge, edges_of, nodes_of
 from gcache.tasks.example import Example, Note

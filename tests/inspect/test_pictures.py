@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy
 import pytest
 
+from gcache.gnn.summary import LATER, LearnedEdge
 from gcache.gnn.topology import DECISION
 from gcache.inspect.curves import draw_points
-from gcache.inspect.learned_edges import LATER, LearnedEdge
 from gcache.inspect.pictures import (
     FRAME_MS,
     MOST_PANELS,

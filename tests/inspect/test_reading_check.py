@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from gcache.agents.decision import decision_maker
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.errors import ConfigError
+from gcache.evaluation.intervals import wilson
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.inspect.reading_check import (
     ASKED,
     COUNTED,
@@ -27,7 +28,6 @@ from gcache.inspect.reading_check import (
 )
 from gcache.inspect.readings import readings
 from gcache.llm.local import LocalLLM
-from gcache.statistics import wilson
 from gcache.tasks.example import Example, Note
 from gcache.tasks.split_facts import SplitFacts
 

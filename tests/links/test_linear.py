@@ -12,7 +12,7 @@ from two_models import MANY_WORDS, QUESTION, across, ends, model_of, renumbered,
 from gcache.errors import ConfigError
 from gcache.links import linear
 from gcache.links.linear import LinearLink, fit_overlap, fit_vocab
-from gcache.llm.alignment import Alignment
+from gcache.llm.forward.alignment import Alignment
 
 TURN = rotation(32)
 

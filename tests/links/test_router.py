@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from two_models import MANY_WORDS, model_of, tokenizer_of
 
 from gcache.build import GraphSpec, build
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import ConfigError, DataError
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.links.router import ROUTES, Router, confusion, fit_router
 
 QUESTIONS = {

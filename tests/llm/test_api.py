@@ -18,11 +18,11 @@ import pytest
 from chat_server import Behaviour, answers, completion, cuts, fails, hangs, says, sends, serving
 from threads import at_once
 
+from gcache.environment import API_KEYS, api_variables
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.llm.api import DASHSCOPE, OPENAI, ApiLLM, ApiSettings, ApiText, Budget
-from gcache.llm.api_limits import ApiLimits
-from gcache.llm.api_outcome import Failure
-from gcache.settings import API_KEYS, api_variables
+from gcache.llm.api.client import DASHSCOPE, OPENAI, ApiLLM, ApiSettings, ApiText, Budget
+from gcache.llm.api.limits import ApiLimits
+from gcache.llm.api.outcome import Failure
 
 KEY = "sk-very-secret-0123"
 
@@ -33,7 +33,7 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (*API_KEYS, "BASE_URL", "API_MODEL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gcache.llm.api.FIRST_WAIT", 0.05)
+    monkeypatch.setattr("gcache.llm.api.client.FIRST_WAIT", 0.05)
 
 
 def ask(*script: Behaviour, budget: Budget | None = None, **settings: Any) -> tuple[ApiText, list[dict[str, Any]]]:
@@ -167,8 +167,8 @@ def test_attempts_of_all_threads_are_spaced_together(monkeypatch: pytest.MonkeyP
             starts.extend([now[0]] if not seconds else [])
             return seconds
 
-    monkeypatch.setattr("gcache.llm.api_limits.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr("gcache.llm.api_limits.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("gcache.llm.api.limits.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("gcache.llm.api.limits.asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(limits, "_pause", noted)
 
     async def attempts() -> None:
@@ -267,7 +267,7 @@ def test_a_server_that_asks_to_wait_for_an_hour_is_not_waited_for() -> None:
 
 
 def test_waits_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gcache.llm.api.FIRST_WAIT", 0.5)
+    monkeypatch.setattr("gcache.llm.api.client.FIRST_WAIT", 0.5)
     llm = ApiLLM(ApiSettings("toy", "http://localhost:1/v1"))
     for attempt, (low, high) in enumerate([(0.25, 0.5), (0.5, 1.0), (1.0, 2.0)], start=1):
         waits = {llm._wait(Failure("HTTP 500", True), attempt) for _ in range(50)}

@@ -10,9 +10,9 @@ from asking import alone, asked, failed
 from chat_server import answers, chooses, completion, replies, says, serving
 from toy import QUESTIONS, ToyTask, toy_built
 
-from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.evaluation.evaluate import evaluate
+from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
-from gcache.methods.evaluate import evaluate
 
 
 @pytest.fixture(autouse=True)

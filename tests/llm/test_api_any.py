@@ -19,9 +19,9 @@ from chat_server import ChatServer, replies, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gcache.environment import api_variables
 from gcache.errors import ApiError, GcacheError
-from gcache.llm.api import ApiLLM, ApiSettings, ApiText
-from gcache.settings import api_variables
+from gcache.llm.api.client import ApiLLM, ApiSettings, ApiText
 
 SEVERAL = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

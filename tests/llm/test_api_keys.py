@@ -15,7 +15,7 @@ from asking import KEY, alone, by_flags, chat, failed
 from chat_server import fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError, GcacheError
-from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 
 #: With all that escaping and encoding changes.
 AWKWARD = "sk/a+b=c\"d\\e&f<g>h i'j%k"

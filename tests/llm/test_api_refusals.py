@@ -11,7 +11,7 @@ from asking import KEY, alone, asked, by_flags, chat, failed
 from chat_server import Behaviour, fails, replies, says, serving, without
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.llm.api import ApiLLM, ApiSettings, Budget
+from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 
 WANTS_NEWER = {
     "error": {

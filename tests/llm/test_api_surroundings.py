@@ -12,7 +12,7 @@ from asking import KEY, alone, asked, by_flags, chat, failed
 from chat_server import Behaviour, cuts, fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError
-from gcache.llm.api import ApiLLM, ApiSettings
+from gcache.llm.api.client import ApiLLM, ApiSettings
 
 ANSWER = b'{"choices": [{"finish_reason": "stop", "message": {"content": "four"}}]}'
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache
-from gcache.llm.attention import grouped_attention, weighted_keys
+from gcache.llm.forward.attention import grouped_attention, weighted_keys
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 
@@ -59,7 +59,7 @@ def test_keys_and_mask_carry_log_weights_alike(tiny_llm: LocalLLM, monkeypatch: 
     in_keys, gradient = _scores(tiny_llm, weights)
     assert masks and not any(masks)
     masks.clear()
-    monkeypatch.setattr("gcache.llm.in_flight.is_grouped", lambda model: False)
+    monkeypatch.setattr("gcache.llm.forward.gradient_pass.is_grouped", lambda model: False)
     in_mask, expected = _scores(tiny_llm, weights)
     assert masks and all(masks)
     for one, other in zip(in_keys, in_mask, strict=True):

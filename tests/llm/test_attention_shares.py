@@ -7,9 +7,9 @@ import torch
 
 from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ModelError
-from gcache.llm.attention import watching
-from gcache.llm.attention_shares import attention_shares
-from gcache.llm.in_flight import InFlight
+from gcache.inspect.attention_shares import attention_shares
+from gcache.llm.forward.attention import watching
+from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gcache.cache.kv_cache import KVCache
-from gcache.llm.batching import BatchingLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ConfigError
-from gcache.llm.batching import BatchingLLM
-from gcache.llm.decoding import first_stop
+from gcache.llm.cache_budget import Limits
+from gcache.llm.decode.decoding import first_stop
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 PROMPTS = ((5, 9, 17), (30, 4, 11, 52, 7, 23, 8), (61,), (40, 41))
 LENGTH = 14

@@ -15,16 +15,16 @@ import torch
 from scripts import experiment
 from torch import Tensor, nn
 
-from gcache.cache.fusers import make_fuser
+from gcache.cache.fusers.registry import make_fuser
 from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ConfigError, ModelError
 from gcache.links.linear import fit_vocab
 from gcache.links.link import ModelEnds
 from gcache.links.perceiver import embedding_statistics
 from gcache.llm import exactness
-from gcache.llm.alignment import Alignment
+from gcache.llm.cache_budget import Limits
+from gcache.llm.forward.alignment import Alignment
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 TINY = experiment("tiny_families")
@@ -423,7 +423,7 @@ def test_links_end_at_the_norm_that_the_embedding_module_gives() -> None:
 
 
 def test_a_plain_table_is_not_copied() -> None:
-    from gcache.llm.alignment import input_embeddings
+    from gcache.llm.forward.alignment import input_embeddings
 
     model = made("llama")
     assert input_embeddings(model).data_ptr() == model.get_input_embeddings().weight.data_ptr()

@@ -9,8 +9,8 @@ import needs
 import pytest
 
 from gcache.errors import ModelError
-from gcache.llm import gguf_store
-from gcache.llm.sources import EMBEDDED_PACKAGE
+from gcache.llm.load import gguf as gguf_store
+from gcache.llm.load.locate import EMBEDDED_PACKAGE
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ import torch
 from toy import QUESTIONS, toy_built
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.graph.records import GraphConfig
-from gcache.graph.thoughts import Thoughts
-from gcache.llm.batching import BatchingLLM
-from gcache.llm.decoding import Decoding
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig
+from gcache.llm.decode.decoding import Decoding
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 Leave = Callable[[], Coroutine[Any, Any, None]]
 KINDS = ("think", "generate", "log_prob")

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gcache.errors import ConfigError, GcacheError, ModelError
-from gcache.llm import loading, placement
-from gcache.llm.loading import load_model
-from gcache.llm.sources import EMBEDDED_HUB_ID, EMBEDDED_PACKAGE, ModelSource, resolve
+from gcache.llm.load import device as placement
+from gcache.llm.load import loading
+from gcache.llm.load.loading import load_model
+from gcache.llm.load.locate import EMBEDDED_HUB_ID, EMBEDDED_PACKAGE, ModelSource, resolve
 
 WORDS = ["<unk>", "<eos>", "<user>", "<assistant>", "red", "green", "blue", "what", "is"]
 TEMPLATE = (
@@ -236,7 +237,7 @@ def test_folder_or_file_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_embedded_name_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gcache.llm.sources.installed_file", lambda package, ending: None)
+    monkeypatch.setattr("gcache.llm.load.locate.installed_file", lambda package, ending: None)
     assert resolve("smollm2") == ModelSource("hub", EMBEDDED_HUB_ID, EMBEDDED_HUB_ID)
 
 

@@ -15,9 +15,9 @@ from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM, Mist
 
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.errors import ConfigError, ModelError
-from gcache.llm.alignment import Alignment
+from gcache.llm.cache_budget import Limits
+from gcache.llm.forward.alignment import Alignment
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 PROMPTS = ((5, 9, 17), (30, 4, 11, 52, 7, 23, 8), (61,))

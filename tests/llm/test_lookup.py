@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gcache.cache.kv_cache import FusedCache
-from gcache.llm import decoding
+from gcache.llm.cache_budget import Limits
+from gcache.llm.decode import decoding
+from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
 from gcache.llm.local import LocalLLM
-from gcache.llm.lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 NONE = torch.zeros(0, dtype=torch.long)

@@ -15,10 +15,10 @@ import torch
 from threads import at_once
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.llm.batching import BatchingLLM
+from gcache.llm.cache_budget import GB, CacheLedger, Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import GB, CacheLedger, Limits
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM

@@ -14,9 +14,9 @@ from toy import QUESTIONS, toy_built
 from gcache.cache.kv_cache import FusedCache, KVCache
 from gcache.errors import ConfigError, GcacheError
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.records import GraphConfig, RunResult
+from gcache.graph.result import GraphConfig, RunResult
+from gcache.llm.cache_budget import GB, CacheLedger, Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import GB, CacheLedger, Limits
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.training.replay import Replay, log_probs
 
@@ -98,7 +98,7 @@ def test_one_request_always_runs_and_joining_a_running_batch_may_wait() -> None:
 
 
 def test_a_long_life_keeps_the_last_events_and_no_run_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gcache.llm.memory.EVENTS_KEPT", 3)
+    monkeypatch.setattr("gcache.llm.cache_budget.EVENTS_KEPT", 3)
     ledger = CacheLedger(limit=100)
     for size in range(101, 106):
         before = ledger.noted

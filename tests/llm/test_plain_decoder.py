@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gcache.cache.kv_cache import FusedCache
+from gcache.llm.cache_budget import Limits
+from gcache.llm.forward.packing import PackedLinear, can_pack, pack, use_packed
+from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
-from gcache.llm.packing import PackedLinear, can_pack, pack, use_packed
-from gcache.llm.plain_decoder import PlainDecoder
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 needs_packing = needs.skips_if(

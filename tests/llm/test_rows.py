@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from gcache.cache.kv_cache import FusedCache, SlotKind
-from gcache.llm.chunks import Size, alike, batches
-from gcache.llm.in_flight import InFlight, last_real
+from gcache.llm.batch_sizes import Size, alike, batches
+from gcache.llm.forward.gradient_pass import InFlight, last_real
+from gcache.llm.forward.pages import NOBODYS, PAGE, room_of
 from gcache.llm.local import LocalLLM
-from gcache.llm.pages import NOBODYS, PAGE, room_of
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 CLOSE = 1e-4

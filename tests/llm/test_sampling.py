@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gcache.errors import ConfigError
+from gcache.llm.cache_budget import Limits
+from gcache.llm.decode.sampling import drawn, nucleus
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, Generation
-from gcache.llm.sampling import drawn, nucleus
 
 PROMPTS = [(20, 21, 22), (30, 31, 3, 4, 5, 40), tuple(range(10, 40)), (50,)]
 

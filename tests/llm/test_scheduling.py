@@ -14,13 +14,13 @@ import torch
 from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.llm.batching import BatchingLLM
-from gcache.llm.in_flight import InFlight
+from gcache.llm.cache_budget import Limits
+from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.line import Line
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
-from gcache.llm.plain_decoder import PlainDecoder
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 CLOSE = 1e-4
 Request = ThinkRequest | GenerateRequest | LogProbRequest

@@ -17,12 +17,12 @@ from conftest import TINY
 from toy import QUESTIONS, toy_built
 
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.records import GraphConfig
-from gcache.llm.batching import BatchingLLM
-from gcache.llm.decoding import first_stop
+from gcache.graph.result import GraphConfig
+from gcache.llm.cache_budget import Limits
+from gcache.llm.decode.decoding import first_stop
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest
+from gcache.llm.scheduler import BatchingLLM
 from gcache.training.replay import Replay, log_probs
 
 LENGTH = 24

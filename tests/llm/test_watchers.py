@@ -12,10 +12,10 @@ import pytest
 from toy import QUESTIONS, toy_built
 
 from gcache.graph.events import Event
-from gcache.graph.records import GraphConfig
-from gcache.llm.batching import BatchingLLM
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 
 #: Seconds after which two threads wait for each other for ever.
 PATIENCE = 20.0

@@ -9,14 +9,14 @@ from toy import ToyTask
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fuser import ConcatFuser
+from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED
+from gcache.evaluation.evaluate import evaluate, evaluate_text
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.llm.requests import GenerateRequest, ThinkRequest
-from gcache.methods.evaluate import evaluate, evaluate_text
 from gcache.tasks.example import Example, Note
 from gcache.tasks.grading import NumberTask
 

@@ -17,20 +17,20 @@ from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 from gcache.agents.roles import EXPERTS, PIPELINE
 from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ConfigError
+from gcache.evaluation.compare import compare, markdown
+from gcache.evaluation.graph_method import GraphMethod
+from gcache.evaluation.intervals import paired_difference
+from gcache.evaluation.method import Answer
+from gcache.evaluation.methods import METHODS, MethodSettings, make_method
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.graph.thoughts import Thoughts
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.llm.requests import GenerateRequest
-from gcache.methods.compare import compare, markdown
-from gcache.methods.graph_method import GraphMethod
-from gcache.methods.method import Answer
-from gcache.methods.registry import METHODS, MethodSettings, make_method
-from gcache.statistics import paired_difference
 from gcache.tasks.example import Example
 from gcache.tasks.grading import NumberTask
 
@@ -300,7 +300,7 @@ def test_no_question_is_no_comparison() -> None:
 def test_the_command_compares_and_writes_every_answer(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gcache.cli import main
+    from gcache.commands.main import main
 
     data, out = tmp_path / "test.jsonl", tmp_path / "out.json"
     rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(6)]
@@ -327,7 +327,7 @@ def test_the_command_compares_and_writes_every_answer(
 def test_a_graph_that_hears_nobody_writes_what_single_writes_in_the_dtype_asked_for(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gcache.cli import main
+    from gcache.commands.main import main
 
     data, run, out = tmp_path / "data.jsonl", tmp_path / "run", tmp_path / "out.json"
     rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(6)]
@@ -358,7 +358,7 @@ def test_a_graph_that_hears_nobody_writes_what_single_writes_in_the_dtype_asked_
 
 
 def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gcache.cli import main
+    from gcache.commands.main import main
 
     data = tmp_path / "test.jsonl"
     data.write_text('{"question": "what is 1 + 2 ?", "answer": "#### 3"}\n')
@@ -374,7 +374,7 @@ def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest
 
 
 def test_methods_refuse_a_task_that_deals_out_knowledge(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gcache.cli import main
+    from gcache.commands.main import main
 
     assert main(["compare", "--methods", "single", "--task", "split_facts", "--llm_name", str(model_folder)]) == 2
     assert "deals out what agents know" in capsys.readouterr().err

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gcache import build, session
-from gcache.cli import main
-from gcache.methods.quantized import OneAtATime
+from gcache.commands.main import main
+from gcache.evaluation.quantized import OneAtATime
 
 
 def test_only_the_last_one_is_held() -> None:

@@ -16,13 +16,13 @@ from toy import DECISION, toy_built
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gcache.build import Built
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.gnn.providers import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.graph.speakers import Prompt, Utterance
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.llm.api import ApiText
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.llm.api.client import ApiText
 from gcache.llm.local import LocalLLM
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.serve.server import Serving, listening
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings

@@ -10,7 +10,7 @@ import pytest
 
 from gcache.serve.answers import AskGraph
 from gcache.serve.completing import AskModel
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.serve.told import Draw, Told
 from gcache.tasks.example import Example
 

@@ -16,9 +16,9 @@ from gcache.build import Built
 from gcache.gnn.topology import DECISION
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.tasks.example import Example, Note
 
 
@@ -235,7 +235,7 @@ def test_a_question_may_bring_its_agents(server: Any, graph: AgentGraph) -> None
 
 
 def test_a_graph_without_agents_asks_for_them(start: Any, toy: Callable[..., Built]) -> None:
-    from gcache.serve.served import Served
+    from gcache.serve.model import Served
 
     served = start(lambda: Served.of(toy(n_agents=0), "toy"))
     answer = served.post(messages=talk(QUESTIONS[0]))
@@ -246,7 +246,7 @@ def test_a_graph_without_agents_asks_for_them(start: Any, toy: Callable[..., Bui
 
 
 def test_the_topology_alone(start: Any, toy: Callable[..., Built]) -> None:
-    from gcache.serve.served import Served
+    from gcache.serve.model import Served
 
     learned = toy(topology="learned", graph=None)
     served = start(lambda: Served.of(toy(topology="learned", graph=None), "toy"))

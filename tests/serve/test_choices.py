@@ -10,11 +10,11 @@ from toy import QUESTIONS
 
 from gcache.build import Built
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
-from gcache.serve.served import Served
-from gcache.streams import derive
+from gcache.runtime.streams import derive
+from gcache.serve.model import Served
 
 PROMPT = "how many red apples are"
 WARM: dict[str, Any] = {"temperature": 1.4, "seed": 7}

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import ConfigError
 from gcache.serve import server
 from gcache.serve.settings import ServeSettings
@@ -101,7 +101,7 @@ def test_others_are_not_let_in_without_a_warning(caplog: pytest.LogCaptureFixtur
 @pytest.mark.slow
 def test_sigterm_lets_it_finish_what_it_answers(model_folder: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "gcache.cli", "serve", "--port", "0", "--llm_name", str(model_folder)],
+        [sys.executable, "-m", "gcache.commands.main", "serve", "--port", "0", "--llm_name", str(model_folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "GCACHE_SERVE_KEY": ""},
     )  # fmt: skip
     try:

@@ -14,9 +14,9 @@ from toy import QUESTIONS
 
 from gcache.build import Built
 from gcache.errors import ApiError
-from gcache.graph.embeds import encoded
-from gcache.graph.records import GraphConfig
-from gcache.llm.api import ApiLLM, ApiSettings
+from gcache.graph.result import GraphConfig
+from gcache.graph.writers.prompt_embeds import encoded
+from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.serve.requests import ChatRequest, EmbedsCompletionRequest

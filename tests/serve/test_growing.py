@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gcache.serve.growing import Growing
+from gcache.serve.text_stream import Growing
 
 
 def told(growing: Growing, texts: list[str], whole: str) -> list[str]:

@@ -18,7 +18,7 @@ from toy import QUESTIONS
 from gcache.build import Built
 from gcache.errors import ApiError
 from gcache.serve.app import create_app
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings
 

@@ -14,18 +14,18 @@ import torch
 from toy import AGENTS, DECISION, QUESTIONS
 
 from gcache.build import Built
+from gcache.gnn.providers import FixedSource
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.embeds import encoded
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.records import GraphConfig, RunResult
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig, RunResult
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
-from gcache.llm.api import ApiLLM, ApiSettings
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.writers.prompt_embeds import encoded
+from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
+from gcache.serve.model import Served
 from gcache.serve.pieces import Piece, Pieces, places
 from gcache.serve.scores import LEAST
-from gcache.serve.served import Served
 from gcache.training.replay import Replay, log_probs
 
 PROMPT = "how many red apples are"

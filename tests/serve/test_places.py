@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gcache.serve.places import Places
+from gcache.serve.admission import Places
 from gcache.serve.refusals import Refused
 
 

@@ -9,11 +9,11 @@ from tokenizers import processors
 from toy import QUESTIONS, toy_built
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
+from gcache.serve.model import Served
 from gcache.serve.raw_text import raw_tokens
-from gcache.serve.served import Served
 
 START, END = "<|im_start|>", "<|im_end|>"
 

@@ -13,9 +13,9 @@ import torch
 from conftest import CHAT_TEMPLATE, WORDS
 from toy import QUESTIONS, toy_built
 
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.serve.served import Served
+from gcache.serve.model import Served
 from gcache.serve.telling import Telling
 from gcache.serve.told import Draw
 

@@ -10,15 +10,15 @@ from toy import QUESTIONS
 
 from gcache.agents.decision import DecisionMaker
 from gcache.build import Built, GraphSpec
-from gcache.graph.records import GraphConfig
+from gcache.gnn.providers import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.graph.room import AROUND_WORDS
-from gcache.graph.sources import FixedSource
 from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.speaking_graph import SpeakingGraph
+from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM
+from gcache.serve.context_length import check_characters, check_room
+from gcache.serve.model import Served
 from gcache.serve.refusals import Refused
-from gcache.serve.room import check_characters, check_room
-from gcache.serve.served import Served
 
 QUESTION = QUESTIONS[0]
 

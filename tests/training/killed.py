@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.training import checkpoint as checkpoints
 from gcache.training import kept_rows, report, trainer
 

@@ -16,11 +16,11 @@ from toy import ToyTask, toy_built
 from gcache import session
 from gcache.build import GraphSpec
 from gcache.errors import ConfigError
-from gcache.graph.records import GraphConfig
-from gcache.inspect.learned_edges import LearnedEdge
+from gcache.gnn.summary import LearnedEdge
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.training.board import PICTURE_EVERY, Board
 from gcache.training.config import TrainConfig
+from gcache.training.tensorboard import PICTURE_EVERY, Board
 from gcache.training.trainer import Reinforce
 
 needs.module("tensorboard")

@@ -18,7 +18,7 @@ from toy import ToyTask, toy_built
 from gcache import session
 from gcache.build import Built
 from gcache.errors import CheckpointError, GcacheError
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from baseline_noise import _noise, compare_baselines
 from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
-from gcache.training.estimator import _noise, compare_baselines
 from gcache.training.trainer import Reinforce
 
 

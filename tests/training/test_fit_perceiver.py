@@ -14,7 +14,7 @@ from exact import doubled
 from safetensors.torch import load_file
 from two_models import MANY_WORDS, across, ends, model_of, tokenizer_of
 
-from gcache.cli import main
+from gcache.commands.main import main
 from gcache.errors import ConfigError, DataError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics

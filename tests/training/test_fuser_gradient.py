@@ -15,15 +15,15 @@ from toy import AGENTS, QUESTIONS, ToyTask, toy_built
 from two_models import MANY_WORDS, across, ends, model_of, tokenizer_of
 
 from gcache.build import Built
-from gcache.cache.fusers import FUSERS
+from gcache.cache.fusers.registry import FUSERS
 from gcache.errors import CheckpointError
+from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.records import GraphConfig
-from gcache.graph.sources import FixedSource
+from gcache.graph.result import GraphConfig
 from gcache.links.linear import fit_vocab
+from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import decision_is_exact, is_exact_on, most_replayed, take_gradient

@@ -14,9 +14,9 @@ from toy import ToyTask, toy_built
 
 from gcache.build import Built
 from gcache.errors import BudgetSpent, CheckpointError
-from gcache.graph.records import GraphConfig
+from gcache.evaluation.evaluate import Evaluation, Row
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.methods.evaluate import Evaluation, Row
 from gcache.tasks.example import Example, Grade
 from gcache.training import report as reports
 from gcache.training.kept_rows import KeptRows, joined

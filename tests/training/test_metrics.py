@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from toy import QUESTIONS, ToyTask, toy_built
 
+from gcache.gnn.summary import learned_edges
 from gcache.gnn.topology import DECISION
-from gcache.inspect.learned_edges import learned_edges
 from gcache.llm.local import LocalLLM
 from gcache.training import trainer as trainers
 from gcache.training.config import TrainConfig

@@ -12,11 +12,11 @@ from toy import QUESTIONS, ToyTask
 from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_of
 
 from gcache.build import Built, GraphSpec
-from gcache.cache.fusers import FUSERS
+from gcache.cache.fusers.registry import FUSERS
 from gcache.errors import ConfigError, TrainingError
+from gcache.gnn.providers import PolicySource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.sources import PolicySource
 from gcache.links.linear import fit_vocab
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices

@@ -10,9 +10,9 @@ from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
+from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
-from gcache.llm.memory import Limits
 from gcache.training.config import TrainConfig
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
 from gcache.training.replay import log_probs, replayed_tokens

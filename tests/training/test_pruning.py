@@ -7,7 +7,7 @@ import pytest
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
-from gcache.graph.records import RunResult
+from gcache.graph.result import RunResult
 from gcache.training.pruning import Pruner
 
 AGENTS = (Agent("baker", "bakes"), Agent("miller", "grinds"))

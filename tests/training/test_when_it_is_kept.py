@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from toy import ToyTask, toy_built
 
+from gcache.commands.flags import add_train_flags
 from gcache.errors import CheckpointError, ConfigError, TrainingError, WriteError
-from gcache.flags import add_train_flags
-from gcache.graph.records import GraphConfig
+from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training import trainer as trainers

@@ -1,0 +1,118 @@
+"""`gcache fit-perceiver`: a learned link between two models, fitted on a task."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gcache.errors import ConfigError
+from gcache.runtime.streams import derive
+
+EXAMPLES = """example:
+  gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \\
+      --out bank.safetensors
+  python experiments/compare_links.py --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data test.csv \\
+      --task_option whole_file=true --links perceiver text --link_file bank.safetensors
+Agents think with --agent_models (one model), the decision maker with --llm_name; both stay frozen. What is learned are
+--queries soft tokens that read an agent's thoughts, from how likely they make the right answer.
+"""
+
+
+def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) -> None:
+    """Add the command to a parser; see `gcache.commands.main`."""
+    from gcache.commands.flags import add_graph_flags, add_limit_flags, add_mixture_flags, add_model_flags
+    from gcache.links.perceiver_config import PerceiverConfig
+    from gcache.training.config import FitConfig
+
+    fit = command("fit-perceiver", _fit, "Fit a learned link between two models on a task.", EXAMPLES)
+    add_task_flags(fit, required=True)
+    fit.add_argument("--out", type=Path, required=True, help="file of the link, .safetensors; metrics go beside it")
+    fit.add_argument("--limit", type=int, help="training questions to learn from (default: all)")
+    fit.add_argument(
+        "--start", type=Path, metavar="FILE",
+        help="fitted for these two models before, on this task or another: goes on from it",
+    )  # fmt: skip
+    config, shape = FitConfig(), PerceiverConfig()
+    group = fit.add_argument_group("fitting")
+    numbers: tuple[tuple[Any, type, str, str], ...] = (
+        (config, int, "steps", "of the optimizer"),
+        (config, int, "batch_size", "questions of a step"),
+        (config, int, "held_out", "training questions of which the loss is only watched"),
+        (config, int, "seed", "of what is drawn"),
+        (config, float, "lr", "at its highest"),
+        (config, float, "warmup", "share of the steps"),
+        (config, float, "weight_decay", "of AdamW"),
+        (config, float, "clip", "the most the gradient's norm may be"),
+        (shape, int, "width", "of a query"),
+        (shape, int, "heads", "of attention"),
+        (shape, int, "blocks", "of attention and thought"),
+    )
+    for owner, kind, name, text in numbers:
+        group.add_argument(f"--{name}", type=kind, default=getattr(owner, name), help=f"{text} (default: %(default)s)")
+    group.add_argument(
+        "--queries", type=int, nargs="+", default=[shape.queries],
+        help="soft tokens that cross; several are fitted one after another on the same thoughts, each to a file of its "
+        "own (default: %(default)s)",
+    )  # fmt: skip
+    add_model_flags(fit)
+    add_mixture_flags(fit)
+    add_graph_flags(fit)
+    add_limit_flags(fit)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    import torch
+
+    from gcache.build import build
+    from gcache.commands import flags
+    from gcache.commands.main import task_options
+    from gcache.graph.cache_graph import CacheGraph
+    from gcache.links.perceiver import Perceiver, embedding_statistics
+    from gcache.links.perceiver_config import PerceiverConfig
+    from gcache.session import TaskSpec
+    from gcache.training.config import FitConfig
+    from gcache.training.fit_perceiver import PerceiverFit, Seen, ends_of
+
+    shapes = [PerceiverConfig(queries, args.width, args.heads, args.blocks) for queries in dict.fromkeys(args.queries)]
+    names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")
+    configs = [FitConfig(shape, **{name: getattr(args, name) for name in names}) for shape in shapes]
+    if args.link_file or args.route != "none" or args.link not in ("auto", "perceiver"):
+        raise ConfigError(
+            "--link, --link_file and --route say which link a graph uses; this command makes one: leave them out"
+        )
+    if args.out.suffix != ".safetensors":
+        raise ConfigError(f"--out is a .safetensors file, got {args.out}")
+    if len(set(args.agent_models)) != 1:
+        raise ConfigError("a perceiver is fitted from one model: name it by --agent_models")
+    task = TaskSpec(args.task, args.data, task_options(args)).make()
+    examples = list(task.train(args.limit, args.seed))
+    args.generation_mode, args.link = "local", "text"
+    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
+    graph = build(spec, flags.limits(args)).graph
+    assert isinstance(graph, CacheGraph)
+    sender, receiver = ends_of(graph)
+    started = None if args.start is None else Perceiver.load(args.start, sender, receiver)
+    if started is not None:
+        if shapes != [PerceiverConfig()] and shapes != [started.config]:
+            raise ConfigError(
+                f"--start {args.start} is a {started.config}; leave out --queries, --width, --heads and --blocks"
+            )
+        configs = [replace(configs[0], shape=started.config)]
+    seen: list[Seen] = []
+    for config in configs:
+        out = args.out if len(configs) == 1 else args.out.with_stem(f"{args.out.stem}-{config.shape.queries}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("perceiver", config.seed))
+            perceiver = started or Perceiver(config.shape, sender.w_in.shape[1], embedding_statistics(receiver))
+        fit = PerceiverFit(graph, perceiver, config)
+        seen = seen or fit.see(examples)
+        history = fit.fit(seen, out.with_suffix(".jsonl"))
+        perceiver.save(out, sender.fingerprint, receiver.fingerprint)
+        first, last = history[0], history[-1]
+        held = f", held out {last['held_out_loss']:.3f}" if "held_out_loss" in last else ""
+        print(f"loss:       {first['loss']:.3f} at first, {last['loss']:.3f} at last{held} (nats a token)")
+        print(f"link:       {out}; pass it by --link perceiver --link_file {out}")
+    return 0

@@ -1,0 +1,163 @@
+"""The command `gcache serve`: its flags, and from flags to a running service."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcache.environment import serve_key
+from gcache.errors import ConfigError
+from gcache.serve.settings import BODY, EMBEDS_BODY, ServeSettings
+
+if TYPE_CHECKING:
+    from gcache.serve.model import Served
+
+EXAMPLES = """examples:
+  gcache serve runs/split_facts --port 8000
+  gcache serve --topology chain --llm_name smollm2
+  curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
+       -d '{"messages": [{"role": "user", "content": "What is 17 * 6?"}]}'
+A page to ask on is at the root. Only this machine is listened to unless --host says otherwise; set
+GCACHE_SERVE_KEY to ask for a key.
+"""
+NOT_INSTALLED = "gcache serve needs packages that are not installed ({}); pip install 'gcache-mas[serve]'"
+
+
+def add_parser(command: Callable[..., Any], announce: Callable[[str], None]) -> None:
+    """Add the command.
+
+    Args:
+        command: makes a parser of a name, a function to run, a text and examples.
+        announce: told in one line where the service is, once it answers.
+    """
+    parser = command("serve", run, "Serve a graph over HTTP, as OpenAI's API.", EXAMPLES)
+    _add_flags(parser)
+    parser.set_defaults(announce=announce)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit code.
+
+    Raises:
+        ConfigError: flags that are not allowed, or packages that are missing.
+    """
+    settings = _settings(args)
+    name, load = _served(args)
+    try:
+        from gcache.serve.server import serve
+    except ImportError as error:
+        raise ConfigError(NOT_INSTALLED.format(error.name)) from error
+    serve(name, settings, load, lambda url: args.announce(f"gcache serves on {url}"))
+    return 0
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    from gcache.commands.flags import add_api_flags, add_graph_flags, add_limit_flags, add_model_flags
+
+    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
+        add(parser)
+    parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")
+    parser.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
+    parser.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
+    own, group = ServeSettings(), parser.add_argument_group("service")
+    group.add_argument("--name", help="of the model, for clients (default: the checkpoint's folder, or the topology)")
+    group.add_argument("--host", default=own.host, help="where to listen (default: %(default)s, this machine alone)")
+    group.add_argument("--port", type=int, default=own.port, help="0 for any free one (default: %(default)s)")
+    # the key of an API that writes for the graph is taken from the environment alone: one flag must not mean two keys
+    parser.conflict_handler = group.conflict_handler = "resolve"
+    group.add_argument(
+        "--api_key", dest="serve_key",
+        help="that clients must send; better set as GCACHE_SERVE_KEY in the environment, since a command line is seen "
+        "by other users (the key of an API that writes for the graph is API_KEY there)",
+    )  # fmt: skip
+    parser.set_defaults(api_key=None)
+    group.add_argument(
+        "--cors", nargs="+", default=[], metavar="ORIGIN", help="web pages elsewhere that may ask (default: none)"
+    )
+    for flag, kind, text in (
+        ("max_running", int, "questions that are worked on at once"),
+        ("max_waiting", int, "questions that may wait; past it clients get 429"),
+        ("deadline", float, "seconds of a request, waiting and reading included"),
+        ("max_tokens", int, "tokens of an answer that a request may ask for"),
+        ("drain", float, "seconds that requests have to end in on SIGTERM"),
+    ):
+        group.add_argument(
+            f"--{flag}", type=kind, default=getattr(own, flag), metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    group.add_argument(
+        "--max_body", type=int, metavar="N",
+        help=f"bytes of a request (default: {BODY}, with --allow_prompt_embeds {EMBEDS_BODY})",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow_prompt_embeds", action="store_true", help="take prompts of /v1/completions as embeddings"
+    )
+
+
+def _settings(args: argparse.Namespace) -> ServeSettings:
+    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(ServeSettings) if f.name not in ("key", "cors")}
+    return ServeSettings(**values, key=args.serve_key or serve_key(), cors=tuple(args.cors))
+
+
+def _served(args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
+    """What is served, by name, and how it is loaded; flags are checked before that.
+
+    Raises:
+        ConfigError: flags of a model or a graph beside a checkpoint, or values that are not allowed.
+    """
+    from gcache.commands import flags
+
+    limits = flags.limits(args)
+    if args.checkpoint:
+        _require_only_its_own(args)
+        folder = Path(args.checkpoint)
+        resolved = folder.resolve()
+
+        def trained() -> Served:
+            from gcache import session
+            from gcache.serve.model import Served
+
+            built, _ = session.load(
+                folder, limits=limits, api=lambda made: flags.api(args, made.api_model, made.base_url)
+            )
+            return Served.of(built, name)
+
+        name = args.name or resolved.name
+        return name, trained
+    spec = flags.graph_spec(args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser)
+    api = flags.api_if_asked(args, spec)
+
+    def untrained() -> Served:
+        from gcache.build import build
+        from gcache.serve.model import Served
+
+        return Served.of(build(spec, limits, api), name)
+
+    name = args.name or f"{args.topology}-{Path(args.llm_name).stem}"
+    return name, untrained
+
+
+def _require_only_its_own(args: argparse.Namespace) -> None:
+    """Refuse flags of the model and the graph beside a checkpoint, which has its own.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    from gcache.commands.flags import add_api_flags, add_graph_flags, add_model_flags
+
+    asking, parser = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    _add_flags(parser)
+    add_api_flags(asking, modes=False)
+    of_graph = argparse.ArgumentParser(add_help=False)
+    for add in (add_model_flags, add_graph_flags, add_api_flags):
+        add(of_graph)
+    names = {"topology", "fuser", *vars(of_graph.parse_args([]))} - set(vars(asking.parse_args([])))
+    defaults = vars(parser.parse_args([]))
+    given = [name for name in sorted(names) if getattr(args, name) != defaults[name]]
+    if given:
+        raise ConfigError(
+            f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
+            "or leave out the checkpoint to put an untrained graph together"
+        )

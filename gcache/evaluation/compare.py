@@ -1,0 +1,135 @@
+"""Several methods on the same questions: how often each is right, and what it costs.
+
+accuracy     right answers of all questions, with its Wilson interval
+difference   to the first method, paired over questions, with an interval that heeds the pairs
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from gcache.errors import ConfigError
+from gcache.evaluation.intervals import paired_difference, wilson
+from gcache.evaluation.method import Method
+from gcache.tasks.example import Example, Grade, Task, grade_text
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method's row.
+
+    Attributes:
+        accuracy, low, high: right answers per question and its 95 % interval; a text that states
+            no answer is not right.
+        difference, difference_low, difference_high: of accuracies, to the first method's, paired.
+        unparsed: texts that have no answer.
+        unstated: texts whose answer is only the number that stands last, see `gcache.tasks.grading`; not right, unless
+            the task's option accepts it.
+        cut: texts that a length limit cut off.
+        generated, prefilled, latent: tokens per question.
+        seconds: in all.
+        cache_bytes: that went over edges, per question.
+        answers: (question, outcome, what was stated, text) each.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    unparsed: int
+    generated: float
+    prefilled: float
+    latent: float
+    seconds: float
+    cache_bytes: float
+    answers: tuple[tuple[str, str, str | None, str], ...]
+    unstated: int = 0
+    cut: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(
+    methods: Sequence[Method],
+    task: Task,
+    examples: Sequence[Example],
+    progress: bool = True,
+    on_rows: Callable[[Sequence[Compared]], None] | None = None,
+) -> list[Compared]:
+    """Every method on every question, one method after another.
+
+    Args:
+        on_rows: called with the rows so far after each method, so that a long comparison that is stopped has
+            what was measured.
+
+    Raises:
+        ConfigError: no question, no method, or a method twice.
+    """
+    if not examples:
+        raise ConfigError("there is no question to compare on; raise the limit")
+    names = [method.name for method in methods]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"methods to compare must be one or more, each once, got {', '.join(names) or 'none'}")
+    rows: list[Compared] = []
+    first: list[bool] = []
+    for method in methods:
+        row, right = _measured(method, task, examples, first, progress)
+        first = first or right
+        rows.append(row)
+        if on_rows:
+            on_rows(rows)
+    return rows
+
+
+def _measured(
+    method: Method, task: Task, examples: Sequence[Example], first: Sequence[bool], progress: bool
+) -> tuple[Compared, list[bool]]:
+    started = time.perf_counter()
+    with tqdm(total=len(examples), desc=method.name, unit="question", disable=not progress) as bar:
+        answers = method.answer(examples, bar.update)
+    seconds, n = time.perf_counter() - started, len(examples)
+    grades: list[Grade] = [grade_text(task, a.text, e, a.cut) for a, e in zip(answers, examples, strict=True)]
+    right = [grade.outcome == "right" for grade in grades]
+    low, high = wilson(sum(right), n)
+    difference, difference_low, difference_high = paired_difference(first or right, right)
+
+    def mean(kind: str) -> float:
+        return sum(answer.tokens[kind] for answer in answers) / n
+
+    row = Compared(
+        method.name, n, sum(right) / n, low, high, difference, difference_low, difference_high,
+        sum(grade.outcome == "unparsed" for grade in grades), mean("generated"), mean("prefilled"), mean("latent"),
+        seconds, sum(answer.cache_bytes for answer in answers) / n,
+        tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
+        sum(grade.unstated for grade in grades), sum(answer.cut for answer in answers),
+    )  # fmt: skip
+    return row, right
+
+
+def markdown(rows: Sequence[Compared]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| method | accuracy | 95 % interval | difference to the first | 95 % interval | unparsed | unstated | cut | "
+        "generated | prefilled | latent | cache, MiB | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for number, r in enumerate(rows):
+        difference = "|  | " if number == 0 else (
+            f"| {r.difference:+.3f} | {r.difference_low:+.3f} to {r.difference_high:+.3f} "
+        )  # fmt: skip
+        lines.append(
+            f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} {difference}| {r.unparsed} "
+            f"| {r.unstated} | {r.cut} | {r.generated:.1f} | {r.prefilled:.1f} | {r.latent:.1f} "
+            f"| {r.cache_bytes / 2**20:.2f} | {r.seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,328 @@
+"""Controls: does the channel matter, or would the answer have been right without it?
+
+Every control asks the same questions of the same agents and changes one thing of a trained graph:
+
+    no transfer        no edge at all
+    masked             the caches are handed over, but nobody attends to them
+    zeroed             slots that are attended to and hold nothing (keys and values 0)
+    noise              keys and values at random, each at its own norm
+    other question     what the same edges carried for another question
+    random latents     as noise, the slots of latent steps alone
+    identity W_a       latent steps feed back the hidden state itself
+    random W_a         latent steps feed back a random projection of it
+    all edges          the full graph, every edge at weight 1
+    star, chain,       those fixed topologies, likewise
+    layered, debate
+    random edges       as many edges as the trained graph has on that question, drawn at random
+    same words as text the words of those that are heard, in the decision maker's own prompt
+
+If cutting the channel costs nothing, the channel carried nothing. Differences are paired over
+questions, with bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcache.errors import ConfigError, unknown
+from gcache.evaluation import interventions as channels
+from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.evaluation.intervals import bootstrap_difference
+from gcache.gnn.fixed import FixedTopology
+from gcache.gnn.topology import Edge, Topology
+from gcache.graph.agent_graph import Ask
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.greedy import warn_where_greedy
+from gcache.graph.result import IN_FLIGHT, RunResult
+from gcache.inspect.pictures import save
+from gcache.llm.local import LocalLLM
+from gcache.runtime.streams import generator as generator_of
+from gcache.runtime.streams import shuffler
+from gcache.tasks.example import Example, Task
+
+logger = logging.getLogger(__name__)
+
+#: The graph itself; every control is compared with it.
+AS_IT_IS = "as it is"
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """One control's outcome.
+
+    Attributes:
+        found: its evaluation.
+        difference: of its accuracy to that of the graph as it is; low, high: the bootstrap interval.
+    """
+
+    found: Evaluation
+    difference: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a control works with.
+
+    Attributes:
+        graph, llm: the trained graph and its model.
+        topology: the trained graph's most likely one, or with many agents its greedy one, of each question by id.
+        donor: of each question by id, the one whose caches it is given by "other question".
+        seed: of random edges and of a random W_a.
+    """
+
+    graph: CacheGraph
+    llm: LocalLLM
+    task: Task
+    examples: Sequence[Example]
+    topology: Mapping[str, Topology]
+    donor: Mapping[str, Example]
+    seed: int
+    progress: bool
+
+    def evaluate(
+        self, name: str, ask: Ask | None = None, topology: Callable[[Example], Topology] | None = None
+    ) -> Evaluation:
+        """On the trained graph's topologies, unless told otherwise."""
+        chosen = topology or (lambda example: self.topology[example.id])
+        return evaluate(self.graph, self.task, self.examples, name, chosen, IN_FLIGHT, self.progress, ask=ask)
+
+    def changed(self, name: str, **options: Any) -> Evaluation:
+        """With runs that differ by these options of `arun`: a channel, or an alignment."""
+
+        async def ask(example: Example, topology: Topology | None) -> RunResult:
+            return await self.graph.arun(example, topology=topology, keep_caches=False, **options)
+
+        return self.evaluate(name, ask)
+
+
+def _no_transfer(trial: Trial) -> Evaluation:
+    return trial.evaluate("no transfer", topology=lambda e: Topology(trial.topology[e.id].n_agents))
+
+
+def _other_question(trial: Trial) -> Evaluation:
+    async def ask(example: Example, topology: Topology | None) -> RunResult:
+        recorder = channels.Recorder()
+        await trial.graph.arun(trial.donor[example.id], topology=topology, keep_caches=False, channel=recorder)
+        return await trial.graph.arun(example, topology=topology, keep_caches=False, channel=recorder.replay)
+
+    return trial.evaluate("other question", ask)
+
+
+def _identity(trial: Trial) -> Evaluation:
+    own = trial.llm.alignment
+    matrix = torch.eye(len(own.matrix), device=own.matrix.device)
+    return trial.changed("identity W_a", alignment=replace(own, matrix=matrix))
+
+
+def _random(trial: Trial) -> Evaluation:
+    own = trial.llm.alignment
+    generator = generator_of("random W_a", trial.seed)
+    matrix = torch.randn(own.matrix.shape, generator=generator).to(own.matrix.device) / len(own.matrix) ** 0.5
+    return trial.changed("random W_a", alignment=replace(own, matrix=matrix))
+
+
+def _fixed(topology: str, name: str = "") -> Callable[[Trial], Evaluation]:
+    """The control with a fixed topology instead of the learned one."""
+
+    def evaluated(trial: Trial) -> Evaluation:
+        def chosen(example: Example) -> Topology:
+            return FixedTopology(topology, trial.topology[example.id].n_agents).most_likely()[0]
+
+        return trial.evaluate(name or topology, topology=chosen)
+
+    return evaluated
+
+
+def _random_edges(trial: Trial) -> Evaluation:
+    def drawn(example: Example) -> Topology:
+        own = trial.topology[example.id]
+        within = sum(not edge.delay for edge in own.edges)
+        return random_topology(own.n_agents, within, shuffler("random edges", trial.seed, example.id))
+
+    return trial.evaluate("random edges", topology=drawn)
+
+
+def _text(trial: Trial) -> Evaluation:
+    return evaluate_text(
+        trial.graph, trial.task, trial.examples, "same words as text", progress=trial.progress,
+        topology=lambda example: trial.topology[example.id],
+    )  # fmt: skip
+
+
+CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
+    AS_IT_IS: lambda trial: trial.evaluate(AS_IT_IS),
+    "no transfer": _no_transfer,
+    "masked": lambda trial: trial.changed("masked", channel=channels.masked),
+    "zeroed": lambda trial: trial.changed("zeroed", channel=channels.zeroed),
+    "noise": lambda trial: trial.changed("noise", channel=channels.noise),
+    "other question": _other_question,
+    "random latents": lambda trial: trial.changed("random latents", channel=channels.random_latents),
+    "identity W_a": _identity,
+    "random W_a": _random,
+    "all edges": _fixed("full", "all edges"),
+    **{name: _fixed(name) for name in ("star", "chain", "layered", "debate")},
+    "random edges": _random_edges,
+    "same words as text": _text,
+}
+#: Controls that change nothing where no agent takes a latent step.
+OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
+#: Those of them that change the map of the one model there is.
+OF_MAPS = ("identity W_a", "random W_a")
+#: Controls that move caches.
+OF_PLACES = ("other question",)
+#: Controls after which nothing of what the agents thought reaches the decision maker.
+CUTS = ("no transfer", "masked", "zeroed", "noise", "other question")
+
+
+def run_controls(
+    graph: CacheGraph,
+    llm: LocalLLM,
+    task: Task,
+    examples: Sequence[Example],
+    names: Sequence[str] = (),
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Controlled]:
+    """A graph as it is, then under each control, on the same questions.
+
+    Args:
+        names: of `CONTROLS`; all that can change something where none is named.
+
+    Raises:
+        ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
+            are several models, one that moves caches of a model whose caches must stay where they are, fewer than two
+            questions, or questions whose numbers of agents never agree.
+    """
+    for name in names:
+        if name not in CONTROLS:
+            raise unknown("control", name, CONTROLS)
+    warn_where_greedy(graph, examples)
+    with torch.no_grad():
+        topology = {example.id: graph.topology(example) for example in examples}
+    still = not any(graph.latent_steps(t, agent) for t in topology.values() for agent in range(t.n_agents))
+    if still and set(names) & set(OF_LATENT_STEPS):
+        raise ConfigError(
+            f"{', '.join(n for n in names if n in OF_LATENT_STEPS)}: no agent of this graph takes a latent step, so "
+            "there is nothing to change; leave it out"
+        )
+    if graph.is_mixed and set(names) & set(OF_MAPS):
+        raise ConfigError(
+            f"{', '.join(n for n in names if n in OF_MAPS)}: the agents have several models, each with a W_a of its "
+            "own; leave it out"
+        )
+    placed = _stay_where_they_are(graph, names)
+    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
+    chosen = [n for n in names or CONTROLS if n not in left_out]
+    spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
+    if spoken and set(chosen) & set(CUTS):
+        logger.warning("%d edges carry words, which controls that change caches leave as they are", spoken)
+    donor = _donors(examples, topology) if "other question" in chosen else {}
+    trial = Trial(graph, llm, task, examples, topology, donor, seed, progress)
+    found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]
+    own = _right(found[0])
+    return [Controlled(each, *bootstrap_difference(own, _right(each), seed=seed)) for each in found]
+
+
+def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
+    """Controls that cannot be had of this graph, since a model's caches cannot be moved.
+
+    Raises:
+        ConfigError: one of them is asked for.
+    """
+    ropes = [t.fuser.rope for t in graph.thinkers if t.fuser.rope is not None and t.fuser.rope.fixed]
+    if not ropes:
+        return ()
+    if set(names) & set(OF_PLACES):
+        ropes[0].require_movable()
+    logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
+    return OF_PLACES
+
+
+def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:
+    """So many edges at weight 1 that close no cycle: an order of the agents is drawn, then edges that
+    go along it or into the decision maker.
+
+    Raises:
+        ConfigError: more edges than an acyclic topology has room for.
+    """
+    most = n_agents * (n_agents + 1) // 2
+    if not 0 <= edges <= most:
+        raise ConfigError(f"an acyclic topology of {n_agents} agents has 0 to {most} edges, got {edges}")
+    order = rng.sample(range(n_agents), n_agents)
+    along = [(order[i], order[j]) for i in range(n_agents) for j in range(i + 1, n_agents)]
+    pairs = rng.sample(along + [(i, n_agents) for i in range(n_agents)], edges)
+    return Topology(n_agents, tuple(Edge(source, target) for source, target in pairs))
+
+
+def _donors(examples: Sequence[Example], topology: Mapping[str, Topology]) -> dict[str, Example]:
+    """For each question the next one, in a circle, with as many agents."""
+    found: dict[str, Example] = {}
+    for number, example in enumerate(examples):
+        others = [*examples[number + 1 :], *examples[:number]]
+        alike = (o for o in others if topology[o.id].n_agents == topology[example.id].n_agents)
+        donor = next(alike, None)
+        if donor is None:
+            raise ConfigError(
+                f"question {example.id} is the only one with {topology[example.id].n_agents} agents, so no other "
+                "question's caches fit it; raise the limit, or leave out the control 'other question'"
+            )
+        found[example.id] = donor
+    return found
+
+
+def _right(found: Evaluation) -> list[float]:
+    return [float(row.outcome == "right") for row in found.rows]
+
+
+def controls_markdown(rows: Sequence[Controlled]) -> str:
+    """The outcomes as a Markdown table."""
+    lines = [
+        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | unstated | cut | edges "
+        "| n |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for number, row in enumerate(rows):
+        f = row.found
+        difference = "|  | " if number == 0 else f"| {row.difference:+.3f} | {row.low:+.3f} to {row.high:+.3f} "
+        lines.append(
+            f"| {f.name} | {f.accuracy:.3f} | {f.low:.3f} to {f.high:.3f} {difference}| {f.unparsed} "
+            f"| {f.unstated} | {f.cut} | {f.edges:.2f} | {f.n} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw_controls(rows: Sequence[Controlled], path: Path, title: str) -> None:
+    """A picture of the accuracies with their intervals; the graph as it is as a line through all."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 1.0 + 0.34 * len(rows)))
+    places = list(range(len(rows), 0, -1))
+    for place, row in zip(places, rows, strict=True):
+        f = row.found
+        colour = "#0072b2" if f.name == AS_IT_IS else "#d55e00" if f.name in CUTS else "#555555"
+        spread = [[max(0.0, f.accuracy - f.low)], [max(0.0, f.high - f.accuracy)]]  # rounding may leave -1e-17
+        axes.errorbar(f.accuracy, place, xerr=spread, fmt="o", color=colour, capsize=3)
+    axes.axvline(rows[0].found.accuracy, color="#0072b2", alpha=0.3, linewidth=1)
+    axes.set_yticks(places, [row.found.name for row in rows])
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"accuracy, 95 % interval, n = {rows[0].found.n}")
+    axes.set_title(title, fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    save(figure, path)
+    plt.close(figure)

@@ -1,0 +1,39 @@
+"""A graph of agents as a method: whatever they hand each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gcache.evaluation.method import Answer
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.result import IN_FLIGHT
+from gcache.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class GraphMethod:
+    """Greedy answers on the graph's most likely topology; with many agents, on its greedy one.
+
+    Args:
+        in_flight: questions at once.
+    """
+
+    name: str
+    graph: AgentGraph
+    in_flight: int = IN_FLIGHT
+
+    def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
+        """See `Method`."""
+        results = self.graph.run_all(examples, in_flight=self.in_flight, on_result=lambda *_: on_answer())
+        return [
+            Answer(
+                r.example,
+                r.answer,
+                r.tokens,
+                sum(r.edge_bytes.values()),
+                tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
+                r.cut,
+            )
+            for r in results
+        ]

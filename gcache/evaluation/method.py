@@ -1,0 +1,43 @@
+"""One protocol for everything that is compared: questions in, answers and what they cost out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gcache.tasks.example import Example
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method made of one question.
+
+    Attributes:
+        tokens: by `gcache.graph.result.TOKENS`.
+        cache_bytes: of keys and values that went over edges.
+        said: what the agents said on the way, as (role, words), in order.
+        cut: whether a length limit cut the text off.
+    """
+
+    example: Example
+    text: str
+    tokens: Mapping[str, int]
+    cache_bytes: int = 0
+    said: tuple[tuple[str, str], ...] = field(default=())
+    cut: bool = False
+
+
+class Method(Protocol):
+    """Answers questions. `name` is its name in tables."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
+        """Answers in the order of the questions, computed in batches.
+
+        Args:
+            on_answer: called whenever one is there.
+        """
+        ...

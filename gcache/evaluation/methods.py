@@ -1,0 +1,144 @@
+"""The methods that people compare, by name, on one model and one set of roles.
+
+    single       one prompt, no agents
+    text_mas     agents that hand each other text
+    latent_mas   agents that hand each other caches after latent steps, in a fixed order, untrained
+    gdesigner    a learned topology with text on its edges
+    gcache       a learned topology with caches on its edges
+
+text_mas and latent_mas have two forms (`prompt`): sequential (planner, critic, refiner, and a judger
+who answers; each has all that came before it) and hierarchical (experts who do not hear each other,
+and a summariser who answers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gcache.agents.chat_template import TemplateSettings
+from gcache.agents.decision import DecisionMaker, decision_maker
+from gcache.agents.roles import EXPERTS, PIPELINE, Agent
+from gcache.cache.fusers.registry import make_fuser
+from gcache.errors import ConfigError, unknown
+from gcache.evaluation.graph_method import GraphMethod
+from gcache.evaluation.method import Method
+from gcache.gnn.providers import FixedSource, TopologySource
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.result import GraphConfig
+from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.text_graph import SpeakingGraph
+from gcache.llm.local import LocalLLM
+
+#: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
+#: what came before it, so in a sequence each reads all earlier ones; a cache carries its context.
+FORMS: Mapping[str, tuple[tuple[Agent, ...], str, str]] = {
+    "sequential": (PIPELINE, "full", "chain"),
+    "hierarchical": (EXPERTS, "star", "star"),
+}
+#: Questions in hand for each row of a batch: while some write, others think.
+IN_HAND = 2
+#: What a reasoning model is put into the mouth.
+THINK = "<think>\n"
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What all methods share, and what some of them heed.
+
+    Attributes:
+        domain: whose decision maker answers.
+        max_new_tokens: the most tokens of every text.
+        prompt: form of text_mas and latent_mas.
+        latent_steps: of latent_mas and an untrained gcache; 0 hands over caches without any.
+        latent_only: latent_mas hands on latents alone instead of all it had.
+        think: answers begin with "<think>".
+        graph: gcache's, trained or not; also gives gdesigner its topologies.
+    """
+
+    domain: str
+    max_new_tokens: int
+    prompt: str = "sequential"
+    latent_steps: int = 10
+    latent_only: bool = False
+    think: bool = False
+    template: TemplateSettings = field(default_factory=TemplateSettings)
+    graph: AgentGraph | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt not in FORMS:
+            raise unknown("prompt", self.prompt, FORMS)
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if self.latent_only and self.latent_steps == 0:
+            raise ConfigError("latent_only hands on latents, but latent_steps is 0; set it to 1 or more")
+
+    @property
+    def decision(self) -> DecisionMaker:
+        made = decision_maker(self.domain)
+        return replace(made, answer_prefix=THINK) if self.think else made
+
+    def the_graph(self, method: str) -> AgentGraph:
+        """Raises ConfigError where there is none."""
+        if self.graph is None:
+            raise ConfigError(f"the method {method!r} needs a graph; pass one, or a checkpoint")
+        return self.graph
+
+
+def _speaking(
+    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], source: TopologySource
+) -> Method:
+    config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
+    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer, settings.template), agents, settings.decision, source, config)
+    return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
+
+
+def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    return _speaking("single", llm, tokenizer, settings, (), FixedSource("none"))
+
+
+def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    agents, topology, _ = FORMS[settings.prompt]
+    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedSource(topology))
+
+
+def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    agents, _, topology = FORMS[settings.prompt]
+    config = GraphConfig(
+        settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens,
+        chat_template_kwargs=settings.template.kwargs, prompt_date=settings.template.date,
+    )  # fmt: skip
+    fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
+    graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
+    return GraphMethod("latent_mas", graph, IN_HAND * llm.limits.max_batch_size)
+
+
+def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    graph = settings.the_graph("gdesigner")
+    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.source_of_topologies)
+
+
+def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.limits.max_batch_size)
+
+
+METHODS: Mapping[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {
+    "single": _single,
+    "text_mas": _text_mas,
+    "latent_mas": _latent_mas,
+    "gdesigner": _gdesigner,
+    "gcache": _gcache,
+}
+
+
+def make_method(name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """A method by name.
+
+    Raises:
+        ConfigError: unknown name, or a graph is needed and there is none.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name](llm, tokenizer, settings)

@@ -1,0 +1,304 @@
+"""What a run leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gcache.agents.chat_template import TemplateSettings
+from gcache.agents.prompts import DECISION_TURNS
+from gcache.agents.thinking import told_apart
+from gcache.errors import ConfigError, GcacheError, unknown
+
+if TYPE_CHECKING:  # a configuration is made before torch is there
+    from torch import Tensor
+
+    from gcache.agents.roles import Agent
+    from gcache.cache.kv_cache import KVCache
+    from gcache.gnn.topology import Topology
+    from gcache.llm.api.client import ApiText
+    from gcache.llm.requests import Generation
+    from gcache.tasks.example import Example
+
+#: Questions in flight at once where nobody says otherwise.
+IN_FLIGHT = 64
+TRANSFERS = ("own", "latent", "context")
+#: What goes over an edge: the agent's cache, what it says, or both.
+HANDS = ("cache", "text", "both")
+
+#: Whose slots a link brought, the number of the model that read them, and whether they are of latents alone.
+Carried = tuple[tuple[int, int], int, bool]
+
+#: Kinds of tokens that are counted.
+TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """How a graph runs.
+
+    Attributes:
+        latent_steps: each agent's latent steps.
+        transfer: what an agent's cache is: its own slots, only its latents, or all it had.
+        hands: what an agent hands on: its cache, a text, which stands in its successors' prompts, or
+            both.
+        speak_tokens: the most tokens of an agent's text.
+        rounds: how often the agents think; from the second round on each also hears itself.
+        max_new_tokens: the most tokens of an answer.
+        decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
+            on in the question's ("same").
+        chat_template_kwargs, prompt_date: what the chat template may read; see `gcache.agents.chat_template`.
+
+    Raises:
+        ConfigError: a value that is not allowed, or latents handed on where there are none.
+    """
+
+    latent_steps: int = 2
+    transfer: str = "own"
+    rounds: int = 1
+    max_new_tokens: int = 256
+    decision_turn: str = "new"
+    hands: str = "cache"
+    speak_tokens: int = 128
+    chat_template_kwargs: str = ""
+    prompt_date: str = ""
+
+    def __post_init__(self) -> None:
+        if self.latent_steps < 0:
+            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
+        if self.rounds < 1:
+            raise ConfigError(f"rounds must be 1 or more, got {self.rounds}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if self.transfer not in TRANSFERS:
+            raise unknown("transfer", self.transfer, TRANSFERS)
+        if self.transfer == "latent" and self.latent_steps == 0:
+            raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
+        if self.hands not in HANDS:
+            raise unknown("kind of hand-over", self.hands, HANDS)
+        if self.speak_tokens < 1:
+            raise ConfigError(f"speak_tokens must be 1 or more, got {self.speak_tokens}")
+        if self.decision_turn not in DECISION_TURNS:
+            raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
+        _ = self.template
+
+    @property
+    def template(self) -> TemplateSettings:
+        """What chat templates may read."""
+        return TemplateSettings(self.chat_template_kwargs, self.prompt_date)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a trace.
+
+    Attributes:
+        agent: its number; N is the decision maker.
+        role: its name.
+        round: 0 for the first.
+        what: "think", "shared" (another rollout's thought of the same inputs was used),
+            "unheard" (no path leads to the decision maker, so nothing was computed), "answer",
+            "memory" (something gave way to the limit of cache bytes while the run was going on),
+            "say" (an agent of a graph without caches spoke), "failed" (its API failed for good).
+        started, ended: seconds since the run began.
+        prefilled, latent, generated: tokens this step computed here.
+        api_read, api_written: tokens that an API read and wrote for it, by its own count.
+        received: slots that came over edges.
+        note: of a "memory" step, what gave way; of a "failed" one, how.
+    """
+
+    agent: int
+    role: str
+    round: int
+    what: str
+    started: float
+    ended: float
+    prefilled: int = 0
+    latent: int = 0
+    generated: int = 0
+    received: int = 0
+    note: str = ""
+    api_read: int = 0
+    api_written: int = 0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One text the decision maker wrote: on which agents' caches, after which prompt.
+
+    Attributes:
+        generation: what the local model wrote, None where it wrote nothing.
+        api: what an API wrote, None where none was asked.
+        hint: what the API was told of the caches.
+        thinks: whether the local model's prompt ended inside a think tag.
+    """
+
+    heard: tuple[int, ...]
+    tokens: tuple[int, ...]
+    generation: Generation | None
+    api: ApiText | None = None
+    hint: str = ""
+    thinks: bool = False
+
+    @property
+    def text(self) -> str:
+        """The answer: the API's where there is one, else the local model's; without what stands in think tags."""
+        return told_apart(self.whole, self.thinks if self.api is None else None).answer
+
+    @property
+    def reasoning(self) -> str:
+        """What stands in think tags."""
+        return told_apart(self.whole, self.thinks if self.api is None else None).thinking
+
+    @property
+    def whole(self) -> str:
+        """All that was written."""
+        if self.api is not None:
+            return self.api.text
+        return "" if self.generation is None else self.generation.text
+
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the text off."""
+        if self.api is not None:
+            return self.api.finish_reason == "length"
+        return self.generation is not None and not self.generation.finished
+
+
+class KeptCaches:
+    """The caches of a run that is over, for as long as nobody needs their room.
+
+    Args:
+        shared: the question's cache, of the decision maker's model.
+        own: (round, agent) -> the agent's own slots.
+        carried: what links brought to other models.
+    """
+
+    def __init__(
+        self,
+        shared: KVCache | None,
+        own: Mapping[tuple[int, int], KVCache],
+        carried: Mapping[Carried, KVCache] | None = None,
+    ) -> None:
+        # one tuple, read and dropped at once: a run in another thread may need the room at any moment
+        self._kept = None if shared is None else (shared, dict(own), dict(carried or {}))
+
+    @property
+    def released(self) -> bool:
+        """Whether they are gone."""
+        return self._kept is None
+
+    def get(self) -> tuple[KVCache, Mapping[tuple[int, int], KVCache]]:
+        """The question's cache and the agents'.
+
+        Raises:
+            GcacheError: they were not kept, or released.
+        """
+        return self._all()[:2]
+
+    def _all(self) -> tuple[KVCache, Mapping[tuple[int, int], KVCache], Mapping[Carried, KVCache]]:
+        kept = self._kept
+        if kept is None:
+            raise GcacheError(
+                "the caches of this run are gone: it was run with keep_caches=False, or they were released to stay "
+                "under max_cache_gb; run the question again, or with a higher limit"
+            )
+        return kept
+
+    def carried(self) -> Mapping[Carried, KVCache]:
+        """What links brought to other models, before it was prepared for fusing.
+
+        Raises:
+            GcacheError: as `get`.
+        """
+        return self._all()[2]
+
+    def release(self) -> int:
+        """Let them go; returns the bytes of keys and values that nobody else need hold."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return 0
+        shared, own, carried = kept
+        caches = [shared, *own.values(), *carried.values()]
+        return sum(cache.nbytes for cache in caches)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """All that belongs to one question.
+
+    Attributes:
+        answer: the text.
+        topology: the one that was run.
+        topology_log_prob: log p(G | q).
+        spoken: the texts behind the answer, with their token ids and log-probabilities.
+        trace: who did what when.
+        edge_bytes: bytes of keys and values handed over, by (source, target), all rounds.
+        kept: the caches, see `shared` and `caches`.
+        prompts: (round, agent) -> the tokens of its prompt, what others had said included.
+        said: (round, agent) -> its text, where agents speak.
+        thinking: tokens of the agents' latent steps and texts, whether this run or another rollout
+            computed them.
+        states: (round, agent) -> (S, E) hidden states that its latent steps fed back, where they were kept.
+    """
+
+    example: Example
+    agents: tuple[Agent, ...]
+    answer: str
+    topology: Topology
+    topology_log_prob: float
+    spoken: tuple[Spoken, ...]
+    trace: tuple[Step, ...]
+    edge_bytes: Mapping[tuple[int, int], int]
+    kept: KeptCaches
+    temperature: float
+    prompts: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    said: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    thinking: int = 0
+    states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the answer off."""
+        return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: question, answer, topology, and who did what."""
+        from html import escape
+
+        from gcache.gnn.svg import topology_svg
+
+        names = self.topology.names([agent.role for agent in self.agents])
+        columns = ("role", "round", "what", "prefilled", "latent", "generated", "received")
+        head = "".join(f"<th>{name}</th>" for name in (*columns, "seconds"))
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{escape(str(getattr(step, name)))}</td>" for name in columns)
+            + f"<td>{step.ended - step.started:.2f}</td></tr>"
+            for step in self.trace
+        )
+        return (
+            f"<p><b>{escape(self.example.question)}</b></p><p>{escape(self.answer)}</p>"
+            f"{topology_svg(self.topology, names)}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    @property
+    def shared(self) -> KVCache:
+        """The question's cache. Raises GcacheError where it was not kept."""
+        return self.kept.get()[0]
+
+    @property
+    def caches(self) -> Mapping[tuple[int, int], KVCache]:
+        """(round, agent) -> the agent's own slots. Raises GcacheError where they were not kept."""
+        return self.kept.get()[1]
+
+    @property
+    def text_log_prob(self) -> float:
+        """log pi(y | q, G), summed over all texts of the local model."""
+        return sum(s.generation.log_prob for s in self.spoken if s.generation is not None)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens of this run, by `TOKENS`."""
+        return {name: sum(getattr(s, name) for s in self.trace) for name in TOKENS}

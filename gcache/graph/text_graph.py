@@ -1,0 +1,200 @@
+"""A graph of agents that hand each other text, with the local model or an API speaking.
+
+    said_i = say( question, what the predecessors of i said, the role of i )
+
+Every agent reads the question and all that was said to it again: this is what handing on caches is
+compared with. What learns is the topology alone, from log p(G | q): text has no weight that a
+gradient could reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from gcache.agents.decision import DecisionMaker
+from gcache.agents.roles import Agent
+from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.gnn.providers import TopologyDistribution, TopologySource
+from gcache.gnn.topology import DECISION, Node, Topology
+from gcache.graph.agent_graph import AgentGraph, Start
+from gcache.graph.events import Event, TextWatch
+from gcache.graph.result import GraphConfig, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.room import Place, positions_of_words
+from gcache.graph.schedule import Coming, take_turns
+from gcache.graph.speakers import LocalSpeaker, Prompt, Speaker, Utterance
+from gcache.runtime.streams import derive
+from gcache.tasks.example import Example
+
+if TYPE_CHECKING:
+    from gcache.runtime.streams import Stream
+
+
+class SpeakingGraph(AgentGraph):
+    """Agents that answer by handing each other text; none at all is one prompt alone.
+
+    Args:
+        speaker: says everything.
+        agents, decision, source, config, mode: see `AgentGraph`.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        agents: Sequence[Agent],
+        decision: DecisionMaker,
+        source: TopologySource,
+        config: GraphConfig | None = None,
+        mode: str = "local",
+    ) -> None:
+        self.speaker = speaker
+        super().__init__(agents, decision, source, config, mode, learns=False)
+
+    def positions(self, place: Place) -> tuple[int, int | None]:
+        """See `AgentGraph`."""
+        if not isinstance(self.speaker, LocalSpeaker):
+            return 0, None
+        context, layout = getattr(self.speaker.llm.llm, "context", None), self.speaker.layouts.of(place.variables)
+        return (0, None) if context is None else (positions_of_words(self, layout, place), context)
+
+    async def start(self, start: Start) -> RunResult:
+        """See `AgentGraph`.
+
+        Raises:
+            ConfigError: a channel or an alignment, where no cache is handed over and nothing is latent.
+        """
+        if start.channel or start.alignment:
+            raise ConfigError("the agents of this graph hand on text alone; there is no cache to change")
+        return await _Talk(self, start).go()
+
+    def agents_of(self, example: Example) -> tuple[Agent, ...]:
+        """As for any graph, but there may be none."""
+        return super().agents_of(example) if example.notes or self.agents else ()
+
+    def distribution(self, example: Example | str) -> TopologyDistribution:
+        alone = isinstance(example, str) or not example.notes
+        return _Alone() if alone and not self.agents else super().distribution(example)
+
+
+class _Alone:
+    """The only topology of no agents."""
+
+    def sample(self, generator: Stream | None = None) -> tuple[Topology, torch.Tensor]:
+        return self.most_likely()
+
+    def most_likely(self) -> tuple[Topology, torch.Tensor]:
+        return Topology(0), torch.zeros(())
+
+
+class _Talk:
+    """One question's way through the graph."""
+
+    def __init__(self, graph: SpeakingGraph, start: Start) -> None:
+        self.graph, self.config, self.begin = graph, graph.config, start
+        self.agents, self.topology = start.agents, start.topology
+        self.said: dict[Node, str] = {}
+        self.prompts: dict[Node, tuple[int, ...]] = {}
+        self.thinking = 0
+        self.trace: list[Step] = []
+        self.began = time.perf_counter()
+
+    async def go(self) -> RunResult:
+        self._tell(Event("topology", self.topology))
+        heard = self.topology.heard_nodes(self.config.rounds)
+        await take_turns(self.topology, self.config.rounds, heard, self._speak, self._note_unheard)
+        spoken, answer = await self._answer()
+        return RunResult(
+            self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
+            tuple(self.trace), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
+            self.thinking,
+        )  # fmt: skip
+
+    def _tell(self, event: Event) -> None:
+        if self.begin.watch is not None:
+            self.begin.watch(event)
+
+    def _note_unheard(self, node: Node) -> None:
+        self._note(node[1], node[0], "unheard", self._now())
+
+    async def _speak(self, node: Node, coming: Coming) -> None:
+        round_, agent = node
+        self._tell(Event("turn", round=round_, agent=agent))
+        started = self._now()
+        # greedy: an agent's words are part of the environment, only the answer is drawn
+        prompt = Prompt(
+            self.begin.example.question, self.agents[agent].prompt, self._heard(sender for sender, _ in coming),
+            self.config.speak_tokens, variables=self.begin.variables,
+        )  # fmt: skip
+        try:
+            utterance, fresh = await self._once(node, prompt)
+        except ApiError as error:
+            if not self.begin.lenient or isinstance(error, BudgetSpent):
+                raise
+            self._note(agent, round_, "failed", started, note=str(error))
+            return
+        self.said[node], self.prompts[node] = utterance.answer, utterance.tokens
+        if utterance.generation is not None:
+            self.thinking += len(utterance.generation.tokens)
+        if utterance.api is not None:
+            self.thinking += utterance.api.completion_tokens or 0
+        self._note(agent, round_, "say" if fresh else "shared", started, [utterance] if fresh else [])
+
+    async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
+        decision, last = self.graph.decision, self.config.rounds - 1
+        edges = self.topology.into(self.topology.decision_node)
+        started = self._now()
+        self._tell(Event("turn", round=last, agent=self.topology.decision_node))
+        groups = decision.groups([e.weight for e in edges])
+        watching = TextWatch.of(self.begin.watch, len(groups))
+        prompts = [
+            Prompt(
+                self.begin.example.question, decision.instructions, self._heard((last, edges[i].source) for i in group),
+                self.begin.max_new_tokens or self.config.max_new_tokens, decision.answer_prefix, self.begin.temperature,
+                derive("text", self.begin.seed, self.begin.example.question, number), self.begin.stop,
+                watching.written if watching else None, self.begin.top_p, self.begin.top_log_probs,
+                watching.scored if watching else None, self.begin.variables,
+            )
+            for number, group in enumerate(groups)
+        ]  # fmt: skip
+        utterances = await asyncio.gather(*(self.graph.speaker.say(prompt) for prompt in prompts))
+        spoken = tuple(
+            Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api, thinks=u.thinks)
+            for group, u in zip(groups, utterances, strict=True)
+        )
+        self._note(self.topology.decision_node, last, "answer", started, utterances)
+        return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
+
+    def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:
+        return [(self.agents[node[1]].role, self.said[node]) for node in nodes if self.said.get(node, "").strip()]
+
+    async def _once(self, node: Node, prompt: Prompt) -> tuple[Utterance, bool]:
+        """Rollouts of a question that heard the same say the same."""
+        if self.begin.thoughts is None:
+            return await self.graph.speaker.say(prompt), True
+        return await self.begin.thoughts.once(self._key(node, prompt), lambda: self.graph.speaker.say(prompt))
+
+    @staticmethod
+    def _key(node: Node, prompt: Prompt) -> Hashable:
+        return node, tuple(prompt.said)
+
+    def _note(
+        self, agent: int, round_: int, what: str, started: float, said: Sequence[Utterance] = (), note: str = ""
+    ) -> None:
+        written = [u.generation for u in said if u.generation is not None]
+        asked = [u.api for u in said if u.api is not None]
+        role = self.agents[agent].role if agent < len(self.agents) else DECISION
+        step = Step(
+            agent, role, round_, what, started, self._now(),
+            prefilled=sum(len(u.tokens) for u in said), generated=sum(len(g.tokens) for g in written), note=note,
+            api_read=sum(t.prompt_tokens or 0 for t in asked),
+            api_written=sum(t.completion_tokens or 0 for t in asked),
+        )  # fmt: skip
+        self.trace.append(step)
+        self._tell(Event("step", step=step))
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.began

@@ -1,0 +1,1 @@
+"""Who writes the final text: the local model, an API, or both."""

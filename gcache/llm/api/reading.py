@@ -1,0 +1,164 @@
+"""What a server's answer is: a text, or a failure. HTTP 200 alone makes no text.
+
+    whole     finish_reason "stop", and a text; an empty one where the server sends "" and no reasoning
+    cut off   finish_reason "length", whatever there is of a text
+    failure   anything else: an error in the body, another finish_reason or none, a refusal, a call of a tool,
+              reasoning without a text, no text
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gcache.llm.api import errors
+from gcache.llm.api.outcome import ApiText, Failure
+
+#: What servers call the end of a whole text, and of one that a limit cut off.
+ENDS = {
+    "stop": ("stop", "eos", "eos_token", "stop_sequence", "end_turn"),  # TGI, Together, Anthropic
+    "length": ("length", "max_tokens", "model_length"),  # Gemini, Mistral
+}
+#: Reasons that may be otherwise a little later; "" and "null" say that the text is not ended.
+PASSING_REASONS = frozenset({
+    "error", "abort", "aborted", "insufficient_system_resource", "network_error", "timeout", "overloaded",
+    "server_error", "", "null",
+})  # fmt: skip
+#: Where servers put what the model thought.
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+#: A count of tokens beyond this is none.
+MOST_TOKENS = 2**53
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A server's answer as it came; `headers` by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def read(reply: Reply, attempts: int = 1) -> ApiText | Failure:
+    """What a reply is; the words in a failure are still the server's own."""
+    parsed, wrong = _parsed(reply.body)
+    if not 200 <= reply.status < 300:
+        return errors.failure(reply.status, parsed, reply.body[:4096].decode("utf-8", "replace"), reply.headers)
+    if wrong:
+        return Failure(_unreadable(reply, wrong), passing=False)
+    outcome = _read(parsed, reply.headers)
+    prompt, written = _counts(parsed)
+    if isinstance(outcome, Failure):
+        return replace(outcome, prompt_tokens=prompt, completion_tokens=written)
+    text, reason = outcome
+    return ApiText(_clean(text), prompt, written, reason, attempts)
+
+
+def _parsed(body: bytes) -> tuple[Any, str]:
+    """The JSON of a body, and why it is none."""
+    try:
+        return json.loads(body), ""
+    except RecursionError:
+        return None, "nested too deep"
+    except UnicodeDecodeError:
+        return None, "not UTF-8"
+    except ValueError as error:
+        return None, "it is empty" if not body.strip() else str(error)
+
+
+def _unreadable(reply: Reply, wrong: str) -> str:
+    kind = reply.headers.get("content-type", "application/json")
+    begins = reply.body[:80].decode("utf-8", "replace")
+    if "json" in kind.lower():
+        return f"an answer that cannot be read ({wrong}); it begins {begins!r}"
+    return f"an answer without choices: it is no JSON, but {kind}, and begins {begins!r}; check --base_url"
+
+
+def _read(parsed: Any, headers: Mapping[str, str]) -> tuple[str, str] | Failure:
+    """A text and how it ended."""
+    if found := errors.fault(parsed):
+        return errors.failure_inside(found, parsed, headers)
+    choices = parsed.get("choices") if isinstance(parsed, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return Failure("an answer without choices", passing=False)
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    if choice.get("error") and (found := errors.fault({"error": choice["error"]})):
+        inside = errors.failure_inside(found, parsed, headers)
+        unclear = inside.status is None and _word(choice) in PASSING_REASONS
+        return replace(inside, passing=inside.passing or unclear)
+    said = choice.get("message")
+    message: dict[str, Any] = said if isinstance(said, dict) else {}
+    text = _text(choice, message)
+    if not choice or (text is None and not message):
+        return Failure("a choice without text", passing=False)
+    return _ended(choice, message, text)
+
+
+def _ended(choice: dict[str, Any], message: dict[str, Any], text: str | None) -> tuple[str, str] | Failure:
+    """The text by the reason it ended for."""
+    word = _word(choice)
+    reason = next((end for end, words in ENDS.items() if word in words), None)
+    if refusal := message.get("refusal"):
+        return Failure(f"the model refused: {refusal}", passing=False)
+    if reason is None:
+        return _not_ended(word)
+    if message.get("tool_calls") or message.get("function_call"):
+        return Failure("a call of a tool instead of a text, though no tool was offered", passing=False)
+    if reason == "length":
+        return text or "", reason
+    if not (text or "").strip() and any(_thought(message.get(name)) for name in REASONING):
+        return Failure(
+            "reasoning and no text; turn thinking off (--api_option enable_thinking=false, for some), or the server's "
+            "reasoning parser",
+            passing=False,
+        )
+    return Failure("a choice without text", passing=False) if text is None else (text, reason)
+
+
+def _not_ended(word: str) -> Failure:
+    passing = word in PASSING_REASONS
+    if word in ("", "null"):
+        return Failure("a text without a finish_reason, so it may not be whole", passing)
+    if word == "content_filter":
+        return Failure("the server's filter withheld the text (finish_reason 'content_filter')", passing)
+    return Failure(f"the text did not end by itself (finish_reason {word!r})", passing)
+
+
+def _word(choice: dict[str, Any]) -> str:
+    reason = choice.get("finish_reason")
+    return "" if reason is None else str(reason).strip().lower()[:60]
+
+
+def _text(choice: dict[str, Any], message: dict[str, Any]) -> str | None:
+    """A chat's text, also where it comes in parts of which some are thoughts (Mistral); or a completion's."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+        return "".join(texts) if texts else None
+    if content is None:
+        content = choice.get("text")
+    return content if isinstance(content, str) else None
+
+
+def _thought(value: Any) -> bool:
+    return bool(value.strip() if isinstance(value, str) else value)
+
+
+def _clean(text: str) -> str:
+    """Halves of surrogate pairs, which JSON can hold and no file, become the mark of what is not known."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _counts(parsed: Any) -> tuple[int | None, int | None]:
+    usage = parsed.get("usage") if isinstance(parsed, dict) else None
+    if not isinstance(usage, dict):
+        return None, None
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(value: Any) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= MOST_TOKENS else None

@@ -1,0 +1,125 @@
+"""Where text comes from, and how hard it may be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gcache.environment import API_KEYS, api_variables
+from gcache.errors import ConfigError
+from gcache.llm.api.address import checked_address
+from gcache.llm.api.fields import check_fields
+from gcache.llm.api.secrets import HIDDEN, LONG, SECRET_NAME, masked
+
+#: Addresses of the servers whose keys have names of their own.
+OPENAI = "https://api.openai.com/v1"
+DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
+#: The key of a server that wants none.
+NO_KEY = "none"
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """Where text comes from, and how hard it may be asked.
+
+    Attributes:
+        model: the name the server knows it by.
+        base_url: of the API, up to and with "/v1".
+        key: sent as a bearer token; never shown.
+        requests_per_second: attempts, evenly spaced; None for no limit.
+        concurrency: requests at once.
+        timeout: seconds of an attempt, from sending to the last byte.
+        retries: attempts after the first.
+        extra: further fields of each request's body, such as {"enable_thinking": False}.
+        left_out: fields of the body that are not sent.
+        renamed: fields that are sent under another name.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    model: str
+    base_url: str
+    key: str = field(default=NO_KEY, repr=False)
+    requests_per_second: float | None = None
+    concurrency: int = 16
+    timeout: float = 120.0
+    retries: int = 5
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    left_out: Sequence[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", self.model.strip())
+        object.__setattr__(self, "key", checked_key(self.key, "the API key") or NO_KEY)
+        if not self.model and "model" not in self.left_out:
+            raise ConfigError("no API model is named; pass --api_model NAME, or set API_MODEL")
+        if not self.model.isprintable():
+            raise ConfigError(f"the API model {masked(self.model)[:60]!a} has characters that no name has")
+        object.__setattr__(self, "base_url", checked_address(self.base_url, self.key if self.key != NO_KEY else ""))
+        if self.requests_per_second is not None and not 0 < self.requests_per_second < float("inf"):
+            raise ConfigError(f"requests_per_second must be above 0, got {self.requests_per_second}")
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"api_timeout must be a number of seconds above 0, got {self.timeout}")
+        if self.concurrency < 1:
+            raise ConfigError(f"api_concurrency must be 1 or more, got {self.concurrency}")
+        if self.retries < 0:
+            raise ConfigError(f"api_retries must be 0 or more, got {self.retries}")
+        check_fields(self.extra, self.left_out, self.renamed)
+
+    @classmethod
+    def found(
+        cls, model: str | None = None, base_url: str | None = None, key: str | None = None, **limits: Any
+    ) -> ApiSettings:
+        """What is passed here; what is not, from the environment, else from the file `.env`.
+
+        Without an address, the key's own: DashScope's for DASHSCOPE_API_KEY, else OpenAI's.
+
+        Raises:
+            ConfigError: nothing names the model, or nothing gives a key for a public server.
+        """
+        said = api_variables()
+        key = (key or "").strip()
+        key_name = "--api_key" if key else next((name for name in API_KEYS if name in said), None)
+        key = checked_key(key or said.get(key_name or "", ""), key_name or "the API key")
+        base_url = base_url or said.get("BASE_URL")
+        if base_url is None:
+            base_url = DASHSCOPE if key_name == "DASHSCOPE_API_KEY" else OPENAI
+            if not key:
+                raise ConfigError(
+                    f"no API key and no address of a server; set one of {', '.join(API_KEYS)} in the environment or "
+                    "in .env, or name a server of your own by --base_url"
+                )
+        return cls(model or said.get("API_MODEL", ""), base_url, key or NO_KEY, **limits)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may show: the key, and options by the name of one."""
+        options = [str(v) for name, v in self.extra.items() if SECRET_NAME.search(name) and len(str(v)) >= LONG]
+        return tuple(secret for secret in (self.key, *options) if secret != NO_KEY)
+
+    def public(self) -> dict[str, Any]:
+        """For records: everything but what is secret."""
+        shown = {name: HIDDEN if SECRET_NAME.search(name) else value for name, value in self.extra.items()}
+        changed = {"left_out": sorted(self.left_out), "renamed": dict(self.renamed)}
+        return {
+            "model": self.model, "base_url": self.base_url, "extra": shown,
+            **{name: value for name, value in changed.items() if value},
+        }  # fmt: skip
+
+
+def checked_key(key: str, name: str) -> str:
+    """A key as a header can carry it; white space around it, as copying and files leave it, is no part of it.
+
+    Raises:
+        ConfigError: a character inside of it that no header carries; the message does not show it.
+    """
+    key = key.strip().strip("\ufeff").strip()
+    for place, character in enumerate(key, start=1):
+        if not " " <= character <= "~":
+            kind = "a character that is not ASCII" if character >= "\x80" else "a control character"
+            raise ConfigError(
+                f"{name} has {kind} at place {place} of {len(key)}, and cannot be sent; copy it again, on one line"
+            )
+    return key

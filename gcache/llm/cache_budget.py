@@ -1,0 +1,200 @@
+"""How many bytes of caches are alive, and what gives way when there may be no more.
+
+Two kinds of bytes are counted: caches that somebody still holds (an agent's slots, until the last
+reference to them is gone), and the rows of batches in flight. When a batch would go over the
+limit, the caches of finished runs are let go first, oldest first; if that is not enough, the batch
+is cut. A batch of one request always runs: a limit slows things down, it never stops them.
+
+Event loops in several threads may share a ledger. What fits is found out and taken in one `turn`, in which one thread
+runs a pass and the others wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gcache.errors import ConfigError
+from gcache.llm.one_at_a_time import OneAtATime
+
+if TYPE_CHECKING:
+    from gcache.cache.kv_cache import KVCache
+
+logger = logging.getLogger(__name__)
+
+GB = 2**30
+EVENTS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a model may take at once; no part of what a graph is or was trained as.
+
+    Attributes:
+        max_batch_size: the most sequences of a batch.
+        max_batch_tokens: the most slots of a batch, padding included.
+        max_cache_gb: the most GB (2^30 bytes) of caches, those of batches in flight included;
+            None for no limit.
+        pack_weights: keep a second copy of the weights where that is faster (bf16 on a CPU).
+        prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.decode.prompt_lookup`.
+        max_gradient_tokens: the most tokens that training scores in one pass, since what a pass keeps for its
+            gradient grows with them; a run that has more is scored alone.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    max_batch_size: int = 64
+    max_batch_tokens: int = 32768
+    max_cache_gb: float | None = None
+    pack_weights: bool = True
+    prompt_lookup: bool = True
+    max_gradient_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_batch_tokens", "max_gradient_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.max_cache_gb is not None and not 0 < self.max_cache_gb < math.inf:
+            raise ConfigError(f"max_cache_gb must be a number above 0, got {self.max_cache_gb}; leave it out for none")
+
+    @property
+    def max_cache_bytes(self) -> int | None:
+        return None if self.max_cache_gb is None else max(1, int(self.max_cache_gb * GB))
+
+
+class InFlightBytes(Protocol):
+    """A batch in flight."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Releasable(Protocol):
+    """The caches of a finished run."""
+
+    def release(self) -> int:
+        """Let them go; returns how many bytes that was."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryEvent:
+    """Something gave way: what, and in words."""
+
+    what: str  # "released", "cut" or "over"
+    text: str
+
+
+class CacheLedger:
+    """Counts cache bytes, and keeps them under a limit.
+
+    Args:
+        limit: bytes; None for no limit.
+
+    Attributes:
+        turn: held by the thread that runs a pass of a model whose caches are counted here.
+        peak: the most that caches and batches in flight took together, at any batch's start.
+        events: what gave way, oldest first; of a long-lived process the last `EVENTS_KEPT`.
+        noted: how many events there were in all.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.turn = OneAtATime()
+        self.peak = 0
+        self.events: deque[MemoryEvent] = deque(maxlen=EVENTS_KEPT)
+        self.noted = 0
+        self._finished: deque[weakref.ref[Releasable]] = deque()
+        self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
+        self._lock = threading.RLock()  # of the counts; held for no longer than it takes to look at them
+        self._held = 0
+        self._gone: deque[int] = deque()  # sizes of caches that are gone and not yet taken off
+
+    @property
+    def held(self) -> int:
+        """Bytes of the caches that are alive."""
+        with self._lock:
+            while self._gone:
+                self._held -= self._gone.popleft()
+            return self._held
+
+    @property
+    def used(self) -> int:
+        """Bytes of caches and of batches in flight."""
+        with self._lock:
+            return self.held + sum(batch.nbytes for batch in self._in_flight)
+
+    def hold(self, cache: KVCache) -> None:
+        """Count a cache until nobody refers to it any more."""
+        size = cache.nbytes
+        with self._lock:
+            self._held += size
+        # a cache may go in any thread, at any moment: what is called then takes no lock
+        weakref.finalize(cache, self._gone.append, size).atexit = False
+
+    def watch(self, batch: InFlightBytes) -> None:
+        """Count a batch in flight for as long as it lives."""
+        with self._lock:
+            self._in_flight.add(batch)
+
+    def finished(self, caches: Releasable) -> None:
+        """The caches of a run that is over: the first to go when memory is short."""
+        if self.limit is None:
+            return
+        with self._lock:
+            while self._finished and self._finished[0]() is None:  # gone by itself
+                self._finished.popleft()
+            self._finished.append(weakref.ref(caches))
+
+    def events_since(self, noted: int) -> list[MemoryEvent]:
+        """Those after the first `noted` ones, as far as they are kept."""
+        with self._lock:
+            new = min(self.noted - noted, len(self.events))
+            return list(self.events)[len(self.events) - new :]
+
+    def most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool = False) -> int:
+        """How many of `wanted` requests may run together, at least 1 unless `free`.
+
+        Args:
+            size: bytes that a number of them adds.
+            free: whether 0 is an answer (other requests are running already).
+        """
+        with self._lock:
+            return self._most_that_fit(wanted, size, free)
+
+    def _most_that_fit(self, wanted: int, size: Callable[[int], int], free: bool) -> int:
+        count = wanted
+        while count and not self._fits(size(count)):
+            count = count // 2
+        least = 0 if free else 1
+        if count < least and self.limit is not None:
+            self._note("over", f"one request takes {size(1) / GB:.3f} GB, which goes over the limit; it runs alone")
+        elif count < wanted:
+            self._note("cut", f"a batch of {wanted} was cut to {count}")
+        count = max(count, least)
+        self.peak = max(self.peak, self.used + size(count))
+        return count
+
+    def _fits(self, more: int) -> bool:
+        if self.limit is None:
+            return True
+        while self.used + more > self.limit and self._finished:
+            caches = self._finished.popleft()()
+            if caches is not None and (size := caches.release()):
+                self._note("released", f"a finished run's caches were released ({size / GB:.3f} GB)")
+        return self.used + more <= self.limit
+
+    def _note(self, what: str, text: str) -> None:
+        event = MemoryEvent(what, f"{text}; max_cache_gb is {(self.limit or 0) / GB:.3g}")
+        if what != "released" and self.events and self.events[-1] == event:
+            return  # a batch that stays cut says so once
+        self.events.append(event)
+        self.noted += 1
+        logger.info(event.text)

@@ -1,0 +1,235 @@
+"""Sequences that a decoder continues side by side, without gradient: the caches of a batch.
+
+Every row is a sequence of slots without a gap: what it received, its prompt, what it thought or
+wrote. Rows of any lengths stand in one batch, each from the left; what lies beyond a row's end is
+never attended to and is written over later. So rows join a running batch and leave it, and
+batching changes nothing: a row sees its own slots at its own positions.
+
+A row takes as many pages (`gcache.llm.forward.pages`) as its own slots need, whatever the others' lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
+from gcache.llm.forward.pages import NOBODYS, PAGE, Pages
+from gcache.llm.forward.plain_decoder import PlainDecoder
+
+Decoder = PlainDecoder | TransformersDecoder
+
+
+class Rows(TransformersCache):
+    """A batch in flight, in the form in which transformers asks for a cache.
+
+    Args:
+        decoder: runs a pass.
+        shape: (layers, key-value heads, head dimension).
+    """
+
+    def __init__(self, decoder: Decoder, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.decoder = decoder
+        self.dtype = dtype
+        self.pages = Pages(shape, dtype, device)
+        self.used: list[int] = []  # slots of each row
+        self._owned: list[list[int]] = []  # pages of each row, in order
+        # the same for the device, in rows that may be more than there are now
+        self._table = torch.zeros((0, 0), dtype=torch.long, device=device)  # (R, M) pages
+        self._bias = torch.zeros((0, 0), device=device)  # (R, M * PAGE), added to the logits of each slot
+        self._ends = torch.zeros(0, dtype=torch.long, device=device)  # (R,) slots
+        self.positions = torch.zeros(0, dtype=torch.long, device=device)  # (R,) of each row's next slot
+        # of the pass going on: pages and places in them of the fresh slots (n, S), what attention reads, n
+        self._at: tuple[Tensor, Tensor, Tensor, int] | None = None
+        self._padding: Tensor | None = None  # (n, 1, S, 1) of the pass going on
+
+    @property
+    def count(self) -> int:
+        return len(self.used)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, of unused room as well."""
+        return self.pages.nbytes
+
+    # -- joining and leaving ------------------------------------------------------------------
+
+    def add(self, pasts: Sequence[FusedCache | None], room: Sequence[int]) -> int:
+        """New rows behind the others, each with room for so many slots; returns the first one's number."""
+        first, slots = self.count, [0 if past is None else past.slots for past in pasts]
+        self.used += slots
+        self._owned += [[] for _ in pasts]
+        self._grow_tables(self.count, 0)
+        self._reserve(first, [length + more for length, more in zip(slots, room, strict=True)])
+        blocked = lowest(self.dtype)
+        for row, (past, length) in enumerate(zip(pasts, slots, strict=True), start=first):
+            self._ends[row] = length
+            self.positions[row] = 0 if past is None else past.next_positions[0]
+            self._bias[row] = 0.0
+            if past is not None and length:
+                self._bias[row, :length] = past.bias[0].clamp_min(blocked).masked_fill(~past.mask[0], blocked)
+                self._copy_in(row, past)
+        return first
+
+    def _copy_in(self, row: int, past: FusedCache) -> None:
+        slots = torch.arange(past.slots, device=self._table.device)
+        pages, offsets = self._table[row, slots // PAGE], slots % PAGE
+        start = 0
+        for part in past.parts:
+            here = slice(start, start + part.slots)
+            for layer, (keys, values) in enumerate(zip(part.keys[:, 0], part.values[:, 0], strict=True)):
+                self.pages.write(layer, pages[here], offsets[here], keys.transpose(0, 1), values.transpose(0, 1))
+            start = here.stop
+
+    def _reserve(self, first: int, slots: Sequence[int], ahead: int = 0) -> None:
+        """Pages for rows from `first` on, so that each has room for so many slots in all."""
+        missing = [max(0, -(-n // PAGE) - len(self._owned[row])) for row, n in enumerate(slots, start=first)]
+        if not any(missing):
+            return
+        taken = self.pages.take(sum(missing), ahead)
+        self._grow_tables(0, max(len(self._owned[row]) + more for row, more in enumerate(missing, start=first)))
+        places = []
+        for row, more in enumerate(missing, start=first):
+            start = len(self._owned[row])
+            places += [(row, start + number) for number in range(more)]
+            self._owned[row] += taken[len(places) - more : len(places)]
+        at = torch.tensor(places, device=self._table.device)
+        self._table[at[:, 0], at[:, 1]] = torch.tensor(taken, device=self._table.device)
+
+    def _grow_tables(self, rows: int, pages: int) -> None:
+        """Room for so many rows of so many pages; whatever is there stays."""
+        rows, pages = max(rows, len(self._ends)), max(pages, self._table.shape[1])
+        if (rows, pages) != self._table.shape:
+            self._table = grown(self._table, (rows, pages))  # what is new is NOBODYS
+            self._bias = grown(self._bias, (rows, pages * PAGE))
+            self._ends = grown(self._ends, (rows,))
+            self.positions = grown(self.positions, (rows,))
+
+    def remove(self, gone: Sequence[int]) -> list[tuple[int, int]]:
+        """Let rows leave; the last rows move into their places.
+
+        Returns the moves made, (from, to), in order: whoever keeps something per row follows them.
+        """
+        moves: list[tuple[int, int]] = []
+        for row in sorted(gone, reverse=True):
+            self.pages.give_back(self._owned[row])
+            last = self.count - 1
+            if row != last:
+                moves.append((last, row))
+                self.used[row], self._owned[row] = self.used[last], self._owned[last]
+                for per_row in (self._table, self._bias, self._ends, self.positions):
+                    per_row[row] = per_row[last]
+            self._table[last] = NOBODYS
+            del self.used[last], self._owned[last]
+        if len(self.pages.free) > self.count or not self.count:
+            self._compact()
+        return moves
+
+    def _compact(self) -> None:
+        """Give free pages back to the machine."""
+        kept = [page for owned in self._owned for page in owned]
+        self.pages.keep_only(torch.tensor(kept, dtype=torch.long, device=self._table.device))
+        number, widest = 1, max(map(len, self._owned), default=0)
+        self._table = torch.zeros_like(self._table[: self.count, :widest])
+        for row, owned in enumerate(self._owned):
+            self._owned[row] = list(range(number, number + len(owned)))
+            self._table[row, : len(owned)] = torch.tensor(self._owned[row])
+            number += len(owned)
+        self._bias = self._bias[: self.count, : widest * PAGE].clone()
+        self._ends, self.positions = self._ends[: self.count].clone(), self.positions[: self.count].clone()
+
+    # -- one pass -----------------------------------------------------------------------------
+
+    def feed(self, embeds: Tensor, lengths: Tensor | None = None, first: int = 0) -> Tensor:
+        """Continue rows first .. first + n by a chunk (n, S, E), padded at the end.
+
+        Args:
+            lengths: (n,) real inputs of each row; None where all are real.
+
+        Returns (n, S, E) hidden states after the final norm. A pass that fails leaves the rows as
+        they were.
+        """
+        count, width, _ = embeds.shape
+        rows = slice(first, first + count)
+        added = [width] * count if lengths is None else lengths.tolist()
+        ends = [used + more for used, more in zip(self.used[rows], added, strict=True)]
+        self._reserve(first, ends, ahead=count if lengths is None else 0)
+        # padded inputs write behind their row's end, where nothing is yet, or to nobody's page
+        reach = -(-(max(self.used[rows]) + width) // PAGE)
+        self._grow_tables(0, reach)
+        steps = torch.arange(width, device=embeds.device)
+        slots = self._ends[rows, None] + steps  # (n, S)
+        pages = self._table[rows].gather(1, slots // PAGE)
+        self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
+        self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
+        hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
+        self.used[rows] = ends
+        self._ends[rows] += width if lengths is None else lengths
+        self.positions[rows] += width if lengths is None else lengths
+        return hidden
+
+    def take_back(self, slots: Tensor) -> None:
+        """Forget so many of each row's last slots, (count,), as if they had not been fed."""
+        self._ends[: self.count] -= slots
+        self.positions[: self.count] -= slots
+        self.used = [used - less for used, less in zip(self.used, slots.tolist(), strict=True)]
+
+    def forget(self, slots: int) -> None:
+        """Take back so many slots of every row, and leave nothing of them: nan times a weight of 0 is nan."""
+        self.take_back(torch.full_like(self._ends[: self.count], slots))
+        places = [(owned[slot // PAGE], slot % PAGE) for used, owned in zip(self.used, self._owned, strict=True)
+                  for slot in range(used, len(owned) * PAGE)]  # fmt: skip
+        if places:
+            pages, offsets = torch.tensor(places, device=self._table.device).T
+            self.pages.clear(pages, offsets)
+
+    def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
+        """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""
+        columns = torch.arange(reach, device=slots.device)
+        seen = columns <= slots[:, :, None]  # (n, S, T)
+        bias = self._bias[rows, None, :reach].expand(seen.shape)
+        return torch.where(seen, bias, lowest(self.dtype)).to(self.dtype)[:, None]
+
+    # -- what transformers asks of a cache ----------------------------------------------------
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write a layer's fresh (n, H, S, D) at their slots; returns the rows' slots so far."""
+        assert self._at is not None
+        pages, offsets, places, count = self._at
+        if self._padding is not None:  # of a text that is nan it would be nan, and be read, though blocked, by others
+            keys, values = keys.masked_fill(self._padding, 0), values.masked_fill(self._padding, 0)
+        self.pages.write(layer_idx, pages, offsets, keys.transpose(1, 2), values.transpose(1, 2))
+        return self.pages.rows(layer_idx, places, count)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return max(self.used, default=0)
+
+    # -- what was added -----------------------------------------------------------------------
+
+    def slots_of(self, row: int, start: int, prompt: int, source: int, kind: SlotKind) -> KVCache:
+        """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
+        stop = self.used[row]
+        keys, values = self.pages.slots(self._table[row], start, stop)
+        ordinals = torch.arange(stop - start, device=self._ends.device)[None]
+        kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
+        return KVCache(
+            keys,
+            values,
+            self.positions[row] - (stop - start) + ordinals,
+            torch.ones_like(ordinals, dtype=torch.bool),
+            kinds,
+            torch.full_like(ordinals, source),
+            ordinals,
+        )
+
+
+def grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A copy in a block of another shape; what is new in it is 0."""
+    new = old.new_zeros(shape)
+    corner = tuple(slice(0, min(a, b)) for a, b in zip(old.shape, shape, strict=True))
+    new[corner] = old[corner]
+    return new

@@ -1,0 +1,130 @@
+"""Common forward passes for callers that know nothing of each other.
+
+Every run, and every agent within it, awaits `think`, `generate` or `log_prob` on its own. Their
+requests are collected until no caller can make progress otherwise (the event loop has gone round
+a few times without a new request), and then something is run for as many of them as fit:
+
+    thoughts            while the batch of texts in the making is not full: they become texts
+    text, one token     otherwise; texts that are done leave, waiting ones take their rows
+    log-probabilities   when neither is asked for
+
+Within a kind, first come, first served. Nothing starves: a waiting thought lets texts write so many
+tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it,
+so the same callers are batched the same way every time.
+
+Every event loop has a line of its own (`gcache.llm.line`), in its own thread: what loops ask for is never batched
+together, and their passes go one after another. So a text is the same however many threads ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from gcache.cache.kv_cache import KVCache
+from gcache.llm.cache_budget import CacheLedger
+from gcache.llm.context import misfit
+from gcache.llm.line import Line
+from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
+
+
+class LLM(Protocol):
+    """What a batch is run on: `LocalLLM`, or a scripted one in tests."""
+
+    def think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]: ...
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]: ...
+
+
+@runtime_checkable
+class ContinuousLLM(Protocol):
+    """A model whose texts can join and leave a running batch; see `gcache.llm.decode.decoding`."""
+
+    def decoding(self) -> Any: ...
+
+
+@dataclass
+class _OfLoop:
+    """What there is of one event loop. None of it refers to the loop, which could not end otherwise.
+
+    Attributes:
+        line: where its requests wait, as long as any do; its server holds it.
+        texts: its batch of texts, while it is empty; it remembers what helps to guess the next ones.
+    """
+
+    line: weakref.ref[Line] | None = None
+    texts: Any = None
+
+
+class BatchingLLM:
+    """Asynchronous front of an LLM, for any number of event loops.
+
+    Args:
+        llm: does the work, in the thread of the loop that asks, while the loop waits. Models that share a ledger, or
+            one front, run one pass at a time, whichever threads ask.
+        patience: turns of the loop without a new request before a batch is run.
+        most_tokens: that texts may write while thoughts wait, however full the batch of texts is.
+        most_thoughts: batches of thoughts that may be run while texts wait, however few these are.
+    """
+
+    def __init__(self, llm: LLM, patience: int = 16, most_tokens: int = 256, most_thoughts: int = 16) -> None:
+        self.llm = llm
+        self.patience = patience
+        self.most_tokens = most_tokens
+        self.most_thoughts = most_thoughts
+        ledger = getattr(llm, "ledger", None)
+        self.ledger: CacheLedger = ledger if isinstance(ledger, CacheLedger) else CacheLedger()
+        #: Whether the model takes its turns itself. It then gives them back to tell watchers, who may wait for others.
+        self.takes_turns = self.ledger is ledger
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # of the dictionary
+
+    def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
+        """See `LocalLLM.think`."""
+        return self._ask("think", request)
+
+    def generate(self, request: GenerateRequest) -> Coroutine[Any, Any, Generation]:
+        """See `LocalLLM.generate`."""
+        return self._ask("generate", request)
+
+    def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:
+        """See `LocalLLM.log_prob`."""
+        return self._ask("log_prob", request)
+
+    async def _ask(self, call: str, request: Any) -> Any:
+        error = misfit(request, getattr(self.llm, "context", None))
+        if error is not None:
+            del request
+            raise error
+        future = self._line().submit(call, request)
+        del request  # a frame that waits must not keep the request's caches alive
+        return await future
+
+    def _line(self) -> Line:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            own = self._loops.setdefault(loop, _OfLoop())
+        line = None if own.line is None else own.line()
+        if line is None or line.over:
+            texts, own.texts = own.texts, None
+            if texts is None and isinstance(self.llm, ContinuousLLM):
+                texts = self.llm.decoding()
+            line = Line(self, texts)
+            own.line = weakref.ref(line)
+            # held by the loop alone, in which it always has a next step
+            loop.create_task(line.serve()).add_done_callback(partial(_ended, line, own))
+        return line
+
+
+def _ended(line: Line, own: _OfLoop, server: asyncio.Task[None]) -> None:
+    """After a line's server, even if that was cancelled before it began; its batch of texts is for the next line."""
+    line.end()
+    own.texts = line.texts
+    if not server.cancelled():
+        server.exception()  # an interrupt, which the loop has raised by now

@@ -1,1 +1,0 @@
-"""The room of what is compared with the graph."""
