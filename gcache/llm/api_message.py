@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gcache.chat_template import THINK_TAGS
+from gcache.agents.thinking import told_apart
 
 #: Where servers put what the model thought.
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
@@ -37,18 +37,13 @@ def refusal(message: Mapping[str, Any]) -> Any:
 
 
 def all_thinking(text: str) -> bool:
-    """Whether a text is a thought and no answer, as `gcache.agents.thinking.told_apart` tells them apart for an API.
+    """Whether a text is a thought and no answer.
 
     An empty thought that is closed says, like "", that there is no answer to give.
     """
-    text = text.strip()
-    for start, end in THINK_TAGS:
-        if text.startswith(start):
-            thought, closed, answer = text[len(start) :].partition(end)
-            return not answer and bool(thought.strip() or not closed)
-    thought, closed, answer = text.partition(THINK_TAGS[0][1])  # the prompt may have opened it
-    begun = any(tag in thought for pair in THINK_TAGS for tag in pair)
-    return bool(closed and thought.strip()) and not (answer or begun)
+    thought = told_apart(text, None)
+    still_thinks = told_apart(text + "x", None).thinking  # also where nothing was thought yet
+    return not thought.answer.strip() and bool(thought.thinking or still_thinks)
 
 
 def calls_a_tool(message: Mapping[str, Any]) -> bool:
