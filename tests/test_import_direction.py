@@ -16,7 +16,7 @@ BELOW: dict[str, set[str]] = {
     "tasks": set(),
     "gnn": LOWEST,
     "agents": LOWEST,
-    "llm": LOWEST,
+    "llm": LOWEST | {"agents"},
     "links": LOWEST | THINKING,
     "graph": LOWEST | THINKING | {"links"},
     "methods": LOWEST | THINKING | {"links", "graph"},

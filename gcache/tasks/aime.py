@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
+from gcache.tasks.bare_numbers import bare
 from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
 from gcache.tasks.grading import NumberTask, accepts, last_box
 
-#: Fields that hold the number alone, and those that may hold a worked solution with the number in a box.
+#: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
-_SOLUTIONS = ("solution",)
-#: What stands around a number that is meant as nothing but that: signs of mathematics, bold type, the dot at its end.
-_AROUND = re.compile(
-    r"\$+(.+?)\$+|\\\((.+)\\\)|\\\[(.+)\\\]|\\(?:boxed|fbox|text|textbf|mathbf|mathrm)\s*\{(.+)\}|\*+(.+?)\*+|####(.+)"
-    r"|\{(.+)\}|\((.+)\)|(.+[^0-9])\.",
-    re.DOTALL,
-)
 _WHOLE = re.compile(r"\+?(0*[0-9]{1,3})(?:\.0*)?")
 
 
@@ -67,10 +61,22 @@ def whole_number(value: Any) -> str | None:
     text = number_text(value) if not isinstance(value, str) else value
     if text is None or len(text) > 1000:
         return None
-    while (around := _AROUND.fullmatch(text.strip())) is not None:
-        text = around[around.lastindex or 0]
-    found = _WHOLE.fullmatch(text.strip())
+    found = _WHOLE.fullmatch(bare(text))
     return str(int(found[1])) if found else None
+
+
+def stated_number(value: Any) -> str | None:
+    """The whole number that a field holds: alone, or in a worked solution behind `####` at its end or in its last box.
+    None where there is none, or where these two differ."""
+    number = whole_number(value)
+    if number is not None or not isinstance(value, str):
+        return number
+    _, mark, end = value.strip().rpartition("####")
+    box = last_box(value)
+    end = end.strip()
+    is_end = mark and end and "\n" not in end and "\\boxed" not in end  # else a heading, or the mark of a box
+    numbers = {whole_number(part) for part in (end if is_end else None, box) if part is not None}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _right(row: Row) -> str:
@@ -82,10 +88,9 @@ def _right(row: Row) -> str:
     read = {}
     for field in _ANSWERS:
         if (found := find(row, field)) is not None:
-            box = last_box(found[1]) if isinstance(found[1], str) else None
-            read[found[0]] = whole_number(found[1]) or (None if box is None else whole_number(box)), found[1]
-    if not read and (found := find(row, *_SOLUTIONS)) is not None and isinstance(found[1], str):
-        read[found[0]] = whole_number(last_box(found[1])), found[1]
+            read[found[0]] = stated_number(found[1]), found[1]
+    if not read and (found := find(row, "solution")) is not None:
+        read[found[0]] = stated_number(found[1]), found[1]
     for field, (number, value) in read.items():
         if number is None:
             raise DataError(f"the field {field!r} must be a whole number from 0 to 999, got {value!r:.40}")

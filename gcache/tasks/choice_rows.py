@@ -8,7 +8,7 @@ from typing import Any
 
 from gcache.errors import DataError
 from gcache.tasks.choices import LETTERS
-from gcache.tasks.data_fields import Row, find, is_missing, listed, number_text, words
+from gcache.tasks.data_fields import CHOICES, Row, find, is_missing, listed, number_text, same_name, words
 from gcache.tasks.right_choice import Choices
 
 #: Columns that hold a choice each: how they are named, and what a number in the row calls the first of them.
@@ -16,6 +16,7 @@ _COLUMNS = (("ending{}", 0), ("option_{}", 0), ("option_{}", 1), ("choice_{}", 0
 _LISTS = ("options", "choices", "answer_choices", "endings")
 _TEXTS = ("text", "value", "content")
 _NAMES = ("label", "key", "id")
+_BRACKETED = re.compile(r"[(\[]?\s*([A-Za-z]|[0-9]{1,2})\s*[)\].:]*")
 
 
 def stem_of(row: Row) -> str:
@@ -52,6 +53,9 @@ def choices_of(row: Row) -> Choices | None:
     labels = labels or printed
     if labels and len(set(labels)) < len(labels):
         raise DataError(f"the labels of the choices must be different, got {', '.join(labels):.60}")
+    count = len(texts)
+    is_numbered = found is None and labels in _in_order(count)[1:]  # by its columns, which are no labels of the row
+    is_numbered = is_numbered and [label.upper() for label in printed] in ([], labels, list(LETTERS[:count]))
     order = list(range(len(values)))
     if labels and sorted(map(str.upper, labels)) in _in_order(len(labels)):  # the words may speak of "A and B"
         order.sort(key=lambda place: labels[place].upper())
@@ -59,7 +63,16 @@ def choices_of(row: Row) -> Choices | None:
     labels = labels or list(LETTERS[: len(texts)])
     given = tuple(order) if order != sorted(order) else ()
     are_numbers = all(number_text(value) is not None for value in values)
-    return Choices(tuple(_without_letters(texts, labels)), tuple(labels), tuple(texts), are_numbers, given)
+    shown = _without_letters(texts, printed if is_numbered and printed else labels)
+    return Choices(tuple(shown), tuple(labels), tuple(texts), are_numbers, given, is_numbered)
+
+
+def name_choices(names: Sequence[str]) -> bool:
+    """Whether columns of these names hold choices: a list of them, or at least the first two."""
+    held = set(map(same_name, names))
+    firsts = [{"a", "b"}, {"optiona", "optionb"}]
+    firsts += [{same_name(name.format(n)) for n in (first, first + 1)} for name, first in _COLUMNS]
+    return bool(held & CHOICES) or any(pair <= held for pair in firsts)
 
 
 def without_choices(stem: str, written: Sequence[str]) -> str:
@@ -121,7 +134,8 @@ def _label_texts(field: str, labels: Sequence[Any]) -> list[str]:
     texts = [number_text(label) or (label.strip() if isinstance(label, str) else "") for label in labels]
     if not all(texts):
         raise DataError(f"the labels in the field {field!r} must be texts or numbers, got {list(labels)!r:.60}")
-    return texts
+    bare = [_BRACKETED.fullmatch(text) for text in texts]
+    return [found[1] for found in bare if found] if all(bare) else texts  # "(A)" is A, if all of them are so
 
 
 def _choice(value: Any, field: str, values: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ from gcache.errors import DataError
 from gcache.tasks.data_fields import find, is_missing, label_words, listed
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
+from gcache.tasks.future_imports import futures_first, has_one_out_of_place, out_of_place, put_together
 from gcache.tasks.programs import extract_code
 from gcache.tasks.python_source import names_of, parsed, statements
 from gcache.tasks.sandbox import SandboxLimits, run_program
@@ -112,9 +113,9 @@ class MbppPlus(CodeTask):
     def example(self, row: Row, number: int) -> Example:
         tests = _sources(row, "test_list")
         before = [*_sources(row, "test_imports"), *_sources(row, "test_setup_code")]
-        short = "\n".join([*before, *tests])
+        short = put_together(*before, *tests)
         has_more = not tests or find(row, "test") is not None
-        whole = "\n".join([*before, _source(row, "test")]) if has_more else short
+        whole = put_together(*before, _source(row, "test")) if has_more else short
         if len(whole) <= _LONG and parsed(whole) is None:
             raise DataError(f"the tests must be Python, got {whole!r:.60}")
         question = words(row, "prompt", "text", "description", "question")
@@ -137,11 +138,9 @@ def joined(code: str, tests: str) -> str:
     if after is None or not any(each.is_future for each in after):
         return f"{code}\n\n{tests}\n"
     before = statements(code)
-    if before is None:
+    if before is None or out_of_place(before):
         return f"{code}\n"
-    every = [*before, *after]
-    futures = [each.source for each in every if each.is_future]
-    return "\n".join([*futures, *(each.source for each in every if not each.is_future)]) + "\n"
+    return futures_first([*before, *after]) + "\n"
 
 
 def words_of_tests(row: Row) -> str:
@@ -182,7 +181,9 @@ def _source(row: Row, field: str) -> str:
     """A field that holds source: as text, with the indentation that it has."""
     words(row, field)
     found = find(row, field)
-    return str(found[1]).strip("\r\n\ufeff").rstrip() if found else ""
+    source = str(found[1]).strip("\r\n\ufeff").rstrip() if found else ""
+    _check_compiles(field, source)
+    return source
 
 
 def _sources(row: Row, field: str) -> list[str]:
@@ -192,7 +193,14 @@ def _sources(row: Row, field: str) -> list[str]:
     pieces = [value] if isinstance(value, str) else value
     if not isinstance(pieces, list) or not all(isinstance(piece, str) and not is_missing(piece) for piece in pieces):
         raise DataError(f"the field {field!r} must be a list of texts, got {value!r:.60}")
+    for piece in pieces:
+        _check_compiles(field, piece)
     return [piece.strip() for piece in pieces]
+
+
+def _check_compiles(field: str, source: str) -> None:
+    if has_one_out_of_place(source):
+        raise DataError(f"the field {field!r} has an import from __future__ that is not at its beginning; move it")
 
 
 @lru_cache(maxsize=1024)  # some tests are long, and each is asked for by every answer to its question

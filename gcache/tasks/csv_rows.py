@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gcache.errors import DataError
 from gcache.tasks.data_fields import QUESTIONS, Row, same_name
 
-#: What a line that names columns has at least one of.
+#: Names by which the line that names the columns is told apart from itself, cut at other signs.
 _HEADS = QUESTIONS | {"answer", "category", "label", "description", "title"}
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-def csv_rows(file: str, text: str, columns: Sequence[str], tabs: bool = False) -> Iterator[tuple[str, int, Row]]:
+def csv_rows(
+    file: str,
+    text: str,
+    columns: Sequence[str] = (),
+    is_heading: Callable[[Sequence[str]], bool] = bool,
+    tabs: bool = False,
+) -> Iterator[tuple[str, int, Row]]:
     """The rows, as (where in words, number, row); lines of blank fields are skipped.
 
     Args:
         file: its name, for errors.
         columns: where the first line may be a row already, those it has then.
+        is_heading: whether these fields of the first line name columns. It may raise DataError where nobody can say.
         tabs: whether its name says that tabs separate.
 
     Raises:
         DataError: a line is no CSV, has too many fields or too few, or the columns are not told apart.
     """
-    separator, names = _form(text, columns, tabs)
+    try:
+        separator, names = _form(text, columns, is_heading, tabs)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     number = 0
     try:
@@ -53,16 +63,19 @@ def csv_rows(file: str, text: str, columns: Sequence[str], tabs: bool = False) -
         raise DataError(f"{file}, line {reader.line_num}: not valid CSV: {error}{hint}") from error
 
 
-def _form(text: str, columns: Sequence[str], tabs: bool) -> tuple[str, Sequence[str]]:
+def _form(
+    text: str, columns: Sequence[str], is_heading: Callable[[Sequence[str]], bool], tabs: bool
+) -> tuple[str, Sequence[str]]:
     """What separates the columns, and their names where the first line has none."""
     firsts = {sep: _first(text, sep) for sep in ("\t" if tabs else _SEPARATORS)}
-    named = {sep: first for sep, first in firsts.items() if any(same_name(cell) in _HEADS for cell in first)}
-    if named:
-        return max(named, key=lambda sep: len(named[sep])), ()
     if columns:
-        fits = [sep for sep, first in firsts.items() if len(first) == len(columns)]
-        return (fits or list(firsts))[0], columns
-    return max(firsts, key=lambda sep: len(firsts[sep])), ()
+        headings = {sep: first for sep, first in firsts.items() if is_heading(first)}
+        if not headings:
+            fits = [sep for sep, first in firsts.items() if len(first) == len(columns)]
+            return (fits or list(firsts))[0], columns
+        firsts = headings
+    known = {sep: sum(same_name(cell) in _HEADS for cell in first) for sep, first in firsts.items()}
+    return max(firsts, key=lambda sep: (known[sep], len(firsts[sep]))), ()
 
 
 def _first(text: str, separator: str) -> list[str]:

@@ -9,7 +9,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,8 @@ def same_name(name: str) -> str:
 
 #: What a row's question may be called, in any data set.
 QUESTIONS = frozenset(("question", "problem", "prompt", "text", "sentence", "input", "sent1", "stem", "query"))
+#: What the list of its choices may be called.
+CHOICES = frozenset(("options", "choices", "answerchoices", "endings"))
 
 
 def is_missing(value: Any) -> bool:
@@ -55,6 +57,40 @@ def find(row: Row, *names: str) -> tuple[str, Any] | None:
         if held:
             return held[0]
     return None
+
+
+def opened(row: Row, *names: str) -> Row:
+    """A row with the fields of the objects under these names among its own; and of those in them.
+
+    Raises:
+        DataError: a name is there twice, with different values, or there are two questions or two lists of choices
+            under different names: either may be meant.
+    """
+    return _opened(row, set(map(same_name, names)), "")
+
+
+def _opened(row: Row, names: Set[str], at: str) -> Row:
+    inner = [name for name in row if isinstance(row[name], Mapping) and same_name(str(name)) in names]
+    found = {name: value for name, value in row.items() if name not in inner}
+    places = {name: f"{at}{name}" for name in found}
+    for name in inner:
+        beside = dict(found)  # two names of one object are left to whoever reads it
+        for key, value in _opened(row[name], names, f"{at}{name}.").items():
+            place = f"{at}{name}.{key}"
+            for other, held in beside.items():
+                if _are_one(other, key) and not is_missing(held) and not is_missing(value) and held != value:
+                    raise DataError(
+                        f"the fields {places[other]!r:.60} and {place!r:.60} say different things; leave one of them"
+                    )
+            if key not in found or is_missing(found[key]):
+                found[key], places[key] = value, place
+    return found
+
+
+def _are_one(name: Any, other: Any) -> bool:
+    """Whether two fields are for the same thing."""
+    one, two = same_name(str(name)), same_name(str(other))
+    return one == two or any(one in group and two in group for group in (QUESTIONS, CHOICES))
 
 
 def words(row: Row, *names: str) -> str:

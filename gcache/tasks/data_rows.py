@@ -7,54 +7,73 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
 from gcache.tasks.csv_rows import csv_rows
-from gcache.tasks.data_fields import QUESTIONS, Row, same_name
+from gcache.tasks.data_fields import QUESTIONS, Row, opened, same_name
 from gcache.tasks.data_file import shown, text_of
 
 #: Keys under which a JSON object may hold its rows.
 LISTS = ("data", "rows", "examples", "questions", "problems", "instances", "items", "records")
+#: What the hub's viewer says of a row, beside it.
+_OF_THE_VIEWER = ("row_idx", "truncated_cells")
 MOST_DIGITS = 4300
 #: Lists and objects within each other; data sets have a handful, and what takes a row apart may recurse.
 MOST_LEVELS = 50
 
 
-def rows_of(path: Path, form: str = "rows", columns: Sequence[str] = ()) -> Iterator[tuple[str, int, Row]]:
+def rows_of(
+    path: Path,
+    form: str = "rows",
+    columns: Sequence[str] = (),
+    is_heading: Callable[[Sequence[str]], bool] = bool,
+) -> Iterator[tuple[str, int, Row]]:
     """The rows of a file, as (where in words, number, row). Blank lines are skipped.
 
     Args:
-        columns: of a CSV file whose first line does not name them.
+        columns, is_heading: of a CSV file whose first line may not name them; see `csv_rows`.
 
     Raises:
         DataError: the file cannot be read, or a row is not one.
     """
     text = text_of(path, form)
     ending = path.name.lower().removesuffix(".gz")
-    if ending.endswith((".csv", ".tsv")):
-        yield from csv_rows(shown(path), text, columns, tabs=ending.endswith(".tsv"))
+    if ending.endswith((".csv", ".tsv")) and not _looks_like_json(text):
+        yield from csv_rows(shown(path), text, columns, is_heading, tabs=ending.endswith(".tsv"))
         return
     for where, number, value in _values(text, shown(path), ending.endswith(".json")):
         yield where, number, row_of(value, f"{shown(path)}, {where}")
 
 
 def row_of(value: Any, where: str) -> Row:
-    """A JSON value as a row: an object; what is nested in one as the hub nests it comes to the top.
+    """A JSON value as a row: an object; what is nested in one as the hub nests it comes to the top. An object under
+    `row` is opened with or without the viewer's `row_idx`, which not every copy keeps.
 
     Raises:
-        DataError: it is no object, or one that was cut.
+        DataError: it is no object, or one that was cut, or what is nested in it contradicts what stands beside.
     """
     if not isinstance(value, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    if isinstance(value.get("row"), Mapping) and "row_idx" in value:  # as the hub's viewer hands rows out
+    if isinstance(value.get("row"), Mapping):  # as the hub's viewer hands rows out
         if value.get("truncated_cells"):
             raise DataError(f"{where}: the hub's viewer cut this row (truncated_cells); take the data set's own files")
-        value = value["row"]
-    inner = value.get("data")
-    return {**value, **inner} if isinstance(inner, Mapping) else value
+        value = {name: held for name, held in value.items() if name not in _OF_THE_VIEWER}
+    try:
+        return opened(value, "row", "data")
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _looks_like_json(text: str) -> bool:
+    """Whether a file that is called CSV is none: its first line, all of it, or any line is JSON. To begin like JSON is
+    not enough: a question may do so."""
+    filled = [line.strip() for line in _lines(text) if line.strip()]
+    if not filled or filled[0][0] not in "[{":
+        return False
+    return _is_json(filled[0]) or _is_json(text) or any(line[0] == "{" and _is_json(line) for line in filled)
 
 
 def _values(text: str, file: str, is_json: bool) -> Iterator[tuple[str, int, Any]]:

@@ -73,6 +73,14 @@ class DataSet(ABC):
             DataError: it is broken; the message says how, the caller says where.
         """
 
+    def is_heading(self, fields: Sequence[str]) -> bool:
+        """Whether the first line of a CSV file names its columns; asked where it may be one of `columns` instead.
+
+        Raises:
+            DataError: it may be either.
+        """
+        return True
+
     def identity(self, example: Example) -> str:
         """The text by whose hash a question is held out."""
         return example.question
@@ -86,7 +94,7 @@ class DataSet(ABC):
         return pick(self._split("test"), limit, seed)
 
     def _read(self, path: Path) -> list[Example]:
-        rows = rows_of(path, self.form, self.columns)
+        rows = rows_of(path, self.form, self.columns, self.is_heading)
         examples = self._examples((f"{shown(path)}, {place}", number, row) for place, number, row in rows)
         if not examples:
             raise DataError(f"{shown(path)}: the file is empty, or has no question to ask; expected {self.form}")

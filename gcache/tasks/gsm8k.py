@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
+from gcache.tasks.bare_numbers import bare
 from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
@@ -75,7 +76,8 @@ def _number(field: str, value: Any) -> str:
         raise DataError(f"the field {field!r} must end in '#### N', got {value!r:.40}")
     _, marker, gold = text.rpartition("####")
     if not marker:
-        gold = text if _ALONE.fullmatch(text) else last_box(text) or ""
+        alone = text if _ALONE.fullmatch(text) else bare(text)
+        gold = alone if _ALONE.fullmatch(alone) else last_box(text) or ""
     answer = extract_number(f"#### {gold}") if gold.strip() else None
     if answer is None or grade_number(f"#### {answer}", answer).outcome != "right":
         raise DataError(f"the field {field!r} must end in '#### N', or be a number, got {text[-40:]!r}")

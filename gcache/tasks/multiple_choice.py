@@ -20,13 +20,16 @@ from typing import ClassVar
 
 from gcache.errors import ConfigError, DataError, unknown
 from gcache.runtime.streams import shuffler
-from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
+from gcache.tasks.choice_rows import choices_of, name_choices, stem_of, without_choices
 from gcache.tasks.choices import LETTERS, grade_example
-from gcache.tasks.data_fields import find, label_words
+from gcache.tasks.data_fields import QUESTIONS, find, label_words, opened, same_name
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.right_choice import Choices, right_choice
+from gcache.tasks.right_choice import ANSWERS, INDICES, LABELS, Choices, right_choice
 from gcache.tasks.splits import Split
+
+#: What the field that names the right choice may be called.
+_RIGHT_ONES = frozenset(map(same_name, (*LABELS, *INDICES, *ANSWERS)))
 
 
 class MultipleChoice(DataSet, ABC):
@@ -143,9 +146,7 @@ class Arc(MultipleChoice):
     form: ClassVar[str] = "ARC in JSONL form, with the fields question, choices and answerKey"
 
     def example(self, row: Row, number: int) -> Example:
-        question = row.get("question")
-        if isinstance(question, Mapping):
-            row = {**row, **question, "question": question.get("stem")}
+        row = opened(row, "question")
         choices = _choices(row, "choices")
         if find(row, "answerKey", "answer", "answer_idx", "answer_index", "label", "target") is None:
             words(row, "answerKey")
@@ -174,11 +175,24 @@ class Mmlu(MultipleChoice):
     columns = ("question", "A", "B", "C", "D", "answer")
     hub = ("cais/mmlu", "all", {"train": "auxiliary_train", "test": "test"})
 
+    def is_heading(self, fields: Sequence[str]) -> bool:
+        """One word may be a choice's ("text"), so a heading has names for a question, its choices and the answer."""
+        names = set(map(same_name, fields))
+        parts = (bool(names & QUESTIONS), name_choices(fields), bool(names & _RIGHT_ONES))
+        if len(fields) != len(self.columns):
+            return parts[0] and (parts[1] or parts[2])
+        is_label = fields[-1].strip().upper() in ("A", "B", "C", "D")
+        if all(parts) and is_label and same_name(fields[0]) not in ("", *QUESTIONS, *_RIGHT_ONES):
+            raise DataError(
+                f"the first line may be a question with its choices or name the columns, got {list(fields)!r:.80}; put "
+                f"the line {','.join(self.columns)} in front of a question, or let names begin with 'question'"
+            )
+        return all(parts)
+
     def example(self, row: Row, number: int) -> Example | None:
+        row = opened(row, "train")  # as the hub's auxiliary_train holds its rows
         if label_words(row, "error_type") not in ("", "ok"):
             return None
-        inner = row.get("train")  # as the hub's auxiliary_train holds its rows
-        row = inner if isinstance(inner, Mapping) else row
         choices = _choices(row, "choices")
         subject = label_words(row, "subject", "category")
         return self.asked(f"mmlu-{number}", stem_of(row), choices.texts, right_choice(row, choices), subject=subject)

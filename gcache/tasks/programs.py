@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from gcache.tasks.fences import Block, fenced, indented, preformatted, sessions
+from gcache.tasks.future_imports import futures_first, out_of_place
 from gcache.tasks.python_source import Statement, needed, parsed, statements, statements_of_pieces
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -41,15 +42,19 @@ def extract_code(
     helpers = [each for each in given if not each.binds & set(entry_points)]
     bare = [*sessions(outside), *preformatted(outside), Block(outside, None), *indented(outside)]
     for unfenced, candidates in ((False, blocks), (True, bare)):
-        read = _without_stubs([_read(block.code) for block in candidates])
+        late = [_is_late(block) for block in candidates]
+        if unfenced and any(late):
+            break  # all of them are the same text, in several readings
+        compiling = [block for block, is_late in zip(candidates, late, strict=True) if not is_late]
+        read = _without_stubs([_read(block.code) for block in compiling])
         base, written = _last_that_defines(read, entry_points)
         if not written:
-            for block in reversed(candidates):
+            for block in reversed(compiling):
                 for body in _continued(prompt, block.code, entry_points, strict=unfenced):
                     return _source(helpers, needed(body, names, entry_points))
         if base is not None and (written or unfenced or not _written_outside(outside, entry_points)):
             return _source(helpers, needed(_pool(read, base, entry_points), names, entry_points))
-    return _broken(blocks, outside, entry_points)
+    return _broken(blocks, bare, outside, entry_points)
 
 
 def readable(text: str) -> str:
@@ -61,9 +66,21 @@ def readable(text: str) -> str:
 
 def _read(code: str) -> list[Statement]:
     """The statements of a block: it may be indented, or an interactive session, or Python in parts."""
-    if code.lstrip().startswith(">>>"):
+    if _is_session(code):
         code = _typed(code)
     return statements(code) or statements(textwrap.dedent(code)) or statements_of_pieces(code)
+
+
+def _is_late(block: Block) -> bool:
+    """Whether a block has an import from `__future__` where Python refuses it. A session is compiled line by line."""
+    if "__future__" not in block.code or _is_session(block.code):
+        return False
+    among_words = block.language is None or parsed(textwrap.dedent(block.code)) is None
+    return out_of_place(_read(block.code), among_words)
+
+
+def _is_session(code: str) -> bool:
+    return code.lstrip().startswith(">>>")
 
 
 def _typed(code: str) -> str:
@@ -130,6 +147,8 @@ def _continued(prompt: str, code: str, names: Sequence[str], strict: bool) -> It
     for body in (code, textwrap.indent(dedented, "    "), first_moved):
         whole = prompt.rstrip(" \t") + ("" if prompt.rstrip(" \t").endswith("\n") else "\n") + body
         several = statements(whole) or statements_of_pieces(whole)
+        if out_of_place(several, among_words=True):
+            continue  # Python refuses it so far down
         if any(_returns(each.node) for each in several if not each.is_definition):
             continue  # the rest of the function stands outside of it
         written = [each for each in several if each.is_definition and not each.is_stub and each.binds & set(names)]
@@ -152,18 +171,20 @@ def _returns(statement: ast.stmt) -> bool:
 
 
 def _source(helpers: Sequence[Statement], rest: Sequence[Statement]) -> str:
-    every = [*helpers, *rest]
-    return "\n".join(each.source for each in [e for e in every if e.is_future] + [e for e in every if not e.is_future])
+    return futures_first([*helpers, *rest])
 
 
-def _broken(blocks: Sequence[Block], outside: str, names: Sequence[str]) -> str | None:
+def _broken(blocks: Sequence[Block], bare: Sequence[Block], outside: str, names: Sequence[str]) -> str | None:
     """A program that cannot be right: it defines something else, or it is no Python."""
     for block in reversed(blocks):
         several = statements(block.code) or statements(textwrap.dedent(block.code))
         if several is None and (block.is_python or re.search(r"(?m)^[ \t]*(?:async +)?(?:def|class) ", block.code)):
             return block.code
-        if several is not None and any(each.is_definition for each in several):
+        if _is_late(block) or (several is not None and any(each.is_definition for each in several)):
             return block.code
+    for block in bare:
+        if _is_late(block):
+            return block.code  # from its beginning: what stands behind the import may compile alone
     for name in names:
         begun = re.search(rf"(?m)^(?:async +)?(?:def|class) +{re.escape(name)}\b", outside)
         if begun:

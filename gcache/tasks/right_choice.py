@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcache.errors import DataError
+from gcache.tasks.choices import LETTERS
 from gcache.tasks.data_fields import Row, find, number_text
 
 #: Fields that hold a label; a label or a place; or anything.
@@ -34,6 +35,7 @@ class Choices:
         written: their words as they stand in the row, where letters may come first.
         are_numbers: whether the row has numbers for words.
         given: where each stands in the row, where that is another order.
+        numbered: whether the labels are but the numbers of columns, so that a letter may name a choice, too.
     """
 
     texts: tuple[str, ...]
@@ -41,6 +43,7 @@ class Choices:
     written: tuple[str, ...]
     are_numbers: bool = False
     given: tuple[int, ...] = ()
+    numbered: bool = False
 
     @property
     def have_digits(self) -> bool:
@@ -55,6 +58,8 @@ class Choices:
                 found = [place for place, label in enumerate(self.labels) if same(label) == same(asked)]
                 if len(found) == 1:
                     return found[0]
+        if self.numbered and bare and bare[1].upper() in LETTERS[: len(self.texts)]:
+            return LETTERS.index(bare[1].upper())
         return None
 
     def by_place(self, value: int) -> set[int]:

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from asking import alone, asked, failed
 from chat_server import answers, chooses, completion, replies, says, serving
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import QUESTIONS, ToyTask, toy_built
 
+from gcache.agents.thinking import told_apart
 from gcache.evaluation.evaluate import evaluate
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
+from gcache.llm.api.message import all_thinking
 from gcache.llm.local import LocalLLM
 
 
@@ -68,7 +72,17 @@ def test_other_ends_are_final(reason: Any) -> None:
         ({"content": None}, "without text"),
         ({"content": 4}, "without text"),
         ({"content": []}, "without text"),
-        ({"content": [{"type": "thinking", "thinking": "hm"}]}, "without text"),
+        ({"content": [{"type": "thinking", "thinking": "hm"}]}, "reasoning and no text"),
+        ({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": " "}]}, "reasoning and no text"),
+        ({"content": "<think>2 and 2 are"}, "reasoning and no text"),
+        ({"content": " \n<think>\n"}, "reasoning and no text"),
+        ({"content": "<think>2 and 2 are 4</think>\n"}, "reasoning and no text"),
+        ({"content": "2 and 2 are 4</think>"}, "reasoning and no text"),
+        ({"content": "[THINK]2 and 2"}, "reasoning and no text"),
+        ({"content": [{"type": "text", "text": "<think>2 and"}]}, "reasoning and no text"),
+        ({"content": [{"type": "refusal", "refusal": "I cannot help"}]}, "the model refused: I cannot help"),
+        ({"content": [{"type": "text", "text": "no"}, {"type": "refusal", "refusal": "I won't"}]}, "refused: I won't"),
+        ({"content": [{"type": "text", "text": "let me see"}, {"type": "tool_use", "name": "f"}]}, "a call of a tool"),
     ],
 )
 def test_a_message_without_a_text_is_no_answer(message: dict[str, Any], said: str) -> None:
@@ -90,6 +104,28 @@ def test_a_message_without_a_text_is_no_answer(message: dict[str, Any], said: st
 def test_what_the_server_says_is_an_answer_is_one(message: dict[str, Any], reason: str, text: str) -> None:
     found, _ = asked(chooses(reason, **message))
     assert (found.text, found.finish_reason) == (text, reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>2 and 2</think>four", "2 and 2</think> four", "four", "say <think>", "<think></think>", " ",
+        "<think>\n\n</think>\n", "write <think> and </think>", "four <think>",
+    ],
+)  # fmt: skip
+def test_a_text_with_an_answer_is_kept_whole(text: str) -> None:
+    assert asked(chooses("stop", text))[0].text == text
+    assert asked(chooses("length", "<think>2 and"))[0].finish_reason == "length"
+
+
+PIECES = st.sampled_from(["<think>", "</think>", "[THINK]", "[/THINK]", "<thinking>", "four", " ", "\n"])
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_and_is_none_where_all_is_thought(text: str) -> None:
+    thinking, answer = told_apart(text, opened=None)
+    assert not all_thinking(text) or not answer.strip()
+    assert all_thinking(text) or answer.strip() or not thinking
 
 
 def test_a_text_can_be_written_to_a_file() -> None:
@@ -153,6 +189,22 @@ def test_and_its_wait_is_kept() -> None:
         ({"detail": [{"loc": ["body", "x"], "msg": "odd", "type": "t"}]}, "body.x: odd"),
         ({"code": "InvalidParameter", "message": "bad"}, "bad .*InvalidParameter"),
         ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "no route"),
+        ({"success": False, "message": "no route"}, "HTTP 200: no route"),
+        ({"success": "false", "message": "no route"}, "HTTP 200: no route"),
+        ({"success": False, "msg": "no route", "data": None}, "HTTP 200: no route"),
+        ({"success": False, "message": "no route", "choices": []}, "HTTP 200: no route"),
+        ({"ok": False, "error": "no route"}, "HTTP 200: no route"),
+        ({"ok": False, "message": "no route"}, "HTTP 200: no route"),
+        ({"ok": "False", "error": None, "message": "no route"}, "HTTP 200: no route"),
+        ({"ok": False}, "error without a message"),
+        ({"status": "error", "message": "no route"}, "HTTP 200: no route"),
+        ({"status": "failed", "message": "no route", "choices": None}, "HTTP 200: no route"),
+        ({"status": "FAILED", "error_message": "no route"}, "HTTP 200: no route"),
+        ({"code": 400, "msg": "no route"}, "HTTP 400: no route"),
+        ({"error": True, "message": "no route"}, "HTTP 200: no route"),
+        ({**completion("four"), "success": False, "message": "no route"}, "HTTP 200: no route"),
+        ({**completion("four"), "status": "failed", "message": "no route"}, "HTTP 200: no route"),
+        ({"base_resp": {"status_code": 1008, "status_msg": "no money"}, "choices": None}, "without choices.*no money"),
         ({"error": True}, "error without a message"),
         ({"choices": [{"error": {"message": "broke"}, "finish_reason": "stop", "message": {"content": "x"}}]}, "broke"),
         ({"error": {"code": 429, "type": "insufficient_quota", "message": "pay"}}, "HTTP 429: pay"),
@@ -179,6 +231,8 @@ def test_words_for_what_passes_are_heeded(body: Any) -> None:
 
 
 def test_no_error_is_no_error() -> None:
+    good = {"success": True, "ok": "true", "status": "completed", "error": False, "message": "done"}
+    assert asked(answers({**completion("four"), **good}))[0].text == "four"
     assert asked(answers({**completion("four"), "error": None, "detail": "x", "code": None}))[0].text == "four"
 
 

@@ -25,7 +25,10 @@ from gcache.llm.api.client import ApiLLM, ApiSettings, ApiText
 
 SEVERAL = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-SPOILT = [KEY, KEY.upper(), base64.b64encode(f"u:{KEY}".encode()).decode(), KEY.encode().hex(), KEY[:15]]
+SPOILT = [
+    KEY, KEY.upper(), base64.b64encode(f"u:{KEY}".encode()).decode(), base64.b32encode(KEY.encode()).decode(),
+    KEY.encode().hex(), KEY.encode().hex(":"), KEY[:15], " ".join(KEY), "".join(f"&#{ord(c)};" for c in KEY),
+]  # fmt: skip
 WORDS = ["", *SPOILT, "429", "stop", "length", "error", "null", "max_tokens"]
 TEXTS = st.one_of(st.text(max_size=12), st.sampled_from(WORDS))
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.integers(395, 605), st.floats(), TEXTS)

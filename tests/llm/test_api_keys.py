@@ -6,6 +6,8 @@ import base64
 import html
 import json
 import logging
+import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -16,6 +18,7 @@ from chat_server import fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError, GcacheError
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
+from gcache.llm.api.secrets import one_line
 
 #: With all that escaping and encoding changes.
 AWKWARD = "sk/a+b=c\"d\\e&f<g>h i'j%k"
@@ -129,6 +132,58 @@ def test_no_form_of_a_key_is_shown(caplog: pytest.LogCaptureFixture, key: str) -
     for at in range(len(key) - len(key) // 2):
         assert key[at : at + len(key) // 2 + 1].lower() not in shown
     assert all("bad" in message and "***" in message for message in messages)
+
+
+def written_out(key: str) -> list[str]:
+    """A key in letters, numbers and escapes of other kinds."""
+    raw = key.encode()
+
+    def each(form: str, between: str = "") -> str:
+        return between.join(form.format(byte) for byte in raw)
+
+    return [
+        base64.b32encode(raw).decode(), base64.b32encode(raw).decode().lower(), base64.b32encode(b"me:" + raw).decode(),
+        raw.hex(":"), raw.hex(" ").upper(), raw.hex("-"), each("0x{:02x}", ", "), each("\\x{:02x}"), each("={:02X}"),
+        each("&#{};"), each("&#x{:x};"), each("&#x{:X};"), each("&amp;#{};"), quote(each("&#{};")), each("%{:02x}"),
+        each("%25{:02X}"), each("\\u{:04x}"), each("\\\\u{:04x}"), each("\\u{{{:x}}}"), each("\\U{:08x}"),
+        each("\\{:03o}"), each("U+{:04X}", " "), each("{:04x}", " "), str(list(raw)), str(list(key)), " ".join(key),
+        "-".join(key), "\u200b".join(key), "\n".join(key), key[::-1], html.escape(json.dumps(key)),
+        quote(html.escape(key)), f"{base64.b64encode(raw).decode()[:10]}\n{base64.b64encode(raw).decode()[10:]}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [KEY, AWKWARD])
+@pytest.mark.parametrize("kept", [1.0, 0.8])
+def test_a_key_that_is_written_out_is_hidden(key: str, kept: float) -> None:
+    """The most of it that may be left of a key cut off is what stands for no letter or digit."""
+    for form in written_out(key):
+        shown = one_line(f"bad {form[: int(len(form) * kept)]} of yours", [key])
+        assert re.fullmatch(r"""bad (?:[\['"\\=]|&quot;)*\*\*\*.{0,12} of yours""", shown), (form, shown)
+
+
+@pytest.mark.parametrize("key", ["a b&c", "a+b/c"])
+def test_a_short_key_is_hidden_in_any_escapes(key: str) -> None:
+    for form in (key, quote(key, safe=""), quote_plus(key), html.escape(key), json.dumps(key).replace("/", "\\/")):
+        assert one_line(f"bad {form} of yours", [key]).replace('"', "") == "bad *** of yours"
+
+
+def test_words_around_a_key_are_kept() -> None:
+    text = "100% of A&B + C\\D: the temperature &c. is 0x1f; a very odd secret, and 0123"
+    assert one_line(f"{text} {KEY} {text}", [KEY]) == f"{text} *** {text}"
+
+
+def test_long_words_are_looked_through_at_once() -> None:
+    began = time.monotonic()
+    for text, key in (("a" * 4096, "a" * 900), ("%2526%25 &amp;#92;u0041\\%26 + \\u0025" * 99, "k" * 900)):
+        one_line(text, [key])
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("before", range(0, 90, 5))
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_nor_the_beginning_of_a_body_that_ends_in_it(before: int, kind: str) -> None:
+    message, _ = failed(replies(b"x" * before + b" " + KEY.encode(), 200, Content_Type=kind))
+    assert KEY[:4] not in message and "***" in message
 
 
 @pytest.mark.parametrize("before", range(150, 215, 4))

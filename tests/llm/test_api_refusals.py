@@ -12,6 +12,8 @@ from chat_server import Behaviour, fails, replies, says, serving, without
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
+from gcache.llm.api.outcome import Failure
+from gcache.llm.api.refusals import refusal
 
 WANTS_NEWER = {
     "error": {
@@ -153,6 +155,43 @@ def test_a_limit_is_sent_by_the_name_that_the_server_gives(message: str, name: s
     assert text.attempts == 2 and seen[1] == {**{k: v for k, v in seen[0].items() if k != "max_tokens"}, name: 9}
 
 
+MANY_WORDS = [
+    ("max_tokens", "Please use max_completion_tokens rather than max_tokens"),
+    ("max_tokens", "Use 'max_completion_tokens' instead of 'max_tokens'"),
+    ("max_tokens", "This model requires max_completion_tokens"),
+    ("max_tokens", "Missing required parameter: 'max_completion_tokens'"),
+    ("max_tokens", "max_tokens has been replaced by max_completion_tokens"),
+    ("max_tokens", "max_completion_tokens must be used instead of max_tokens"),
+    ("max_tokens", "max_tokens is no longer supported"),
+    ("max_tokens", "this model does not support max_tokens please use max_completion_tokens"),
+    ("temperature", "temperature must be 1"), ("temperature", "temperature must be 1 for this model"),
+    ("temperature", "this model only supports temperature=1"), ("temperature", "Only temperature 1 is allowed"),
+    ("temperature", "invalid temperature: only 0.6 is allowed for this model"),
+    ("temperature", "temperature must be set to 1.0, got 0.0"), ("temperature", "temperature should be 1"),
+    ("temperature", "temperature can only be 1"), ("temperature", "temperature only supports 1"),
+    ("temperature", "This model supports only temperature 1"), ("temperature", "Temperature of 0 is not supported"),
+    ("temperature", "Please set temperature to 1 for this model"), ("temperature", "temperature must be the default"),
+    ("temperature", "Only the default temperature is supported"), ("temperature", "temperature isn't supported"),
+    ("temperature", "This model has beta-limitations: temperature, top_p and n are fixed at 1"),
+    ("temperature", "temperature: Extra inputs are not permitted"), ("temperature", "该模型不支持temperature参数"),
+    ("temperature", "#: extraneous key [temperature] is not permitted, please reformat your input and try again."),
+    ("temperature", "temperature cannot be modified for this model"), ("temperature", "requires temperature=1"),
+    ("temperature", "temperature参数非法。请检查文档。"), ("temperature", "temperature must not be 0"),
+    ("temperature", "openai does not support parameters: {'temperature': 0.0}, for model=o1"),
+    ("temperature", "o3 does not support top_p, temperature"), ("temperature", "temperature must be 1 or omitted"),
+    ("seed", "The seed parameter is no longer supported"), ("seed", "unexpected keyword argument 'seed'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "message"), MANY_WORDS)
+def test_a_refusal_is_understood_in_other_words(name: str, message: str) -> None:
+    body = {"max_tokens": 9, "temperature": 0.0, "seed": 5}
+    for said in (says_so(message), {"detail": message}, {"error": message}):
+        found = refusal(Failure(f"HTTP 400: {message}", passing=False, status=400, said=said), body)
+        assert found is not None and found.name == name
+        assert name != "max_tokens" or found.instead in (None, "max_completion_tokens")
+
+
 def test_two_refusals_one_after_the_other() -> None:
     with serving(without({"max_tokens": WANTS_NEWER, "temperature": OWN_TEMPERATURE})) as server:
         llm = ApiLLM(ApiSettings("toy", server.base_url, KEY, retries=0))
@@ -202,6 +241,45 @@ def test_no_server_is_asked_for_ever(behaviour: Behaviour) -> None:
 )  # fmt: skip
 def test_what_is_no_such_refusal_stays_one_request(behaviour: Behaviour) -> None:
     assert failed(behaviour)[1] == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "temperature must be 1 or less", "temperature must be 0 - 2", "temperature should be between 0 and 2",
+        "please use a temperature of 1 or lower", "temperature must be 1 at most", "temperature must be at least 0",
+        "temperature must be 0 <= t", "max_tokens must be less than max_output_tokens 8192",
+        "max_tokens must be 1 for this model", "use max_tokens or max_completion_tokens",
+    ],
+)  # fmt: skip
+def test_a_range_is_no_refusal(message: str) -> None:
+    said = Failure(f"HTTP 400: {message}", passing=False, status=400, said=says_so(message))
+    assert refusal(said, {"max_tokens": 9, "temperature": 0.0, "seed": 5}) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Your prompt about how to seed a lawn is not allowed by our content policy"},
+        {"message": "content about temperature in reactors is not permitted"},
+        {"message": "Questions about temperature are not allowed"},
+        {"message": "Asking how to seed clouds is not allowed"},
+        {"message": "Requests to seed a lawn are not permitted"},
+        {"message": "We do not allow seed oils"}, {"message": "Raising the temperature of a lab is not allowed"},
+        {"message": "'temperature' is not allowed", "code": "content_filter"},
+        {"message": "'seed' is not permitted", "code": "content_policy_violation"},
+        {"message": "seed is not allowed", "param": "prompt"},
+        {"message": "seed is not allowed", "param": "messages[0]"},
+        {"message": "seed is not allowed", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+        {"message": "The response was filtered due to the prompt triggering our policy: 'temperature' is not allowed"},
+        {"message": "seed is not allowed", "code": "DataInspectionFailed"},
+    ],
+)  # fmt: skip
+def test_what_is_said_of_the_question_touches_no_field(error: dict[str, Any]) -> None:
+    message, requests = failed(replies({"error": error}, 400), retries=0)
+    assert requests == 1 and "HTTP 400" in message
+    said = Failure(f"HTTP 400: {error['message']}", passing=False, status=400, said={"error": error})
+    assert refusal(said, {"max_tokens": 9, "temperature": 0.7, "seed": 5}) is None
 
 
 def test_an_option_given_by_hand_is_not_dropped_unless_it_changes_no_text() -> None:

@@ -60,11 +60,11 @@ def zipped() -> bytes:
         (GOOD.replace(", ", ",\r ").encode() + b"\n", "rows.jsonl", 1),
         (GOOD.replace("many", "many\u2028\u2029\x85").encode(), "rows.jsonl", 1),
         (GOOD.replace(' "#', " NaN, \"Answer\": \"#").encode(), "rows.jsonl", 1),
-        (gzip.compress(GOOD.encode()), "rows.jsonl.gz", 1),
-        (gzip.compress(GOOD.encode()), "rows.jsonl", 1),
-        (gzip.compress(GOOD.encode()) * 2, "rows.jsonl.gz", None),
-        (gzip.compress(GOOD.encode() + b"\n") * 2, "rows.jsonl.gz", 2),
-        (gzip.compress(CSV.encode()), "rows.csv.gz", 1),
+        (gzip.compress(GOOD.encode(), mtime=0), "rows.jsonl.gz", 1),
+        (gzip.compress(GOOD.encode(), mtime=0), "rows.jsonl", 1),
+        (gzip.compress(GOOD.encode(), mtime=0) * 2, "rows.jsonl.gz", None),
+        (gzip.compress(GOOD.encode() + b"\n", mtime=0) * 2, "rows.jsonl.gz", 2),
+        (gzip.compress(CSV.encode(), mtime=0), "rows.csv.gz", 1),
         (json.dumps([ROW, ROW]).encode(), "rows.json", 2),
         (json.dumps([ROW, ROW], indent=1).encode(), "rows.jsonl", 2),
         (json.dumps({"version": 1, "data": [ROW, ROW]}).encode(), "rows.jsonl", 2),
@@ -103,8 +103,8 @@ def test_what_is_read(tmp_path: Path, raw: bytes, name: str, count: int | None) 
         (GOOD.encode("utf-16-le"), "rows.jsonl", "line 1: not valid JSON"),
         (GOOD.encode("utf-16")[:-1], "rows.jsonl", "not valid UTF-16"),
         (b"\xff\xfe" + GOOD.replace("many", "m\ud800").encode("utf-16-le", "surrogatepass"), "rows.jsonl", "line 1:"),
-        (gzip.compress(GOOD.encode())[:-9], "rows.jsonl.gz", "broken gzip"),
-        (gzip.compress(GOOD.encode())[:20] + b"\xff" * 20, "rows.jsonl.gz", "broken gzip"),
+        (gzip.compress(GOOD.encode(), mtime=0)[:-9], "rows.jsonl.gz", "broken gzip"),
+        (gzip.compress(GOOD.encode(), mtime=0)[:20] + b"\xff" * 20, "rows.jsonl.gz", "broken gzip"),
         (GOOD.encode(), "rows.jsonl.gz", "not a gzipped file"),
         (zipped(), "rows.csv", "a zip archive"),
         (b"PAR1\0\0", "rows.jsonl", "a parquet file"),
@@ -143,6 +143,64 @@ def test_what_is_read(tmp_path: Path, raw: bytes, name: str, count: int | None) 
 )  # fmt: skip
 def test_what_is_refused(tmp_path: Path, raw: bytes, name: str, said: str) -> None:
     assert said in refused(tmp_path, raw, name)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"row": ROW},  # copies of the viewer's rows may lack row_idx
+        {"row_idx": 0, "row": {"question": "How many?"}, "answer": "#### 4"},
+        {"row_idx": 0, "row": {"row_idx": 7, **ROW}, "truncated_cells": []},
+        {"question": "How many?", "row": ROW},
+        {"data": {"data": ROW}},
+        {"Question": None, "data": ROW},
+        {"question": "How many?", "data": {"Question": "How many?", "answer": "#### 4", "id": None}, "id": 3},
+        {"question": "How many?", "data": {"problem": "How many?", "answer": "#### 4"}},
+        {"data": {"problem": "How?", "question": "How many?", "answer": "#### 4"}},  # as in a row without nesting
+    ],
+)  # fmt: skip
+def test_what_is_nested_and_says_the_same_is_read(tmp_path: Path, row: dict[str, object]) -> None:
+    (example,) = read(tmp_path, json.dumps(row).encode())
+    assert (example.question, example.answer) == ("How many?", "4")
+
+
+@pytest.mark.parametrize(
+    ("row", "one", "other"),
+    [
+        ({"question": "A?", "data": {"question": "B?"}}, "question", "data.question"),
+        ({"Question": "A?", "data": {"question": "B?"}}, "Question", "data.question"),
+        ({"question": "A?", "data": {"problem": "B?"}}, "question", "data.problem"),
+        ({"answer": "#### 3", "data": ROW}, "answer", "data.answer"),
+        ({"row_idx": 0, "row": ROW, "question": "B?"}, "question", "row.question"),
+        ({"row_idx": 0, "row": ROW, "answer": "#### 5"}, "answer", "row.answer"),
+        ({"row": ROW, "answer": "#### 5"}, "answer", "row.answer"),
+        ({"row": ROW, "data": {"question": "B?"}}, "row.question", "data.question"),
+        ({"row": {"data": ROW, "question": "B?"}}, "row.question", "row.data.question"),
+    ],
+)
+def test_what_is_nested_and_says_something_else_is_refused(
+    tmp_path: Path, row: dict[str, object], one: str, other: str
+) -> None:
+    said = f"line 1: the fields {one!r} and {other!r} say different things; leave one of them"
+    assert said in refused(tmp_path, json.dumps({"answer": "#### 4", **row}).encode())
+
+
+def test_a_cut_row_is_refused_without_its_number_too(tmp_path: Path) -> None:
+    assert "viewer cut this" in refused(tmp_path, json.dumps({"row": ROW, "truncated_cells": ["question"]}).encode())
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.csv.gz"])
+def test_json_is_read_as_json_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    for text, count in ((GOOD, 1), (f"{GOOD}\n{GOOD}\n", 2), (json.dumps([ROW]), 1), (json.dumps([ROW], indent=1), 1)):
+        assert len(read(tmp_path, packed(f"\ufeff{text}".encode()), name)) == count
+    assert "line 1: not valid JSON" in refused(tmp_path, packed(f"{GOOD[:-1]}\n{GOOD}".encode()), name)
+
+
+def test_a_question_in_csv_may_begin_like_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('{"a": 1} is what?,list,object,text,number,B\n[1] is what?,list,object,text,number,A\n')
+    assert [example.answer for example in make_task("mmlu", path, whole_file=True).test()] == ["B", "A"]
 
 
 def test_a_pipe_a_folder_and_a_device_are_no_files(tmp_path: Path) -> None:

@@ -34,6 +34,15 @@ Row = dict[str, Any]
         {"problem": "P?", "answer": r"**70**"},
         {"problem": "P?", "answer": "#### 70"},
         {"problem": "P?", "answer": ["70"]},
+        {"problem": "P?", "answer": "Work.\n#### 70"},
+        {"problem": "P?", "answer": "Work: 7 * 10 = 70. #### $070$."},
+        {"problem": "P?", "answer": "So \\boxed{70}.\n#### 70"},
+        {"problem": "P?", "answer": "#### Step 1\nAdd.\nSo \\boxed{70}."},
+        {"problem": "P?", "answer": r"\\(70\\)"},  # escaped twice
+        {"problem": "P?", "answer": r"\\boxed{70}"},
+        {"problem": "P?", "solution": "Work.\n#### 70"},
+        {"problem": "P?", "solution": "$70$"},
+        {"problem": "P?", "solution": 70},
         {"question": "P?", "answer": "70"},
         {"Question": "P?", "Answer": "70"},
         {"prompt": "P?", "final_answer": 70},
@@ -55,7 +64,9 @@ def test_aime(tmp_path: Path, row: Row) -> None:
 @pytest.mark.parametrize(
     "answer",
     ["70.5", 70.5, 1000, "1000", -3, "-3", True, None, "", "seventy", "70 or 71", "70, 71", "7 0 0 0", "7 0", "7$0",
-     ["70", "71"], [], {"n": 70}, "70%", "1e2", 1e300, "9" * 5000, "\u0667\u0660", "7/10", r"\boxed{}", "070.10"],
+     ["70", "71"], [], {"n": 70}, "70%", "1e2", 1e300, "9" * 5000, "\u0667\u0660", "7/10", r"\boxed{}", "070.10",
+     "Work.\n#### 70.5", "#### 70 or 71", "#### 1000", "So \\boxed{71}.\n#### 70",
+     "So \\boxed{70}.\n#### x", "Work.\n#### 70\nor 71", "$70$ or $71$"],
 )  # fmt: skip
 def test_aime_refuses_what_is_no_whole_number(tmp_path: Path, answer: Any) -> None:
     message = refusal(tmp_path, "aime24", {"problem": "P?", "answer": answer})
@@ -78,6 +89,9 @@ def test_aime_refuses_two_different_answers(tmp_path: Path) -> None:
         ({"question": "Q?", "answer": "72"}, "72"),
         ({"question": "Q?", "answer": "$1,234"}, "1234"),
         ({"question": "Q?", "answer": "-$12.50"}, "-12.50"),
+        ({"question": "Q?", "answer": "$1,234$"}, "1234"),
+        ({"question": "Q?", "answer": r"\(72\)"}, "72"),
+        ({"question": "Q?", "answer": "**$72**."}, "72"),
         ({"problem": "Q?", "solution": "Add.\n#### 72"}, "72"),
         ({"problem": "Q?", "solution": r"Add: \boxed{72}."}, "72"),
         ({"problem": "Q?", "solution": "Add, and add.", "final_answer": "72"}, "72"),
@@ -98,6 +112,7 @@ def test_gsm8k(tmp_path: Path, row: Row, answer: str) -> None:
         {"answer": "it is 72"}, {"answer": "72 or 73"}, {"answer": "#### "}, {"answer": "#### None"}, {"answer": True},
         {"answer": [72]}, {"answer": {"n": 72}}, {"answer": "#### 72", "final_answer": 73}, {"answer": "1/0"},
         {"answer": "#### " + "9" * 5000 + "e9"}, {"answer": "."}, {"answer": "1,2,3"}, {"answer": "7 0"}, {},
+        {"answer": "$72$ or $73$"}, {"answer": "$72 to 73$"},
     ],
 )  # fmt: skip
 def test_gsm8k_refuses_what_is_no_number(tmp_path: Path, row: Row) -> None:
@@ -177,10 +192,29 @@ def test_choices(tmp_path: Path, task: str, row: Row) -> None:
     assert example.question.startswith("Q?\nA) iron\nB) neon") and example.answer == "B"
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "said"),
+    [
+        ("arc_easy", {"question": {"stem": "Q?", "choices": LIST}, "choices": LIST[::-1], "answerKey": "B"},
+         "'choices' and 'question.choices' say different things"),
+        ("arc_easy", {"question": {"stem": "Q?", "choices": LIST}, "options": LIST[::-1], "answerKey": "B"},
+         "'options' and 'question.choices' say different things"),
+        ("arc_easy", {"question": {"stem": "Q?", "choices": LIST, "answerKey": "A"}, "answerKey": "B"},
+         "'answerKey' and 'question.answerKey' say different things"),
+        ("mmlu", {"train": {"question": "Q?", "choices": LIST, "answer": 1}, "question": "R?", "answer": 1},
+         "'question' and 'train.question' say different things"),
+        ("mmlu", {"train": {"question": "Q?", "choices": LIST, "answer": 1}, "answer": 2},
+         "'answer' and 'train.answer' say different things"),
+    ],
+)  # fmt: skip
+def test_what_is_nested_must_not_contradict_what_is_beside_it(tmp_path: Path, task: str, row: Row, said: str) -> None:
+    assert said in refusal(tmp_path, task, row)
+
+
 def test_rows_in_which_redux_found_an_error_are_left_out(tmp_path: Path) -> None:
     good = {"question": "Q?", "choices": LIST, "answer": 1, "error_type": "ok"}
     bad = {"question": "R?", "choices": LIST, "answer": 0, "error_type": "wrong_groundtruth", "correct_answer": "B"}
-    assert [e.answer for e in examples_of(tmp_path, "mmlu", good, bad)] == ["B"]
+    assert [e.answer for e in examples_of(tmp_path, "mmlu", good, bad, {"train": bad})] == ["B"]
     assert "has no question to ask" in refusal(tmp_path, "mmlu", bad)
 
 
@@ -189,6 +223,7 @@ def test_rows_in_which_redux_found_an_error_are_left_out(tmp_path: Path) -> None
 PROMPT = 'def twice(x):\n    """Two times x."""\n'
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 6\n"
 RIGHT, WRONG = "```python\ndef twice(x):\n    return 2 * x\n```", "```python\ndef twice(x):\n    return x * x\n```"
+LATE = "import math\nfrom __future__ import annotations\n"
 LISTED = ["assert twice(2) == 4", "assert twice(3) == 6"]
 
 
@@ -231,6 +266,10 @@ def test_programs(tmp_path: Path, task: str, row: Row) -> None:
         ("mbppplus", {"test_list": LISTED, "test_imports": 7}, "'test_imports' must be a list of texts, got 7"),
         ("mbppplus", {"test_list": ["assert twice(2 == 4"]}, "the tests must be Python"),
         ("mbppplus", {"test_list": {"a": 1}}, "'test_list' must be a list of texts"),
+        ("humaneval", {"prompt": LATE + PROMPT}, "the field 'prompt' has an import from __future__ that is not at"),
+        ("humaneval", {"test": LATE + CHECK}, "the field 'test' has an import from __future__ that is not at"),
+        ("mbppplus", {"test": LATE + LISTED[0]}, "the field 'test' has an import from __future__ that is not at"),
+        ("mbppplus", {"test_list": LISTED, "test_imports": [LATE]}, "the field 'test_imports' has an import from"),
     ],
 )
 def test_programs_that_could_not_be_graded_are_refused(tmp_path: Path, task: str, row: Row, said: str) -> None:

@@ -91,6 +91,53 @@ def test_imports_from_the_future_stand_first(tmp_path: Path, task: str, row: dic
     assert outcome(tmp_path, program, task, row) == "right"
 
 
+LATE = {
+    "behind an import": "import math\n" + FUTURE + HALF,
+    "behind an import that is used": "import math\n" + FUTURE + HALF.replace("x / 2", "math.fabs(x) / 2"),
+    "behind a second text": "'Halves.'\n'Again.'\n" + FUTURE + HALF,
+    "behind a call": "print('Halves.')\n" + FUTURE + HALF,
+    "behind one that is in place": FUTURE + "import math\n" + FUTURE.replace("annotations", "division") + HALF,
+    "on one line": "import math; " + FUTURE + HALF,
+    "behind the function": HALF + "\n" + FUTURE,
+    "in a branch": "if True:\n    " + FUTURE + HALF,
+    "in a function": "def other():\n    " + FUTURE + HALF,
+    "behind an import, with a shell": "import math\n" + FUTURE + HALF + "\n$ python half.py",
+    "indented": "    import math\n    " + FUTURE + "    " + HALF.replace("\n", "\n    "),
+    "by a name": "import math\n" + FUTURE + "half = lambda x: x / 2",
+}
+
+
+@pytest.mark.parametrize("program", LATE.values(), ids=LATE.keys())
+@pytest.mark.parametrize("future", ["", FUTURE], ids=["plain tests", "tests from the future"])
+def test_an_import_from_the_future_that_its_author_put_elsewhere_is_no_python(
+    tmp_path: Path, program: str, future: str
+) -> None:
+    """Ours alone are moved: a program that Python refuses is wrong, also where its other half would do."""
+    plain = program.replace(": Unknown", "").replace(" -> Unknown", "")
+    for task, row in (("humaneval", ROW), ("mbppplus", {**SHORT, "test": "assert half(3) == 1.5"})):
+        row = {**row, "test": future + str(row["test"])}
+        assert outcome(tmp_path, program, task, row) == "wrong"
+        assert outcome(tmp_path, plain, task, row) == "wrong"
+
+
+def test_without_a_fence_too(tmp_path: Path) -> None:
+    (example,) = examples_of(tmp_path, "humaneval", ROW)
+    task = make_task("humaneval", seconds=5.0)
+    late, good = "import math\n" + FUTURE + HALF.replace(": Unknown", ""), FUTURE + HALF
+    for bare in (late, f"Sure\n\n{late}", f"Here it is:\n\n{late}\n\nDone.", f"<pre>{late}\n</pre>"):
+        assert task.grade(bare, example).outcome == "wrong", bare
+    for bare in (good, f"Sure\n\n{good}", f"Here it is:\n\n{good}\n\nDone.", f"<pre>{good}\n</pre>"):
+        assert task.grade(bare, example).outcome == "right", bare
+
+
+def test_another_block_and_a_session_are_their_own_beginning(tmp_path: Path) -> None:
+    broken = f"import math\n{FUTURE}def other(): pass\n```\nBetter:\n```python\n"
+    assert outcome(tmp_path, broken + FUTURE + HALF) == "right"
+    session = "import math\n" + FUTURE + HALF.replace(" / 2", " / 2\n")
+    typed = "\n".join(("... " if line.startswith("    ") else ">>> ") + line for line in session.rstrip().split("\n"))
+    assert outcome(tmp_path, typed) == "right"  # line by line, Python takes it
+
+
 def test_a_program_that_is_no_python_fails_beside_tests_from_the_future(tmp_path: Path) -> None:
     row = {**ROW, "test": FUTURE + ROW["test"]}
     assert outcome(tmp_path, "def half(x:\n    return x / 2", "humaneval", row) == "wrong"

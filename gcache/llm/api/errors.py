@@ -6,6 +6,7 @@
     {"detail": "..."}, {"detail": [{"loc", "msg"}]}    FastAPI, Mistral
     {"object": "error", "message", "code"}             older vLLM, Mistral
     {"code": "Throttling", "message": "..."}           DashScope
+    {"success": false, "message": "..."}               gateways; also "ok": false, "status": "failed"
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ _PASSING_WORDS = re.compile(
 )
 #: Said with 429, and true until somebody pays.
 _UNPAID = re.compile(r"insufficient_quota|billing_hard_limit|arrearage", re.IGNORECASE)
+#: Names of what is said to people, beside what an error may be.
+_MESSAGES = ("message", "msg", "error_message", "error_msg")
+#: How a body says that it is none of success, whatever else is in it.
+_FAILED = {
+    "success": ("false", "0"), "ok": ("false", "0"), "error": ("true",),
+    "status": ("error", "failed", "failure", "fail"),
+}  # fmt: skip
 #: How deep a message may be wrapped.
 _DEPTH = 6
 
@@ -56,11 +64,13 @@ def fault(body: Any) -> Fault | None:
     if not _is_map(body):
         return None
     told = body.get("error") or body.get("errors")
-    answered = bool(body.get("choices"))
-    if not told and not answered:
+    failed = _says_failed(body)
+    if failed or not (told or body.get("choices")):
         named = any(name in body for name in ("code", "type", "status", "success"))
-        bare = body.get("object") == "error" or ("message" in body and "choices" not in body and named)
-        told = body.get("detail") or (bare and (body.get("message") or "an error without a message"))
+        worded = any(name in body for name in _MESSAGES)
+        bare = failed or body.get("object") == "error" or (worded and named)
+        message = next(filter(None, map(body.get, _MESSAGES)), True)
+        told = (told is not True and told) or body.get("detail") or (bare and message)
     if not told or told is True:
         return Fault("an error without a message") if told else None
     first = told[0] if isinstance(told, list) and told and _is_map(told[0]) else told
@@ -109,6 +119,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _says_failed(body: Mapping[str, Any]) -> bool:
+    said = {name: body.get(name) for name in _FAILED}
+    plain = {name: str(value).strip().lower() for name, value in said.items() if isinstance(value, (str, int))}
+    return any(value in _FAILED[name] for name, value in plain.items())
 
 
 def _status(code: Any) -> int | None:

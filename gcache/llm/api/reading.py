@@ -3,7 +3,7 @@
     whole     finish_reason "stop", and a text; an empty one where the server sends "" and no reasoning
     cut off   finish_reason "length", whatever there is of a text
     failure   anything else: an error in the body, another finish_reason or none, a refusal, a call of a tool,
-              reasoning without a text, no text
+              reasoning without a text, a text that is all thinking, no text
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gcache.llm.api import errors
+from gcache.llm.api.message import all_thinking, calls_a_tool, has_thoughts, refusal, text_of
 from gcache.llm.api.outcome import ApiText, Failure
 
 #: What servers call the end of a whole text, and of one that a limit cut off.
@@ -26,8 +27,6 @@ PASSING_REASONS = frozenset({
     "error", "abort", "aborted", "insufficient_system_resource", "network_error", "timeout", "overloaded",
     "server_error", "", "null",
 })  # fmt: skip
-#: Where servers put what the model thought.
-REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
 #: A count of tokens beyond this is none.
 MOST_TOKENS = 2**53
 
@@ -48,7 +47,7 @@ def read(reply: Reply, attempts: int = 1) -> ApiText | Failure:
         return errors.failure(reply.status, parsed, reply.body[:4096].decode("utf-8", "replace"), reply.headers)
     if wrong:
         return Failure(_unreadable(reply, wrong), passing=False)
-    outcome = _read(parsed, reply.headers)
+    outcome = _read(parsed, reply)
     prompt, written = _counts(parsed)
     if isinstance(outcome, Failure):
         return replace(outcome, prompt_tokens=prompt, completion_tokens=written)
@@ -70,19 +69,24 @@ def _parsed(body: bytes) -> tuple[Any, str]:
 
 def _unreadable(reply: Reply, wrong: str) -> str:
     kind = reply.headers.get("content-type", "application/json")
-    begins = reply.body[:80].decode("utf-8", "replace")
     if "json" in kind.lower():
-        return f"an answer that cannot be read ({wrong}); it begins {begins!r}"
-    return f"an answer without choices: it is no JSON, but {kind}, and begins {begins!r}; check --base_url"
+        return f"an answer that cannot be read ({wrong}); {_beginning(reply)}"
+    return f"an answer without choices: it is no JSON, but {kind}; check --base_url; {_beginning(reply)}"
 
 
-def _read(parsed: Any, headers: Mapping[str, str]) -> tuple[str, str] | Failure:
+def _beginning(reply: Reply) -> str:
+    """More of it than is shown: a key is hidden first, and what is cut in two would not be known."""
+    return f"it begins {reply.body[:4096].decode('utf-8', 'replace')!r}"
+
+
+def _read(parsed: Any, reply: Reply) -> tuple[str, str] | Failure:
     """A text and how it ended."""
+    headers = reply.headers
     if found := errors.fault(parsed):
         return errors.failure_inside(found, parsed, headers)
     choices = parsed.get("choices") if isinstance(parsed, dict) else None
     if not isinstance(choices, list) or not choices:
-        return Failure("an answer without choices", passing=False)
+        return Failure(f"an answer without choices; {_beginning(reply)}", passing=False)
     choice = choices[0] if isinstance(choices[0], dict) else {}
     if choice.get("error") and (found := errors.fault({"error": choice["error"]})):
         inside = errors.failure_inside(found, parsed, headers)
@@ -90,7 +94,7 @@ def _read(parsed: Any, headers: Mapping[str, str]) -> tuple[str, str] | Failure:
         return replace(inside, passing=inside.passing or unclear)
     said = choice.get("message")
     message: dict[str, Any] = said if isinstance(said, dict) else {}
-    text = _text(choice, message)
+    text = text_of(choice, message)
     if not choice or (text is None and not message):
         return Failure("a choice without text", passing=False)
     return _ended(choice, message, text)
@@ -100,15 +104,15 @@ def _ended(choice: dict[str, Any], message: dict[str, Any], text: str | None) ->
     """The text by the reason it ended for."""
     word = _word(choice)
     reason = next((end for end, words in ENDS.items() if word in words), None)
-    if refusal := message.get("refusal"):
-        return Failure(f"the model refused: {refusal}", passing=False)
+    if refused := refusal(message):
+        return Failure(f"the model refused: {refused}", passing=False)
     if reason is None:
         return _not_ended(word)
-    if message.get("tool_calls") or message.get("function_call"):
+    if calls_a_tool(message):
         return Failure("a call of a tool instead of a text, though no tool was offered", passing=False)
     if reason == "length":
         return text or "", reason
-    if not (text or "").strip() and any(_thought(message.get(name)) for name in REASONING):
+    if all_thinking(text or "") or (has_thoughts(message) and not (text or "").strip()):
         return Failure(
             "reasoning and no text; turn thinking off (--api_option enable_thinking=false, for some), or the server's "
             "reasoning parser",
@@ -129,22 +133,6 @@ def _not_ended(word: str) -> Failure:
 def _word(choice: dict[str, Any]) -> str:
     reason = choice.get("finish_reason")
     return "" if reason is None else str(reason).strip().lower()[:60]
-
-
-def _text(choice: dict[str, Any], message: dict[str, Any]) -> str | None:
-    """A chat's text, also where it comes in parts of which some are thoughts (Mistral); or a completion's."""
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
-        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-        return "".join(texts) if texts else None
-    if content is None:
-        content = choice.get("text")
-    return content if isinstance(content, str) else None
-
-
-def _thought(value: Any) -> bool:
-    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _clean(text: str) -> str:

@@ -11,12 +11,13 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gcache.llm.api.fields import NEEDED, changed
 from gcache.llm.api.outcome import Failure
+from gcache.llm.api.wordings import other_limit, refused_field
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +34,11 @@ REFUSALS = (400, 422)
 _CODES = (
     "unsupported_parameter", "unsupported_value", "unknown_parameter", "unrecognized_parameter", "extra_forbidden",
 )  # fmt: skip
-_BEFORE = (
-    r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|not supported|(?:does|do) not (?:support|accept|allow)|"
-    r"(?:doesn't|don't) support|not permitted|not allowed|invalid (?:parameter|argument|field))[^.;]{0,60}?"
-)
-_AFTER = (
-    r"[^.;]{0,40}?(?:is not supported|are not supported|unsupported|not supported|deprecated|not permitted|"
-    r"not allowed|does not support|extra inputs|extra_forbidden|not a valid (?:field|parameter)|not recogni[sz]ed|"
-    r"unknown|"
-    r"only the default|only [\d.]+ is allowed|may only be set|(?:is|are) fixed)"
-)
-#: Said of a temperature of 0 where only what is above it is taken.
-_ABOVE_0 = (
-    r"[^;]{0,60}?(?:strictly positive|(?:greater than|above|>) ?0(?!\.\d*[1-9])|[(]0(?:\.0+)?,|参数非法)"
-)  # fmt: skip
-_OTHER_LIMIT = re.compile(r"(?<!\w)max_\w{0,30}(?:tokens|length)(?!\w)", re.IGNORECASE)
+#: What an error is about that is none of a field's, by its code or its parameter.
+_OF_CONTENT = re.compile(r"content|prompt|polic|moderat|safety|inspect|sensitive|responsible", re.IGNORECASE)
+_CONTENT_PARAMS = ("prompt", "messages", "input", "content")
+#: How deep a body is looked into.
+_DEPTH = 6
 
 
 @dataclass(frozen=True)
@@ -63,41 +54,42 @@ def refusal(failed: Failure, sent: Mapping[str, Any]) -> Refusal | None:
     if failed.status not in REFUSALS and (failed.status is not None or failed.said is None):
         return None
     names = [name for name in sent if name not in ("model", *NEEDED)]
-    name = next(_structured(failed.said, names), None) or _named(failed.text[:2000], sent, names)
-    if name is None:
-        return None
-    others = [other.lower() for other in _OTHER_LIMIT.findall(failed.text[:2000]) if other.lower() not in sent]
-    return Refusal(name, NEWER_LIMIT if NEWER_LIMIT in others else next(iter(others), None))
+    parts = list(_parts(failed.said))
+    name = next(_structured(parts, names), None)
+    text = failed.text[:2000]
+    if name is None and not any(map(_of_content, parts)):
+        name = refused_field(text, names, greedy=sent.get("temperature") == 0, limit=LIMIT, newer=NEWER_LIMIT)
+    return None if name is None else Refusal(name, other_limit(text, sent, NEWER_LIMIT))
 
 
-def _structured(said: Any, names: Collection[str], depth: int = 0) -> Iterator[str]:
-    """Fields that parts of a body name beside a code for it."""
-    if depth > 6:
+def _parts(said: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The parts of a body that may tell of an error, the outer ones first."""
+    if depth > _DEPTH:
         return
     if isinstance(said, list):
         for part in said[:20]:
-            yield from _structured(part, names, depth + 1)
-    if not isinstance(said, dict):
-        return
-    place = said.get("loc")
-    param = place[-1] if isinstance(place, list) and len(place) == 2 else said.get("param")
-    if param in names and (said.get("code") in _CODES or said.get("type") in _CODES):
-        yield str(param)
-    for name in ("error", "detail", "message"):
-        yield from _structured(said.get(name), names, depth + 1)
+            yield from _parts(part, depth + 1)
+    if isinstance(said, dict):
+        yield said
+        for name in ("error", "detail", "message", "innererror"):
+            yield from _parts(said.get(name), depth + 1)
 
 
-def _named(text: str, sent: Mapping[str, Any], names: Collection[str]) -> str | None:
-    """The field that a message first names beside words of refusal."""
-    found: list[tuple[int, str]] = []
-    for name in names:
-        word = rf"(?:(?<![\w.])|(?<=body\.))(?P<name>{re.escape(name)})(?!\w)"
-        patterns = [_BEFORE + word, word + _AFTER]
-        if name == "temperature" and sent[name] == 0:
-            patterns.append(word + _ABOVE_0)
-        matches = (re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
-        found += [(match.start("name"), name) for match in matches if match]
-    return min(found)[1] if found else None
+def _structured(parts: Iterable[Mapping[str, Any]], names: Collection[str]) -> Iterator[str]:
+    """Fields that parts of a body name beside a code for it."""
+    for part in parts:
+        place = part.get("loc")
+        param = place[-1] if isinstance(place, list) and len(place) == 2 else part.get("param")
+        if param in names and (part.get("code") in _CODES or part.get("type") in _CODES):
+            yield str(param)
+
+
+def _of_content(part: Mapping[str, Any]) -> bool:
+    """Whether an error is about what was asked: then a field that its words name is the question's own."""
+    words = [part.get(name) for name in ("code", "type", "status")]
+    param = part.get("param")
+    about = isinstance(param, str) and param.startswith(_CONTENT_PARAMS)
+    return about or any(isinstance(word, str) and _OF_CONTENT.search(word) for word in words)
 
 
 class Mends:
