@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import Bench, Questions, Settings
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 
 logger = logging.getLogger("benchmarks")

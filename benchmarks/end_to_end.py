@@ -25,7 +25,8 @@ from benchmarks.setting import DOMAIN, Bench
 from benchmarks.timing import interleaved, ratios
 from gcache.agents.decision import decision_maker
 from gcache.agents.roles import pick_agents
-from gcache.build import GraphSpec, assemble
+from gcache.build import assemble
+from gcache.config import GraphSpec
 from gcache.graph.result import GraphConfig, RunResult
 from gcache.tasks.example import Example
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.markdown import number, table
 from gcache.agents.prompts import ChatLayout
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.graph.agent_models import SPEAK

@@ -20,7 +20,7 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.markdown import number, table
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
 from gcache.environment import serve_key
 from gcache.errors import ConfigError
 from gcache.files import write_json

@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.records import machine
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.llm.load.device import DTYPES

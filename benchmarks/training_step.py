@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from benchmarks.setting import Bench
 from benchmarks.timing import ratios
-from gcache.build import LEARNED, GraphSpec, assemble
+from gcache.build import assemble
+from gcache.config import LEARNED, GraphSpec
 from gcache.graph.result import GraphConfig
 from gcache.tasks.registry import make_task
 from gcache.training.config import TrainConfig

@@ -24,7 +24,7 @@ from typing import Any
 
 from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.agents.prompts import GAP, ChatLayout
-from gcache.commands.main import guarded
+from gcache.commands.console import guarded
 from gcache.errors import ConfigError, ModelError
 from gcache.files import write_json, write_text
 

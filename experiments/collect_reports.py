@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.commands.main import guarded
+from gcache.commands.console import guarded
 from gcache.errors import DataError
 from gcache.files import without_folders, write_text
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from baseline_noise import Noise, compare_baselines
 
 from gcache.build import build
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import TaskSpec
 from gcache.files import write_json
-from gcache.session import TaskSpec
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce

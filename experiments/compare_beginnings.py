@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import TaskSpec
 from gcache.errors import ConfigError, DataError
 from gcache.evaluation.intervals import wilson
-from gcache.session import TaskSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:

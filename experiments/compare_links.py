@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from gcache.build import Built, GraphSpec, build
+from gcache.build import Built, build
 from gcache.commands import flags
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.evaluation.intervals import paired_difference
@@ -27,7 +28,6 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import RunResult
 from gcache.links.link import AUTO, LINKS
-from gcache.session import TaskSpec
 from gcache.tasks.example import Example, Task
 
 #: Rows beside those of links.
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("nothing to compare: name some --links or --rows")
     if args.links and not args.agent_models:
         raise ConfigError("links are between two models; name the agents' by --agent_models")
-    task_spec = TaskSpec(args.task, args.data, flags.task_options(args.task_option))
+    task_spec = TaskSpec(args.task, args.data, flags.options(args.task_option))
     task = task_spec.make()
     config = flags.graph_config(args, task.max_new_tokens)
     args.link = "perceiver" if args.link_file else AUTO  # each row has a link of its own

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcache import session
-from gcache.build import LEARNED, GraphSpec, build
+from gcache.build import build
 from gcache.commands import flags
-from gcache.commands.main import OneLineParser, guarded, log_to_stderr, print_outcome
+from gcache.commands.console import OneLineParser, guarded, log_to_stderr
+from gcache.commands.train import print_outcome, train
+from gcache.config import LEARNED, GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.fixed import TOPOLOGIES
 from gcache.llm.api.client import ApiLLM
@@ -101,7 +102,7 @@ class Experiment:
             raise ConfigError(f"--report must be 0 or more, got {args.report}")
         config = flags.train_config(args, args.num_iterations, args.batch_size, args.limit)
         out = args.out or Path("runs") / f"{self.task}-seed{args.seed}"
-        result = session.train(task, spec, config, out, args.report, limits=flags.limits(args), api=api)
+        result = train(task, spec, config, out, args.report, limits=flags.limits(args), api=api)
         for line in result.history:
             print(
                 f"step {line['step']}: utility {line['utility']:.3f} ({line['utility_low']:.3f} to "
@@ -112,7 +113,7 @@ class Experiment:
         print_outcome(args, spec, result, api)
         return 0
 
-    def settings(self, args: argparse.Namespace) -> tuple[session.TaskSpec, GraphSpec]:
+    def settings(self, args: argparse.Namespace) -> tuple[TaskSpec, GraphSpec]:
         """The task and the graph the flags describe."""
         if args.mode not in MODES:
             raise unknown("mode", args.mode, MODES)
@@ -120,7 +121,7 @@ class Experiment:
             raise unknown("decision method", args.decision_method, DECISIONS)
         known_names(args)
         last = {"accept_last_number": True} if args.accept_last_number else {}
-        task_spec = session.TaskSpec(self.task, args.data, {**flags.task_options(args.task_option), **last})
+        task_spec = TaskSpec(self.task, args.data, {**flags.options(args.task_option), **last})
         task = task_spec.make()
         spec = flags.graph_spec(
             args,
@@ -160,7 +161,7 @@ def known_names(args: argparse.Namespace) -> None:
         args.hands = "text"
 
 
-def ask(args: argparse.Namespace, task_spec: session.TaskSpec, spec: GraphSpec, api: ApiLLM | None) -> int:
+def ask(args: argparse.Namespace, task_spec: TaskSpec, spec: GraphSpec, api: ApiLLM | None) -> int:
     """Run one question and print what came of it."""
     task = task_spec.make()
     questions = task.train(args.limit, args.seed)

@@ -29,7 +29,8 @@ from gcache.agents.prompts import with_said
 from gcache.build import build
 from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
 from gcache.commands import flags
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import TaskSpec
 from gcache.errors import ConfigError
 from gcache.evaluation.intervals import paired_difference, wilson
 from gcache.files import write_json
@@ -37,7 +38,6 @@ from gcache.graph.agent_models import Thinker
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver
 from gcache.llm.requests import LogProbRequest, ThinkRequest
-from gcache.session import TaskSpec
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, answer_tokens, ends_of, local
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     if len(args.link_file) != 1:
         raise ConfigError("name the fitted perceiver by --link_file")
-    task = TaskSpec(args.task, args.data, flags.task_options(args.task_option)).make()
+    task = TaskSpec(args.task, args.data, flags.options(args.task_option)).make()
     examples = list(task.test(args.limit, args.seed))
     args.link, file = "text", Path(args.link_file.pop())
     spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")

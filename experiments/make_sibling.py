@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError, DataError
 from gcache.files import write_json
 from gcache.llm.load.loading import load_model

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gcache.build import GraphSpec, build
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.build import build
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import GraphSpec
 from gcache.errors import DataError
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph

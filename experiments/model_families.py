@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_families import families, full_attention, part_of, tiny_model
 
 from gcache.cache.kv_cache import FusedCache
-from gcache.commands.main import guarded
+from gcache.commands.console import guarded
 from gcache.errors import ConfigError, ModelError
 from gcache.files import write_json, write_text
 from gcache.llm.local import LocalLLM

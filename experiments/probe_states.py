@@ -19,12 +19,12 @@ from torch import Tensor
 
 from gcache.build import build
 from gcache.commands import flags
-from gcache.commands.main import guarded, log_to_stderr
+from gcache.commands.console import guarded, log_to_stderr
+from gcache.config import TaskSpec
 from gcache.evaluation.intervals import wilson
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
-from gcache.session import TaskSpec
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    options = flags.task_options(args.task_option)
+    options = flags.options(args.task_option)
     task = TaskSpec(args.task, args.data, options).make()
     test = TaskSpec(args.task, args.test_data, {**options, "whole_file": True}).make().test(args.limit, args.seed)
     spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")

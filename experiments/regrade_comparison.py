@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gcache.commands.main import guarded
+from gcache.commands.console import guarded
 from gcache.errors import DataError
 from gcache.evaluation.intervals import wilson
 from gcache.tasks.example import Example, Task, grade_text

@@ -2,248 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gcache.agent_models import load_mixture
 from gcache.agents.chat_template import ChatTemplate
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.prompts import ChatLayout
-from gcache.agents.roles import DOMAINS, Agent, pick_agents
-from gcache.cache.fusers.registry import FUSERS, make_fuser
-from gcache.cache.positions import check_positions
-from gcache.errors import ConfigError, unknown
-from gcache.gnn.features import ENCODERS, Encoder, make_encoder
-from gcache.gnn.fixed import TOPOLOGIES
-from gcache.gnn.policy import TopologyPolicy, check_choices, check_probabilities
+from gcache.agents.roles import Agent, pick_agents
+from gcache.cache.fusers.registry import make_fuser
+from gcache.config import LEARNED, GraphSpec
+from gcache.errors import ConfigError
+from gcache.gnn.features import Encoder, make_encoder
+from gcache.gnn.policy import TopologyPolicy
 from gcache.gnn.providers import FixedSource, PolicySource, TopologySource
-from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.agent_models import Mixture
+from gcache.graph.agent_models import Mixture, Thinker
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
 from gcache.graph.speakers import ApiSpeaker, LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
-from gcache.graph.writers.hints import HINTS
-from gcache.graph.writers.prompt_embeds import ENDPOINTS
-from gcache.graph.writers.registry import GENERATION_MODES, make_writer
-from gcache.links.link import AUTO
-from gcache.links.negotiate import CHOICES as LINK_CHOICES
+from gcache.graph.writers.registry import make_writer
+from gcache.links.link import Link, ModelEnds
+from gcache.links.negotiate import make_link, negotiated
+from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import Limits
-from gcache.llm.load.loading import load_model
+from gcache.llm.load.fingerprint import quantized
+from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
 from gcache.runtime.streams import derive
-from gcache.runtime.typed import mistyped
 
 logger = logging.getLogger(__name__)
-
-#: `topology` of a configuration whose topology is learned.
-LEARNED = "learned"
-#: Fields of a `GraphSpec` that are tuples, which JSON knows as lists.
-TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantizations", "link_files")
-#: Fields of a `GraphSpec` that make no sense without a learned topology.
-CHOICES = ("temporal", "channels", "latent_choices", "consult_probability")
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    """Everything a graph is made from; stored with its checkpoints.
-
-    Attributes:
-        llm_name: "smollm2", a Hugging Face id, a local folder or a .gguf file.
-        domain: the set of roles.
-        roles: names of the domain's roles; empty for the first `agent_nums`, or all.
-        topology: "learned", or the name of a fixed one.
-        encoder: of role and query features.
-        decision_probability, agent_probability: how likely an edge is before training.
-        consult_probability: how likely it is before training that the decision maker consults anybody, as a choice of
-            its own; None where it is none (see `gcache.gnn.policy`).
-        temporal: whether edges from the round before are learned too.
-        channels: what may go over each edge, as a choice (see `gcache.gnn.topology.CHANNELS`); () for what
-            `graph.hands` says, everywhere.
-        latent_choices: numbers of latent steps that each agent chooses from; () for `graph.latent_steps`.
-        generation_mode: who writes the decision maker's text; see `gcache.graph.writers.registry`.
-        hint: what the API is told in the mode api_hint; see `gcache.graph.writers.hints`.
-        latent_space_realign: whether latent steps go through W_a; see `gcache.llm.forward.alignment`.
-        embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.writers.prompt_embeds`.
-        api_model, base_url: of the API in modes that ask one; None for what the environment says.
-        agent_models: what the agents think with, where that is another model than the decision maker's, which is
-            `llm_name`: one name per agent, or one for all; see `gcache.graph.agent_models`.
-        agent_quantizations: of these models, one each or one for all; () for `quantization`.
-        link: between two models; see `gcache.links`.
-        link_files: of learned links.
-        route: "none", or "auto": questions that ask for a label go over the perceiver, others over `link`, as a router
-            says (see `gcache.links.router`); route_file: the router's.
-        seed: of the policy's first weights and of random topologies.
-        The rest: see `GraphConfig`, `load_model` and the fusers.
-    """
-
-    llm_name: str = "smollm2"
-    dtype: str = "auto"
-    device: str = "cpu"
-    device_map: str | None = None
-    quantization: str = "none"
-    domain: str = "maths"
-    roles: tuple[str, ...] = ()
-    agent_nums: int | None = None
-    topology: str = LEARNED
-    decision_method: str = "refer"
-    fuser: str = "concat"
-    positions: str = "parallel"
-    encoder: str = "minilm"
-    hidden_dim: int = 64
-    decision_probability: float = DECISION_PROBABILITY
-    agent_probability: float = AGENT_PROBABILITY
-    temporal: bool = False
-    channels: tuple[str, ...] = ()
-    latent_choices: tuple[int, ...] = ()
-    consult_probability: float | None = None
-    generation_mode: str = "local"
-    hint: str = "meta"
-    latent_space_realign: bool = True
-    embeds_endpoint: str = "completions"
-    api_model: str | None = None
-    base_url: str | None = None
-    agent_models: tuple[str, ...] = ()
-    agent_quantizations: tuple[str, ...] = ()
-    link: str = AUTO
-    link_files: tuple[str, ...] = ()
-    route: str = "none"
-    route_file: str | None = None
-    seed: int = 0
-    graph: GraphConfig = field(default_factory=GraphConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse every bad value before a model is loaded."""
-        for what, name, allowed in (
-            ("domain", self.domain, DOMAINS),
-            ("fuser", self.fuser, FUSERS),
-            ("topology", self.topology, {LEARNED, *TOPOLOGIES}),
-            ("encoder", self.encoder, ENCODERS),
-            ("generation mode", self.generation_mode, GENERATION_MODES),
-            ("hint", self.hint, HINTS),
-            ("endpoint of prompt embeddings", self.embeds_endpoint, ENDPOINTS),
-        ):
-            if name not in allowed:
-                raise unknown(what, name, allowed)
-        if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
-            raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
-        if self.generation_mode == "api" and self.graph.hands != "text":
-            raise ConfigError("in the mode 'api' the agents hand on text alone; add --hands text")
-        if self.graph.hands == "text" and self.generation_mode not in ("local", "api"):
-            raise ConfigError(
-                f"the mode {self.generation_mode!r} reads caches, but the agents hand on text alone; use --hands cache "
-                "or both, or the mode local or api"
-            )
-        if self.generation_mode == "api_embeds" and self.graph.latent_steps == 0:
-            raise ConfigError("the mode 'api_embeds' sends latent thoughts, but latent_steps is 0; set it to 1 or more")
-        check_positions(self.positions)
-        decision_maker(self.domain, self.decision_method)
-        pick_agents(self.domain, self.roles, self.agent_nums)
-        self._check_choices()
-        self._check_models()
-        check_probabilities(
-            decision=self.decision_probability, agent=self.agent_probability, consult=self.consult_probability
-        )
-        if self.hidden_dim < 1:
-            raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
-
-    def _check_choices(self) -> None:
-        """Refuse choices that nobody makes, or that would change nothing."""
-        check_choices(self.channels, self.latent_choices)
-        chosen = [name for name in CHOICES if getattr(self, name)]
-        if chosen and self.topology != LEARNED:
-            raise ConfigError(
-                f"{chosen[0]} is learned with the topology, but that is {self.topology!r}; use --topology {LEARNED}"
-            )
-        if self.temporal and self.graph.rounds == 1:
-            raise ConfigError("edges from the round before need one: set the number of rounds to 2 or more")
-        if (self.channels or self.latent_choices) and (self.graph.hands, self.graph.transfer) != ("cache", "own"):
-            raise ConfigError(
-                f"channels and latent_choices are chosen per edge and agent, so they need hands='cache' and "
-                f"transfer='own', got {self.graph.hands!r} and {self.graph.transfer!r}"
-            )
-        if set(self.channels) == {"text"}:
-            raise ConfigError("with the channel 'text' alone no cache goes over any edge; use hands='text' instead")
-        if "latents" in self.channels and not max(self.latent_choices, default=self.graph.latent_steps):
-            raise ConfigError("the channel 'latents' hands on latents, but there are 0 latent steps; set 1 or more")
-
-    def _check_models(self) -> None:
-        """Refuse models of agents that could not be linked, or would not be used."""
-        if self.link not in LINK_CHOICES:
-            raise unknown("link", self.link, LINK_CHOICES)
-        if self.route not in ("none", "auto"):
-            raise unknown("route", self.route, ("none", "auto"))
-        if self.route == "none" and self.route_file is not None:
-            raise ConfigError("a router's file is named, but nothing is routed; add --route auto")
-        if self.route == "auto" and not (self.agent_models and self.link_files and self.route_file):
-            raise ConfigError(
-                "--route auto sends some questions over a perceiver; name the agents' models by --agent_models, its "
-                "file by --link_file, and the router's by --route_file (`gcache fit-router` makes one)"
-            )
-        if not self.agent_models:
-            for name in ("agent_quantizations", "link_files"):
-                if getattr(self, name):
-                    raise ConfigError(f"{name} is for agents on other models, but none is named; add --agent_models")
-            return
-        if self.graph.hands == "text":
-            raise ConfigError(
-                "agents that hand on text alone share one model or an API; leave out --agent_models, or use --link text"
-            )
-        agents = len(pick_agents(self.domain, self.roles, self.agent_nums))
-        if agents and len(self.agent_models) not in (1, agents):
-            raise ConfigError(
-                f"there are {agents} agents, but {len(self.agent_models)} models for them; name one for each, or one "
-                "for all"
-            )
-        if len(self.agent_quantizations) not in (0, 1, len(self.agent_models)):
-            raise ConfigError(
-                f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantizations)} "
-                "quantizations for them; name one for each, or one for all"
-            )
-        if self.link == "perceiver" and not self.link_files:
-            raise ConfigError(
-                "the link perceiver is learned, and needs its fitted file; make one with `gcache fit-perceiver` and "
-                "pass it by --link_file, or use --link auto"
-            )
-        if self.link_files and self.link != "perceiver" and self.route == "none":
-            raise ConfigError(
-                f"--link_file names a fitted link, but --link is {self.link}, which does not use it; add "
-                "--link perceiver (or --route auto), or leave it out"
-            )
-
-    def agent_quantization(self) -> tuple[str, ...]:
-        """One per model of `agent_models`."""
-        named = self.agent_quantizations or (self.quantization,)
-        return named * len(self.agent_models) if len(named) == 1 else named
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> GraphSpec:
-        """The inverse of `to_json`.
-
-        Raises:
-            ConfigError: unknown or missing fields, or values that are not allowed.
-        """
-        try:
-            graph = GraphConfig(**values["graph"])
-            tuples = {name: tuple(values.get(name, ())) for name in TUPLES}
-            rest = {**values, "graph": graph, **tuples}
-            made = cls(**rest)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"not the description of a graph: {error}") from error
-        wrong = mistyped(made)
-        if wrong:
-            raise ConfigError(f"not the description of a graph: {wrong}")
-        return made
 
 
 @dataclass(frozen=True)
@@ -344,3 +137,83 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
             spec.channels, spec.latent_choices, spec.consult_probability,
         )  # fmt: skip
     return policy, encoder
+
+
+def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixture:
+    """The models of `spec.agent_models`.
+
+    Where none differs from the decision maker's, the mixture is that of one model.
+
+    Args:
+        main: the decision maker's model; its limits and its count of cache bytes are for all.
+        loaded: what it was made of.
+
+    Raises:
+        ModelError: a model cannot be had.
+        ConfigError: two models do not allow the link that is asked for.
+        DataError: a link's file is missing, broken, or made for other weights.
+    """
+    models = [(main, _marked(loaded, spec.quantization))]
+    known = {(spec.llm_name, spec.quantization): 0}
+    on: list[int] = []
+    for name, quantization in zip(spec.agent_models, spec.agent_quantization(), strict=True):
+        if (name, quantization) not in known:
+            known[name, quantization] = _number(spec, name, quantization, models)
+        on.append(known[name, quantization])
+    ends = [ModelEnds.of(llm.model, made.tokenizer, made.label, made.fingerprint) for llm, made in models]
+    pairs = [(a, b) for a in sorted(set(on)) for b in sorted({0, *on}) if a != b]
+    links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
+    # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
+    others = [
+        Thinker(
+            llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
+            spec.graph.template,
+        )
+        for llm, made in models[1:]
+    ]
+    mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
+    if spec.route == "none" or not others:
+        return mixture
+    assert spec.route_file is not None
+    learned = {(a, b): _link(spec, "perceiver", ends[a], ends[b]) for a, b in pairs}
+    routed = {"classification": replace(mixture, links=learned), "reasoning": mixture}
+    return replace(mixture, router=Router.load(Path(spec.route_file)), routed=routed)
+
+
+def _marked(loaded: LoadedModel, quantization: str) -> LoadedModel:
+    """The same, told apart from the same model in another quantization."""
+    return replace(loaded, fingerprint=quantized(loaded.fingerprint, quantization))
+
+
+def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[LocalLLM, LoadedModel]]) -> int:
+    """Of a model that may be there already under another name; it is loaded to find that out."""
+    made = _marked(load_model(name, spec.dtype, spec.device, spec.device_map, quantization), quantization)
+    for number, (_, other) in enumerate(models):
+        if other.fingerprint == made.fingerprint:
+            return number
+    main = models[0][0]
+    llm = LocalLLM(
+        made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger
+    )
+    models.append((llm, made))
+    return len(models) - 1
+
+
+def _link(spec: GraphSpec, wanted: str, sender: ModelEnds, receiver: ModelEnds) -> Link | None:
+    name = negotiated(sender, receiver, wanted)
+    link = make_link(name, sender, receiver, spec.link_files)
+    logger.info("agents on %s reach those on %s by the link %s", sender.label, receiver.label, name)
+    return link
+
+
+def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: Any) -> AgentGraph:
+    """An untrained graph: a model by name and a topology by name.
+
+    Args:
+        settings: fields of `GraphSpec`, for example `domain="maths"`.
+    """
+    try:
+        spec = GraphSpec(llm_name=llm_name, topology=topology, **settings)
+    except TypeError as error:
+        raise ConfigError(f"not a setting of a graph: {error}") from error
+    return build(spec).graph

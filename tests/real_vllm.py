@@ -20,7 +20,8 @@ import torch
 from server_processes import PATIENCE, Server, free_port, running
 from vllm_bodies import CONTEXT, WIDTH, bodies, embeds_of
 
-from gcache.build import GraphSpec, assemble, build
+from gcache.build import assemble, build
+from gcache.config import GraphSpec
 from gcache.errors import ApiError, GcacheError
 from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget

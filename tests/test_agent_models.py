@@ -11,9 +11,11 @@ import torch
 from conftest import CHAT_TEMPLATE
 from two_models import MANY_WORDS, model_of, tokenizer_of
 
-from gcache import agent_models, session
-from gcache.build import Built, GraphSpec, build
+from gcache import build as build_module
+from gcache.build import Built, build
+from gcache.commands.controls import control_checkpoint
 from gcache.commands.main import main
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, GcacheError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import GraphConfig
@@ -57,8 +59,8 @@ def links(built: Built) -> dict[tuple[int, int], str]:
 
 def test_each_model_is_loaded_once(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
-    real = agent_models.load_model
-    monkeypatch.setattr(agent_models, "load_model", lambda *a: names.append(a[0]) or real(*a))
+    real = build_module.load_model
+    monkeypatch.setattr(build_module, "load_model", lambda *a: names.append(a[0]) or real(*a))
     built = made(folders, "small", "big", "small", "turned")
     assert isinstance(built.graph, CacheGraph)
     assert [Path(name).name for name in names] == [Path(folders[n]).name for n in ("small", "turned")]
@@ -87,8 +89,8 @@ def test_the_same_weights_under_another_name_are_no_other_model(folders: dict[st
 def test_the_same_weights_in_another_quantization_are_another_model(
     folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = agent_models.load_model
-    monkeypatch.setattr(agent_models, "load_model", lambda name, *_: real(name, "float32"))
+    real = build_module.load_model
+    monkeypatch.setattr(build_module, "load_model", lambda name, *_: real(name, "float32"))
     built = made(folders, "big", "big", "big", "big", agent_quantizations=("none", "8bit", "none", "8bit"))
     assert isinstance(built.graph, CacheGraph)
     assert built.graph.mixture.on == (0, 1, 0, 1)
@@ -191,8 +193,8 @@ def test_controls_that_are_of_one_model_are_refused(folders: dict[str, str], tmp
     built = made(folders, "small", topology="learned")
     checkpoints.save(tmp_path, 1, built, None, {"name": "split_facts", "data": None, "options": {}}, {})
     with pytest.raises(GcacheError, match="identity W_a: the agents have several models"):
-        session.control_checkpoint(
-            tmp_path, session.TaskSpec("gsm_symbolic"), ["identity W_a"], limit=2, progress=False
+        control_checkpoint(
+            tmp_path, TaskSpec("gsm_symbolic"), ["identity W_a"], limit=2, progress=False
         )
 
 

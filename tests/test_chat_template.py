@@ -16,16 +16,18 @@ from scripts import experiment
 from toy import QUESTIONS, toy_built
 
 from gcache import build as build_module
-from gcache import session
 from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.thinking import told_apart
-from gcache.build import GraphSpec, dated
+from gcache.build import dated
+from gcache.commands.train import train
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
 from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.training import checkpoint as checkpoints
+from gcache.training.checkpoint import load
 from gcache.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -266,14 +268,14 @@ def test_a_run_that_is_taken_up_another_day_says_the_same_to_its_model(
         graph=GraphConfig(latent_steps=0, max_new_tokens=2),
     )  # fmt: skip
     config = TrainConfig(iterations=1, batch_size=2, rollouts=2)
-    task = session.TaskSpec("split_facts")
-    session.train(task, spec, config, out, progress=False)
+    task = TaskSpec("split_facts")
+    train(task, spec, config, out, progress=False)
     first = checkpoints.read(out).spec.graph.prompt_date
     assert first == date.today().isoformat()
     monkeypatch.setattr(build_module, "date", Tomorrow)
-    session.train(task, spec, config, out, progress=False)
-    built, _ = session.load(out)
+    train(task, spec, config, out, progress=False)
+    built, _ = load(out)
     assert built.spec.graph.prompt_date == first == checkpoints.read(out).spec.graph.prompt_date
     with pytest.raises(CheckpointError, match="pass the same settings"):
         other = replace(spec, graph=replace(spec.graph, prompt_date="2001-01-01"))
-        session.train(task, other, config, out, progress=False)
+        train(task, other, config, out, progress=False)

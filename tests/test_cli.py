@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import scripts
 
-from gcache.commands.main import _parser, main, task_if_named
-from gcache.session import TaskSpec
+from gcache.commands.main import main, parser
+from gcache.commands.task_flags import task_if_named
+from gcache.config import TaskSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +80,7 @@ def test_eval_reads_the_checkpoint_and_writes_json(
 )
 def test_that_the_last_number_is_accepted_is_an_option_of_the_task(command: list[str]) -> None:
     for more, accepts in (([], False), (["--accept_last_number"], True)):
-        args = _parser().parse_args([*command, "--task", "gsm_symbolic", *more])
+        args = parser().parse_args([*command, "--task", "gsm_symbolic", *more])
         spec = task_if_named(args)
         kept = TaskSpec(**json.loads(json.dumps(spec.to_json())))  # as a checkpoint keeps it
         assert getattr(kept.make(), "accept_last_number") is accepts  # noqa: B009

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import networkx
 import pytest
 
-from gcache import session
 from gcache.commands.main import main
 from gcache.gnn.topology import DECISION
 from gcache.tasks.split_facts import SplitFacts
+from gcache.training.checkpoint import load_graph
 
 TASK = SplitFacts()
 FILES = {
@@ -153,7 +153,7 @@ def test_a_tasks_question_by_its_id_or_its_words(
     example = TASK.test(1)[0]
     words = example.id if by == "id" else example.question
     out = printed(capsys, "inspect", str(trained), "--question", words, "--format", "all", "--out", str(tmp_path / "q"))
-    answer = session.load_graph(trained).run(example).answer
+    answer = load_graph(trained).run(example).answer
     assert f"question: {example.question}\nanswer: {answer.strip()}\n" in out
     assert files_of(tmp_path / "q") == set(FILES.values()) - {"history.png", "history.gif", "curves.png"}
     view = json.loads((tmp_path / "q" / "topology.json").read_text(encoding="utf-8"))
@@ -264,7 +264,7 @@ def test_a_drawn_answer_is_its_seeds(sums: Path, capsys: pytest.CaptureFixture[s
     drawn = {seed: answer("--temperature", "1.5", "--seed", str(seed)) for seed in range(4)}
     assert greedy == answer("--seed", "2") == answer("--temperature", "0")
     assert len(set(drawn.values())) > 1 and drawn[2] == answer("--temperature", "1.5", "--seed", "2")
-    graph = session.load_graph(sums)
+    graph = load_graph(sums)
     assert drawn[3] == graph.run("what is 2 + 3 ?", temperature=1.5, seed=3).answer + "\n"
 
 

@@ -14,16 +14,18 @@ import torch
 from inspect_views import PLAIN
 from safetensors.torch import load_file, save_file
 
-from gcache import session
-from gcache.build import GraphSpec, cast_of
+from gcache.build import cast_of
+from gcache.commands import train as training
+from gcache.commands.compare_topologies import compare_topologies
+from gcache.commands.inspect import load_cast, look_at, look_closely, run_folder, write_view
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.team import Cast
 from gcache.graph.result import GraphConfig
-from gcache.inspection import compare_topologies, load_cast, look_at, look_closely, run_folder, write_view
-from gcache.session import TaskSpec
 from gcache.tasks.split_facts import SplitFacts
 from gcache.training import checkpoint as checkpoints
+from gcache.training.checkpoint import load, load_graph
 from gcache.training.config import TrainConfig
 
 TASK = SplitFacts()
@@ -39,7 +41,7 @@ def spec_of(model: Path, **more: Any) -> GraphSpec:
 
 
 def train(model: Path, out: Path, config: TrainConfig = CONFIG, **more: Any) -> Path:
-    session.train(TaskSpec("split_facts"), spec_of(model, **more), config, out, progress=False)
+    training.train(TaskSpec("split_facts"), spec_of(model, **more), config, out, progress=False)
     return out
 
 
@@ -74,7 +76,7 @@ def rewritten(trained: Path, to: Path, **values: Any) -> Path:
 
 def test_a_cast_says_what_the_graph_says_that_was_loaded_with_its_model(trained: Path) -> None:
     cast, found = load_cast(trained)
-    graph = session.load_graph(trained)
+    graph = load_graph(trained)
     assert found.step == 2
     assert torch.equal(chances(cast), chances(graph))
     for example in TASK.test(5):
@@ -88,7 +90,7 @@ def test_no_model_is_needed_for_it(trained: Path, tmp_path: Path) -> None:
     assert torch.equal(chances(load_cast(gone)[0]), chances(load_cast(trained)[0]))
     assert look_at(gone, limit=3).edges == look_at(trained, limit=3).edges
     with pytest.raises(ModelError):
-        session.load(gone)
+        load(gone)
     with pytest.raises(ModelError):
         look_at(gone, limit=3, cuts=2, progress=False)
 
@@ -107,7 +109,7 @@ def test_a_fixed_topology_needs_no_policy(model_folder: Path, tmp_path: Path) ->
     out = train(model_folder, tmp_path / "out", replace(CONFIG, iterations=1), topology="chain")
     cast, _ = load_cast(out)
     example = TASK.test(1)[0]
-    assert cast.topology(example) == session.load_graph(out).topology(example)
+    assert cast.topology(example) == load_graph(out).topology(example)
     view = look_at(out, limit=2)
     assert view.subtitle == "a fixed topology" and {edge.probability for edge in view.edges} >= {1.0}
     assert [len(frame.edges) > 0 for frame in view.frames] == [True]
@@ -209,7 +211,7 @@ def test_one_question_is_looked_at_by_its_id_or_its_words(trained: Path) -> None
     view = look_closely(trained, example.id)
     assert view.question == example.question and view.step == 2
     assert [node.id for node in view.nodes[:-1]] == [note.role for note in example.notes]
-    assert view.answer == session.load_graph(trained).run(example).answer
+    assert view.answer == load_graph(trained).run(example).answer
     first = TASK.test(1)[0]
     assert look_closely(trained, first.question, write=False).answer == look_closely(trained, first.id).answer
 

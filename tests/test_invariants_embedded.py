@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_invariants_cache import in_flight_at, some_tokens
 
-from gcache.build import GraphSpec, assemble
+from gcache.build import assemble
+from gcache.config import GraphSpec
 from gcache.graph.result import GraphConfig, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest

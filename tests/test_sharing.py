@@ -12,6 +12,7 @@ from pathlib import Path
 import needs
 import pytest
 
+from gcache.commands import curves
 from gcache.commands import main as cli
 from gcache.environment import chosen_waiting, limit_threads
 from gcache.runtime import sharing
@@ -203,7 +204,7 @@ def test_a_command_sets_threads_before_torch_and_runs_watched(monkeypatch: pytes
 
     monkeypatch.setattr(cli, "limit_threads", lambda: done.append("limited"))
     monkeypatch.setattr(cli, "watched", watched)
-    monkeypatch.setattr(cli, "_curves", lambda args: done.append("command") or 0)
+    monkeypatch.setattr(curves, "_curves", lambda args: done.append("command") or 0)
     assert cli.main(["curves", "run"]) == 0
     assert done == ["limited", "watched", "command", "over"]
 

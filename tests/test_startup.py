@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gcache
-from gcache.commands.main import _parser
+from gcache.commands.main import parser
 
 #: Packages that take long to import, and whatever of ours would drag them in.
 SLOW = ("torch", "transformers", "torch_geometric", "numpy", "matplotlib")
@@ -37,7 +37,7 @@ finally:
 
 def commands() -> list[str]:
     """The names of all commands."""
-    (found,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    (found,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
     return sorted(found.choices)
 
 

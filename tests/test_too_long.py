@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from toy import QUESTIONS, ToyTask, toy_built
 
-from gcache.build import GraphSpec, assemble
+from gcache.build import assemble
 from gcache.cache.kv_cache import FusedCache
+from gcache.config import GraphSpec
 from gcache.errors import ContextError, QuestionError
 from gcache.evaluation.evaluate import evaluate, evaluate_text
 from gcache.evaluation.methods import METHODS, MethodSettings, make_method

@@ -8,7 +8,8 @@ from typing import Any
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.build import Built, GraphSpec, assemble
+from gcache.build import Built, assemble
+from gcache.config import GraphSpec
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import GraphConfig
 from gcache.llm.api.client import ApiLLM

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gcache.commands import flags
+from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.errors import ConfigError
 from gcache.runtime.streams import derive
 
@@ -21,13 +22,13 @@ Agents think with --agent_models (one model), the decision maker with --llm_name
 """
 
 
-def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) -> None:
-    """Add the command to a parser; see `gcache.commands.main`."""
-    from gcache.commands.flags import add_graph_flags, add_limit_flags, add_mixture_flags, add_model_flags
+def add_flags(fit: argparse.ArgumentParser) -> None:
+    """Its flags."""
     from gcache.links.perceiver_config import PerceiverConfig
     from gcache.training.config import FitConfig
 
-    fit = command("fit-perceiver", _fit, "Fit a learned link between two models on a task.", EXAMPLES)
+    fit.epilog = EXAMPLES
+    fit.set_defaults(command=_fit)
     add_task_flags(fit, required=True)
     fit.add_argument("--out", type=Path, required=True, help="file of the link, .safetensors; metrics go beside it")
     fit.add_argument("--limit", type=int, help="training questions to learn from (default: all)")
@@ -57,22 +58,19 @@ def add_fit(command: Callable[..., Any], add_task_flags: Callable[..., None]) ->
         help="soft tokens that cross; several are fitted one after another on the same thoughts, each to a file of its "
         "own (default: %(default)s)",
     )  # fmt: skip
-    add_model_flags(fit)
-    add_mixture_flags(fit)
-    add_graph_flags(fit)
-    add_limit_flags(fit)
+    flags.add_model_flags(fit)
+    flags.add_mixture_flags(fit)
+    flags.add_graph_flags(fit)
+    flags.add_limit_flags(fit)
 
 
 def _fit(args: argparse.Namespace) -> int:
     import torch
 
     from gcache.build import build
-    from gcache.commands import flags
-    from gcache.commands.main import task_options
     from gcache.graph.cache_graph import CacheGraph
     from gcache.links.perceiver import Perceiver, embedding_statistics
     from gcache.links.perceiver_config import PerceiverConfig
-    from gcache.session import TaskSpec
     from gcache.training.config import FitConfig
     from gcache.training.fit_perceiver import PerceiverFit, Seen, ends_of
 
@@ -87,7 +85,7 @@ def _fit(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out is a .safetensors file, got {args.out}")
     if len(set(args.agent_models)) != 1:
         raise ConfigError("a perceiver is fitted from one model: name it by --agent_models")
-    task = TaskSpec(args.task, args.data, task_options(args)).make()
+    task = task_spec(args).make()
     examples = list(task.train(args.limit, args.seed))
     args.generation_mode, args.link = "local", "text"
     spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from gcache.errors import ConfigError
 from gcache.runtime.streams import shuffler
@@ -26,11 +26,12 @@ classification asks one question of all its texts, so it is asked with some of i
 """
 
 
-def add_fit_router(command: Callable[..., Any]) -> None:
-    """Add the command to a parser; see `gcache.commands.main`."""
+def add_flags(fit: argparse.ArgumentParser) -> None:
+    """Its flags."""
     from gcache.gnn.features import ENCODERS
 
-    fit = command("fit-router", _fit, "Fit the classifier behind --route auto.", EXAMPLES)
+    fit.epilog = EXAMPLES
+    fit.set_defaults(command=_fit)
     for route, text in (("classification", "that ask for one of some labels"), ("reasoning", "that take reasoning")):
         fit.add_argument(
             f"--{route}", nargs="+", required=True, metavar="TASK[=DATA]", help=f"tasks of questions {text}"

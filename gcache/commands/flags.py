@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gcache.errors import ConfigError
@@ -16,7 +17,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from gcache.build import GraphSpec
+    from gcache.config import GraphSpec
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -273,7 +274,7 @@ def api(args: argparse.Namespace, model: str | None = None, base_url: str | None
     settings = ApiSettings.found(
         args.api_model or model, args.base_url or base_url, args.api_key,
         requests_per_second=args.requests_per_second, concurrency=args.api_concurrency, timeout=args.api_timeout,
-        retries=args.api_retries, extra=task_options(given), left_out=left_out, renamed=renamed,
+        retries=args.api_retries, extra=options(given), left_out=left_out, renamed=renamed,
     )  # fmt: skip
     for name in ("price_in", "price_out"):
         price = getattr(args, name)
@@ -341,7 +342,7 @@ def add_train_flags(parser: argparse.ArgumentParser, config: TrainConfig | type[
     group.add_argument("--seed", type=int, default=config.seed, help="of everything drawn (default: %(default)s)")
 
 
-def task_options(pairs: list[str]) -> dict[str, Any]:
+def options(pairs: list[str]) -> dict[str, Any]:
     """`NAME=VALUE` words as options; numbers, true and false become what they say.
 
     Raises:
@@ -387,7 +388,7 @@ _OF_API = ("hint", "embeds_endpoint", "api_model", "base_url")
 
 
 def graph_spec(args: argparse.Namespace, domain: str, graph: GraphConfig, **more: Any) -> GraphSpec:
-    from gcache.build import GraphSpec
+    from gcache.config import GraphSpec
 
     return GraphSpec(
         llm_name=args.llm_name,
@@ -433,3 +434,27 @@ def train_config(args: argparse.Namespace, iterations: int, batch_size: int, lim
     )
 
 
+def refuse_changed(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], checkpoint: str = "--checkpoint"
+) -> None:
+    """Refuse flags of a command that a checkpoint makes meaningless.
+
+    Args:
+        checkpoint: how it was named.
+
+    Raises:
+        ConfigError: some of these flags are not at their defaults.
+    """
+    given = [name for name in names if getattr(args, name) != parser.get_default(name)]
+    if given:
+        raise ConfigError(
+            f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
+            f"or leave out {checkpoint} to put an untrained graph together"
+        )
+
+
+def api_flags() -> list[str]:
+    """Flags that say how an API is asked, not what the graph is."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_api_flags(parser, modes=False)
+    return list(vars(parser.parse_args([])))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gcache.commands import flags
 from gcache.environment import serve_key
 from gcache.errors import ConfigError
 from gcache.serve.settings import BODY, EMBEDS_BODY, ServeSettings
@@ -26,38 +28,11 @@ GCACHE_SERVE_KEY to ask for a key.
 NOT_INSTALLED = "gcache serve needs packages that are not installed ({}); pip install 'gcache-mas[serve]'"
 
 
-def add_parser(command: Callable[..., Any], announce: Callable[[str], None]) -> None:
-    """Add the command.
-
-    Args:
-        command: makes a parser of a name, a function to run, a text and examples.
-        announce: told in one line where the service is, once it answers.
-    """
-    parser = command("serve", run, "Serve a graph over HTTP, as OpenAI's API.", EXAMPLES)
-    _add_flags(parser)
-    parser.set_defaults(announce=announce)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Serve until told to stop; returns the exit code.
-
-    Raises:
-        ConfigError: flags that are not allowed, or packages that are missing.
-    """
-    settings = _settings(args)
-    name, load = _served(args)
-    try:
-        from gcache.serve.server import serve
-    except ImportError as error:
-        raise ConfigError(NOT_INSTALLED.format(error.name)) from error
-    serve(name, settings, load, lambda url: args.announce(f"gcache serves on {url}"))
-    return 0
-
-
-def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from gcache.commands.flags import add_api_flags, add_graph_flags, add_limit_flags, add_model_flags
-
-    for add in (add_model_flags, add_graph_flags, add_api_flags, add_limit_flags):
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.epilog = EXAMPLES
+    parser.set_defaults(command=partial(run, parser))
+    for add in (flags.add_model_flags, flags.add_graph_flags, flags.add_api_flags, flags.add_limit_flags):
         add(parser)
     parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")
     parser.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
@@ -95,31 +70,44 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--allow_prompt_embeds", action="store_true", help="take prompts of /v1/completions as embeddings"
     )
 
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit code.
+
+    Raises:
+        ConfigError: flags that are not allowed, or packages that are missing.
+    """
+    settings = _settings(args)
+    name, load = _served(parser, args)
+    try:
+        from gcache.serve.server import serve
+    except ImportError as error:
+        raise ConfigError(NOT_INSTALLED.format(error.name)) from error
+    serve(name, settings, load, lambda url: print(f"gcache serves on {url}", flush=True))
+    return 0
+
 
 def _settings(args: argparse.Namespace) -> ServeSettings:
     values = {f.name: getattr(args, f.name) for f in dataclasses.fields(ServeSettings) if f.name not in ("key", "cors")}
     return ServeSettings(**values, key=args.serve_key or serve_key(), cors=tuple(args.cors))
 
 
-def _served(args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
+def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
     """What is served, by name, and how it is loaded; flags are checked before that.
 
     Raises:
         ConfigError: flags of a model or a graph beside a checkpoint, or values that are not allowed.
     """
-    from gcache.commands import flags
-
     limits = flags.limits(args)
     if args.checkpoint:
-        _require_only_its_own(args)
+        _require_only_its_own(parser, args)
         folder = Path(args.checkpoint)
         resolved = folder.resolve()
 
         def trained() -> Served:
-            from gcache import session
             from gcache.serve.model import Served
+            from gcache.training.checkpoint import load
 
-            built, _ = session.load(
+            built, _ = load(
                 folder, limits=limits, api=lambda made: flags.api(args, made.api_model, made.base_url)
             )
             return Served.of(built, name)
@@ -139,25 +127,14 @@ def _served(args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
     return name, untrained
 
 
-def _require_only_its_own(args: argparse.Namespace) -> None:
+def _require_only_its_own(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse flags of the model and the graph beside a checkpoint, which has its own.
 
     Raises:
         ConfigError: naming them.
     """
-    from gcache.commands.flags import add_api_flags, add_graph_flags, add_model_flags
-
-    asking, parser = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    _add_flags(parser)
-    add_api_flags(asking, modes=False)
     of_graph = argparse.ArgumentParser(add_help=False)
-    for add in (add_model_flags, add_graph_flags, add_api_flags):
+    for add in (flags.add_model_flags, flags.add_graph_flags, flags.add_api_flags):
         add(of_graph)
-    names = {"topology", "fuser", *vars(of_graph.parse_args([]))} - set(vars(asking.parse_args([])))
-    defaults = vars(parser.parse_args([]))
-    given = [name for name in sorted(names) if getattr(args, name) != defaults[name]]
-    if given:
-        raise ConfigError(
-            f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
-            "or leave out the checkpoint to put an untrained graph together"
-        )
+    names = {"topology", "fuser", *vars(of_graph.parse_args([]))} - set(flags.api_flags())
+    flags.refuse_changed(parser, args, sorted(names), "the checkpoint")

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcache.build import Built
+from gcache.build import Built, build
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError
 from gcache.files import sync_file, sync_folder, write_bytes, write_text
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.team import Cast
+from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.llm.api.client import ApiLLM
+from gcache.llm.cache_budget import Limits
 from gcache.llm.load.fingerprint import comparable, tensors_hash
+from gcache.tasks.example import Task
 from gcache.training import step_folders
 from gcache.training.checkpoint_record import FORMAT, Record, read_record
 from gcache.training.moments import moments_of, require_moments
@@ -267,3 +272,49 @@ def _restore_pruned(checkpoint: Checkpoint, cast: Cast) -> None:
 
 def _flat(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def load(
+    path: str | Path,
+    llm_name: str | None = None,
+    device: str | None = None,
+    limits: Limits | None = None,
+    api: Callable[[GraphSpec], ApiLLM] | None = None,
+    dtype: str | None = None,
+) -> tuple[Built, TaskSpec]:
+    """A trained graph and the task it was trained on, from a checkpoint.
+
+    Args:
+        llm_name, device: override where the same model is to be found or put.
+        limits: how much the model may take at once.
+        api: makes what is asked where the checkpoint's mode asks an API; None for one of its own
+            and the environment's settings.
+        dtype: of the model, where it is not to be the one it was trained with.
+
+    Raises:
+        CheckpointError: missing, broken, or made for another model.
+    """
+    found = read(path)
+    task_spec = TaskSpec.from_json(found.task, found.folder)
+    values = found.spec.to_json()
+    instead = {"llm_name": llm_name, "device": device, "dtype": dtype}
+    values.update({k: v for k, v in instead.items() if v is not None})
+    spec = GraphSpec.from_json(values)
+    built = build(spec, limits, api(spec) if api and spec.generation_mode != "local" else None)
+    restore(found, built)
+    return built, task_spec
+
+
+def load_graph(
+    path: str | Path, limits: Limits | None = None, api: Callable[[GraphSpec], ApiLLM] | None = None
+) -> AgentGraph:
+    """The trained graph of a checkpoint, ready to `run`."""
+    return load(path, limits=limits, api=api)[0].graph
+
+
+def require_domain(checkpoint: str | Path, spec: GraphSpec, task: Task) -> None:
+    """Raise CheckpointError where a checkpoint's agents are not those of the task's domain."""
+    if task.domain != spec.domain:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} has agents for {spec.domain}, the task {task.name!r} needs {task.domain}"
+        )

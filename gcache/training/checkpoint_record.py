@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcache.build import GraphSpec
+from gcache.config import GraphSpec
 from gcache.errors import CheckpointError, ConfigError
 from gcache.gnn.providers import RoleEdge
 from gcache.training.sealed import read_json, unsealed

@@ -12,9 +12,9 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.build import GraphSpec
 from gcache.cache.fusers.base import ConcatFuser
 from gcache.cache.kv_cache import SHARED, FusedCache, SlotKind
+from gcache.config import GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.providers import FixedSource, PolicySource, role_edge
 from gcache.gnn.topology import Edge, Topology

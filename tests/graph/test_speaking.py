@@ -11,8 +11,9 @@ import torch
 from chat_server import Behaviour, ChatServer, fails, says, serving
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask
 
-from gcache.build import GraphSpec, build
+from gcache.build import build
 from gcache.commands.main import main
+from gcache.config import GraphSpec
 from gcache.errors import ApiError, ConfigError, GcacheError
 from gcache.evaluation.evaluate import evaluate
 from gcache.gnn.providers import FixedSource

@@ -14,8 +14,9 @@ import torch
 from chat_server import Behaviour, ChatServer, answers, fails, runs, says, serving
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
-from gcache.build import Built, GraphSpec
+from gcache.build import Built
 from gcache.cache.kv_cache import FusedCache
+from gcache.config import GraphSpec
 from gcache.errors import ApiError, BudgetSpent, ConfigError, QuestionError
 from gcache.evaluation.evaluate import evaluate
 from gcache.graph.memo import Thoughts

@@ -12,8 +12,9 @@ from conftest import CHAT_TEMPLATE
 from safetensors.torch import save_file
 from two_models import MANY_WORDS, model_of, tokenizer_of
 
-from gcache.build import GraphSpec, build
+from gcache.build import build
 from gcache.commands.main import main
+from gcache.config import GraphSpec
 from gcache.errors import ConfigError, DataError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import GraphConfig

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gcache import build, session
+from gcache import build
 from gcache.commands.main import main
 from gcache.evaluation.quantized import OneAtATime
+from gcache.llm.load import device
 
 
 def test_only_the_last_one_is_held() -> None:
@@ -58,7 +59,7 @@ def test_every_method_in_every_quantization(
         return real(name, {"none": "float32", "8bit": "bfloat16"}[quantization], device, device_map)
 
     monkeypatch.setattr(build, "load_model", load)
-    monkeypatch.setattr(session, "quantization_config", lambda *_: None)
+    monkeypatch.setattr(device, "quantization_config", lambda *_: None)
     assert main([*command, "--compare_quantizations", "none", "8bit"]) == 0
     assert loaded == ["none", "8bit"]
     found = json.loads((tmp_path / "out.json").read_text())

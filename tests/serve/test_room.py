@@ -9,7 +9,8 @@ import pytest
 from toy import QUESTIONS
 
 from gcache.agents.decision import DecisionMaker
-from gcache.build import Built, GraphSpec
+from gcache.build import Built
+from gcache.config import GraphSpec
 from gcache.gnn.providers import FixedSource
 from gcache.graph.result import GraphConfig
 from gcache.graph.room import AROUND_WORDS

@@ -13,8 +13,8 @@ import needs
 import pytest
 from toy import ToyTask, toy_built
 
-from gcache import session
-from gcache.build import GraphSpec
+from gcache.commands.train import train
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError
 from gcache.gnn.summary import LearnedEdge
 from gcache.graph.result import GraphConfig
@@ -128,13 +128,13 @@ def spec_of(model: Path) -> GraphSpec:
 
 
 def test_a_session_writes_event_files_where_it_is_told_to(model_folder: Path, tmp_path: Path) -> None:
-    task, spec = session.TaskSpec("split_facts"), spec_of(model_folder)
+    task, spec = TaskSpec("split_facts"), spec_of(model_folder)
     config = TrainConfig(iterations=2, batch_size=1, rollouts=2, train_limit=4, checkpoint_every=1)
-    session.train(task, spec, config, tmp_path / "plain", progress=False)
+    train(task, spec, config, tmp_path / "plain", progress=False)
     assert not (tmp_path / "plain" / "tensorboard").exists()
-    result = session.train(task, spec, config, tmp_path / "shown", progress=False, tensorboard=True)
+    result = train(task, spec, config, tmp_path / "shown", progress=False, tensorboard=True)
     # a finished run is not trained again, and nothing that was shown is taken back
-    assert session.train(task, spec, config, tmp_path / "shown", progress=False, tensorboard=True).history == []
+    assert train(task, spec, config, tmp_path / "shown", progress=False, tensorboard=True).history == []
     found = points(read(tmp_path / "shown" / "tensorboard"), "utility")
     assert found == [(m["step"], pytest.approx(m["utility"])) for m in result.history]
     assert len(found) == 2
@@ -147,8 +147,8 @@ def test_without_the_package_the_extra_is_named_and_nothing_is_written(
     with pytest.raises(ConfigError, match=r"--tensorboard needs its extra; pip install 'gcache-mas\[tensorboard\]'"):
         Board(tmp_path / "board")
     with pytest.raises(ConfigError, match="gcache-mas"):
-        session.train(
-            session.TaskSpec("split_facts"), spec_of(model_folder), TrainConfig(iterations=1), tmp_path / "out",
+        train(
+            TaskSpec("split_facts"), spec_of(model_folder), TrainConfig(iterations=1), tmp_path / "out",
             progress=False, tensorboard=True,
         )  # fmt: skip
     assert not list(tmp_path.iterdir())

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy import ToyTask, toy_built
 
-from gcache import session
 from gcache.build import Built
+from gcache.config import TaskSpec
 from gcache.errors import CheckpointError, GcacheError
 from gcache.graph.result import GraphConfig
 from gcache.llm.local import LocalLLM
@@ -298,10 +298,10 @@ def test_a_file_that_may_not_be_read_is_named(
 def test_a_task_that_is_none_is_refused(copy: Path) -> None:
     for task in ({}, {"name": 3}, {"name": "split_facts", "data": 1}, {"name": "split_facts", "more": 1}):
         with pytest.raises(CheckpointError, match="does not say which task it was trained on"):
-            session.TaskSpec.from_json(task, copy)
+            TaskSpec.from_json(task, copy)
     in_record(task={})(copy)
     with pytest.raises(CheckpointError, match="does not say which task"):
-        from gcache.inspection import look_at
+        from gcache.commands.inspect import look_at
 
         look_at(copy)
 

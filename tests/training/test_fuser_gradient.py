@@ -175,7 +175,8 @@ def test_agents_on_several_models_learn_by_the_last_hop_and_it_says_what_that_is
 
 
 def test_where_nothing_is_learned_from_texts_there_is_nothing_to_choose(llm: LocalLLM, tiny_tokenizer: Any) -> None:
-    from gcache.build import GraphSpec, assemble
+    from gcache.build import assemble
+    from gcache.config import GraphSpec
 
     words = assemble(GraphSpec(encoder="hash", graph=GraphConfig(hands="text")), llm, tiny_tokenizer)
     taken = take_gradient("auto", words.graph, EXAMPLES, Limits(max_gradient_tokens=1))

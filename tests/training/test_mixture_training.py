@@ -11,8 +11,9 @@ from exact import assert_slopes_of, awake, doubled
 from toy import QUESTIONS, ToyTask
 from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_of
 
-from gcache.build import Built, GraphSpec
+from gcache.build import Built
 from gcache.cache.fusers.registry import FUSERS
+from gcache.config import GraphSpec
 from gcache.errors import ConfigError, TrainingError
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.topology import Edge, Topology

@@ -1,0 +1,221 @@
+"""`gcache compare`: several methods on the same questions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcache.commands import flags
+from gcache.commands.task_flags import add_task_flags, task_spec
+from gcache.errors import ConfigError, unknown
+from gcache.files import write_json
+
+if TYPE_CHECKING:
+    from gcache.build import Built
+    from gcache.config import GraphSpec, TaskSpec
+    from gcache.evaluation.compare import Compared
+    from gcache.evaluation.method import Method
+    from gcache.evaluation.methods import MethodSettings
+    from gcache.llm.cache_budget import Limits
+    from gcache.llm.local import LocalLLM
+
+EXAMPLES = """examples:
+  gcache compare --methods single,text_mas,latent_mas,gcache --task gsm8k --data test.jsonl --json gsm8k.json
+  gcache compare --methods latent_mas,gcache --task medqa --data medqa.json --prompt hierarchical
+Without --checkpoint nothing was learned, so a data file is used whole; with one, its held-out part.
+A checkpoint's model keeps its dtype unless --dtype says otherwise; in float32 equal prompts
+give equal texts, which bfloat16 may part by rounding.
+"""
+#: Flags that say what model there is, and how methods go.
+OF_A_MODEL = ("llm_name", "dtype", "device", "device_map", "quantization")
+OF_A_METHOD = (
+    "prompt", "latent_steps", "latent_only", "latent_space_realign", "think", "max_new_tokens", "topology",
+    "chat_template_kwargs", "prompt_date",
+)  # fmt: skip
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    parser.epilog = EXAMPLES
+    parser.set_defaults(command=partial(run, parser))
+    parser.add_argument(
+        "--methods", required=True, help="separated by commas: single, text_mas, latent_mas, gdesigner, gcache"
+    )
+    add_task_flags(parser, required=True)
+    parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
+    parser.add_argument("--checkpoint", help="a trained graph for gcache and gdesigner; all methods use its model")
+    parser.add_argument(
+        "--compare_quantizations", nargs="+", default=[], metavar="Q",
+        help="every method in each of these: none, 8bit, 4bit (default: --quantization alone)",
+    )  # fmt: skip
+    flags.add_method_flags(parser)
+    flags.add_model_flags(parser)
+    flags.add_limit_flags(parser)
+
+
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Compare, and print the table."""
+    from gcache.agents.chat_template import TemplateSettings
+    from gcache.config import GraphSpec
+    from gcache.evaluation.methods import MethodSettings
+    from gcache.graph.result import GraphConfig
+
+    asked = task_spec(args)
+    task = asked.make()
+    if args.checkpoint:
+        flags.refuse_changed(
+            parser, args,
+            [*(name for name in OF_A_MODEL if name != "dtype"), "topology", "chat_template_kwargs", "prompt_date"],
+        )  # fmt: skip
+    tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
+    template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)
+    settings = MethodSettings(
+        task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think, template
+    )
+    transfer = "latent" if args.latent_only else "own"
+    spec = GraphSpec(
+        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
+        quantization=args.quantization, domain=task.domain, topology=args.topology, seed=args.seed,
+        latent_space_realign=args.latent_space_realign,
+        graph=GraphConfig(latent_steps=args.latent_steps, transfer=transfer, max_new_tokens=tokens,
+                          chat_template_kwargs=template.kwargs, prompt_date=template.date),
+    )  # fmt: skip
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    found = compare_methods(
+        names, asked, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
+        limits=flags.limits(args), dtype=None if args.dtype == "auto" else args.dtype,
+        quantizations=getattr(args, "compare_quantizations", ()),
+    )  # fmt: skip
+    print(f"\n{found.table}", end="")
+    return 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_methods` found."""
+
+    rows: list[Compared]
+    table: str
+
+
+def compare_methods(
+    names: Sequence[str],
+    task_spec: TaskSpec,
+    spec: GraphSpec,
+    settings: MethodSettings,
+    limit: int = 200,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    json_file: Path | None = None,
+    progress: bool = True,
+    limits: Limits | None = None,
+    dtype: str | None = None,
+    quantizations: Sequence[str] = (),
+) -> Comparison:
+    """Several methods on the same test questions and the same model.
+
+    Args:
+        names: see `gcache.evaluation.methods`.
+        task_spec: without a checkpoint nothing was learned, so a data file is used whole, as
+            if it were a test set; with one, its held-out part, unless `whole_file` says otherwise.
+        spec: the model, and the graph of gcache and gdesigner where there is no checkpoint.
+        settings: of the methods; its `graph` and `template` are filled in here.
+        checkpoint: a trained graph for gcache and gdesigner, whose model all methods use.
+        json_file: gets everything, answer by answer, anew after each method.
+        dtype: of a checkpoint's model, where it is not to be its own: in float32 what is computed in another
+            order comes to the same text.
+        quantizations: of the model; every method is compared in each, and paired with the first method in the first.
+
+    Raises:
+        GcacheError: anything a user can mend, before a model is loaded where that is possible.
+    """
+    from gcache.build import build
+    from gcache.evaluation.compare import compare, markdown
+    from gcache.evaluation.methods import METHODS
+    from gcache.evaluation.quantized import AtQuantization, OneAtATime
+    from gcache.llm.load.device import pick_dtype, quantization_config
+    from gcache.training.checkpoint import load, require_domain
+
+    for name in names:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    if task_spec.data is not None and checkpoint is None:
+        task_spec = replace(task_spec, options={"whole_file": True, **task_spec.options})
+    task = task_spec.make()
+    examples = list(task.test(limit, seed))
+    if any(example.notes for example in examples):
+        raise ConfigError(
+            f"the task {task.name!r} deals out what agents know, which these methods do not hand round; compare on "
+            "another task, or use the report of `gcache train`"
+        )
+    if quantizations and checkpoint is not None:
+        raise ConfigError("a checkpoint has a model of its own quantization; compare quantizations without one")
+    for quantization in quantizations:  # before hours of work
+        quantization_config(quantization, pick_dtype(spec.dtype, spec.device))
+    if len(set(quantizations)) != len(quantizations):
+        raise ConfigError(f"quantizations to compare must each be named once, got {', '.join(quantizations)}")
+    if not spec.graph.prompt_date:  # one day for all models
+        spec = replace(spec, graph=replace(spec.graph, prompt_date=date.today().isoformat()))
+    models = OneAtATime(lambda q: build(replace(spec, quantization=q), limits), lambda b: _weights(b.llm))
+    if checkpoint is not None:
+        built, _ = load(checkpoint, limits=limits, dtype=dtype)
+        require_domain(checkpoint, built.spec, task)
+    else:
+        built = models.get(quantizations[0]) if quantizations else build(spec, limits)
+    llm = built.llm
+    if llm is None:
+        raise ConfigError(f"checkpoint {checkpoint} has no local model to compare methods on; name one that has")
+    used = str(llm.dtype).removeprefix("torch.")
+    described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
+    graph, batch = built.spec.to_json(), llm.limits.max_batch_size
+    methods: list[Method]
+    if quantizations:
+        del built, llm  # held by `models` alone, which lets it go before the next is loaded
+        methods = [
+            AtQuantization(name, q, lambda name=name, q=q: _method(name, models.get(q), settings))  # type: ignore[misc]
+            for q in quantizations for name in names
+        ]  # fmt: skip
+    else:
+        methods = [_method(name, built, settings) for name in names]
+
+    def keep(rows: Sequence[Compared]) -> None:
+        if json_file is None:
+            return
+        kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
+        write_json(
+            json_file,
+            {
+                "task": task_spec.to_json(), "limit": limit, "seed": seed, **described,
+                "graph": graph, "checkpoint": None if checkpoint is None else str(checkpoint),
+                "settings": kept, "max_batch_size": batch, "questions": [e.meta for e in examples],
+                "weights_bytes": models.nbytes, "rows": [row.to_json() for row in rows],
+            },
+        )  # fmt: skip
+
+    rows = compare(methods, task, examples, progress, keep)
+    weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
+    return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
+
+
+def _method(name: str, built: Built, settings: MethodSettings) -> Method:
+    """A method on a graph's model."""
+    from gcache.evaluation.methods import make_method
+
+    assert built.llm is not None
+    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template)
+    return make_method(name, built.llm, built.llm.tokenizer, of_graph)
+
+
+def _weights(llm: LocalLLM | None) -> int:
+    """Bytes of a model's weights and buffers, quantized ones as they are."""
+    if llm is None:
+        return 0
+    tensors = {t.data_ptr(): t for t in (*llm.model.parameters(), *llm.model.buffers())}  # tied ones once
+    return sum(t.nelement() * t.element_size() for t in tensors.values())

@@ -1,0 +1,223 @@
+"""`gcache train`: train the policy and the fuser of a graph on a task."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcache import __version__
+from gcache.commands import flags
+from gcache.commands.task_flags import add_task_flags, task_spec
+from gcache.errors import ConfigError
+from gcache.training.config import COMPARED, TrainConfig
+
+if TYPE_CHECKING:
+    from gcache.build import Built
+    from gcache.config import GraphSpec, TaskSpec
+    from gcache.llm.api.client import ApiLLM
+    from gcache.llm.cache_budget import Limits
+
+EXAMPLES = """examples:
+  gcache train --task split_facts --report 200 --out runs/split_facts
+  gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
+  gcache train --task split_facts --channels cache latents text --latent_choices 0 2 --token_price 0.5
+  gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
+  gcache train --task split_facts --adversary 1 --task_option gossip=false n_agents=4 --latent_steps 0
+A run whose --out holds a checkpoint of the same settings is resumed there.
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
+    from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
+
+    parser.epilog = EXAMPLES
+    parser.set_defaults(command=_train)
+    add_task_flags(parser, required=True)
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-seedSEED)")
+    parser.add_argument("--iterations", type=int, default=TrainConfig.iterations, help="steps (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=TrainConfig.batch_size, help="questions per step")
+    parser.add_argument("--limit", type=int, help="training questions to draw from (default: all)")
+    parser.add_argument(
+        "--report", type=int, nargs="?", const=200, default=0, metavar="N",
+        help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
+    )  # fmt: skip
+    parser.add_argument("--compare", nargs="*", default=list(COMPARED), help="fixed topologies in the report")
+    parser.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
+    parser.add_argument(
+        "--fuser", default="concat", help="concat, relevance, weighted_sum or first (default: %(default)s)"
+    )
+    parser.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
+    parser.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
+    parser.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
+    for name, start, what in (
+        ("decision", DECISION_PROBABILITY, "into the decision maker"), ("agent", AGENT_PROBABILITY, "among agents"),
+    ):  # fmt: skip
+        parser.add_argument(
+            f"--{name}_probability", type=float, default=start,
+            help=f"of an edge {what}, before training (default: %(default)s)",
+        )  # fmt: skip
+    for add in (
+        flags.add_model_flags, flags.add_mixture_flags, flags.add_graph_flags, flags.add_choice_flags,
+        flags.add_api_flags, flags.add_limit_flags,
+    ):  # fmt: skip
+        add(parser)
+    flags.add_train_flags(parser, TrainConfig)
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write numbers and topologies for TensorBoard to OUT/tensorboard"
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+
+    asked = task_spec(args)
+    task = asked.make()
+    spec = flags.graph_spec(
+        args, task.domain, flags.graph_config(args, task.max_new_tokens, args.num_rounds), topology=args.topology,
+        fuser=args.fuser, **flags.choices(args),
+        roles=tuple(args.roles), decision_method=args.decision_method, encoder=args.encoder,
+        decision_probability=args.decision_probability, agent_probability=args.agent_probability,
+    )  # fmt: skip
+    if args.report < 0:
+        raise ConfigError(f"--report must be 0 or more, got {args.report}")
+    config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
+    out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
+    limits = flags.limits(args)
+    api = flags.api_if_asked(args, spec)
+    result = train(
+        asked, spec, config, out, args.report, args.compare, limits=limits, api=api, tensorboard=args.tensorboard
+    )
+    print_outcome(args, spec, result, api)
+    if result.table:
+        print(f"report:     {out / 'report.md'}, report.json, topology.png")
+    return 0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a training run ended, and its report's tables where one was asked for.
+
+    Attributes:
+        stopped: why it ended before its last step, "" where it did not.
+        not_trained: parts of the graph that its mode gives no gradient.
+    """
+
+    out: Path
+    checkpoint: Path
+    history: list[dict[str, Any]]
+    table: str | None
+    stopped: str = ""
+    not_trained: tuple[str, ...] = ()
+
+
+def train(
+    task_spec: TaskSpec,
+    spec: GraphSpec,
+    config: TrainConfig,
+    out: Path,
+    report: int = 0,
+    compare: Sequence[str] = COMPARED,
+    progress: bool = True,
+    limits: Limits | None = None,
+    api: ApiLLM | None = None,
+    tensorboard: bool = False,
+) -> TrainResult:
+    """Train a graph on a task.
+
+    Args:
+        out: folder of the run; if it holds a checkpoint of the same run, training goes on there.
+        report: evaluate on this many test questions before and after; 0 for no report.
+        compare: fixed topologies in the report. Its rows are kept as they are measured, and taken up by a run that is
+            started again.
+        limits: how much the model may take at once.
+        api: see `build`.
+        tensorboard: write event files to `out`/tensorboard as well.
+
+    Raises:
+        GcacheError: anything a user can mend. Nothing is written before all settings are checked.
+    """
+    from gcache.build import build
+    from gcache.gnn.fixed import FixedTopology
+    from gcache.training import checkpoint as checkpoints
+    from gcache.training.kept_rows import KeptRows
+    from gcache.training.replay import check_gradient
+    from gcache.training.report import Report
+    from gcache.training.tensorboard import Board
+    from gcache.training.trainer import Reinforce
+
+    for name in compare:
+        FixedTopology(name, 1)
+    check_gradient(config.gradient, bool(spec.agent_models))
+    task = task_spec.make()
+    # reads the data, so that a broken line is named before a model is loaded
+    task.train(config.train_limit, config.seed)
+    questions = list(task.test(report, config.seed)) if report else []
+    built = build(_dated_as_before(spec, out), limits, api)
+    trainer = Reinforce(built, task, config, out, task_spec.to_json())
+    if tensorboard:
+        done = checkpoints.read(out).step if checkpoints.has_checkpoint(out) else 0
+        trainer.board = Board(out / "tensorboard", done)
+    trainer.check()  # before rows are measured, which may take hours
+    written = None
+    if report:
+        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api))
+        written = Report(built, task, questions, compare, progress, kept, config.on_error)
+        written.before()
+    try:
+        history = trainer.train(progress=progress)
+    finally:
+        if trainer.board:
+            trainer.board.close()
+    table = None
+    if written and not trainer.stopped:
+        written.after()
+        table = written.write(out, {"task": task_spec.to_json(), "graph": spec.to_json(), "n": report})
+    return TrainResult(out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained))
+
+
+def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
+    """With the date that the prompts of the run in `out` were told, where nothing else is asked for."""
+    from gcache.training import checkpoint as checkpoints
+
+    if spec.graph.prompt_date or not checkpoints.has_checkpoint(out):
+        return spec
+    return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
+
+
+def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dict[str, Any]:
+    """What the texts of a report depend on, beside the questions and what was learned."""
+    from gcache.llm.api.client import ApiSettings
+
+    spec = built.spec
+    asked = None
+    if spec.generation_mode != "local":
+        asked = (api.settings if api else ApiSettings.found(spec.api_model, spec.base_url)).public()
+    files = [*spec.link_files, *([spec.route_file] if spec.route_file else [])]
+    return {
+        "version": __version__, "task": task_spec.to_json(), "graph": spec.to_json(), "api": asked,
+        "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
+        "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
+    }  # fmt: skip
+
+
+def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) -> None:
+    """Where a training run ended, what it did not train, and what the API was asked in all."""
+
+    if result.table:
+        print(f"\n{result.table}")
+    if result.stopped:
+        print(f"{result.stopped}; the same command goes on from there")
+    for name in result.not_trained:
+        print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
+    if api is not None:
+        budget = api.budget
+        price = flags.cost(args, budget.read, budget.written)
+        print(
+            f"API:        {budget.requests} requests, {budget.read} tokens read, {budget.written} written"
+            + (f", cost {price}" if price else "")
+        )
+    print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.out / 'metrics.jsonl'}")
