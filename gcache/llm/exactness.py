@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +28,11 @@ from gcache.cache.kv_cache import FusedCache, SlotKind
 from gcache.errors import ModelError
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.forward.paged_batch import Rows
+from gcache.llm.refusing import WAY_OUT, kind_of, refusing
 from gcache.runtime.streams import generator as generator_of
 
 if TYPE_CHECKING:
-    from gcache.llm.local import LocalLLM
+    from gcache.llm.frozen_model import FrozenModel
 
 #: Tokens that are a cache at first, how many come after them, and how many of these are read together; each is read
 #: alone as well, on the cache of all before it. So what a model does from some length on shows, and every path has a
@@ -48,7 +48,6 @@ BLOCKED = -1e4
 #: Tokens before which log-weights of slots are moved for a finite difference, by how much, and what share of a slope
 #: that may be off by.
 MOVED, STEPS, SLACK = 3, (0.1, 0.01), 0.05
-WAY_OUT = "use a model of another family (Llama, Qwen2, Qwen3, SmolLM3, ...)"
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def distance(one: Tensor, other: Tensor, rough: bool) -> float:
     return float(apart.square().mean(dim=-1).sqrt().median() if rough else apart.max())
 
 
-def require_exact(llm: LocalLLM, own: OwnForward) -> None:
+def require_exact(llm: FrozenModel, own: OwnForward) -> None:
     """Compare every path with the model's own forward pass.
 
     Raises:
@@ -151,7 +150,7 @@ def _meaning(what: str) -> str:
     return ", so autograd does not see all that it computes" if "gradient of" in what else ""
 
 
-def measured(llm: LocalLLM, own: OwnForward) -> Iterator[tuple[str, float, float]]:
+def measured(llm: FrozenModel, own: OwnForward) -> Iterator[tuple[str, float, float]]:
     """Each path in words, by how much it is off, and how much that may be.
 
     Raises:
@@ -176,7 +175,7 @@ class _Trial:
         by_autograd: (MOVED,).
     """
 
-    def __init__(self, llm: LocalLLM, own: OwnForward) -> None:
+    def __init__(self, llm: FrozenModel, own: OwnForward) -> None:
         self.llm, self.own = llm, own
         self.by_steps, self.by_autograd = torch.zeros((len(STEPS), MOVED)), torch.zeros(MOVED)
         self.rows = Rows(llm.decoder, llm.cache_shape, llm.dtype, llm.device)  # nobody's memory is counted by it
@@ -283,18 +282,5 @@ def weighted(past: FusedCache, step: Tensor | None = None) -> FusedCache:
     return FusedCache.of_parts([plain, plain, other], biases)
 
 
-def kind_of(model: Any) -> str:
-    """The name of a model's family."""
-    return str(getattr(model.config, "model_type", type(model).__name__))
 
 
-@contextmanager
-def refusing(model: Any, label: str, what: str) -> Iterator[None]:
-    """Whatever goes wrong in another library's code while a model is tried is a reason not to use it."""
-    try:
-        yield
-    except (ModelError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # families share no class of errors
-        why = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
-        raise ModelError(f"model {label!r} ({kind_of(model)}) cannot be used: {what} ({why}); {WAY_OUT}") from error

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from gcache.cache.rope import Rope, base_model
 from gcache.errors import ModelError
-from gcache.llm.exactness import WAY_OUT, kind_of, refusing
 from gcache.llm.forward.attention import is_grouped, watching
 from gcache.llm.forward.hf_decoder import SlotStore, lowest
+from gcache.llm.refusing import WAY_OUT, kind_of, refusing
 from gcache.runtime.streams import generator
 
 #: Embeddings that see only themselves, and by how many positions they are moved: a few, and shares of how far that is

@@ -15,25 +15,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gcache.agents.chat_template import EndOfTurn, special_think_tokens
 from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.cache.rope import Rope, base_model
-from gcache.errors import ConfigError, ModelError
+from gcache.cache.rope import Rope
+from gcache.errors import ModelError
 from gcache.llm.batch_sizes import Size, alike, batches
 from gcache.llm.cache_budget import CacheLedger, Limits
-from gcache.llm.context import context_of
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.exactness import OwnForward, require_exact
-from gcache.llm.forward.alignment import Alignment
-from gcache.llm.forward.attention import use_grouped_attention
 from gcache.llm.forward.gradient_pass import InFlight, last_real, own_slots
-from gcache.llm.forward.hf_decoder import TransformersDecoder
-from gcache.llm.forward.packing import can_pack, pack
-from gcache.llm.forward.paged_batch import Rows
 from gcache.llm.forward.pages import room_of
-from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
-from gcache.llm.head import head_of
-from gcache.llm.keys import measured_caches
+from gcache.llm.frozen_model import FrozenModel
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
@@ -41,21 +32,12 @@ Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
 _News = tuple[Callable[[Tensor], None], Tensor]
 
 
-class LocalLLM:
-    """A frozen causal language model.
+class LocalLLM(FrozenModel):
+    """A frozen model that thinks, writes and scores.
 
     Args:
         model: a transformers causal model with rotary positions and full attention in all layers.
-        tokenizer: its tokenizer; a chat template is required to make prompts, not here.
-        label: the name errors use.
-        limits: how much it may take at once.
-        realign: see `gcache.llm.forward.alignment`.
-        ledger: counts its cache bytes with those of other models; None for one of its own.
-
-    Attributes:
-        cache_shape: (layers, key-value heads, head dimension).
-        stop_tokens: at which every text ends; stop_words: before which it ends, where the chat template closes a turn
-            by what is no token of its own.
+        The rest: see `FrozenModel`.
 
     Raises:
         ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
@@ -73,60 +55,9 @@ class LocalLLM:
     ) -> None:
         _require_full_attention(model, label)
         Rope.of_model(model, label)
-        self.model = model.eval().requires_grad_(False)
-        self.base = base_model(model)
-        own = OwnForward.of_model(model, label)  # before anything of it is switched
-        use_grouped_attention(model)
-        self.tokenizer = tokenizer
-        self.label = label
-        self.limits = limits or Limits()
-        self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
-        if self.limits.pack_weights and can_pack(model):
-            pack(model)
-        #: What passes without gradient go through.
-        self.decoder = PlainDecoder(self.base) if is_known(self.base) else TransformersDecoder(self.base)
-        #: (..., E) states to (..., V) logits in the model's precision.
-        self.head = head_of(model, label)
-        self.alignment = Alignment.of_model(model, realign=realign)
-        self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
+        own = OwnForward.of_model(model.eval().requires_grad_(False), label)  # before anything of it is switched
+        super().__init__(model, tokenizer, label, limits, realign, ledger)
         require_exact(self, own)
-        end = EndOfTurn.of(tokenizer)
-        self.think_tokens = special_think_tokens(tokenizer)
-        self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
-        return dtype
-
-    @property
-    def context(self) -> int | None:
-        """Positions that the model was made for; None where it does not say."""
-        return context_of(self.model)
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of keys and values of one slot, all layers."""
-        layers, heads, dim = self.cache_shape
-        return 2 * layers * heads * dim * self.dtype.itemsize
-
-    def rows(self) -> Rows:
-        """An empty batch in flight."""
-        rows = Rows(self.decoder, self.cache_shape, self.dtype, self.device)
-        self.ledger.watch(rows)
-        return rows
-
-    def empty_cache(self) -> FusedCache:
-        """A cache of one sequence without a slot."""
-        layers, heads, dim = self.cache_shape
-        block = torch.empty((layers, 1, heads, 0, dim), dtype=self.dtype, device=self.device)
-        none = torch.empty((1, 0), dtype=torch.long, device=self.device)
-        return FusedCache(block, block, none, none.bool(), none, none, none, bias=none.float())
 
     # -- the three calls --------------------------------------------------------------------
 
@@ -269,87 +200,6 @@ class LocalLLM:
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])
 
-    def checked(self, past: FusedCache | None) -> FusedCache | None:
-        """A request's past, if it is one sequence of this model's slots; None where it has none.
-
-        Raises:
-            ConfigError: it is of another model, or of several sequences.
-        """
-        if past is None or not past.slots:
-            return None
-        layers, batch, heads, _, dim = past.shape
-        if batch != 1:
-            raise ConfigError(f"the past of a request must be one sequence, got {batch}; unbatch it first")
-        if ((layers, heads, dim), past.dtype) != (self.cache_shape, self.dtype):
-            raise ConfigError(
-                f"the past has {layers} layers, {heads} heads of {dim}, {past.dtype}, but the model "
-                f"{self.label!r} has {self.cache_shape[0]} layers, {self.cache_shape[1]} heads of "
-                f"{self.cache_shape[2]}, {self.dtype}; a cache only fits the model that made it"
-            )
-        return past
-
-    def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """(B, S, E) embeddings and (B,) lengths. Each row is padded at the end by its last token again, which has an
-        embedding; the first token of a vocabulary need not have one."""
-        lengths = torch.tensor([len(row) for row in tokens], device=self.device)
-        ids = torch.empty((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
-        for row, sequence in enumerate(tokens):
-            ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
-            ids[row, len(sequence) :] = sequence[-1]
-        return self.embedding(ids), lengths
-
-    def embed_prompts(self, requests: Sequence[GenerateRequest | ThinkRequest]) -> tuple[Tensor, Tensor]:
-        """As `embed`, of prompts of which some may come as embeddings.
-
-        Raises:
-            ConfigError: embeddings of another width than the model's.
-        """
-        if all(request.embeds is None for request in requests):
-            return self.embed([request.tokens for request in requests])
-        width = int(self.embedding(torch.zeros(1, dtype=torch.long, device=self.device)).shape[-1])
-        rows = []
-        for request in requests:
-            if request.embeds is not None and int(request.embeds.shape[1]) != width:
-                raise ConfigError(
-                    f"prompt embeddings must be as wide as the model's, {width}, got {int(request.embeds.shape[1])}"
-                )
-            rows.append(self.embed([request.tokens])[0][0] if request.embeds is None else request.embeds)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        embeds = torch.empty((len(rows), int(lengths.max()), width), dtype=self.dtype, device=self.device)
-        for row, own in enumerate(rows):
-            embeds[row, : len(own)] = own.to(self.device, self.dtype)
-            embeds[row, len(own) :] = embeds[row, len(own) - 1]
-        return embeds, lengths
-
-    def embedding(self, ids: Tensor) -> Tensor:
-        embeds: Tensor = self.model.get_input_embeddings()(ids)
-        return embeds
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., V) float32, or float64 where the model is."""
-        logits = self.head(hidden)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    @torch.no_grad()
-    def lens(self, states: Tensor, count: int) -> list[tuple[str, ...]]:
-        """The `count` tokens nearest to each of (S, E) hidden states, nearest first: what the model
-        would write there (the logit lens, at the last layer)."""
-        best = self.logits(states).topk(count, dim=-1).indices
-        return [tuple(self.tokenizer.decode([token]).strip() for token in row) for row in best.tolist()]
-
-    def text(self, ids: Sequence[int]) -> str:
-        kept = ids[:-1] if ids and ids[-1] in self.stop_tokens else ids
-        texts, begin = [], 0
-        for at, token in enumerate(kept):  # a special token is left out, but not one that tells thinking apart
-            if token in self.think_tokens:
-                texts += [self._decoded(kept[begin:at]), self.think_tokens[token]]
-                begin = at + 1
-        return "".join([*texts, self._decoded(kept[begin:])])
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
-
 
 class _RowByRow(torch.autograd.Function):
     """(n,) scores of (n, E) states, each of which depends on its own state alone.
@@ -371,14 +221,6 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor]:
         (slopes,) = ctx.saved_tensors
         return None, upstream[0].to(slopes.dtype)[:, None] * slopes
-
-
-def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """End-of-text ids, from the tokenizer and from the model's generation settings."""
-    found = {getattr(tokenizer, "eos_token_id", None)}
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found.update(configured if isinstance(configured, (list, tuple)) else [configured])
-    return frozenset(int(token) for token in found if token is not None)
 
 
 def _require_full_attention(model: Any, label: str) -> None:

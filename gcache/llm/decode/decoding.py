@@ -23,7 +23,7 @@ from gcache.llm.forward.pages import room_of
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
-    from gcache.llm.local import LocalLLM
+    from gcache.llm.frozen_model import FrozenModel
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 #: Prompts that are read in one pass where they come with caches of their own: so many, or a
@@ -45,7 +45,7 @@ class Decoding(Generic[Ticket]):
     that only the rows that fail by themselves are lost. After `join` and `step`, `tell` is to be called.
     """
 
-    def __init__(self, llm: LocalLLM) -> None:
+    def __init__(self, llm: FrozenModel) -> None:
         self.llm = llm
         self.rows = llm.rows()
         self.tickets: list[Ticket] = []
