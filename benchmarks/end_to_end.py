@@ -27,7 +27,8 @@ from gcache.agents.decision import decision_maker
 from gcache.agents.roles import pick_agents
 from gcache.build import assemble
 from gcache.config import GraphSpec
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.tasks.example import Example
 
 AGENTS = 4

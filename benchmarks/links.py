@@ -25,7 +25,8 @@ from torch import Tensor
 
 from benchmarks.markdown import number, table
 from gcache.agents.prompts import ChatLayout
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json

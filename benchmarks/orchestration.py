@@ -18,11 +18,11 @@ from benchmarks.setting import DOMAIN
 from benchmarks.timing import interleaved, ratios
 from gcache.agents.decision import decision_maker
 from gcache.agents.roles import Agent, pick_agents
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.fixed import FixedTopology
 from gcache.gnn.providers import FixedSource
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.tasks.example import Example
 
 TOPOLOGIES = ("star", "chain", "full")

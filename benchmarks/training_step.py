@@ -20,7 +20,7 @@ from benchmarks.setting import Bench
 from benchmarks.timing import ratios
 from gcache.build import assemble
 from gcache.config import LEARNED, GraphSpec
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.tasks.registry import make_task
 from gcache.training.config import TrainConfig
 from gcache.training.replay import GRADIENTS

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from gcache.agents.prompts import with_said
 from gcache.build import build
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.commands import flags
 from gcache.commands.console import guarded, log_to_stderr
 from gcache.config import TaskSpec

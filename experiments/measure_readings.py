@@ -20,7 +20,7 @@ from gcache.config import GraphSpec
 from gcache.errors import DataError
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.inspect.formats import markdown
 from gcache.inspect.reading_check import Named, ReadThought, count_named, read_thoughts
 from gcache.tasks.registry import make_task

@@ -34,7 +34,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_families import families, full_attention, part_of, tiny_model
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.commands.console import guarded
 from gcache.errors import ConfigError, ModelError
 from gcache.files import write_json, write_text

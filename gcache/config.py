@@ -16,7 +16,7 @@ from gcache.gnn.features import ENCODERS
 from gcache.gnn.fixed import TOPOLOGIES
 from gcache.gnn.policy import check_choices, check_probabilities
 from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.hints import HINTS
 from gcache.graph.writers.prompt_embeds import ENDPOINTS
 from gcache.graph.writers.registry import GENERATION_MODES

@@ -17,7 +17,8 @@ import pytest
 import torch
 from needs import pytest_terminal_summary  # noqa: F401  (pytest looks for it here)
 
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 if TYPE_CHECKING:

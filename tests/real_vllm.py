@@ -23,7 +23,8 @@ from vllm_bodies import CONTEXT, WIDTH, bodies, embeds_of
 from gcache.build import assemble, build
 from gcache.config import GraphSpec
 from gcache.errors import ApiError, GcacheError
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.load.gguf import converted
 from gcache.llm.load.loading import load_model

@@ -18,7 +18,7 @@ from gcache.commands.main import main
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, GcacheError
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.training import checkpoint as checkpoints
 
 OTHERS = (*MANY_WORDS[:20], *(f"none{n}" for n in range(140)))

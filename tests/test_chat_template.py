@@ -23,7 +23,7 @@ from gcache.build import dated
 from gcache.commands.train import train
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.training import checkpoint as checkpoints

@@ -22,7 +22,7 @@ from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.team import Cast
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.tasks.split_facts import SplitFacts
 from gcache.training import checkpoint as checkpoints
 from gcache.training.checkpoint import load, load_graph

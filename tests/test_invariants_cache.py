@@ -11,7 +11,8 @@ import torch
 from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 from torch import Tensor
 
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest

@@ -18,7 +18,8 @@ from gcache.build import Built
 from gcache.cache.fusers.registry import FUSERS
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce

@@ -11,7 +11,8 @@ from test_invariants_cache import in_flight_at, some_tokens
 
 from gcache.build import assemble
 from gcache.config import GraphSpec
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.split_facts import SplitFacts

@@ -10,9 +10,10 @@ import torch
 from exact import awake, double
 from torch import Tensor
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.fusers.registry import FUSERS, make_fuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.graph.hand_over import handed_on
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM

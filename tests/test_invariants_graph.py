@@ -14,13 +14,15 @@ from torch import Tensor
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import Incoming
 from gcache.cache.fusers.registry import FUSERS, make_fuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest

@@ -15,11 +15,12 @@ from torch import Tensor
 from toy import AGENTS, DECISION, QUESTIONS
 from transformers import DynamicCache
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.registry import make_fuser
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.gnn.providers import FixedSource
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 

@@ -17,13 +17,14 @@ from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 import gcache
 from gcache.agents.decision import DecisionMaker
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.runtime import streams
 from gcache.runtime.streams import derive, generator, shuffler, stream, uniforms

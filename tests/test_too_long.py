@@ -9,12 +9,12 @@ import pytest
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import assemble
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.config import GraphSpec
 from gcache.errors import ContextError, QuestionError
 from gcache.evaluation.evaluate import evaluate, evaluate_text
 from gcache.evaluation.methods import METHODS, MethodSettings, make_method
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM
 from gcache.tasks.example import Example

@@ -11,7 +11,7 @@ from gcache.agents.roles import Agent
 from gcache.build import Built, assemble
 from gcache.config import GraphSpec
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.api.client import ApiLLM
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade

@@ -15,7 +15,7 @@ from gcache.cache.fusers.registry import make_fuser
 from gcache.gnn.providers import FixedSource
 from gcache.graph.agent_models import Mixture, Thinker
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.links.link import Link, ModelEnds
 from gcache.llm.local import LocalLLM
 

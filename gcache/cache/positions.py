@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 import torch
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError, unknown
 

@@ -65,7 +65,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from gcache.agents.chat_template import TemplateSettings
     from gcache.config import GraphSpec
     from gcache.evaluation.methods import MethodSettings
-    from gcache.graph.result import GraphConfig
+    from gcache.graph.run_config import GraphConfig
 
     asked = task_spec(args)
     task = asked.make()

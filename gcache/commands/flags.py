@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcache.errors import ConfigError
 from gcache.gnn.topology import CHANNELS
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.links.link import AUTO
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.api.fields import split_options

@@ -12,42 +12,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.cache.rope import Rope
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Node
-from gcache.runtime.streams import generator
+from gcache.graph.transport import Passing
 
 #: Added to the attention logits of what is masked; within the range of float16, whose weight is 0.
 BLOCKED = -1e4
 
 
-@dataclass(frozen=True)
-class Passing:
-    """A cache on its way.
-
-    Attributes:
-        question: its text.
-        sender, receiver: nodes of the graph; N is the decision maker.
-        cache: what was handed on, prepared for fusing.
-        shared: the question's slots.
-        rope: the rotation of the receiver's model.
-    """
-
-    question: str
-    sender: Node
-    receiver: Node
-    cache: KVCache
-    shared: KVCache
-    rope: Rope | None = None
-
-    def stream(self, purpose: str) -> torch.Generator:
-        """Random numbers for this question and edge, the same in every run."""
-        return generator(purpose, self.question, *self.sender, "to", *self.receiver)
 
 
-#: What arrives instead.
-Channel = Callable[[Passing], KVCache]
 
 
 def masked(passing: Passing) -> KVCache:

@@ -27,7 +27,7 @@ from gcache.evaluation.method import Method
 from gcache.gnn.providers import FixedSource, TopologySource
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM

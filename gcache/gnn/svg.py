@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gcache.gnn.topology import Edge, Topology
+from typing import Protocol
 
 #: Width of the picture, distance of agents, margin above and below, radius of a node.
 WIDTH, ROW, MARGIN, RADIUS = 520, 44, 34, 9
@@ -15,13 +12,28 @@ WIDTH, ROW, MARGIN, RADIUS = 520, 44, 34, 9
 AGENT, DECIDES = "#0072b2", "#d55e00"
 
 
-def topology_svg(topology: Topology, names: Sequence[str]) -> str:
+class Arrow(Protocol):
+    """An edge, as far as it is drawn; see `gcache.gnn.topology.Edge`."""
+
+    @property
+    def source(self) -> int: ...
+    @property
+    def target(self) -> int: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def channel(self) -> str | None: ...
+    @property
+    def delay(self) -> int: ...
+
+
+def topology_svg(n: int, edges: Sequence[Arrow], names: Sequence[str]) -> str:
     """Agents in a column, the decision maker on the right, an arrow per edge, as wide as its weight.
 
     Args:
+        n: agents.
         names: of the agents, then of the decision maker.
     """
-    n = topology.n_agents
     height = 2 * MARGIN + max(0, n - 1) * ROW
     place = [(170.0, MARGIN + i * ROW) for i in range(n)] + [(WIDTH - 130.0, height / 2)]
     parts = [
@@ -29,7 +41,7 @@ def topology_svg(topology: Topology, names: Sequence[str]) -> str:
         'font-family="sans-serif" font-size="13" fill="currentColor" role="img" aria-label="topology">',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" orient="auto" '
         'markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z" fill="currentColor"/></marker></defs>',
-        *(_arrow(edge, place, names) for edge in topology.edges),
+        *(_arrow(edge, place, names) for edge in edges),
     ]
     for number, (x, y) in enumerate(place):
         decides = number == n
@@ -44,7 +56,7 @@ def _shown(text: str) -> str:
     return escape("".join(c if c.isprintable() else " " for c in text))
 
 
-def _arrow(edge: Edge, place: Sequence[tuple[float, float]], names: Sequence[str]) -> str:
+def _arrow(edge: Arrow, place: Sequence[tuple[float, float]], names: Sequence[str]) -> str:
     (x0, y0), (x1, y1) = place[edge.source], place[edge.target]
     if x0 == x1:  # among agents: a bow to the right, wider the farther they are; from the round before, to the left
         down = 1 if y1 > y0 else -1

@@ -165,7 +165,7 @@ class Topology:
         """What a notebook shows."""
         from gcache.gnn.svg import topology_svg
 
-        return topology_svg(self, self.names())
+        return topology_svg(self.n_agents, self.edges, self.names())
 
     def names(self, known: Sequence[str] = ()) -> list[str]:
         """What its nodes are called: as they are known, else by number; the decision maker last."""

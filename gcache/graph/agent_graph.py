@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,18 +16,19 @@ from gcache.agents.chat_template import as_text
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import BudgetSpent, ConfigError, QuestionError
-from gcache.evaluation.interventions import Channel
 from gcache.gnn.providers import TopologySource
 from gcache.gnn.team import Cast, as_example
 from gcache.gnn.topology import Topology
+from gcache.graph.begin import Start
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import IN_FLIGHT, GraphConfig, RunResult
+from gcache.graph.result import IN_FLIGHT, RunResult
 from gcache.graph.room import Place
+from gcache.graph.run_config import GraphConfig
+from gcache.graph.transport import Channel
 from gcache.llm.context import too_long
 from gcache.llm.forward.alignment import Alignment
-from gcache.llm.requests import require_top_p
 from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
@@ -36,52 +36,6 @@ from gcache.tasks.example import Example
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a run begins with.
-
-    Attributes:
-        topology_log_prob: log p(G | q) of `topology`.
-        thoughts: what the rollouts of this question share; None where there are no others.
-        keep_caches: whether the result holds the caches.
-        lenient: whether an agent whose API fails for good is gone on without.
-        channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
-        alignment: what latent steps feed back instead of the model's own `Alignment`.
-        max_new_tokens: the most tokens of the answer; None for the graph's.
-        stop: words at which a text of the local model ends.
-        watch: told of every event of the run; see `gcache.graph.events`.
-        keep_states: whether the result holds the hidden states of latent steps.
-        variables: of the chat template, as JSON, that are otherwise for this question.
-        top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
-    """
-
-    example: Example
-    agents: tuple[Agent, ...]
-    topology: Topology
-    topology_log_prob: float = 0.0
-    temperature: float = 0.0
-    seed: int = 0
-    thoughts: Thoughts | None = None
-    keep_caches: bool = True
-    lenient: bool = False
-    channel: Channel | None = None
-    alignment: Alignment | None = None
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    watch: Watch | None = None
-    keep_states: bool = False
-    top_p: float = 1.0
-    top_log_probs: int | None = None
-    variables: str = ""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
-        require_top_p(self.top_p)
-        if self.thoughts is not None and self.keep_states:
-            raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
-        if self.thoughts is not None and (self.channel or self.alignment):
-            raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")
 
 
 class AgentGraph(Cast, ABC):

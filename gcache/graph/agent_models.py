@@ -15,8 +15,9 @@ import torch
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import ChatLayout, Layouts, Tokens, with_said
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import CacheFuser
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.gnn.topology import EdgeKey
 from gcache.graph.hand_over import Weights, fused_for

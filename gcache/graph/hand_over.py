@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import CacheFuser, Incoming
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.gnn.topology import EdgeKey, Node, Topology
 
 Weights = Mapping[EdgeKey, Tensor]

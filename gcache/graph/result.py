@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gcache.agents.chat_template import TemplateSettings
-from gcache.agents.prompts import DECISION_TURNS
 from gcache.agents.thinking import told_apart
-from gcache.errors import ConfigError, GcacheError, unknown
+from gcache.errors import GcacheError
 
 if TYPE_CHECKING:  # a configuration is made before torch is there
     from torch import Tensor
@@ -23,9 +21,6 @@ if TYPE_CHECKING:  # a configuration is made before torch is there
 
 #: Questions in flight at once where nobody says otherwise.
 IN_FLIGHT = 64
-TRANSFERS = ("own", "latent", "context")
-#: What goes over an edge: the agent's cache, what it says, or both.
-HANDS = ("cache", "text", "both")
 
 #: Whose slots a link brought, the number of the model that read them, and whether they are of latents alone.
 Carried = tuple[tuple[int, int], int, bool]
@@ -34,59 +29,6 @@ Carried = tuple[tuple[int, int], int, bool]
 TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
 
 
-@dataclass(frozen=True)
-class GraphConfig:
-    """How a graph runs.
-
-    Attributes:
-        latent_steps: each agent's latent steps.
-        transfer: what an agent's cache is: its own slots, only its latents, or all it had.
-        hands: what an agent hands on: its cache, a text, which stands in its successors' prompts, or
-            both.
-        speak_tokens: the most tokens of an agent's text.
-        rounds: how often the agents think; from the second round on each also hears itself.
-        max_new_tokens: the most tokens of an answer.
-        decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
-            on in the question's ("same").
-        chat_template_kwargs, prompt_date: what the chat template may read; see `gcache.agents.chat_template`.
-
-    Raises:
-        ConfigError: a value that is not allowed, or latents handed on where there are none.
-    """
-
-    latent_steps: int = 2
-    transfer: str = "own"
-    rounds: int = 1
-    max_new_tokens: int = 256
-    decision_turn: str = "new"
-    hands: str = "cache"
-    speak_tokens: int = 128
-    chat_template_kwargs: str = ""
-    prompt_date: str = ""
-
-    def __post_init__(self) -> None:
-        if self.latent_steps < 0:
-            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be 1 or more, got {self.rounds}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
-        if self.transfer not in TRANSFERS:
-            raise unknown("transfer", self.transfer, TRANSFERS)
-        if self.transfer == "latent" and self.latent_steps == 0:
-            raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
-        if self.hands not in HANDS:
-            raise unknown("kind of hand-over", self.hands, HANDS)
-        if self.speak_tokens < 1:
-            raise ConfigError(f"speak_tokens must be 1 or more, got {self.speak_tokens}")
-        if self.decision_turn not in DECISION_TURNS:
-            raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
-        _ = self.template
-
-    @property
-    def template(self) -> TemplateSettings:
-        """What chat templates may read."""
-        return TemplateSettings(self.chat_template_kwargs, self.prompt_date)
 
 
 @dataclass(frozen=True)
@@ -278,9 +220,10 @@ class RunResult:
             + f"<td>{step.ended - step.started:.2f}</td></tr>"
             for step in self.trace
         )
+        picture = topology_svg(self.topology.n_agents, self.topology.edges, names)
         return (
             f"<p><b>{escape(self.example.question)}</b></p><p>{escape(self.answer)}</p>"
-            f"{topology_svg(self.topology, names)}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"{picture}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
 
     @property

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.gnn.topology import EdgeKey, Node, Topology
-
-if TYPE_CHECKING:
-    from gcache.graph.cache_graph import CacheGraph
-    from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.parts import Parts
+from gcache.graph.run_config import GraphConfig
 
 #: Tokens that stand around what another agent said, its role among them.
 AROUND_WORDS = 16
@@ -42,19 +39,23 @@ class Place:
     at_longest: bool = False
 
 
-def positions_of_caches(graph: CacheGraph, place: Place) -> int:
+def positions_of_caches(graph: Parts, place: Place) -> int:
     """Positions that a question takes where agents hand on caches."""
     return _Lengths(graph, place).needed(place.most)
 
 
-def positions_of_words(graph: SpeakingGraph, layout: ChatLayout, place: Place) -> int:
-    """The same where the local model speaks for all agents."""
-    said, question = graph.config.speak_tokens, place.question
+def positions_of_words(config: GraphConfig, instructions: str, layout: ChatLayout, place: Place) -> int:
+    """The same where the local model speaks for all agents.
+
+    Args:
+        instructions: the decision maker's.
+    """
+    said, question = config.speak_tokens, place.question
 
     def asked(words: str) -> int:
         return len(layout.decision(words, turn="same", question=question))
 
-    agents, decision = [asked(agent.prompt) for agent in place.agents], asked(graph.decision.instructions)
+    agents, decision = [asked(agent.prompt) for agent in place.agents], asked(instructions)
     start = len(layout.question(question))
     if place.at_longest:
         heard = len(place.topology.edges) * (said + AROUND_WORDS)
@@ -65,7 +66,7 @@ def positions_of_words(graph: SpeakingGraph, layout: ChatLayout, place: Place) -
 class _Lengths:
     """Where the slots of every turn end."""
 
-    def __init__(self, graph: CacheGraph, place: Place) -> None:
+    def __init__(self, graph: Parts, place: Place) -> None:
         self.graph, self.config, self.agents, self.topology = graph, graph.config, place.agents, place.topology
         self.words, self.variables = place.question, place.variables
         self.question = len(graph.thinkers[0].layouts.of(self.variables).question(self.words))

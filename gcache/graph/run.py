@@ -18,31 +18,30 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcache.agents.thinking import told_apart
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
-from gcache.evaluation.interventions import Passing
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
-from gcache.graph.agent_graph import Start
 from gcache.graph.agent_models import Thinker
+from gcache.graph.begin import Start
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.hand_over import edge_weights, handed_on, handed_states, over_edge
 from gcache.graph.loops import cancel_all
 from gcache.graph.memo import Thoughts
+from gcache.graph.parts import Parts
 from gcache.graph.result import Carried, KeptCaches, RunResult, Spoken, Step
 from gcache.graph.schedule import Coming, take_turns
+from gcache.graph.transport import Passing
 from gcache.graph.writers.base import Asked, Heard
 from gcache.graph.writers.registry import api_tokens
 from gcache.links.link import Link
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 from gcache.runtime.streams import derive
-
-if TYPE_CHECKING:
-    from gcache.graph.cache_graph import CacheGraph
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Run:
     last one who reads it has it.
     """
 
-    def __init__(self, graph: CacheGraph, start: Start) -> None:
+    def __init__(self, graph: Parts, start: Start) -> None:
         self.graph, self.config = graph, graph.config
         self.example, self.agents = start.example, start.agents
         self.mixture = graph.mixture.for_question(start.example.question)

@@ -21,10 +21,12 @@ from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
 from gcache.gnn.providers import TopologyDistribution, TopologySource
 from gcache.gnn.topology import DECISION, Node, Topology
-from gcache.graph.agent_graph import AgentGraph, Start
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.begin import Start
 from gcache.graph.events import Event, TextWatch
-from gcache.graph.result import GraphConfig, KeptCaches, RunResult, Spoken, Step
+from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
 from gcache.graph.room import Place, positions_of_words
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.schedule import Coming, take_turns
 from gcache.graph.speakers import LocalSpeaker, Prompt, Speaker, Utterance
 from gcache.runtime.streams import derive
@@ -59,7 +61,9 @@ class SpeakingGraph(AgentGraph):
         if not isinstance(self.speaker, LocalSpeaker):
             return 0, None
         context, layout = getattr(self.speaker.llm.llm, "context", None), self.speaker.layouts.of(place.variables)
-        return (0, None) if context is None else (positions_of_words(self, layout, place), context)
+        if context is None:
+            return 0, None
+        return positions_of_words(self.config, self.decision.instructions, layout, place), context
 
     async def start(self, start: Start) -> RunResult:
         """See `AgentGraph`.

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.loops import run_to_end

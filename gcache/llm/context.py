@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ContextError
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ModelError
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.forward.paged_batch import Rows

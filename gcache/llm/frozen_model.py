@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gcache.agents.chat_template import EndOfTurn, special_think_tokens
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.rope import base_model
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import CacheLedger, Limits

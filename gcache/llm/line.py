@@ -10,13 +10,23 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from gcache.llm.scheduler import BatchingLLM
+from gcache.llm.cache_budget import CacheLedger
 
 #: What may be asked for.
 CALLS = ("think", "generate", "log_prob")
+
+
+class Front(Protocol):
+    """What requests are run with, and how patiently; see `gcache.llm.scheduler.BatchingLLM`."""
+
+    llm: Any
+    patience: int
+    most_tokens: int
+    most_thoughts: int
+    ledger: CacheLedger
+    takes_turns: bool
 
 
 class Waiting:
@@ -48,7 +58,7 @@ class Line:
         texts: once it is over, the batch again where it is empty and in order, else None.
     """
 
-    def __init__(self, front: BatchingLLM, texts: Any) -> None:
+    def __init__(self, front: Front, texts: Any) -> None:
         self.front = front
         self.texts = texts
         self.over = False

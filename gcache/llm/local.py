@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ModelError
 from gcache.llm.batch_sizes import Size, alike, batches

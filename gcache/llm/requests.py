@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ConfigError
 from gcache.llm.forward.alignment import Alignment
 

@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from gcache.agents.chat_template import EndOfTurn
 from gcache.agents.prompts import ChatLayout
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import Incoming
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, DataError, TrainingError
 from gcache.files import write_text
 from gcache.graph.agent_models import Thinker

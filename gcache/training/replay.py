@@ -23,7 +23,8 @@ from itertools import chain, zip_longest
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph

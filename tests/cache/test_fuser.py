@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.fusers.base import CacheFuser, ConcatFuser, FirstFuser, Incoming, WeightedSumFuser
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.base import CacheFuser, Incoming
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.fusers.registry import FUSERS, make_fuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fusers.simple import FirstFuser, WeightedSumFuser
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.cache.positions import first_seen, place
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from gcache.cache.fusers.base import ConcatFuser, Incoming
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.base import Incoming
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.fusers.relevance import MATCH_GAIN, PRIOR_GAIN, RelevanceFuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest

@@ -22,7 +22,7 @@ from gcache.gnn.summary import learned_edges
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import CHANNELS
 from gcache.graph.greedy import is_greedy, topology_name, warn_where_greedy
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.inspect.formats import as_json, edges_table, graphml, table
 from gcache.inspect.overview import overview
 from gcache.llm.local import LocalLLM

@@ -10,12 +10,12 @@ import pytest
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.svg import AGENT, DECIDES, topology_svg
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM
@@ -37,7 +37,7 @@ def arrows(root: ElementTree.Element) -> list[ElementTree.Element]:
 
 
 def test_there_is_a_path_per_edge_that_says_what_it_is() -> None:
-    root = read(topology_svg(MIXED, ["a", "b", "c", "d"]))
+    root = read(topology_svg(MIXED.n_agents, MIXED.edges, ["a", "b", "c", "d"]))
     found = arrows(root)
     assert [path.findtext(f"{SVG}title") for path in found] == [
         "a → b: weight 0.500",
@@ -54,7 +54,7 @@ def test_there_is_a_path_per_edge_that_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("n_agents", [0, 1, 5])
 def test_every_node_is_there_and_named_within_the_picture(n_agents: int) -> None:
-    root = read(topology_svg(Topology(n_agents), Topology(n_agents).names()))
+    root = read(topology_svg(n_agents, (), Topology(n_agents).names()))
     circles = root.findall(f"{SVG}circle")
     assert [circle.attrib["fill"] for circle in circles] == [AGENT] * n_agents + [DECIDES]
     assert [text.text for text in root.findall(f"{SVG}text")] == [*(f"agent {i}" for i in range(n_agents)), DECISION]
@@ -67,7 +67,7 @@ def test_every_node_is_there_and_named_within_the_picture(n_agents: int) -> None
 
 
 def test_names_are_text_and_no_markup() -> None:
-    root = read(topology_svg(Topology(1, (Edge(0, 1),)), [HOSTILE, DECISION]))
+    root = read(topology_svg(1, (Edge(0, 1),), [HOSTILE, DECISION]))
     assert root.find(f".//{SVG}script") is None
     shown = HOSTILE.replace("\x00", " ").replace("\x1b", " ")
     assert root.findtext(f"{SVG}text") == shown
@@ -75,7 +75,7 @@ def test_names_are_text_and_no_markup() -> None:
 
 
 def test_a_topology_shows_itself() -> None:
-    assert MIXED._repr_svg_() == topology_svg(MIXED, ["agent 0", "agent 1", "agent 2", DECISION])
+    assert MIXED._repr_svg_() == topology_svg(MIXED.n_agents, MIXED.edges, ["agent 0", "agent 1", "agent 2", DECISION])
 
 
 class Seen(HTMLParser):

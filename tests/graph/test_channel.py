@@ -11,18 +11,21 @@ import torch
 from toy import AGENTS, DECISION, QUESTIONS
 
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.concat import ConcatFuser
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.evaluation import interventions as channels
-from gcache.evaluation.interventions import Channel, Passing, Recorder
+from gcache.evaluation.interventions import Recorder
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.transport import Channel, Passing
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest
 

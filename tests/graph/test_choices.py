@@ -12,14 +12,15 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
-from gcache.cache.kv_cache import SHARED, FusedCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.concat import ConcatFuser
+from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.providers import FixedSource, PolicySource, role_edge
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 
 if TYPE_CHECKING:
     from conftest import ScriptedLLM

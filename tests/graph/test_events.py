@@ -13,14 +13,15 @@ import torch
 from chat_server import says, serving
 from toy import AGENTS, DECISION, QUESTIONS, toy_built
 
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import ConfigError
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import KINDS, Event
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.graph.writers.registry import LocalWriter

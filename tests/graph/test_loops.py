@@ -20,7 +20,8 @@ from gcache.evaluation.one_prompt import answer_all_in_one_prompt
 from gcache.gnn.providers import FixedSource
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.graph.writers.prompt_embeds import PROBE, EmbedsWriter

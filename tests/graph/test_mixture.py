@@ -12,13 +12,14 @@ from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_o
 
 from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.errors import ConfigError, GcacheError
-from gcache.evaluation.interventions import Passing, Recorder, masked
+from gcache.evaluation.interventions import Recorder, masked
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.agent_models import Mixture
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
 from gcache.graph.memo import Thoughts
 from gcache.graph.result import RunResult
+from gcache.graph.transport import Passing
 from gcache.graph.writers.registry import HintWriter
 from gcache.links.linear import fit_vocab
 from gcache.tasks.example import Example

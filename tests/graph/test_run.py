@@ -20,14 +20,16 @@ import torch
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.concat import ConcatFuser
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.runtime.streams import derive
 from gcache.tasks.example import Example, Note

@@ -19,7 +19,7 @@ from gcache.evaluation.evaluate import evaluate
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import ApiSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.api.client import ApiLLM, ApiSettings

@@ -15,12 +15,12 @@ from chat_server import Behaviour, ChatServer, answers, fails, runs, says, servi
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.config import GraphSpec
 from gcache.errors import ApiError, BudgetSpent, ConfigError, QuestionError
 from gcache.evaluation.evaluate import evaluate
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import GENERATION_MODES, make_writer
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM

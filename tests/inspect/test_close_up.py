@@ -11,13 +11,13 @@ import toy
 from toy import AGENTS, QUESTIONS, toy_built
 
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import GcacheError
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.inspect.close_up import attention_rows, close_up, find_example, unique, view_of
 from gcache.inspect.readings import ASKED, TEXT, TOKENS, readings
 from gcache.inspect.view import View

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import ConfigError
 from gcache.evaluation.controls import (
     CONTROLS,
@@ -21,11 +21,11 @@ from gcache.evaluation.controls import (
     run_controls,
 )
 from gcache.evaluation.evaluate import Evaluation, Row
-from gcache.evaluation.interventions import Passing
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
+from gcache.graph.transport import Passing
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.split_facts import SplitFacts

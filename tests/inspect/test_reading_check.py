@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gcache.agents.decision import decision_maker
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import ConfigError
 from gcache.evaluation.intervals import wilson
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.inspect.reading_check import (
     ASKED,
     COUNTED,

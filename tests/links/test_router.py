@@ -17,7 +17,7 @@ from gcache.commands.main import main
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError, DataError
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.links.router import ROUTES, Router, confusion, fit_router
 
 QUESTIONS = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.llm.forward.attention import grouped_attention, weighted_keys
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest

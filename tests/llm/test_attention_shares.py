@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ModelError
 from gcache.inspect.attention_shares import attention_shares
 from gcache.llm.forward.attention import watching

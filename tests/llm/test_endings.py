@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import Limits
 from gcache.llm.decode.decoding import first_stop

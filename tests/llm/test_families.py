@@ -15,8 +15,8 @@ import torch
 from scripts import experiment
 from torch import Tensor, nn
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.registry import make_fuser
-from gcache.cache.kv_cache import FusedCache
 from gcache.errors import ConfigError, ModelError
 from gcache.links.linear import fit_vocab
 from gcache.links.link import ModelEnds

@@ -16,9 +16,10 @@ import pytest
 import torch
 from toy import QUESTIONS, toy_built
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest

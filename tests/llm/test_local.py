@@ -13,7 +13,8 @@ from exact import CLOSE_IN_DOUBLE, double
 from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from gcache.cache.kv_cache import SHARED, FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.alignment import Alignment

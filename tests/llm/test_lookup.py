@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.decode import decoding
 from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed

@@ -14,7 +14,8 @@ import pytest
 import torch
 from threads import at_once
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import GB, CacheLedger, Limits
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest

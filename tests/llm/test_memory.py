@@ -11,10 +11,12 @@ import torch
 from exact import CLOSE_IN_DOUBLE, double
 from toy import QUESTIONS, toy_built
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.errors import ConfigError, GcacheError
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import GB, CacheLedger, Limits
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest

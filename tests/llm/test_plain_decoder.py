@@ -9,7 +9,7 @@ import needs
 import pytest
 import torch
 
-from gcache.cache.kv_cache import FusedCache
+from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.packing import PackedLinear, can_pack, pack, use_packed
 from gcache.llm.forward.plain_decoder import PlainDecoder

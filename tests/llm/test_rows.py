@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcache.cache.kv_cache import FusedCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SlotKind
 from gcache.llm.batch_sizes import Size, alike, batches
 from gcache.llm.forward.gradient_pass import InFlight, last_real
 from gcache.llm.forward.pages import NOBODYS, PAGE, room_of

@@ -13,7 +13,8 @@ import pytest
 import torch
 from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.gradient_pass import InFlight
 from gcache.llm.forward.plain_decoder import PlainDecoder

@@ -17,7 +17,7 @@ from conftest import TINY
 from toy import QUESTIONS, toy_built
 
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
 from gcache.llm.decode.decoding import first_stop
 from gcache.llm.local import LocalLLM

@@ -12,7 +12,7 @@ import pytest
 from toy import QUESTIONS, toy_built
 
 from gcache.graph.events import Event
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM

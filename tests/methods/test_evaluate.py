@@ -9,13 +9,13 @@ from toy import ToyTask
 
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
-from gcache.cache.fusers.base import ConcatFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED
 from gcache.evaluation.evaluate import evaluate, evaluate_text
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.tasks.example import Example, Note
 from gcache.tasks.grading import NumberTask

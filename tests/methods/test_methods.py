@@ -25,7 +25,7 @@ from gcache.evaluation.methods import METHODS, MethodSettings, make_method
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import Thoughts
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.cache_budget import Limits

@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gcache.build import Built
 from gcache.gnn.providers import FixedSource
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import Prompt, Utterance
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.api.client import ApiText

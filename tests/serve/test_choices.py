@@ -10,7 +10,7 @@ from toy import QUESTIONS
 
 from gcache.build import Built
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.runtime.streams import derive

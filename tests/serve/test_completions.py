@@ -14,7 +14,7 @@ from toy import QUESTIONS
 
 from gcache.build import Built
 from gcache.errors import ApiError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.prompt_embeds import encoded
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM

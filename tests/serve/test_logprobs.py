@@ -17,7 +17,8 @@ from gcache.build import Built
 from gcache.gnn.providers import FixedSource
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.result import GraphConfig, RunResult
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.graph.writers.prompt_embeds import encoded

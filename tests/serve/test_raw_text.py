@@ -9,7 +9,7 @@ from tokenizers import processors
 from toy import QUESTIONS, toy_built
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.serve.model import Served

@@ -13,7 +13,7 @@ import torch
 from conftest import CHAT_TEMPLATE, WORDS
 from toy import QUESTIONS, toy_built
 
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.serve.model import Served
 from gcache.serve.telling import Telling

@@ -12,8 +12,8 @@ from gcache.agents.decision import DecisionMaker
 from gcache.build import Built
 from gcache.config import GraphSpec
 from gcache.gnn.providers import FixedSource
-from gcache.graph.result import GraphConfig
 from gcache.graph.room import AROUND_WORDS
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
 from gcache.llm.local import LocalLLM

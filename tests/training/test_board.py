@@ -17,7 +17,7 @@ from gcache.commands.train import train
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError
 from gcache.gnn.summary import LearnedEdge
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.tensorboard import PICTURE_EVERY, Board

@@ -18,7 +18,7 @@ from toy import ToyTask, toy_built
 from gcache.build import Built
 from gcache.config import TaskSpec
 from gcache.errors import CheckpointError, GcacheError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig

@@ -9,7 +9,7 @@ from baseline_noise import _noise, compare_baselines
 from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce

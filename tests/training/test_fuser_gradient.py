@@ -20,7 +20,7 @@ from gcache.errors import CheckpointError
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.links.linear import fit_vocab
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM

@@ -15,7 +15,7 @@ from toy import ToyTask, toy_built
 from gcache.build import Built
 from gcache.errors import BudgetSpent, CheckpointError
 from gcache.evaluation.evaluate import Evaluation, Row
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade
 from gcache.training import report as reports

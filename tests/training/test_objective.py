@@ -10,7 +10,7 @@ from toy import ToyTask, toy_built
 
 from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig

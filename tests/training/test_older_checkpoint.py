@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy import ToyTask, toy_built
 
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig

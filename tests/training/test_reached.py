@@ -10,7 +10,7 @@ import torch
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Grade
 from gcache.training.config import TrainConfig

@@ -16,7 +16,7 @@ from toy import ToyTask, toy_built
 
 from gcache.commands.flags import add_train_flags
 from gcache.errors import CheckpointError, ConfigError, TrainingError, WriteError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training import trainer as trainers

@@ -19,7 +19,7 @@ from toy import toy_built
 
 from gcache.build import Built
 from gcache.errors import CheckpointError
-from gcache.graph.result import GraphConfig
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training import step_folders

@@ -17,13 +17,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from gcache.cache.kv_cache import FusedCache, KVCache
-from gcache.cache.positions import check_positions, place, without_lighter_repeats, without_repeats
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
+from gcache.cache.positions import check_positions, without_repeats
 from gcache.cache.rope import Rope
-from gcache.errors import ConfigError
-from gcache.runtime.streams import generator as generator_of
 
 #: The log-weight of weight 0: low enough that nothing is attended to, and a number in every dtype.
 BLOCKED = -1e4
@@ -122,151 +120,11 @@ class CacheFuser(nn.Module):
         return item if kept is item.cache else replace(item, cache=kept)
 
 
-class ConcatFuser(CacheFuser):
-    """Incoming slots side by side; an edge's weight is a bias on the attention to its slots.
-
-    The logits of attention to the slots of an edge of weight w get log w added, in every layer:
-    w = 1 is plain concatenation, w -> 0 is no edge. On top of it, for each layer l,
-
-        v <- (1 + g_l) v + (v A_l) B_l         k <- k + R(p) [ (R(-p) k) A'_l ] B'_l
-
-    with g_l = 0 and B_l, B'_l = 0 at the start, so that an untrained fuser changes nothing. Keys
-    are corrected before their rotation R(p), so the correction does not depend on where a slot
-    stands.
-
-    Args:
-        layers, heads, dim: the model's cache shape (L, H_kv, D).
-        rank: of the corrections.
-    """
-
-    def __init__(
-        self,
-        layers: int,
-        heads: int,
-        dim: int,
-        rank: int = 8,
-        positions: str = "parallel",
-        rope: Rope | None = None,
-    ) -> None:
-        super().__init__(positions, rope)
-        if rank < 1:
-            raise ConfigError(f"rank must be 1 or more, got {rank}")
-        self.gate = nn.Parameter(torch.zeros(layers, heads))
-        generator = generator_of("concat fuser")
-        for name in ("key", "value"):
-            down = torch.randn(layers, heads, dim, rank, generator=generator) / dim**0.5
-            self.register_parameter(f"{name}_down", nn.Parameter(down))
-            self.register_parameter(f"{name}_up", nn.Parameter(torch.zeros(layers, heads, rank, dim)))
-
-    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        weighted = [
-            FusedCache.plain(item.cache).weighted(log_weight)
-            for item, log_weight in zip(incoming, self.log_weights(shared, incoming), strict=True)
-        ]
-        start = int(shared.next_positions[0])
-        placed = place(without_lighter_repeats(weighted), start, self.positions, self.rope)
-        return [FusedCache.plain(cache) for cache in placed]
-
-    def log_weights(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[Tensor]:
-        """What is added to the attention logits of each incoming cache's slots, 0-dim."""
-        return [item.log_weight for item in incoming]
-
-    def prepare(self, cache: KVCache) -> KVCache:
-        """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""
-        if not torch.is_grad_enabled() and self._changes_nothing():
-            return cache
-        values = cache.values.float()  # (L, 1, H, T, D)
-        change = self._low_rank(values, "value") + self.gate[:, None, :, None, None] * values
-        return replace(
-            cache,
-            keys=(cache.keys.float() + self._key_change(cache)).to(cache.keys.dtype),
-            values=(values + change).to(cache.values.dtype),
-        )
-
-    def _changes_nothing(self) -> bool:
-        """Whether it is as it was before training: then a cache need not be copied."""
-        return not any(bool(getattr(self, name).any()) for name in ("gate", "key_up", "value_up"))
-
-    def _key_change(self, cache: KVCache) -> Tensor:
-        keys = cache.keys.float()
-        if self.rope is None:
-            return self._low_rank(keys, "key")
-        where = cache.positions[:, None]  # (1, 1, T), broadcast over layers and heads
-        return self.rope.rotate(self._low_rank(self.rope.rotate(keys, -where), "key"), where)
-
-    def _low_rank(self, states: Tensor, name: str) -> Tensor:
-        down, up = getattr(self, f"{name}_down"), getattr(self, f"{name}_up")
-        change: Tensor = (states @ down[:, None]) @ up[:, None]
-        return change
 
 
-class WeightedSumFuser(CacheFuser):
-    """The weighted mean of the incoming caches, slot by slot, aligned at their last slots.
-
-        K = sum_i w_i K_i / sum_i w_i      over the senders that have the slot; likewise V.
-        w = 1 - product over i of (1 - w_i)
-
-    A merged slot weighs w: how likely it is that any of the edges that bring it is drawn. So one edge of weight 1 is
-    enough for 1, and a slot fades with the edges that bring it. Slots that a sender had received have the weights of
-    their whole path.
-
-    Every cache is re-rotated to the positions of the longest one first, so that keys that are averaged stand at one
-    position; slots of less than float32's precision of the heaviest one's weight do not count for that. The merged
-    slots stand where the longest cache stood, whatever `positions` says. Learns nothing of its own.
-    """
-
-    moves = True
-
-    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        if self.rope is None:
-            raise ConfigError("weighted_sum re-rotates keys; pass the model's rope")
-        caches = [FusedCache.plain(item.cache) for item in incoming]
-        slot_weights = [
-            item.weight.float() * cache.bias.exp() * cache.mask for item, cache in zip(incoming, caches, strict=True)
-        ]
-        end = max(zip(_felt(slot_weights), (int(cache.next_positions[0]) for cache in caches), strict=True))[1]
-        longest = max(zip(caches, incoming, strict=True), key=lambda both: (both[0].slots, both[1].rank))[0]
-        missing = [(longest.slots - cache.slots, 0) for cache in caches]
-        moved = [cache.shift(end - cache.next_positions, self.rope) for cache in caches]
-        weights = torch.stack([pad(own, more) for own, more in zip(slot_weights, missing, strict=True)])  # (n, 1, T)
-        shares = weights / weights.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
-
-        def mean(states: Sequence[Tensor]) -> Tensor:
-            padded = (pad(own.float(), (0, 0, *more)) for own, more in zip(states, missing, strict=True))
-            return torch.stack([s[:, None, :, None] * own for s, own in zip(shares, padded, strict=True)]).sum(dim=0)
-
-        merged = KVCache(
-            mean([cache.keys for cache in moved]).to(longest.dtype),
-            mean([cache.values for cache in moved]).to(longest.dtype),
-            longest.positions + (end - longest.next_positions)[:, None],
-            torch.stack([pad(cache.mask, more) for cache, more in zip(caches, missing, strict=True)]).any(dim=0),
-            longest.kinds, longest.sources, longest.ordinals,
-        )  # fmt: skip
-        return [FusedCache.of_parts((merged,), (log_weight(_any_of(weights)),))]
 
 
-def _felt(slot_weights: Sequence[Tensor]) -> list[int]:
-    """Of each cache's (1, T) weights, how many slots there are from the first one that is felt beside the heaviest."""
-    least = torch.finfo(torch.float32).eps * max(float(own.detach().max()) for own in slot_weights)
-    return [int((own[0] >= least).flip(0).nonzero().amax()) + 1 if bool((own >= least).any()) else 0
-            for own in slot_weights]  # fmt: skip
 
 
-def _any_of(chances: Tensor) -> Tensor:
-    """(...) 1 - product over the first dimension of (1 - p), of (n, ...); exact for the smallest p too."""
-    total = torch.zeros_like(chances[0])
-    for chance in chances:
-        total = total + chance * (1 - total)
-    return total
 
 
-class FirstFuser(CacheFuser):
-    """Only the heaviest edge's cache (the first sender's of equals), at its weight; the rest is dropped.
-
-    So log pi jumps where two edges' weights cross; in between its gradient is exact. Learns nothing of its own.
-    """
-
-    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        chosen = min(incoming, key=lambda item: (-float(item.weight.detach()), item.rank))
-        (cache,) = place([chosen.cache], int(shared.next_positions[0]), self.positions, self.rope)
-        return [FusedCache.plain(cache).weighted(chosen.log_weight)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gcache.cache.fusers.base import CacheFuser, ConcatFuser, FirstFuser, WeightedSumFuser
+from gcache.cache.fusers.base import CacheFuser
+from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.fusers.relevance import RelevanceFuser
+from gcache.cache.fusers.simple import FirstFuser, WeightedSumFuser
 from gcache.cache.rope import Rope
 from gcache.errors import unknown
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gcache.cache.fusers.base import ConcatFuser, Incoming
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.base import Incoming
+from gcache.cache.fusers.concat import ConcatFuser
+from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 from gcache.runtime.streams import generator as generator_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, KVCache
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
 from gcache.llm.requests import GenerateRequest, TokenScore
 
 

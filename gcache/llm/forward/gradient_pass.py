@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.attention import is_grouped
 from gcache.llm.forward.hf_decoder import SlotStore, TransformersDecoder, lowest
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcache.cache.kv_cache import FusedCache, KVCache, SlotKind
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.pages import NOBODYS, PAGE, Pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
