@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from gcache.cli import main
+from gcache.commands.main import main
 
 RECORD = Path(__file__).parent / "data" / "flags.json"
 #: Words after a flag, by what they are read as.

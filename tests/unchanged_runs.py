@@ -32,15 +32,15 @@ from unittest import mock
 import torch
 
 # -- all that moves: each move of a file changes a line here, and nothing below -------------------
-import gcache.llm.placement as device  # the module of DTYPES
+import gcache.llm.load.device as device  # the module of DTYPES
 import gcache.serve.server as server  # the module of `serve`, Serving and listening
-from gcache.cache.fusers import FUSERS
-from gcache.cli import main
+from gcache.cache.fusers.registry import FUSERS
+from gcache.commands.main import main
+from gcache.evaluation.controls import CONTROLS
+from gcache.evaluation.methods import METHODS
+from gcache.gnn.fixed import TOPOLOGIES
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.fixed import TOPOLOGIES
-from gcache.graph.hints import HINTS
-from gcache.inspect.controls import CONTROLS
-from gcache.methods.registry import METHODS
+from gcache.graph.writers.hints import HINTS
 from gcache.serve.service import Service
 
 # -------------------------------------------------------------------------------------------------

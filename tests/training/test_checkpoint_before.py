@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gcache import load_graph
-from gcache.cli import main
+from gcache.commands.main import main
 
 BEFORE = Path(__file__).parents[1] / "data" / "checkpoint_before"
 #: The model is in float32: another processor rounds otherwise.
