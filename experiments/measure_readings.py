@@ -18,10 +18,10 @@ from gcache.build import build
 from gcache.commands.console import guarded, log_to_stderr
 from gcache.config import GraphSpec
 from gcache.errors import DataError
+from gcache.evaluation.tables import markdown
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.inspect.formats import markdown
 from gcache.inspect.reading_check import Named, ReadThought, count_named, read_thoughts
 from gcache.tasks.registry import make_task
 

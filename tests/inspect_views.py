@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gcache.evaluation.cost import Cost
 from gcache.gnn.topology import DECISION
-from gcache.inspect.view import Cost, Curve, Frame, View, ViewEdge, ViewNode
+from gcache.inspect.view import Curve, Frame, View, ViewEdge, ViewNode
 
 #: Quotes, bars, markup, escapes, line ends, control characters, half a character.
 HOSTILE = 'a "b" | <c> & \\d\\" #quot; `e` %\n\r\n\x00\x1b[31m\x85\u2028\ud800\uffff é 計'

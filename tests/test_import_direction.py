@@ -1,52 +1,101 @@
-"""Rooms import only the rooms below them."""
+"""Imports go down only, file by file: rooms import what is below them, and no files import each other in a circle."""
 
 from __future__ import annotations
 
 import ast
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gcache"
-LOWEST = {"cache", "tasks"}
-THINKING = {"gnn", "agents", "llm"}
-#: Room -> rooms it may import, besides itself. those of `FOR_ALL` are for all.
-BELOW: dict[str, set[str]] = {
-    "cache": set(),
-    "tasks": set(),
-    "gnn": LOWEST,
-    "agents": LOWEST,
-    "llm": LOWEST | {"agents"},
-    "links": LOWEST | THINKING,
-    "graph": LOWEST | THINKING | {"links"},
-    "methods": LOWEST | THINKING | {"links", "graph"},
-    "inspect": LOWEST | THINKING | {"links", "graph", "methods"},
-    "training": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "build"},
-    "serve": LOWEST | THINKING | {"links", "graph", "methods", "inspect", "training", "build", "session", "flags"},
-}
-FOR_ALL = {"chat_template", "streams", "errors", "files", "processors", "settings", "statistics"}
+#: The rooms and the modules at the top, from the lowest on. Those of one level may import each other.
+LEVELS = (
+    ("errors", "files"), ("runtime", "environment"), ("cache", "tasks"), ("agents", "llm"), ("gnn",), ("links",),
+    ("graph",), ("config",), ("build",), ("evaluation",), ("inspect",), ("training",), ("serve",), ("commands",),
+)  # fmt: skip
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+MOST_AT_THE_TOP = 6
+
+Imports = Mapping[str, frozenset[str]]
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """Second words of all `gcache.x` imports, those inside functions included."""
-    names: set[str] = set()
+def imports_of(package: Path) -> Imports:
+    """Dotted name of each module -> those it imports, inside functions and for type checkers alone included."""
+    files = {_name(file, package): file for file in package.rglob("*.py")}
+    return {name: frozenset(_imported(file, files.keys())) - {name} for name, file in files.items()}
+
+
+def _name(file: Path, package: Path) -> str:
+    parts = file.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(file: Path, known: object) -> Iterator[str]:
+    assert hasattr(known, "__contains__")
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            top = node.module == "gcache"  # from gcache import x
-            names.update(f"gcache.{alias.name}" if top else node.module for alias in node.names)
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield from {inner if inner in known else node.module} & set(known)  # type: ignore[call-overload]
         elif isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-    return {name.split(".")[1] for name in names if name.startswith("gcache.")}
+            yield from (alias.name for alias in node.names if alias.name in known)
 
 
-@pytest.mark.parametrize("room", sorted(BELOW))
-def test_a_room_imports_only_what_is_below_it(room: str) -> None:
-    files = sorted((PACKAGE / room).glob("*.py"))
-    assert files
-    for file in files:
-        wrong = imported_rooms(file) - BELOW[room] - FOR_ALL - {room}
-        assert not wrong, f"{file.name} imports {sorted(wrong)}"
+def upwards(imports: Imports) -> list[str]:
+    """Imports of a room that is above."""
+    return [
+        f"{name} imports {other}"
+        for name, others in imports.items()
+        for other in others
+        if "." in name and "." in other and LEVEL[other.split(".")[1]] > LEVEL[name.split(".")[1]]
+    ]
 
 
-def test_every_room_is_known() -> None:
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(BELOW)
+def circles(imports: Imports) -> list[str]:
+    """Modules that come back to themselves."""
+    found = []
+    for name in imports:
+        reached: set[str] = set()
+        frontier = set(imports[name])
+        while frontier:
+            reached |= frontier
+            frontier = {further for other in frontier for further in imports[other]} - reached
+        if name in reached:
+            found.append(name)
+    return sorted(found)
+
+
+def test_rooms_import_only_what_is_below_them() -> None:
+    assert not upwards(imports_of(PACKAGE))
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert not circles(imports_of(PACKAGE))
+
+
+def test_every_room_has_its_level() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert rooms | modules == set(LEVEL)
+    assert len(modules) < MOST_AT_THE_TOP  # and __init__ itself
+
+
+@pytest.mark.parametrize(
+    ("planted", "where", "seen"),
+    [
+        ("from gcache.graph.run import Run", "cache/rope.py", (upwards, circles)),
+        ("def late():\n    from gcache.commands import main", "build.py", (upwards, circles)),
+        ("if TYPE_CHECKING:\n    from gcache.graph.cache_graph import CacheGraph", "graph/run.py", (circles,)),
+        ("import gcache.gnn.topology", "gnn/svg.py", (circles,)),
+    ],
+)
+def test_what_is_planted_is_found(tmp_path: Path, planted: str, where: str, seen: tuple[object, ...]) -> None:
+    copy = tmp_path / "gcache"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / where).open("a", encoding="utf-8") as file:
+        file.write(f"\n{planted}\n")
+    imports = imports_of(copy)
+    for check in (upwards, circles):
+        assert bool(check(imports)) == (check in seen), check.__name__

@@ -90,8 +90,9 @@ def control_checkpoint(
     Raises:
         CheckpointError: missing or broken, or of a graph whose agents hand on no caches.
     """
-    from gcache.evaluation.controls import CONTROLS, controls_markdown, draw_controls, run_controls
+    from gcache.evaluation.controls import CONTROLS, controls_markdown, run_controls
     from gcache.graph.cache_graph import CacheGraph
+    from gcache.inspect.controls_picture import draw_controls
     from gcache.training.checkpoint import load, require_domain
 
     for name in names:

@@ -26,7 +26,6 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,12 +35,11 @@ from gcache.evaluation import interventions as channels
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.evaluation.intervals import bootstrap_difference
 from gcache.gnn.fixed import FixedTopology
+from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.greedy import warn_where_greedy
 from gcache.graph.result import IN_FLIGHT, RunResult
-from gcache.inspect.pictures import save
 from gcache.llm.local import LocalLLM
 from gcache.runtime.streams import generator as generator_of
 from gcache.runtime.streams import shuffler
@@ -303,26 +301,3 @@ def controls_markdown(rows: Sequence[Controlled]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_controls(rows: Sequence[Controlled], path: Path, title: str) -> None:
-    """A picture of the accuracies with their intervals; the graph as it is as a line through all."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.5, 1.0 + 0.34 * len(rows)))
-    places = list(range(len(rows), 0, -1))
-    for place, row in zip(places, rows, strict=True):
-        f = row.found
-        colour = "#0072b2" if f.name == AS_IT_IS else "#d55e00" if f.name in CUTS else "#555555"
-        spread = [[max(0.0, f.accuracy - f.low)], [max(0.0, f.high - f.accuracy)]]  # rounding may leave -1e-17
-        axes.errorbar(f.accuracy, place, xerr=spread, fmt="o", color=colour, capsize=3)
-    axes.axvline(rows[0].found.accuracy, color="#0072b2", alpha=0.3, linewidth=1)
-    axes.set_yticks(places, [row.found.name for row in rows])
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"accuracy, 95 % interval, n = {rows[0].found.n}")
-    axes.set_title(title, fontsize=11)
-    axes.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    save(figure, path)
-    plt.close(figure)

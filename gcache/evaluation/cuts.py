@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 
 from gcache.errors import ConfigError
+from gcache.evaluation.cost import Cost
 from gcache.evaluation.evaluate import Evaluation, evaluate
 from gcache.evaluation.intervals import bootstrap_difference
+from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.summary import LATER
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.greedy import warn_where_greedy
-from gcache.inspect.view import Cost
 from gcache.tasks.example import Example, Task
 
 #: Source and target, by kind; see `LearnedEdge`.

@@ -12,12 +12,12 @@ import torch
 from gcache.errors import ConfigError
 from gcache.evaluation.cuts import Ends, kinds_of
 from gcache.evaluation.intervals import bootstrap_difference
+from gcache.evaluation.tables import markdown
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.greedy import common_name, topology_name
 from gcache.gnn.summary import LATER
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import EdgeKey
-from gcache.graph.greedy import common_name, topology_name
-from gcache.inspect.formats import markdown
 from gcache.tasks.example import Example
 
 #: Questions that are named: those on which the two differ most.

@@ -14,10 +14,10 @@ from gcache.agents.thinking import told_apart
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
+from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.greedy import warn_where_greedy
 from gcache.graph.result import IN_FLIGHT, TOKENS, RunResult
 from gcache.tasks.example import Example, Grade, Task, grade_text
 

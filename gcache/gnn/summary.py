@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.greedy import GREEDY, MODE, common_name
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import DECISION
-from gcache.graph.greedy import GREEDY, MODE, common_name
 from gcache.tasks.example import Example
 
 #: Behind the name of a receiver, over an edge from the round before.

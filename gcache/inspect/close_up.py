@@ -15,9 +15,9 @@ from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED
 from gcache.errors import GcacheError
 from gcache.evaluation.interventions import Recorder
+from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.greedy import topology_name
 from gcache.graph.hand_over import edge_weights
 from gcache.graph.result import RunResult
 from gcache.inspect.attention_shares import attention_shares

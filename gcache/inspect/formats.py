@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+from gcache.evaluation.plain import one_line, printable
+from gcache.evaluation.tables import markdown
 from gcache.inspect.close_up import attention_rows, unique
-from gcache.inspect.plain import one_line, printable
 from gcache.inspect.view import View, ViewEdge
 
 #: Edges at least this likely are drawn in formats that cannot hide any.
@@ -82,13 +83,6 @@ def _attention(view: View) -> str:
     return markdown(head, [[name, f"{mean:.3f}", *(f"{rest[n]:.3f}" for n in shown)] for name, mean, *rest in rows])
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; bars in cells are escaped."""
-
-    def line(row: Sequence[str]) -> str:
-        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"
-
-    return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)]) + "\n"
 
 
 def as_json(view: View) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gcache.evaluation.cost import Cost
 from gcache.evaluation.cuts import Ends, ends_of, kinds_of
 from gcache.gnn.distribution import EdgeDistribution
+from gcache.gnn.greedy import MODE
 from gcache.gnn.summary import learned_edges
 from gcache.gnn.team import Cast
-from gcache.graph.greedy import MODE
-from gcache.inspect.view import Cost, Curve, Frame, View, edges_of, nodes_of
+from gcache.inspect.view import Curve, Frame, View, edges_of, nodes_of
 from gcache.tasks.example import Example
 
 #: Curves of the metrics, and what they are called.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from gcache.evaluation.plain import one_line
 from gcache.files import write_bytes
 from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION
-from gcache.inspect.plain import one_line
 
 #: Of Okabe and Ito's colours, which all eyes can tell apart: agents, and the decision maker.
 AGENT, DECIDES = "#0072b2", "#d55e00"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gcache.evaluation.cost import Cost
 from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION
 
@@ -18,20 +19,6 @@ EDGE_VALUES = ("probability", "later", "low", "high", "kept", "weight", "bytes",
 HINT = "Readings are a hint of what a cache holds, not a proof: the model's output head was not trained on them."
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What cutting an edge costs: accuracy without it less accuracy with it, over the same questions.
-
-    Attributes:
-        difference: below 0 where the edge helps; low, high: its 95 % bootstrap interval.
-        n: questions; used: of these, those whose topology has the edge.
-    """
-
-    difference: float
-    low: float
-    high: float
-    n: int
-    used: int
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.agents.thinking import Parting
 from gcache.errors import ConfigError, ModelError
+from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.agent_models import Thinker
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import Event
-from gcache.graph.greedy import topology_name
 from gcache.graph.memo import Thoughts
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.speakers import LocalSpeaker

@@ -16,12 +16,12 @@ from gcache.evaluation.controls import run_controls
 from gcache.evaluation.cuts import cost_of_edges
 from gcache.evaluation.disagreement import disagreement, disagreement_table
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.greedy import is_greedy, topology_name, warn_where_greedy
 from gcache.gnn.mode import greedy_edges, likeliest_edges, score
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.summary import learned_edges
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import CHANNELS
-from gcache.graph.greedy import is_greedy, topology_name, warn_where_greedy
 from gcache.graph.run_config import GraphConfig
 from gcache.inspect.formats import as_json, edges_table, graphml, table
 from gcache.inspect.overview import overview

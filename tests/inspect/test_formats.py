@@ -13,9 +13,10 @@ import networkx
 import pytest
 from inspect_views import CLEANED, COST, EDGES, HOSTILE, NODES, OTHER, PLAIN, WILD
 
+from gcache.evaluation.plain import one_line, printable
+from gcache.evaluation.tables import markdown
 from gcache.gnn.topology import DECISION
-from gcache.inspect.formats import LIKELY, TEXTS, as_json, dot, edges_table, graphml, markdown, mermaid, table
-from gcache.inspect.plain import one_line, printable
+from gcache.inspect.formats import LIKELY, TEXTS, as_json, dot, edges_table, graphml, mermaid, table
 from gcache.inspect.view import HINT, View, ViewEdge
 
 VIEWS = pytest.mark.parametrize("view", [PLAIN, WILD], ids=["plain", "wild"])

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from tables import AGENTS, DECIDES, Table
 
+from gcache.evaluation.cost import Cost
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.summary import LATER
 from gcache.gnn.team import Cast
 from gcache.gnn.topology import DECISION
 from gcache.inspect.overview import overview
-from gcache.inspect.view import Cost, Frame, View, ViewEdge, edges_of, nodes_of
+from gcache.inspect.view import Frame, View, ViewEdge, edges_of, nodes_of
 from gcache.tasks.example import Example, Note
 
 #: question -> the probabilities of 0 -> decision, 1 -> decision, 0 -> 1, 1 -> 0

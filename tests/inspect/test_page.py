@@ -12,8 +12,9 @@ import pytest
 from browser import Watched, chromium, hover_edge, watched  # noqa: F401
 from playwright.sync_api import expect
 
+from gcache.evaluation.cost import Cost
 from gcache.inspect.page import page
-from gcache.inspect.view import Cost, Curve, Frame, View, ViewEdge, ViewNode
+from gcache.inspect.view import Curve, Frame, View, ViewEdge, ViewNode
 
 DECISION = "decision maker"
 MINUS = "\u2212"

@@ -16,7 +16,6 @@ from gcache.evaluation.controls import (
     OF_LATENT_STEPS,
     Controlled,
     controls_markdown,
-    draw_controls,
     random_topology,
     run_controls,
 )
@@ -26,6 +25,7 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.transport import Passing
+from gcache.inspect.controls_picture import draw_controls
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.split_facts import SplitFacts

@@ -13,13 +13,13 @@ from toy import ToyTask
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED
 from gcache.errors import ConfigError
+from gcache.evaluation.cost import Cost
 from gcache.evaluation.cuts import cost_of_edges, ends_of, kinds_of
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION, Edge
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.inspect.view import Cost
 from gcache.llm.requests import GenerateRequest
 from gcache.tasks.example import Example, Note
 
