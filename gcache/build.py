@@ -70,8 +70,9 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
-        loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign
-    )
+        loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
+        template=spec.graph.template,
+    )  # fmt: skip
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     mixture = load_mixture(spec, llm, loaded)
@@ -193,8 +194,9 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
             return number
     main = models[0][0]
     llm = LocalLLM(
-        made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger
-    )
+        made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger,
+        template=spec.graph.template,
+    )  # fmt: skip
     models.append((llm, made))
     return len(models) - 1
 

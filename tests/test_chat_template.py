@@ -17,7 +17,7 @@ from toy import QUESTIONS, toy_built
 
 from gcache import build as build_module
 from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
-from gcache.agents.prompts import ChatLayout
+from gcache.agents.prompts import ChatLayout, Layouts
 from gcache.agents.thinking import told_apart
 from gcache.build import dated
 from gcache.commands.train import train
@@ -114,6 +114,24 @@ def test_a_template_that_refuses_a_talk_that_ends_with_an_answer(tiny_tokenizer:
     assert EndOfTurn.of(with_template(tiny_tokenizer, refusing)).tokens == {2}
 
 
+@pytest.mark.parametrize("line", ["END", "##", "\u56de\u7b54\u5b8c\u6bd5"])
+def test_a_line_of_its_own_closes_a_turn_before_the_next_role_is_written(tiny_tokenizer: Any, line: str) -> None:
+    template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n" + line + "\n{% endfor %}"
+    assert EndOfTurn.of(with_template(tiny_tokenizer, template)).words == (f"\n{line}\n",)
+
+
+def test_variables_have_a_part_in_how_a_turn_is_closed(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    end = "{% set end = '<|im_end|>' if style is not defined else ' . is how / ' %}"
+    tokenizer = with_template(tiny_tokenizer, end + CHAT_TEMPLATE.replace("<|im_end|>", "{{ end }}"))
+    tokenizer.eos_token = "<unk>"
+    settings = TemplateSettings('{"style": 1}')
+    found = written(LocalLLM(tiny_llama, tokenizer, template=settings), "7 . is how / <|im_start|> user 8")
+    assert found.text.strip() == "7" and found.finished
+    assert Layouts(tokenizer, settings).of('{"other": 1}')
+    with pytest.raises(ConfigError, match="change what closes a turn"):
+        Layouts(tokenizer, TemplateSettings()).of('{"style": 1}')
+
+
 @pytest.mark.parametrize("between", [" U ", ".\n", " x"])
 def test_words_that_stand_in_any_sentence_end_no_text(tiny_tokenizer: Any, between: str) -> None:
     template = "{% for m in messages %}{{ m['content'] }}" + between + "{% endfor %}"
@@ -172,7 +190,19 @@ def test_a_run_keeps_the_date_of_its_first_day(tiny_llm: LocalLLM, tiny_tokenize
     assert dated(first, with_template(tiny_tokenizer, DATED)) is first
 
 
-@pytest.mark.parametrize("drawn", ["{{ range(1000) | random }}", "{{ lipsum(n=1) }}"])
+SEASON = "{% if strftime_now('%m') | int in [6, 7, 11] %}It is that season.{% endif %}"
+YESTERDAY = "{% for m in messages %}{{ m['content'] }}{% if m['role'] != 'user' %}{{ strftime_now('%F') }}{% endif %}"
+
+
+@pytest.mark.parametrize("template", [SEASON + CHAT_TEMPLATE, YESTERDAY + "{% endfor %}"])
+def test_a_date_that_shows_on_some_days_or_in_some_turns_alone_is_fixed(tiny_tokenizer: Any, template: str) -> None:
+    assert ChatTemplate(with_template(tiny_tokenizer, template)).reads_date
+
+
+@pytest.mark.parametrize("drawn", [
+    "{{ range(1000) | random }}", "{{ lipsum(n=1) }}", "{{ ['a', 'a'] | random }}",
+    "{% if messages | length > 1 %}{{ range(9) |random }}{% endif %}",
+])
 def test_a_template_that_draws_is_refused(tiny_tokenizer: Any, drawn: str) -> None:
     with pytest.raises(ModelError, match="something else each time"):
         ChatTemplate(with_template(tiny_tokenizer, drawn + CHAT_TEMPLATE))

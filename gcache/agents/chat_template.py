@@ -8,6 +8,7 @@ one line.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,8 +27,8 @@ THINK_TAGS = (
 )  # fmt: skip
 #: How often a template is rendered to see whether it always says the same.
 RENDERINGS = 4
-#: Two moments that no directive of `strftime` says alike, to see whether a template asks for the date.
-MOMENTS = ("1999-01-02T03:04:05", "2038-12-30T19:48:57")
+#: How a template draws at random: by a filter, or by a function that Jinja always has.
+_DRAWS = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 #: Directives of `strftime` that templates may use, the longer ones first.
 _LETTERS = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
 _DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("-", "_", "0", "^", "#", "") for letter in _LETTERS)
@@ -127,7 +128,7 @@ class ChatTemplate:
         tokenizer: a transformers tokenizer.
 
     Attributes:
-        reads_date: whether it asks for the date.
+        reads_date: whether it may ask for the date; a branch that asks need not be one that is tried here.
 
     Raises:
         ModelError: there is none, it fails, or it does not always say the same.
@@ -141,11 +142,10 @@ class ChatTemplate:
         self._variables = self.settings.variables()
         self._source = self._its_source()
         self._date = _said(self.settings.now())
+        self.reads_date = "strftime_now" in self._source
         talk = [{"role": "user", "content": MARKS[0]}]
-        one, other = (self._text(talk, True, _said(datetime.fromisoformat(moment))) for moment in MOMENTS)
-        self.reads_date = one != other
         first = self.text(talk)
-        if any(self.text(talk) != first for _ in range(RENDERINGS)):
+        if _DRAWS.search(self._source) or any(self.text(talk) != first for _ in range(RENDERINGS)):
             raise ModelError(
                 "the tokenizer's chat template writes something else each time, so no run could be repeated; use a "
                 "model with another template"
@@ -163,7 +163,7 @@ class ChatTemplate:
         return self._text(talk, answer, self._date)
 
     def _text(self, talk: Sequence[Turn], answer: bool, date: list[list[str]]) -> str:
-        fixed = {"chat_template": _FIXED_DATE + self._source, "gcache_date": date} if self._asks else {}
+        fixed = {"chat_template": _FIXED_DATE + self._source, "gcache_date": date} if self.reads_date else {}
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(turn) for turn in talk], tokenize=False, add_generation_prompt=answer, **fixed,
@@ -186,10 +186,6 @@ class ChatTemplate:
             return str(find() if find else self.tokenizer.chat_template)
         except ValueError as error:
             raise ModelError(f"the tokenizer has no chat template for plain turns ({str(error)[:120]})") from error
-
-    @property
-    def _asks(self) -> bool:
-        return "strftime_now" in self._source
 
     def unread(self) -> list[str]:
         """Variables that were set and that the template's text never names."""
@@ -216,17 +212,20 @@ class EndOfTurn:
     words: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Any) -> EndOfTurn:
+    def of(cls, tokenizer: Any, settings: TemplateSettings | None = None) -> EndOfTurn:
         """What a tokenizer's template puts behind an assistant's words; nothing without a template.
 
         Folders often name another token as the end of texts: that of documents, not of turns.
+
+        Args:
+            settings: what the template reads beside the turns.
 
         Raises:
             ModelError: the template fails.
         """
         if not getattr(tokenizer, "chat_template", None):
             return cls()
-        template = ChatTemplate(tokenizer)
+        template = ChatTemplate(tokenizer, settings)
         user, assistant, again = (
             {"role": role, "content": mark} for role, mark in zip(("user", "assistant", "user"), MARKS, strict=True)
         )
@@ -242,6 +241,8 @@ class EndOfTurn:
             token = _first_of_its_own(tokenizer, tail)
             if token is not None:
                 return cls(frozenset({token}))
+            if not answer and tail.strip() and tail.startswith("\n") and tail.endswith("\n"):  # a line of its own
+                return cls(words=(f"\n{tail.strip()}\n",))
             if len(tail.strip()) > 2 and not tail.strip().isalnum():  # shorter ones stand in any sentence
                 return cls(words=(_word(tail),))
         return cls()

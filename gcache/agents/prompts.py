@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcache.agents.chat_template import MARKS, ChatTemplate, TemplateSettings
+from gcache.agents.chat_template import MARKS, ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.agents.thinking import opens_thinking
 from gcache.errors import ConfigError, ModelError, unknown
 
@@ -174,12 +174,22 @@ class Layouts:
 
         Args:
             variables: of the template, as JSON, that are otherwise for this question; "" for none.
+
+        Raises:
+            ConfigError: with them a turn is closed by something else, at which the model's texts would not end.
         """
         found = self._known.get(variables)
         if found is None:
+            settings = self.settings.changed(variables)
+            ends = (EndOfTurn.of(self._tokenizer, each) for each in (self.settings, settings))
+            if len(set(ends)) > 1:
+                raise ConfigError(
+                    f"chat_template_kwargs {variables[:60]} change what closes a turn of the chat template; set them "
+                    "for the whole run by --chat_template_kwargs"
+                )
             if len(self._known) >= self.MOST:
                 self._known = {"": self._known[""]}
-            found = self._known[variables] = ChatLayout.of(self._tokenizer, self.settings.changed(variables))
+            found = self._known[variables] = ChatLayout.of(self._tokenizer, settings)
         return found
 
 

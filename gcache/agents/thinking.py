@@ -15,6 +15,7 @@ import string
 from typing import NamedTuple
 
 from gcache.agents.chat_template import THINK_TAGS
+from gcache.tasks.fences import ends_in_a_block
 
 TAGS = THINK_TAGS
 MARKERS = tuple(tag for pair in TAGS for tag in pair)
@@ -32,9 +33,8 @@ _TAG = _any_of(MARKERS)
 _LONGEST = max(map(len, MARKERS))
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # keeps every place, as str.lower does not
 _CLOSING = {start.lower(): _any_of((end,)) for start, end in TAGS}
-#: A fence of a code block, and what a tag that is only spoken of stands behind.
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
-_QUOTES = "`'\"\u2018\u201c\u00ab"
+#: What a tag that is only spoken of stands behind: marks that open and close alike, and some that only open.
+_MARKS, _OPENING = "`'\"", "\u2018\u201c\u00ab"
 
 
 class Thought(NamedTuple):
@@ -51,11 +51,11 @@ def told_apart(text: str, opened: bool | None = False) -> Thought:
         opened: whether the prompt ended inside a tag, so that the text begins with thinking; None where nobody knows
             the prompt, as behind an API: a closing tag says so, then.
 
-    A text without a tag is all answer, unless `opened`. Thinking may begin anywhere and more than once, but neither in
-    code nor behind a quotation mark: there, a tag is only spoken of.
+    A text without a tag is all answer, unless `opened`. Thinking may begin anywhere and more than once, but not in a
+    block of code. Right behind a mark that opens a quotation, a tag is only spoken of and neither begins nor ends it.
     """
     if opened is None:  # of a prompt that nobody knows, only the usual tag says that it was open
-        first = _TAG.search(text)
+        first = next((tag for tag in _TAG.finditer(text) if not _is_quoted(text[: tag.start()])), None)
         opened = first is not None and first.group().lower() == TAGS[0][1]
     parting = Parting(opened)
     parting.grow(text)
@@ -111,9 +111,13 @@ class Parting:
         found = end.search(self._held)
         sure = found.start() if found else len(self._held) - _begun(self._held, _ENDS)
         self._add_thinking(self._held[:sure])
-        self._held = self._held[found.end() if found else sure :]
+        self._held = self._held[sure:]
         if found is None:
             return False
+        tag, self._held = found.group(), self._held[len(found.group()) :]
+        if not self._opens and _is_quoted(self.thinking + self._blanks):
+            self._add_thinking(tag)
+            return True
         self._end, self._blanks, self._behind = None, "", True
         return True
 
@@ -126,7 +130,8 @@ class Parting:
         if found is None:
             return False
         tag, self._held = found.group(), self._held[len(found.group()) :]
-        if _in_code(self.answer):
+        before = self.answer + self._blanks
+        if _is_quoted(before) or ends_in_a_block(before):
             self._add_answer(tag)
             return True
         self._end, self._opens, self._behind = _CLOSING[tag.lower()], True, False
@@ -159,10 +164,17 @@ class Parting:
         self._blanks, self._behind = "", False
 
 
-def _in_code(before: str) -> bool:
-    """Whether what comes next stands in code, or is quoted."""
+def _is_quoted(before: str) -> bool:
+    """Whether a text ends with a mark that opens a quotation: one that stands behind no word, and has no other of its
+    kind to close."""
     line = before.rpartition("\n")[2]
-    return line.count("`") % 2 == 1 or line[-1:] in tuple(_QUOTES) or len(_FENCE.findall(before)) % 2 == 1
+    mark = line[-1:]
+    if not mark or mark in _OPENING:
+        return bool(mark)
+    if mark not in _MARKS or line[-2:-1].isalnum():
+        return False
+    others = re.sub(rf"(?<=\w){mark}(?=\w)", "", line[:-1])  # without those within words, which quote nothing
+    return others.count(mark) % 2 == 0
 
 
 def _begun(text: str, tags: tuple[str, ...]) -> int:

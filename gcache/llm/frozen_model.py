@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcache.agents.chat_template import EndOfTurn, special_think_tokens
+from gcache.agents.chat_template import EndOfTurn, TemplateSettings, special_think_tokens
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.rope import base_model
 from gcache.errors import ConfigError
@@ -38,6 +38,7 @@ class FrozenModel:
         limits: how much it may take at once.
         realign: see `gcache.llm.forward.alignment`.
         ledger: counts its cache bytes with those of other models; None for one of its own.
+        template: what its chat template reads beside the turns; it may have a part in how a turn is closed.
 
     Attributes:
         cache_shape: (layers, key-value heads, head dimension).
@@ -56,6 +57,7 @@ class FrozenModel:
         limits: Limits | None = None,
         realign: bool = True,
         ledger: CacheLedger | None = None,
+        template: TemplateSettings | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.base = base_model(model)
@@ -72,7 +74,7 @@ class FrozenModel:
         self.head = head_of(model, label)
         self.alignment = Alignment.of_model(model, realign=realign)
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
-        end = EndOfTurn.of(tokenizer)
+        end = EndOfTurn.of(tokenizer, template)
         self.think_tokens = special_think_tokens(tokenizer)
         self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
 

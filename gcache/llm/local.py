@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gcache.agents.chat_template import TemplateSettings
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
@@ -53,11 +54,12 @@ class LocalLLM(FrozenModel):
         limits: Limits | None = None,
         realign: bool = True,
         ledger: CacheLedger | None = None,
+        template: TemplateSettings | None = None,
     ) -> None:
         _require_full_attention(model, label)
         Rope.of_model(model, label)
         own = OwnForward.of_model(model.eval().requires_grad_(False), label)  # before anything of it is switched
-        super().__init__(model, tokenizer, label, limits, realign, ledger)
+        super().__init__(model, tokenizer, label, limits, realign, ledger, template)
         require_exact(self, own)
 
     # -- the three calls --------------------------------------------------------------------

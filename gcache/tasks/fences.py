@@ -57,6 +57,21 @@ class _Open:
 
 def fenced(text: str) -> tuple[list[Block], str]:
     """The fenced blocks of a text, the last perhaps without an end, and the text without them."""
+    blocks, outside, now = _walked(text)
+    if now is not None:
+        blocks.append(now.block())
+    return [block for block in blocks if block.code.strip()], outside
+
+
+def ends_in_a_block(text: str) -> bool:
+    """Whether what comes next stands in a fenced block."""
+    if "```" not in text and "~~~" not in text:
+        return False
+    return _walked(text)[2] is not None
+
+
+def _walked(text: str) -> tuple[list[Block], str, _Open | None]:
+    """The blocks of a text that have ended, the text without any, and the block that has not."""
     blocks: list[Block] = []
     outside: list[str] = []
     now: _Open | None = None
@@ -78,9 +93,7 @@ def fenced(text: str) -> tuple[list[Block], str]:
         elif _read(now, line):
             blocks.append(now.block())
             now = None
-    if now is not None:
-        blocks.append(now.block())
-    return [block for block in blocks if block.code.strip()], "\n".join(outside)
+    return blocks, "\n".join(outside), now
 
 
 def indented(text: str) -> list[Block]:
