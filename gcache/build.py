@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gcache.agents.chat_template import ChatTemplate
 from gcache.agents.decision import DecisionMaker, decision_maker
@@ -40,14 +41,44 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Part:
+    """Something that learns. Optimizer, gradient check, checkpoint and metrics go over all parts there are.
+
+    Attributes:
+        lr, weight_decay: of the optimizer: a number, or the name of a field of `TrainConfig`.
+        learns: whether a gradient reaches it in the graph's mode; a part that none reaches is kept as it is, and the
+            run says so.
+    """
+
+    module: nn.Module
+    lr: str | float = "lr"
+    weight_decay: str | float = 0.0
+    learns: bool = True
+
+
+@dataclass(frozen=True)
 class Built:
-    """A graph with the parts that training reaches into; without a local model where an API says all."""
+    """A graph with what training reaches into; without a local model where an API says all.
+
+    Attributes:
+        parts: what learns, under the names that checkpoints use.
+    """
 
     spec: GraphSpec
     graph: AgentGraph
     llm: LocalLLM | None
     policy: TopologyPolicy | None
     fingerprint: str
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own: dict[str, Part] = {}
+        if isinstance(self.graph, CacheGraph):
+            # where an API alone writes the text, no log-probability of it reaches the fuser
+            own["fuser"] = Part(self.graph.fuser, "fuser_lr", learns=self.graph.learns)
+        if self.policy is not None:
+            own["policy"] = Part(self.policy, "lr", "weight_decay")
+        object.__setattr__(self, "parts", {**own, **self.parts})
 
 
 def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = None) -> Built:

@@ -30,7 +30,6 @@ from gcache.files import sync_file, sync_folder, write_bytes, write_text
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.team import Cast
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.cache_graph import CacheGraph
 from gcache.llm.api.client import ApiLLM
 from gcache.llm.cache_budget import Limits
 from gcache.llm.load.fingerprint import comparable, tensors_hash
@@ -72,10 +71,7 @@ class State:
 
 def trainable(built: Built) -> nn.ModuleDict:
     """All that learns, under the names checkpoints use."""
-    parts: dict[str, nn.Module] = {"fuser": built.graph.fuser} if isinstance(built.graph, CacheGraph) else {}
-    if built.policy is not None:
-        parts["policy"] = built.policy
-    return nn.ModuleDict(parts)
+    return nn.ModuleDict({name: part.module for name, part in built.parts.items()})
 
 
 def learned(built: Built) -> str:

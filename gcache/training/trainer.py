@@ -69,12 +69,8 @@ def running_mean(before: float, mean: float, step: int) -> float:
 
 
 def learning(built: Built) -> nn.ModuleDict:
-    """The parts that get a gradient, under the names checkpoints use.
-
-    Where an API writes the text alone, no log-probability of it reaches the fuser, so it is left out.
-    """
-    parts = checkpoints.trainable(built)
-    return nn.ModuleDict({name: part for name, part in parts.items() if built.graph.learns or name != "fuser"})
+    """The parts that get a gradient, under the names checkpoints use."""
+    return nn.ModuleDict({name: part.module for name, part in built.parts.items() if part.learns})
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Reinforce:
         self.board: Board | None = None
         self.task_record = dict(task_record or {"name": task.name})
         self.parts = learning(built)
-        self.not_trained = sorted(checkpoints.trainable(built).keys() - self.parts.keys())
+        self.not_trained = sorted(built.parts.keys() - self.parts.keys())
         for name in self.not_trained:
             logger.warning(
                 "the %s is not trained: in the mode %s the API alone writes the text, and no gradient of it reaches "
@@ -146,13 +142,16 @@ class Reinforce:
         self._saved, self._saved_at = 0, time.monotonic()
 
     def _optimizer(self) -> torch.optim.AdamW:
-        rates = {"policy": (self.config.lr, self.config.weight_decay), "fuser": (self.config.fuser_lr, 0.0)}
-        groups = [
-            {"params": list(part.parameters()), "lr": rates[name][0], "base": rates[name][0],
-             "weight_decay": rates[name][1]}
-            for name, part in self._named_parts().items()
-        ]  # fmt: skip
+        groups = []
+        for name, module in self._named_parts().items():
+            part = self.built.parts[name]
+            rate, decay = (self._setting(value) for value in (part.lr, part.weight_decay))
+            groups.append({"params": list(module.parameters()), "lr": rate, "base": rate, "weight_decay": decay})
         return torch.optim.AdamW(groups)
+
+    def _setting(self, value: str | float) -> float:
+        """A number, or what the configuration has under a name."""
+        return float(getattr(self.config, value) if isinstance(value, str) else value)
 
     def _named_parts(self) -> dict[str, nn.Module]:
         """Those with parameters, as the optimizer's groups."""
