@@ -237,5 +237,9 @@ def agents_for(example: Example, default: Sequence[Agent]) -> tuple[Agent, ...]:
     if example.notes:
         return tuple(Agent(n.role, n.description, private=n.text, kind=n.kind) for n in example.notes)
     if not default:
-        raise ConfigError(f"question {example.id!r} brings no agents and none are configured")
+        raise ConfigError(
+            f"question {example.id!r} brings no agents, and this graph has none of its own: they come with the "
+            "questions of the task that it was trained on, so ask one of these (make_task(NAME).test(), or "
+            "gcache inspect --question)"
+        )
     return tuple(default)

@@ -83,7 +83,7 @@ def test_what_is_private_reaches_the_prompt_and_nothing_that_others_see() -> Non
 
 def test_an_example_without_notes_gets_the_default_agents() -> None:
     assert agents_for(Example("1", "?", "2"), list(MATHS)) == MATHS
-    with pytest.raises(ConfigError, match="question '1' brings no agents and none are configured"):
+    with pytest.raises(ConfigError, match="question '1' brings no agents, and this graph has none of its own"):
         agents_for(Example("1", "?", "2"), ())
 
 

@@ -166,7 +166,7 @@ def test_an_examples_own_agents_take_the_place_of_the_graphs(scripted_llm: Scrip
 
 
 def test_without_any_agents_a_question_is_refused(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match="brings no agents and none are configured"):
+    with pytest.raises(ConfigError, match="brings no agents, and this graph has none of its own"):
         make(scripted_llm, tiny_tokenizer, n_agents=0).run(QUESTION)
 
 
