@@ -21,8 +21,9 @@ from gcache.errors import ConfigError
 from gcache.graph.result import RunResult
 from gcache.runtime.streams import resampling
 from gcache.tasks.example import Example
+from gcache.training.metrics import running_mean
 from gcache.training.objective import BASELINES, Prices, advantages
-from gcache.training.trainer import Reinforce, running_mean
+from gcache.training.trainer import Reinforce
 
 REFERENCE = "leave_one_out"
 RESAMPLES = 2000
@@ -67,7 +68,7 @@ def compare_baselines(
     found: dict[tuple[str, str], list[Tensor]] = {}
     running = 0.0
     for step in tqdm(range(batches + 1), desc="batches", disable=not progress):
-        graded = trainer.rollouts(step, trainer.draw(questions, step))
+        graded = trainer.rollouts.run(step, trainer.rollouts.draw(questions, step))
         if step:
             for baseline in BASELINES:
                 advantage = advantages(graded.net, baseline, running)

@@ -1,4 +1,4 @@
-"""The loop: draw questions, run their rollouts together, grade, step, write down.
+"""The loop: rollouts, gradient, step, and what is written down of them.
 
 Every draw is a function of (seed, step, question, rollout), so a run that was stopped anywhere
 and is resumed from its checkpoint goes on as if it had not been. A checkpoint changes nothing of what is
@@ -7,13 +7,12 @@ learned, so when one is written may depend on the clock.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,66 +26,37 @@ from gcache.errors import (
     CheckpointError,
     ConfigError,
     GcacheError,
-    GradingError,
-    QuestionError,
     TrainingError,
 )
-from gcache.evaluation.intervals import mean_interval
 from gcache.files import append_line, sync_file, write_text, writing
 from gcache.gnn.providers import PolicySource
 from gcache.gnn.summary import learned_edges
-from gcache.graph.loops import run_to_end
-from gcache.graph.memo import Thoughts
-from gcache.graph.result import TOKENS, RunResult
-from gcache.graph.writers.registry import api_tokens
-from gcache.runtime.streams import derive, stream
-from gcache.tasks.example import Example, Grade, Task, grade_text
+from gcache.graph.result import RunResult
+from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
+from gcache.training.metrics import Idleness, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import Objective, Prices, advantages
 from gcache.training.pruning import Pruner
 from gcache.training.replay import AUTO
+from gcache.training.rollouts import Graded, Rollouts
+from gcache.training.same_run import gradient_of, require_same_settings
 from gcache.training.stopping import terminable
 from gcache.training.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 
-#: Of the running mean of utilities, the share that a step keeps.
-EMA = 0.9
 #: Training questions, the first ones, of which every step's metrics say how likely each edge was.
 WATCHED = 16
-#: After how many steps in which nothing was learned from answers a run warns.
-IDLE = 5
 #: Seconds between two checkpoints at least, where nothing else is said: writing one waits for the disk.
 SECONDS_BETWEEN = 30.0
-
-
-def running_mean(before: float, mean: float, step: int) -> float:
-    """The running mean of utilities after a step of this mean."""
-    return EMA * before + (1 - EMA) * mean if step else mean
 
 
 def learning(built: Built) -> nn.ModuleDict:
     """The parts that get a gradient, under the names checkpoints use."""
     return nn.ModuleDict({name: part.module for name, part in built.parts.items() if part.learns})
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A step's rollouts.
-
-    Attributes:
-        groups: of each question; those whose API or grader failed for good are left out, and counted in `failed`.
-        utilities, net: (Q, K), as graded, and less the prices.
-    """
-
-    groups: list[list[RunResult]]
-    grades: list[list[Grade]]
-    utilities: torch.Tensor
-    net: torch.Tensor
-    failed: int
 
 
 class Reinforce:
@@ -123,6 +93,7 @@ class Reinforce:
                 "or --fuser concat with the generation mode local or hybrid"
             )
         self.optimizer = self._optimizer()
+        self.rollouts = Rollouts(built.graph, task, config)
         questions = task.train(config.train_limit, config.seed) if config.gradient == AUTO else ()
         #: The gradient of log pi, settled once for the whole run.
         self.gradient = take_gradient(config.gradient, built.graph, questions, built.llm.limits if built.llm else None)
@@ -134,8 +105,7 @@ class Reinforce:
         self.pruner = Pruner(config.pruning_rate, config.iterations)
         #: Why training ended before its last step, "" where it did not.
         self.stopped = ""
-        #: Steps in a row in which no rollout was worth more than another of its question.
-        self.idle = 0
+        self.idleness = Idleness()
         #: After the last whole step: what is kept of a run that ends within the next one.
         self._state: checkpoints.State | None = None
         #: The step of the latest checkpoint, and when it was written; at first, when training began.
@@ -182,7 +152,7 @@ class Reinforce:
             for step in range(self.done, total):
                 edges = learned_edges(self.built.graph, questions[:WATCHED])  # before the step changes them
                 try:
-                    metrics = self.step(step, self.draw(questions, step))
+                    metrics = self.step(step, self.rollouts.draw(questions, step))
                 except BudgetSpent as error:
                     self.stopped = f"stopped after {step} of {total} steps: {error}"
                     logger.warning("%s; what was learned is kept, and the same command goes on from it", self.stopped)
@@ -228,7 +198,7 @@ class Reinforce:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * (1 - step / self.config.iterations)
-        graded = self.rollouts(step, questions)
+        graded = self.rollouts.run(step, questions)
         groups, net = graded.groups, graded.net
         ran = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
@@ -239,52 +209,11 @@ class Reinforce:
         if self.unreached and measured["replayed"]:
             raise TrainingError(f"trainable parameters that get no gradient: {', '.join(sorted(self.unreached))}")
         self.optimizer.step()
-        measured = {**measured, **self._signal_to_noise(), "net_utility": float(net.mean())}
-        measured["told_apart"] = self._told_apart(net)
+        noise = signal_to_noise(self.optimizer, self._named_parts())
+        measured = {**measured, **noise, "net_utility": float(net.mean())}
+        measured["told_apart"] = self.idleness.told_apart(net)
         self._prune(step, groups)
         return self._metrics(step, graded, measured, norms, started, ran)
-
-    def rollouts(self, step: int, questions: Sequence[Example]) -> Graded:
-        """The rollouts of a step's questions, all at once, and what they were worth.
-
-        Raises:
-            QuestionError: all of them failed for good.
-        """
-        asked = run_to_end(
-            lambda: self._rollouts(step, questions), "training", "await asyncio.to_thread(train, ...)"
-        )
-        graded = [(group, found) for group in asked if group and (found := self._grades(step, group))]
-        groups, grades = [group for group, _ in graded], [found for _, found in graded]
-        failed = len(asked) - len(groups)
-        if not groups:
-            raise QuestionError(
-                f"something failed for good for all {failed} questions of step {step}; see the messages above"
-            )
-        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
-        costs = torch.tensor([[self._cost(result) for result in group] for group in groups])
-        return Graded(groups, grades, utilities, utilities - costs, failed)
-
-    def _grades(self, step: int, group: Sequence[RunResult]) -> list[Grade]:
-        """The grades of a question's rollouts; none where what grades them failed and the question is left out."""
-        try:
-            return [grade_text(self.task, r.answer, r.example, r.cut) for r in group]
-        except GradingError as error:
-            if self.config.on_error == "stop":
-                raise
-            logger.warning("question %s is left out of step %d: %s", group[0].example.id, step, error)
-            return []
-
-    def _told_apart(self, net: torch.Tensor) -> float:
-        """The share of questions of which one rollout was worth more than another; warns where there are none."""
-        share = float((net.amax(dim=1) > net.amin(dim=1)).float().mean())
-        self.idle = 0 if share else self.idle + 1
-        if self.idle == IDLE and self.config.rollouts > 1:
-            logger.warning(
-                "in the last %d steps all rollouts of a question were worth the same (mean %.3f), so nothing was "
-                "learned from answers; try other --decision_probability and --agent_probability, a lower --lr, "
-                "more --rollouts, or an easier task", IDLE, float(net.mean()),
-            )  # fmt: skip
-        return share
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
         source = self.built.graph.source_of_topologies
@@ -297,70 +226,6 @@ class Reinforce:
         config = self.config
         entropy = config.scheduled("entropy_bonus", step)
         return Prices(config.edge_price, entropy, config.anchor_strength, config.anchor)
-
-    def _cost(self, result: RunResult) -> float:
-        """What a rollout's utility is less by."""
-        # not the trace's counts, in which what another rollout thought already is free
-        local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
-        generated = local + api_tokens(result.spoken)[1] + result.thinking
-        carried = sum(result.edge_bytes.values()) / 2**20
-        return self.config.token_price * generated / 1000 + self.config.mib_price * carried
-
-    def _signal_to_noise(self) -> dict[str, float]:
-        """|m|^2 / |v| of each part, of Adam's moments without their bias towards 0: the squared mean of
-        the last gradients (about ten, clipped) over their mean square. Gradients that are all alike give 1,
-        pure noise gives (1 - b1) / (1 + b1), which is 0.05."""
-        found: dict[str, float] = {}
-        for group, name in zip(self.optimizer.param_groups, self._named_parts(), strict=True):
-            first, second = group["betas"]
-            signal = power = 0.0
-            for parameter in group["params"]:
-                state = self.optimizer.state.get(parameter)
-                if state:
-                    steps = float(state["step"])
-                    signal += float((state["exp_avg"] / (1 - first**steps)).square().sum())
-                    power += float((state["exp_avg_sq"] / (1 - second**steps)).sum())
-            found[f"gradient_snr_{name}"] = signal / power if power else 0.0
-        return found
-
-    async def _rollouts(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
-        """All of a batch's rollouts at once; those of a question share equal thoughts.
-
-        With `on_error="skip"`, a question of which a rollout failed for good has none.
-        """
-        graph, config = self.built.graph, self.config
-        temperature = config.scheduled("temperature", step)
-
-        async def of_one(number: int, example: Example) -> list[RunResult]:
-            thoughts = Thoughts()
-            seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
-            runs = [
-                graph.arun(
-                    example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
-                    lenient=config.on_error == "skip",
-                )
-                for seed in seeds
-            ]
-            try:
-                return list(await asyncio.gather(*runs))
-            except BudgetSpent:
-                raise
-            except QuestionError as error:
-                if config.on_error == "stop":
-                    raise
-                logger.warning("question %s is left out of step %d: %s", example.id, step, error)
-                return []
-
-        return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
-
-    def draw(self, questions: Sequence[Example], step: int) -> list[Example]:
-        """The step's questions: passes over all of them, shuffled anew each time."""
-        chosen: list[Example] = []
-        for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
-            sweep, place = divmod(index, len(questions))
-            order = stream("pass over the questions", self.config.seed, sweep).permutation(len(questions))
-            chosen.append(questions[int(order[place])])
-        return chosen
 
     def _checked_norms(self) -> dict[str, float]:
         """Gradient norm of each part before clipping; clips."""
@@ -386,26 +251,15 @@ class Reinforce:
         started: float,
         ran: float,
     ) -> dict[str, Any]:
-        mean, low, high = mean_interval(graded.utilities.mean(dim=1).tolist())
-        runs = [r for group in graded.groups for r in group]
         now = time.perf_counter()
         return {
-            "step": step,
-            "utility": mean,
-            "utility_low": low,
-            "utility_high": high,
-            "rollouts": len(runs),
-            "unparsed": sum(g.outcome == "unparsed" for row in graded.grades for g in row),
-            "unstated": sum(g.unstated for row in graded.grades for g in row),
-            "cut": sum(r.cut for r in runs),
-            "failed": graded.failed,
-            "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
+            **of_rollouts(step, graded),
             **measured,
             **{f"gradient_norm_{name}": value for name, value in norms.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
             "not_trained": self.not_trained,
             "fuser_gradient": self.gradient.name,
-            **{f"tokens_{kind}": sum(r.tokens[kind] for r in runs) for kind in TOKENS},
+            **of_tokens(graded),
             "seconds_rollouts": ran - started,
             "seconds_gradient": now - ran,
             "seconds": now - started,
@@ -447,7 +301,7 @@ class Reinforce:
             if not resume:
                 raise CheckpointError(f"{self.out} holds a checkpoint; resume it, or pass another --out")
             found = checkpoints.read(self.out)
-            self._require_same_settings(found)
+            require_same_settings(self.out, found, self.built.spec, self.config, self.task_record)
         lines = step_lines(self.out / METRICS, 0 if found is None else found.step)
         if found is not None and found.moments is None:
             self._require_trained(found, lines)
@@ -473,7 +327,7 @@ class Reinforce:
             self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
             if self.config.gradient == AUTO:  # whatever the limits of this run would say
-                self.gradient = TakenGradient(_gradient_of(found), "as before the run was stopped")
+                self.gradient = TakenGradient(gradient_of(found), "as before the run was stopped")
                 self.objective = replace(self.objective, gradient=self.gradient.name)
             if self.done == self.config.iterations:
                 logger.info("%s is complete: all %d steps are done, and nothing is left to train", self.out, self.done)
@@ -481,32 +335,3 @@ class Reinforce:
                 logger.info("resuming %s after step %d", self.out, self.done)
         # lines of steps after the checkpoint will be written again
         write_text(self.out / METRICS, "".join(f"{line}\n" for line in lines))
-
-    def _require_same_settings(self, found: checkpoints.Checkpoint) -> None:
-        """A resumed run must be the same run (its learning rate's decay depends on the number of
-        iterations, so that may not change either)."""
-        free = ("checkpoint_every", "on_error", "base_url")  # none of them changes what is learned
-        now = {**self.built.spec.to_json(), **asdict(self.config), "task": self.task_record}
-        # a setting that an older run did not know has its default there
-        then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
-        then["gradient"] = _gradient_of(found)
-        if not then["graph"]["prompt_date"]:  # no template asked, or the version did not fix it
-            then["graph"] = {**then["graph"], "prompt_date": now["graph"]["prompt_date"]}
-        if self.config.gradient == AUTO:
-            now["gradient"] = then["gradient"]
-        for name in sorted(now.keys() | then.keys()):
-            if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
-                raise CheckpointError(
-                    f"{self.out} holds a run with {name}={then.get(name)!r}, this one has {now.get(name)!r}; pass "
-                    "the same settings to resume it, or another --out"
-                )
-
-
-def _gradient_of(found: checkpoints.Checkpoint) -> str:
-    """What a stopped run took; one from before there was a choice took the last hop's."""
-    return str(found.training.get("gradient", "decision"))
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would bring it back."""
-    return json.loads(json.dumps(value))

@@ -14,9 +14,10 @@ from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
+from gcache.training.metrics import EMA, IDLE, signal_to_noise
 from gcache.training.objective import Objective, Prices, advantages, check_baseline
 from gcache.training.replay import log_probs, replayed_tokens
-from gcache.training.trainer import EMA, IDLE, Reinforce
+from gcache.training.trainer import Reinforce
 
 
 def test_baselines_by_hand() -> None:
@@ -41,6 +42,10 @@ def trainer(llm: LocalLLM, tokenizer: Any, out: Path, **settings: Any) -> Reinfo
     return Reinforce(built, ToyTask(), config, out)
 
 
+def noise_of(learner: Reinforce) -> dict[str, float]:
+    return signal_to_noise(learner.optimizer, learner._named_parts())
+
+
 def test_the_running_mean_is_of_net_utilities(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
     learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, baseline="ema", token_price=10.0)
     history = learner.train(progress=False)
@@ -56,7 +61,7 @@ def test_prices_are_of_the_answers_tokens_and_of_bytes_handed_over(
     (spoken,) = result.spoken
     assert spoken.generation is not None and result.edge_bytes
     mib = sum(result.edge_bytes.values()) / 2**20
-    assert learner._cost(result) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
+    assert learner.rollouts.cost(result) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
     (line, *_) = learner.train(progress=False)
     assert line["net_utility"] < line["utility"]
 
@@ -81,30 +86,30 @@ def test_questions_told_apart_by_hand(
     same, one = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]])
     with caplog.at_level("WARNING", logger="gcache"):
         for _ in range(IDLE - 1):
-            assert learner._told_apart(same) == 0.0
-        assert learner._told_apart(one) == 0.5
+            assert learner.idleness.told_apart(same) == 0.0
+        assert learner.idleness.told_apart(one) == 0.5
         for _ in range(IDLE - 1):
-            assert learner._told_apart(same) == 0.0
+            assert learner.idleness.told_apart(same) == 0.0
         assert not caplog.records
-        learner._told_apart(same)
+        learner.idleness.told_apart(same)
     assert len(caplog.records) == 1
 
 
 def test_the_signal_to_noise_of_known_gradients(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
     """Gradients that are all alike give 1; signs by the toss of a coin give (1 - b1) / (1 + b1)."""
     learner = trainer(tiny_llm, tiny_tokenizer, tmp_path)
-    assert learner._signal_to_noise() == {"gradient_snr_fuser": 0.0, "gradient_snr_policy": 0.0}
+    assert noise_of(learner) == {"gradient_snr_fuser": 0.0, "gradient_snr_policy": 0.0}
     parameters = list(learner.parts.parameters())
     for _ in range(60):
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, 0.3)
         learner.optimizer.step()
-    assert learner._signal_to_noise()["gradient_snr_policy"] == pytest.approx(1.0, abs=1e-4)
+    assert noise_of(learner)["gradient_snr_policy"] == pytest.approx(1.0, abs=1e-4)
     for _ in range(60):
         for parameter in parameters:
             parameter.grad = 0.3 * torch.where(torch.rand_like(parameter) < 0.5, 1.0, -1.0)
         learner.optimizer.step()
-    assert learner._signal_to_noise()["gradient_snr_policy"] == pytest.approx(0.1 / 1.9, rel=0.1)
+    assert noise_of(learner)["gradient_snr_policy"] == pytest.approx(0.1 / 1.9, rel=0.1)
 
 
 @pytest.mark.parametrize("gradient", ["decision", "full"])

@@ -1,0 +1,130 @@
+"""The rollouts of a step: which questions are asked, their runs all at once, and what these were worth.
+
+Every draw is a function of (seed, step, question, rollout).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gcache.errors import BudgetSpent, GradingError, QuestionError
+from gcache.graph.agent_graph import AgentGraph
+from gcache.graph.loops import run_to_end
+from gcache.graph.memo import Thoughts
+from gcache.graph.result import RunResult
+from gcache.graph.writers.registry import api_tokens
+from gcache.runtime.streams import derive, stream
+from gcache.tasks.example import Example, Grade, Task, grade_text
+from gcache.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A step's rollouts.
+
+    Attributes:
+        groups: of each question; those whose API or grader failed for good are left out, and counted in `failed`.
+        utilities, net: (Q, K), as graded, and less the prices.
+    """
+
+    groups: list[list[RunResult]]
+    grades: list[list[Grade]]
+    utilities: torch.Tensor
+    net: torch.Tensor
+    failed: int
+
+
+class Rollouts:
+    """Runs and grades what a step learns from.
+
+    Args:
+        graph: answers the questions.
+        task: grades the answers.
+    """
+
+    def __init__(self, graph: AgentGraph, task: Task, config: TrainConfig) -> None:
+        self.graph, self.task, self.config = graph, task, config
+
+    def draw(self, questions: Sequence[Example], step: int) -> list[Example]:
+        """The step's questions: passes over all of them, shuffled anew each time."""
+        chosen: list[Example] = []
+        for index in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
+            sweep, place = divmod(index, len(questions))
+            order = stream("pass over the questions", self.config.seed, sweep).permutation(len(questions))
+            chosen.append(questions[int(order[place])])
+        return chosen
+
+    def run(self, step: int, questions: Sequence[Example]) -> Graded:
+        """The rollouts of a step's questions, all at once, and what they were worth.
+
+        Raises:
+            QuestionError: all of them failed for good.
+        """
+        asked = run_to_end(
+            lambda: self._run(step, questions), "training", "await asyncio.to_thread(train, ...)"
+        )
+        graded = [(group, found) for group in asked if group and (found := self._grades(step, group))]
+        groups, grades = [group for group, _ in graded], [found for _, found in graded]
+        failed = len(asked) - len(groups)
+        if not groups:
+            raise QuestionError(
+                f"something failed for good for all {failed} questions of step {step}; see the messages above"
+            )
+        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
+        costs = torch.tensor([[self.cost(result) for result in group] for group in groups])
+        return Graded(groups, grades, utilities, utilities - costs, failed)
+
+    def _grades(self, step: int, group: Sequence[RunResult]) -> list[Grade]:
+        """The grades of a question's rollouts; none where what grades them failed and the question is left out."""
+        try:
+            return [grade_text(self.task, r.answer, r.example, r.cut) for r in group]
+        except GradingError as error:
+            if self.config.on_error == "stop":
+                raise
+            logger.warning("question %s is left out of step %d: %s", group[0].example.id, step, error)
+            return []
+
+    def cost(self, result: RunResult) -> float:
+        """What a rollout's utility is less by."""
+        # not the trace's counts, in which what another rollout thought already is free
+        local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
+        generated = local + api_tokens(result.spoken)[1] + result.thinking
+        carried = sum(result.edge_bytes.values()) / 2**20
+        return self.config.token_price * generated / 1000 + self.config.mib_price * carried
+
+    async def _run(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
+        """All of a batch's rollouts at once; those of a question share equal thoughts.
+
+        With `on_error="skip"`, a question of which a rollout failed for good has none.
+        """
+        graph, config = self.graph, self.config
+        temperature = config.scheduled("temperature", step)
+
+        async def of_one(number: int, example: Example) -> list[RunResult]:
+            thoughts = Thoughts()
+            seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
+            runs = [
+                graph.arun(
+                    example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
+                    lenient=config.on_error == "skip",
+                )
+                for seed in seeds
+            ]
+            try:
+                return list(await asyncio.gather(*runs))
+            except BudgetSpent:
+                raise
+            except QuestionError as error:
+                if config.on_error == "stop":
+                    raise
+                logger.warning("question %s is left out of step %d: %s", example.id, step, error)
+                return []
+
+        return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
