@@ -18,13 +18,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from gcache.errors import DataError
-from gcache.tasks.data_fields import find, is_missing, label_words, listed
+from gcache.tasks.data_fields import find, is_missing, label_words
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
 from gcache.tasks.future_imports import futures_first, has_one_out_of_place, out_of_place, put_together
 from gcache.tasks.programs import extract_code
 from gcache.tasks.python_source import names_of, parsed, statements
 from gcache.tasks.sandbox import SandboxLimits, run_program
+from gcache.tasks.text_lists import listed
 
 #: Characters of tests that are not taken apart when they are read: the plus sets have megabytes of them.
 _LONG = 50_000
@@ -189,7 +190,7 @@ def _source(row: Row, field: str) -> str:
 def _sources(row: Row, field: str) -> list[str]:
     """A field that holds pieces of source: a list of them, one alone, or nothing."""
     found = find(row, field)
-    value = [] if found is None else listed(found[1])
+    value = [] if found is None else listed(found[1], field)
     pieces = [value] if isinstance(value, str) else value
     if not isinstance(pieces, list) or not all(isinstance(piece, str) and not is_missing(piece) for piece in pieces):
         raise DataError(f"the field {field!r} must be a list of texts, got {value!r:.60}")
