@@ -136,4 +136,5 @@ def _only(field: str, value: Any, readings: set[int], choices: Choices) -> int:
             f"{wrong}; there are gaps between the choices, so its place tells nothing: name it by its label"
         )
     places = " or ".join(str(place + 1) for place in sorted(readings))
-    raise DataError(f"{wrong}, which may be choice {places}; name it by its letter, in a field 'answer_idx'")
+    way_out = "by its words" if choices.rivals else "by its letter, in a field 'answer_idx'"
+    raise DataError(f"{wrong}, which may be choice {places}; name it {way_out}")
