@@ -82,7 +82,7 @@ def test_a_sandbox_that_cannot_begin_is_such_a_failure(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sandbox, "_tried", refused)
     monkeypatch.setattr(sandbox.time, "sleep", lambda _: None)
-    row = '{"task_id": "one", "prompt": "def f():\\n", "entry_point": "f", "test": "def check(f):\\n    f()\\n"}\n'
+    row = '{"task_id": "one", "prompt": "def f():\\n", "entry_point": "f", "test": "def check(f): assert f()"}\n'
     data = tmp_path / "programs.jsonl"
     data.write_text(row)
     task = HumanEval(data, whole_file=True)

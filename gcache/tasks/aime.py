@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
-from gcache.tasks.bare_numbers import bare
+from gcache.tasks.bare_numbers import bare, has_two_boxes, marked
 from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
@@ -67,7 +67,7 @@ def whole_number(value: Any) -> str | None:
 
 def stated_number(value: Any) -> str | None:
     """The whole number that a field holds: alone, or in a worked solution behind `####` at its end or in its last box.
-    None where there is none, or where these two differ."""
+    None where there is none, where any line of `####` and the box differ, or where two boxes are offered."""
     number = whole_number(value)
     if number is not None or not isinstance(value, str):
         return number
@@ -76,7 +76,8 @@ def stated_number(value: Any) -> str | None:
     end = end.strip()
     is_end = mark and end and "\n" not in end and "\\boxed" not in end  # else a heading, or the mark of a box
     numbers = {whole_number(part) for part in (end if is_end else None, box) if part is not None}
-    return numbers.pop() if len(numbers) == 1 else None
+    numbers |= {number for line in marked(value) if (number := whole_number(line)) is not None} if numbers else set()
+    return numbers.pop() if len(numbers) == 1 and not has_two_boxes(value) else None
 
 
 def _right(row: Row) -> str:

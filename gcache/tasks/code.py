@@ -10,24 +10,19 @@ The data of the plus sets holds whole test programs, which are run as they are. 
 
 from __future__ import annotations
 
-import ast
-import keyword
-import re
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
 
 from gcache.errors import DataError
-from gcache.tasks.data_fields import find, is_missing, label_words, listed
+from gcache.tasks.code_rows import LONG, check_uses, entry_point_of, may_fail, source_of, sources_in, tests_of
+from gcache.tasks.data_fields import find, label_words
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.future_imports import futures_first, has_one_out_of_place, out_of_place, put_together
+from gcache.tasks.future_imports import futures_first, out_of_place, put_together
 from gcache.tasks.programs import extract_code
 from gcache.tasks.python_source import names_of, parsed, statements
 from gcache.tasks.sandbox import SandboxLimits, run_program
-
-#: Characters of tests that are not taken apart when they are read: the plus sets have megabytes of them.
-_LONG = 50_000
 
 
 class CodeTask(DataSet):
@@ -80,8 +75,9 @@ class HumanEval(CodeTask):
     hub = ("openai/openai_humaneval", None, {"train": "test", "test": "test"})
 
     def example(self, row: Row, number: int) -> Example:
-        prompt, test = _source(row, "prompt"), words_of_tests(row)
-        entry = _entry_point(row, test)
+        prompt, test = source_of(row, "prompt"), tests_of(row)
+        entry = entry_point_of(row)
+        check_uses(test, entry)
         kept = {"prompt": prompt, "entry_point": entry, "test": test}
         question = f"Complete this Python function. Write the whole function.\n```python\n{prompt}\n```"
         return Example(label_words(row, "task_id") or f"{self.name}-{number}", question, entry, meta=kept)
@@ -111,13 +107,18 @@ class MbppPlus(CodeTask):
     hub = ("evalplus/mbppplus", None, {"train": "test", "test": "test"})
 
     def example(self, row: Row, number: int) -> Example:
-        tests = _sources(row, "test_list")
-        before = [*_sources(row, "test_imports"), *_sources(row, "test_setup_code")]
+        tests = sources_in(row, "test_list")
+        before = [*sources_in(row, "test_imports"), *sources_in(row, "test_setup_code")]
         short = put_together(*before, *tests)
         has_more = not tests or find(row, "test") is not None
-        whole = put_together(*before, _source(row, "test")) if has_more else short
-        if len(whole) <= _LONG and parsed(whole) is None:
+        whole = put_together(*before, source_of(row, "test")) if has_more else short
+        if len(whole) <= LONG and parsed(whole) is None:
             raise DataError(f"the tests must be Python, got {whole!r:.60}")
+        if not may_fail(whole):
+            field = "test" if has_more else "test_list"
+            raise DataError(
+                f"the tests in {field!r} assert nothing that is run, so every program passes: {whole!r:.60}"
+            )
         question = words(row, "prompt", "text", "description", "question")
         if tests:
             question += f"\nYour code must pass:\n```python\n{tests[0]}\n```"
@@ -141,66 +142,6 @@ def joined(code: str, tests: str) -> str:
     if before is None or out_of_place(before):
         return f"{code}\n"
     return futures_first([*before, *after]) + "\n"
-
-
-def words_of_tests(row: Row) -> str:
-    """The tests of a row of HumanEval.
-
-    Raises:
-        DataError: there are none, or they cannot be run, in which case every answer would be wrong.
-    """
-    if find(row, "test") is None and find(row, "plus_input", "base_input") is not None:
-        raise DataError(
-            "a row has inputs (base_input, plus_input) but no tests; take the form with the field 'test', such as the "
-            "hub's evalplus/humanevalplus"
-        )
-    test = _source(row, "test")
-    if len(test) > _LONG:
-        has_check = re.search(r"(?m)^def check\s*\(", test) is not None
-    else:
-        body = getattr(parsed(test), "body", ())
-        has_check = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body)
-    if not has_check:
-        raise DataError(f"the field 'test' must be Python that defines check(candidate), got {test!r:.60}")
-    return test
-
-
-def _entry_point(row: Row, test: str) -> str:
-    """The function that is asked for: by name, or the last that is declared."""
-    if find(row, "entry_point") is None and (declared := find(row, "declaration")) is not None:
-        names = [line[4:].split("(")[0].strip() for line in str(declared[1]).split("\n") if line.startswith("def ")]
-        name = names[-1] if names else ""
-    else:
-        name = words(row, "entry_point")
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise DataError(f"the field 'entry_point' must be the name of a function, got {name!r:.40}")
-    return name
-
-
-def _source(row: Row, field: str) -> str:
-    """A field that holds source: as text, with the indentation that it has."""
-    words(row, field)
-    found = find(row, field)
-    source = str(found[1]).strip("\r\n\ufeff").rstrip() if found else ""
-    _check_compiles(field, source)
-    return source
-
-
-def _sources(row: Row, field: str) -> list[str]:
-    """A field that holds pieces of source: a list of them, one alone, or nothing."""
-    found = find(row, field)
-    value = [] if found is None else listed(found[1])
-    pieces = [value] if isinstance(value, str) else value
-    if not isinstance(pieces, list) or not all(isinstance(piece, str) and not is_missing(piece) for piece in pieces):
-        raise DataError(f"the field {field!r} must be a list of texts, got {value!r:.60}")
-    for piece in pieces:
-        _check_compiles(field, piece)
-    return [piece.strip() for piece in pieces]
-
-
-def _check_compiles(field: str, source: str) -> None:
-    if has_one_out_of_place(source):
-        raise DataError(f"the field {field!r} has an import from __future__ that is not at its beginning; move it")
 
 
 @lru_cache(maxsize=1024)  # some tests are long, and each is asked for by every answer to its question

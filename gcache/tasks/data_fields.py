@@ -5,8 +5,6 @@ Case, blanks, hyphens and underscores do not count: `Correct Answer`, `correct_a
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 from collections.abc import Mapping, Set
@@ -19,7 +17,6 @@ from gcache.errors import DataError
 Row = Mapping[str, Any]
 
 _SHOWN_NAMES = 20
-_LONGEST_LIST = 20_000  # characters of a list that a CSV file holds in one field
 
 
 @lru_cache(maxsize=4096)
@@ -123,20 +120,6 @@ def number_text(value: Any) -> str | None:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def listed(value: Any) -> Any:
-    """A list or an object that stands in a text, as in a field of a CSV file; anything else as it is."""
-    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{") or len(value) > _LONGEST_LIST:
-        return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found: Any = read(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-        if isinstance(found, (list, dict)):
-            return found
-    return value
 
 
 def _names(row: Row) -> str:

@@ -15,6 +15,7 @@ from gcache.errors import DataError
 from gcache.tasks.csv_rows import csv_rows
 from gcache.tasks.data_fields import QUESTIONS, Row, opened, same_name
 from gcache.tasks.data_file import shown, text_of
+from gcache.tasks.text_lists import object_of
 
 #: Keys under which a JSON object may hold its rows.
 LISTS = ("data", "rows", "examples", "questions", "problems", "instances", "items", "records")
@@ -130,7 +131,7 @@ def _json(text: str, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON: not valid UTF-8 at column {error.start + 1}") from error
     try:
         value = json.loads(
-            text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole
+            text.removeprefix("\ufeff"), object_pairs_hook=object_of, parse_constant=_constant, parse_int=_whole
         )
     except json.JSONDecodeError as error:
         hint = "; it holds NUL characters, so it may be UTF-16 without its mark" if "\0" in text else ""
@@ -142,15 +143,6 @@ def _json(text: str, where: str) -> Any:
         raise _too_deep(where) from error
     _check_levels(value, where)
     return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"the field {twice!r:.60} is there twice; leave one of them")
-    return found
 
 
 def _constant(name: str) -> float | None:

@@ -5,12 +5,11 @@ Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021 (arXiv:2110
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
-from gcache.tasks.bare_numbers import bare
+from gcache.tasks.bare_numbers import has_two_boxes, marked, number_alone, without_last_box
 from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example
@@ -18,8 +17,6 @@ from gcache.tasks.grading import NumberTask, accepts, extract_number, grade_numb
 
 #: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
-#: A number and nothing else, as mirrors write it.
-_ALONE = re.compile(r"[-+]?\s*\$?\s*[-+]?[0-9.][0-9.,/]{0,60}(?: [0-9]+/[0-9]+)?\s*%?")
 
 
 class Gsm8k(NumberTask, DataSet):
@@ -66,19 +63,24 @@ def problem(row: Row) -> tuple[str, str]:
 
 
 def _number(field: str, value: Any) -> str:
-    """The number that a field holds: alone, behind `####`, or in a box.
+    """The number that a field holds: alone, behind `####` and to the end, or in a box.
 
     Raises:
-        DataError: it holds none, or one that could not be compared with what a text states.
+        DataError: it holds none, several, more than a number, or one that could not be compared with what a text
+            states.
     """
     text = number_text(value) if not isinstance(value, str) else value.strip()
     if text is None:
         raise DataError(f"the field {field!r} must end in '#### N', got {value!r:.40}")
-    _, marker, gold = text.rpartition("####")
-    if not marker:
-        alone = text if _ALONE.fullmatch(text) else bare(text)
-        gold = alone if _ALONE.fullmatch(alone) else last_box(text) or ""
-    answer = extract_number(f"#### {gold}") if gold.strip() else None
+    _, marker, end = text.rpartition("####")
+    box = last_box(text)
+    gold = number_alone(without_last_box(end.strip()) if marker else text)
+    if gold is None and not marker and box is not None and not has_two_boxes(text):
+        gold = number_alone(box)
+    answer = None if gold is None else extract_number(f"#### {gold}")
     if answer is None or grade_number(f"#### {answer}", answer).outcome != "right":
         raise DataError(f"the field {field!r} must end in '#### N', or be a number, got {text[-40:]!r}")
+    others = {number for part in (*marked(text), box or "") if (number := number_alone(part)) is not None}
+    if not all(grade_number(f"#### {number}", answer).outcome == "right" for number in others - {gold}):
+        raise DataError(f"the field {field!r} states different numbers, got {text[-40:]!r}; leave the right one")
     return answer

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from gcache.errors import ConfigError, DataError
 from gcache.runtime.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
-from gcache.tasks.data_fields import find, listed
+from gcache.tasks.data_fields import find
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.splits import numbered
+from gcache.tasks.text_lists import listed
 
 #: Houses that are chosen from; the first ones train, the rest is held out.
 HOUSES: tuple[str, ...] = (
@@ -177,7 +178,7 @@ def _bad(house: str, point: str) -> str:
 
 def _strings(row: Row, name: str) -> list[str]:
     found = find(row, name)
-    value = row.get(name) if found is None else listed(found[1])
+    value = row.get(name) if found is None else listed(found[1], name)
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
         raise DataError(f"the field {name!r} must be a list of non-empty strings, got {value!r:.60}")
     return [item.strip() for item in value]

@@ -1,35 +1,40 @@
 """Questions with choices, of which one letter is right.
 
-    gpqa                        Rein et al. 2023 (arXiv:2311.12022); `subset`: main, extended, diamond
     medqa                       Jin et al. 2020 (arXiv:2009.13081), four choices
     arc_easy, arc_challenge     Clark et al. 2018 (arXiv:1803.05457)
     mmlu                        Hendrycks et al. 2020 (arXiv:2009.03300)
 
-The choices stand below the question, one a line. In the data of GPQA the right one comes first, so
-its choices are always shuffled, by a seed and the question's own id; the others' only where a seed
-is named. The seed and the order are kept with every example. Which forms of a row are read, and what they name the
-right choice by, is the same for all of these (docs/tasks.md).
+GPQA is in `gcache.tasks.gpqa`. The choices stand below the question, one a line, and are shuffled only where a seed is
+named, by it and the question's own id; the seed and the order are kept with every example. Which forms of a row are
+read, and what they name the right choice by, is the same for all of these (docs/tasks.md).
 """
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from gcache.errors import ConfigError, DataError, unknown
+from gcache.errors import ConfigError, DataError
 from gcache.runtime.streams import shuffler
-from gcache.tasks.choice_rows import choices_of, name_choices, stem_of, without_choices
+from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
+from gcache.tasks.choice_set import Choices
+from gcache.tasks.choice_sources import name_choices
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_fields import QUESTIONS, find, label_words, opened, same_name
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
-from gcache.tasks.right_choice import ANSWERS, INDICES, LABELS, Choices, right_choice
-from gcache.tasks.splits import Split
+from gcache.tasks.right_choice import ANSWERS, INDICES, LABELS, right_choice
 
 #: What the field that names the right choice may be called.
 _RIGHT_ONES = frozenset(map(same_name, (*LABELS, *INDICES, *ANSWERS)))
+#: What MMLU-Redux says of a row that is right, and of one that is not.
+_NO_ERRORS = frozenset(("", "ok", "none", "noerror"))
+_ERRORS = (
+    "bad_question_clarity", "bad_options_clarity", "no_correct_answer", "multiple_correct_answers",
+    "wrong_groundtruth", "expert",
+)  # fmt: skip
 
 
 class MultipleChoice(DataSet, ABC):
@@ -73,56 +78,6 @@ class MultipleChoice(DataSet, ABC):
         return Example(name, "\n".join([stem, *lines]), LETTERS[order.index(right)], meta=kept)
 
 
-class Gpqa(MultipleChoice):
-    """Graduate-level questions. A row has the columns of the authors' CSV files.
-
-    Args:
-        subset: main, extended or diamond; which one the hub is asked for.
-        shuffle_seed: see `MultipleChoice`.
-    """
-
-    SUBSETS = ("main", "extended", "diamond")
-    name = "gpqa"
-    domain = "science"
-    form = "GPQA in CSV form, with the columns Question, Correct Answer and Incorrect Answer 1 to 3"
-    hub: tuple[str, str | None, Mapping[Split, str]]
-    hub = ("Idavidrein/gpqa", "gpqa_main", {"train": "train", "test": "train"})
-
-    def __init__(
-        self, data: str | Path | None = None, whole_file: bool = False, shuffle_seed: int = 0, subset: str = "main"
-    ) -> None:
-        if subset not in self.SUBSETS:
-            raise unknown("subset of gpqa", subset, self.SUBSETS)
-        self.hub = (self.hub[0], f"gpqa_{subset}", self.hub[2])
-        super().__init__(data, whole_file, shuffle_seed)
-
-    def example(self, row: Row, number: int) -> Example:
-        record = label_words(row, "Record ID") or str(number)
-        subject = label_words(row, "Subdomain", "High-level domain", "subject", "domain")
-        given = choices_of(row)
-        for before in ("", "Pre-Revision "):
-            if find(row, f"{before}Incorrect Answer 1") is None:
-                continue
-            wrong = [words(row, f"{before}Incorrect Answer {n}") for n in (1, 2, 3)]
-            choices = [words(row, f"{before}Correct Answer"), *wrong]
-            _check_same(row, choices, given)
-            return self.asked(f"gpqa-{record}", words(row, f"{before}Question"), choices, 0, subject=subject)
-        if given is None:
-            words(row, "Correct Answer")  # which is missing, most likely
-            words(row, "Incorrect Answer 1")
-            raise DataError("a row has no choices; expected " + self.form)
-        return self.asked(f"gpqa-{record}", stem_of(row), given.texts, right_choice(row, given), subject=subject)
-
-
-def _check_same(row: Row, choices: Sequence[str], given: Choices | None) -> None:
-    """Where a mirror adds the choices in an order of its own, with a letter or a place, it must say the same."""
-    if given is None or find(row, "answer", "answer_idx", "answer_index") is None:
-        return
-    named = {name: value for name, value in row.items() if "correct" not in name.lower()}
-    if given.texts[right_choice(named, given)] != choices[0]:
-        raise DataError("'Correct Answer' and the field that names one of the listed choices contradict each other")
-
-
 class MedQa(MultipleChoice):
     """Questions of medical licensing exams. A row has `question`, `options` (a list, or an object
     by letter), and `answer` (the right option's words or letter) or `answer_idx` (its letter)."""
@@ -148,7 +103,7 @@ class Arc(MultipleChoice):
     def example(self, row: Row, number: int) -> Example:
         row = opened(row, "question")
         choices = _choices(row, "choices")
-        if find(row, "answerKey", "answer", "answer_idx", "answer_index", "label", "target") is None:
+        if choices.flagged is None and find(row, *LABELS, *INDICES, *ANSWERS) is None:
             words(row, "answerKey")
         name = f"{self.name}-{label_words(row, 'id') or number}"
         return self.asked(name, stem_of(row), choices.texts, right_choice(row, choices))
@@ -191,11 +146,33 @@ class Mmlu(MultipleChoice):
 
     def example(self, row: Row, number: int) -> Example | None:
         row = opened(row, "train")  # as the hub's auxiliary_train holds its rows
-        if label_words(row, "error_type") not in ("", "ok"):
+        if _has_error(row):
             return None
         choices = _choices(row, "choices")
         subject = label_words(row, "subject", "category")
-        return self.asked(f"mmlu-{number}", stem_of(row), choices.texts, right_choice(row, choices), subject=subject)
+        try:
+            right = right_choice(row, choices)
+        except DataError as error:
+            if number != 1 or tuple(row) != self.columns or len(str(row["answer"]).strip()) < 2:
+                raise
+            raise DataError(f"{error}; if this is the heading, name the columns {','.join(self.columns)}") from error
+        return self.asked(f"mmlu-{number}", stem_of(row), choices.texts, right, subject=subject)
+
+
+def _has_error(row: Row) -> bool:
+    """Whether MMLU-Redux found an error in a row.
+
+    Raises:
+        DataError: it says something else, which must not leave the row out in silence.
+    """
+    found = find(row, "error_type")
+    kind = "" if found is None else same_name(str(found[1]))
+    if kind in _NO_ERRORS:
+        return False
+    if kind not in map(same_name, _ERRORS):
+        shown = "" if found is None else found[1]
+        raise DataError(f"the field 'error_type' must be ok or one of {', '.join(_ERRORS)}, got {shown!r:.40}")
+    return True
 
 
 def _choices(row: Row, field: str) -> Choices:

@@ -33,7 +33,7 @@ TASKS: Mapping[str, Callable[[], TaskFactory]] = {
     "split_gsm8k": _from("split_gsm8k", "SplitGsm8k"),
     "hidden_profile": _from("hidden_profile", "HiddenProfile"),
     "hiddenbench": _from("hidden_profile", "HiddenBench"),
-    "gpqa": _from("multiple_choice", "Gpqa"),
+    "gpqa": _from("gpqa", "Gpqa"),
     "medqa": _from("multiple_choice", "MedQa"),
     "arc_easy": _from("multiple_choice", "ArcEasy"),
     "arc_challenge": _from("multiple_choice", "ArcChallenge"),

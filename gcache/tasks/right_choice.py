@@ -9,81 +9,20 @@ other are refused: a wrong right answer is worse than none.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from gcache.errors import DataError
-from gcache.tasks.choices import LETTERS
+from gcache.tasks.choice_set import BLANK, Choices
 from gcache.tasks.data_fields import Row, find, number_text
 
 #: Fields that hold a label; a label or a place; or anything.
 LABELS = ("answerKey", "correct_option", "answer_letter", "answer_label")
 INDICES = ("answer_idx", "answer_index", "correct_index", "label")
-ANSWERS = ("answer", "target", "correct_answer", "answer_text", "gold")
-
-_BRACKETED = re.compile(r"[(\[]?\s*([A-Za-z0-9])\s*[)\].:]?")
-_LETTER_AND_WORDS = re.compile(r"[(\[]?([A-Z])[)\].:]+\s+(.+)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The choices of a row, in their order.
-
-    Attributes:
-        texts: their words.
-        labels: what the row calls them; A, B, C where it does not say.
-        written: their words as they stand in the row, where letters may come first.
-        are_numbers: whether the row has numbers for words.
-        given: where each stands in the row, where that is another order.
-        numbered: whether the labels are but the numbers of columns, so that a letter may name a choice, too.
-    """
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    written: tuple[str, ...]
-    are_numbers: bool = False
-    given: tuple[int, ...] = ()
-    numbered: bool = False
-
-    @property
-    def have_digits(self) -> bool:
-        """Whether a number may be a label."""
-        return any(label.isdecimal() for label in self.labels)
-
-    def by_label(self, value: str) -> int | None:
-        """The choice of that label, in any case if only one has it, in brackets or not."""
-        bare = _BRACKETED.fullmatch(value)
-        for asked in (value, *([bare[1]] if bare else [])):
-            for same in (str, str.casefold):
-                found = [place for place, label in enumerate(self.labels) if same(label) == same(asked)]
-                if len(found) == 1:
-                    return found[0]
-        if self.numbered and bare and bare[1].upper() in LETTERS[: len(self.texts)]:
-            return LETTERS.index(bare[1].upper())
-        return None
-
-    def by_place(self, value: int) -> set[int]:
-        """The choice at a place; two, where labels are not in the order of the row."""
-        if not 0 <= value < len(self.texts):
-            return set()
-        return {value} | ({self.given.index(value)} if self.given else set())
-
-    def by_words(self, value: str) -> set[int]:
-        wanted = " ".join(value.split())
-        both = zip(self.texts, self.written, strict=True)
-        tidy = [[" ".join(form.split()) for form in forms] for forms in both]
-        found = {place for place, forms in enumerate(tidy) if wanted in forms}
-        if not found and len(wanted) > 1:  # "no" for "No"; a single letter may be a label
-            same = wanted.casefold()
-            found = {place for place, forms in enumerate(tidy) if same in map(str.casefold, forms)}
-        lettered = _LETTER_AND_WORDS.fullmatch(value.strip())
-        if not found and lettered and (place := self.by_label(lettered[1])) is not None:
-            found = {place} & self.by_words(lettered[2])
-        return found
+ANSWERS = ("answer", "target", "correct_answer", "answer_text", "gold", "correct_choice", "answer_choice")
 
 
 def right_choice(row: Row, choices: Choices, answer_is_words: bool = False) -> int:
-    """The place of the right choice, by all fields of the row that name it.
+    """The place of the right choice, by all fields of the row that name it, among all fields that hold the choices.
 
     Args:
         answer_is_words: whether the field `answer` of this data set holds words, as that of MedQA does; else it holds
@@ -92,6 +31,17 @@ def right_choice(row: Row, choices: Choices, answer_is_words: bool = False) -> i
     Raises:
         DataError: no field names it, one names none of the choices or may mean several, or two contradict each other.
     """
+    place = _right(row, choices, answer_is_words)
+    for other in choices.others:
+        if _right(row, other, answer_is_words) != place:
+            raise DataError(
+                f"the right one is choice {place + 1} by one list of the choices, and another by another list; leave "
+                "one of these lists"
+            )
+    return place
+
+
+def _right(row: Row, choices: Choices, answer_is_words: bool) -> int:
     named: list[tuple[str, Any, int]] = []
     for group in (LABELS, INDICES):
         for field in group:
@@ -101,6 +51,15 @@ def right_choice(row: Row, choices: Choices, answer_is_words: bool = False) -> i
     for field in ANSWERS:
         if (found := find(row, field)) is not None:
             named.append((*found, _answer(*found, choices, answer_is_words, named[0][2] if named else None)))
+    for field, value, place in named:
+        if (rival := choices.by_rival(value)) not in (None, place):
+            raise DataError(
+                f"the field {field!r} must be one of the {len(choices.texts)} choices, got {value!r:.60}, which may be "
+                f"choice {place + 1} by its place or {(rival or 0) + 1} by what stands in front of its words; name it "
+                "by its words"
+            )
+    if choices.flagged is not None:
+        named.append(("correct", True, choices.flagged))
     if not named:
         raise DataError(f"the field {'answer_idx' if answer_is_words else 'answer'!r} is missing, or holds nothing")
     first = named[0]
@@ -167,10 +126,15 @@ def _digits(value: Any, choices: Choices) -> set[int]:
 
 
 def _only(field: str, value: Any, readings: set[int], choices: Choices) -> int:
-    if len(readings) == 1:
+    if len(readings) == 1 and BLANK not in readings:
         return next(iter(readings))
     wrong = f"the field {field!r} must be one of the {len(choices.texts)} choices, got {value!r:.60}"
     if not readings:
         raise DataError(wrong)
+    if choices.at:
+        raise DataError(
+            f"{wrong}; there are gaps between the choices, so its place tells nothing: name it by its label"
+        )
     places = " or ".join(str(place + 1) for place in sorted(readings))
-    raise DataError(f"{wrong}, which may be choice {places}; name it by its letter, in a field 'answer_idx'")
+    way_out = "by its words" if choices.rivals else "by its letter, in a field 'answer_idx'"
+    raise DataError(f"{wrong}, which may be choice {places}; name it {way_out}")

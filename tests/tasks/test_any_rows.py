@@ -58,7 +58,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "aime": {"problem": "How many?", "answer": 70},
     "choices": {"question": "Which?", "choices": ["x", "y", "z", "u"], "answer": 1},
     "labels": {"text": "q", "label": "1", "category": "card"},
-    "code": {"prompt": "def f():\n", "entry_point": "f", "test": "def check(c):\n    c()\n", "test_list": ["f()"]},
+    "code": {"prompt": "def f():\n", "entry_point": "f", "test": "def check(c):\n    assert c()\n",
+             "test_list": ["assert f()"]},
     "hiddenbench": {"name": "n", "description": "d", "shared_information": ["s"], "hidden_information": ["h"],
                     "possible_answers": ["x", "y"], "correct_answer": "x"},
 }  # fmt: skip

@@ -224,7 +224,7 @@ def test_every_field_of_every_task_is_text_that_can_be_written(tmp_path: Path) -
         "arc_easy": {"question": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "A"},
         "sst2": {"sentence": "q", "label": 0},
         "aime24": {"problem": "q", "answer": 70},
-        "humaneval": {"task_id": "T/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(f):\n    f()"},
+        "humaneval": {"task_id": "T/0", "prompt": "def f():\n", "entry_point": "f", "test": "def check(f): assert f()"},
         "mbppplus": {"task_id": 1, "prompt": "q", "test_list": ["assert f()"]},
     }  # fmt: skip
     for task, row in rows.items():

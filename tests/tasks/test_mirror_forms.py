@@ -66,6 +66,7 @@ def test_aime(tmp_path: Path, row: Row) -> None:
     ["70.5", 70.5, 1000, "1000", -3, "-3", True, None, "", "seventy", "70 or 71", "70, 71", "7 0 0 0", "7 0", "7$0",
      ["70", "71"], [], {"n": 70}, "70%", "1e2", 1e300, "9" * 5000, "\u0667\u0660", "7/10", r"\boxed{}", "070.10",
      "Work.\n#### 70.5", "#### 70 or 71", "#### 1000", "So \\boxed{71}.\n#### 70",
+     "#### 70\n\\boxed{71}", "#### 70 \\boxed{71}", "#### 71\nNo.\n#### 70", r"\boxed{70} or \boxed{71}", "#### 5!",
      "So \\boxed{70}.\n#### x", "Work.\n#### 70\nor 71", "$70$ or $71$"],
 )  # fmt: skip
 def test_aime_refuses_what_is_no_whole_number(tmp_path: Path, answer: Any) -> None:
@@ -99,6 +100,14 @@ def test_aime_refuses_two_different_answers(tmp_path: Path) -> None:
         ({"question": "Q?", "thoughts": "Add.", "answer": 72}, "72"),
         ({"input": "Q?", "code": "def f(): pass", "target": 1500000.0}, "1500000"),
         ({"question": "Q?", "answer": "Add.\n#### 72", "cleaning_status": "consensus"}, "72"),
+        ({"question": "Q?", "answer": "Add.\n#### $1,234.50"}, "1234.50"),
+        ({"question": "Q?", "answer": "Add.\n#### -3."}, "-3"),
+        ({"question": "Q?", "answer": "Add.\n#### **72**"}, "72"),
+        ({"question": "Q?", "answer": "Add.\n#### 50%"}, "50"),
+        ({"question": "Q?", "answer": "Add.\n#### 3 1/2"}, "7/2"),
+        ({"question": "Q?", "answer": "#### Step 1\nAdd.\n#### 72"}, "72"),
+        ({"question": "Q?", "answer": "So \\boxed{72}.\n#### 72.0"}, "72.0"),
+        ({"question": "Q?", "answer": "#### 72\n\\boxed{72}"}, "72"),
     ],
 )
 def test_gsm8k(tmp_path: Path, row: Row, answer: str) -> None:
@@ -113,6 +122,15 @@ def test_gsm8k(tmp_path: Path, row: Row, answer: str) -> None:
         {"answer": [72]}, {"answer": {"n": 72}}, {"answer": "#### 72", "final_answer": 73}, {"answer": "1/0"},
         {"answer": "#### " + "9" * 5000 + "e9"}, {"answer": "."}, {"answer": "1,2,3"}, {"answer": "7 0"}, {},
         {"answer": "$72$ or $73$"}, {"answer": "$72 to 73$"},
+        # behind the mark there is one number, and nothing else
+        {"answer": "#### 5!"}, {"answer": r"\boxed{5!}"}, {"answer": "#### 5,5"}, {"answer": "#### 0,5"},
+        {"answer": "#### 7 = 5"}, {"answer": "#### 5\n\nBut actually 6"}, {"answer": "#### 10 - 5 = 5"},
+        {"answer": "#### 5k"}, {"answer": "#### 5 million"}, {"answer": "#### 5 apples"}, {"answer": "#### 5^2"},
+        {"answer": "#### 5;6"}, {"answer": "#### x < 5"}, {"answer": "#### ~5"}, {"answer": "#### 101_2"},
+        {"answer": "#### 1,0000"}, {"answer": "#### 1,23"}, {"answer": "#### not 5"}, {"answer": "#### 5 or more"},
+        # two that differ
+        {"answer": "#### 5\n#### 6"}, {"answer": "#### 5 #### 6"}, {"answer": "\\boxed{6}\n#### 5"},
+        {"answer": "#### 5\n\\boxed{6}"}, {"answer": r"\boxed{5} or \boxed{6}"},
     ],
 )  # fmt: skip
 def test_gsm8k_refuses_what_is_no_number(tmp_path: Path, row: Row) -> None:
@@ -144,6 +162,37 @@ def test_gpqa(tmp_path: Path, row: Row) -> None:
     (example,) = examples_of(tmp_path, "gpqa", row)
     assert example.question.startswith("Q?\nA) ") and right_words(example) == "neon"
     assert example.meta["choices"] == "4"
+
+
+NAMED = {"Question": "Q?", **GPQA, "options": ["iron", "neon", "zinc", "lead"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({**NAMED, "answerKey": "A"}, "contradict each other"),
+        ({**NAMED, "label": 0}, "contradict each other"),
+        ({**NAMED, "correct_option": "A"}, "contradict each other"),
+        ({**NAMED, "target": "iron"}, "contradict each other"),
+        ({"Question": "Q?", **GPQA, "answer": "zinc"}, "contradict each other"),
+        ({**NAMED, "options": ["iron", "gold", "zinc", "lead"]}, "the listed choices are not 'Correct Answer' and"),
+        ({**NAMED, "options": ["iron", "neon", "zinc", "gold"], "answer": "B"}, "the listed choices are not"),
+        ({"Question": "Q?", **GPQA, "Correct Answer": "zinc"}, "and 'Incorrect Answer 1' are the same"),
+        ({"Question": "Q?", **GPQA, "Incorrect Answer 4": "neon"}, "'Incorrect Answer 4' are the same"),
+    ],
+)  # fmt: skip
+def test_gpqa_refuses_what_names_another_answer(tmp_path: Path, row: Row, said: str) -> None:
+    assert said in refusal(tmp_path, "gpqa", row)
+
+
+@pytest.mark.parametrize("field", ["answerKey", "correct_option", "answer", "answer_idx"])
+def test_gpqa_takes_what_names_the_same(tmp_path: Path, field: str) -> None:
+    assert right_words(examples_of(tmp_path, "gpqa", {**NAMED, field: "B"})[0]) == "neon"
+
+
+def test_gpqa_keeps_a_fourth_wrong_answer(tmp_path: Path) -> None:
+    (example,) = examples_of(tmp_path, "gpqa", {"Question": "Q?", **GPQA, "Incorrect Answer 4": "gold"})
+    assert example.meta["choices"] == "5" and ") gold" in example.question and right_words(example) == "neon"
 
 
 def test_gpqa_refuses_what_contradicts_itself(tmp_path: Path) -> None:
@@ -216,6 +265,9 @@ def test_rows_in_which_redux_found_an_error_are_left_out(tmp_path: Path) -> None
     bad = {"question": "R?", "choices": LIST, "answer": 0, "error_type": "wrong_groundtruth", "correct_answer": "B"}
     assert [e.answer for e in examples_of(tmp_path, "mmlu", good, bad, {"train": bad})] == ["B"]
     assert "has no question to ask" in refusal(tmp_path, "mmlu", bad)
+    for word in ("OK", "Ok ", "none", None):  # says that there is none
+        assert [e.answer for e in examples_of(tmp_path, "mmlu", {**good, "error_type": word}, bad)] == ["B"]
+    assert "'error_type' must be ok or one of" in refusal(tmp_path, "mmlu", {**good, "error_type": "fine"}, good)
 
 
 # -- programs -------------------------------------------------------------------------------------
@@ -275,6 +327,105 @@ def test_programs(tmp_path: Path, task: str, row: Row) -> None:
 def test_programs_that_could_not_be_graded_are_refused(tmp_path: Path, task: str, row: Row, said: str) -> None:
     whole = {"prompt": PROMPT, "entry_point": "twice", **({"test": CHECK} if "humaneval" in task else {}), **row}
     assert said in refusal(tmp_path, task, whole)
+
+
+IDLE = "assert nothing"
+UNITTEST = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(twice(2), 4)"
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "twice(2) == 4",
+        "assert (twice(2) == 4, 'message')",
+        "# assert twice(2) == 4",
+        '"""assert twice(2) == 4"""',
+        "pass",
+        "print(twice(2) == 4)",
+        "assert True, twice(2)",
+        "def test():\n    assert twice(2) == 4",
+        "def test():\n    yield\n    assert twice(2) == 4\ntest()",
+        "async def test():\n    assert twice(2) == 4\ntest()",
+        'if __name__ == "__main__":\n    assert twice(2) == 4',
+        "if False:\n    assert twice(2) == 4",
+        "try:\n    assert twice(2) == 4\nexcept Exception:\n    pass",
+        "try:\n    assert twice(2) == 4\nexcept:\n    print('no')",
+        "from contextlib import suppress\nwith suppress(AssertionError):\n    assert twice(2) == 4",
+        "for n in []:\n    assert twice(n) == 4",
+        "def test():\n    return\n    assert twice(2) == 4\ntest()",
+        UNITTEST,
+        "def check(candidate):\n    assert candidate(2) == 4",
+    ],
+)
+def test_tests_that_test_nothing_are_refused(tmp_path: Path, tests: str) -> None:
+    row = {"prompt": "Double it.", "test_list": [tests]}
+    assert f"the tests in 'test_list' {IDLE}" in refusal(tmp_path, "mbppplus", row)
+    more = {"prompt": "Double it.", "test_list": LISTED, "test": tests}
+    assert f"the tests in 'test' {IDLE}" in refusal(tmp_path, "mbppplus", more)
+    inner = "def check(twice):\n    " + tests.replace("\n", "\n    ") + "\n    x = 1\n"
+    if "__main__" not in tests and tests != UNITTEST:
+        row = {"prompt": PROMPT, "entry_point": "twice", "test": inner}
+        assert f"the tests in 'test' {IDLE}" in refusal(tmp_path, "humaneval", row)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("def check(c):\n    return c(2) == 4", IDLE),
+        ("def check(c):\n    yield\n    assert c(2) == 4", IDLE),
+        ("def check(c):\n    assert c(2) == 4\n\ndef check(c):\n    pass", IDLE),
+        ("async def check(c):\n    assert c(2) == 4", "must be Python that defines check"),
+        ("def check():\n    assert twice(2) == 4", "must take one argument"),
+        ("def check(a, b):\n    assert a(2) == 4", "must take one argument"),
+        ("def check(c):\n    x = 4\n    assert x == 4", "never use the program"),
+    ],
+)
+def test_a_check_that_checks_nothing_is_refused(tmp_path: Path, test: str, said: str) -> None:
+    assert said in refusal(tmp_path, "humaneval", {"prompt": PROMPT, "entry_point": "twice", "test": test})
+
+
+PLUS_FORM = """import numpy as np
+
+def is_floats(x) -> bool:
+    return isinstance(x, float)
+
+def assertion(out, exp, atol):
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if out != exp and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert out == exp, f"out: {out}, exp: {exp}"
+"""
+LOOP = "inputs = [[2], [3]]\nresults = [4, 6]\nfor i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        PLUS_FORM + LOOP + "    assertion(twice(*inp), exp, 0)\n",
+        "def ref(x):\n    return x + x\n" + PLUS_FORM + LOOP + "    assertion(twice(*inp), ref(*inp), 0)\n",
+        "import math\n" + LOOP + "    assert math.isclose(twice(*inp), exp, rel_tol=0.001)",
+        "assert (twice(2) == 4), 'message'",
+        "assert set(twice(n) for n in (2, 3)) == {4, 6}",
+        "if twice(3) != 6:\n    raise ValueError(twice(3))",
+        "import sys\nif twice(3) != 6:\n    sys.exit(1)",
+        "try:\n    assert twice(3) == 6\nexcept AssertionError:\n    raise",
+        "try:\n    assert twice(3) == 6\nexcept ValueError:\n    pass",
+        "failed = False\ntry:\n    twice(3) == 6 or 1 / 0\nexcept Exception:\n    failed = True\nassert not failed",
+        "try:\n    twice(None)\nexcept TypeError:\n    pass\nelse:\n    assert False",
+        "def test():\n    assert twice(3) == 6\ntest()",
+        "def one():\n    assert twice(3) == 6\ndef two():\n    one()\nfor each in (two,):\n    each()",
+        "import numpy as np\nnp.testing.assert_allclose(twice(3), 6)",
+        UNITTEST + "\nT().test()",
+        'if __name__ != "__main__":\n    assert twice(3) == 6',
+        "exec('assert twice(3) == 6')",
+    ],
+)
+def test_tests_that_test_something_are_not(tmp_path: Path, tests: str) -> None:
+    assert examples_of(tmp_path, "mbppplus", {"prompt": "Double it.", "test_list": LISTED, "test": tests})
+    inner = "def check(candidate):\n    twice = candidate\n    " + tests.replace("\n", "\n    ")
+    assert examples_of(tmp_path, "humanevalplus", {"prompt": PROMPT, "entry_point": "twice", "test": inner})
 
 
 # -- the hub --------------------------------------------------------------------------------------

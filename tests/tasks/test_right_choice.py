@@ -13,6 +13,7 @@ from gcache.tasks.choice_rows import choices_of
 from gcache.tasks.right_choice import right_choice
 
 BLOOD = ["O", "A", "B", "AB"]
+SPECIES = ["C. elegans", "D. melanogaster", "E. coli", "S. cerevisiae"]
 Row = dict[str, Any]
 
 
@@ -150,6 +151,11 @@ def test_what_names_no_choice_or_several_is_refused(tmp_path: Path, task: str, r
         ("Which?,A,B,AB,text,D", "text"),
         ("answer,question,A,B,C,D\nD,Which?,x,y,z,u", "u"),
         ("question,option1,option2,option3,option4,answer\nWhich?,x,y,z,u,C", "z"),
+        ("Question,Choice A,Choice B,Choice C,Choice D,Answer\nWhich?,x,y,z,u,B", "y"),
+        ("Question,Option A,Option B,Option C,Option D,Correct Choice\nWhich?,x,y,z,u,B", "y"),
+        ("Question,Answer Choice A,Answer Choice B,Answer Choice C,Answer\nWhich?,x,y,z,B", "y"),
+        ("Question,Choice A,Choice B,Choice C,Choice D,Answer Choice\nWhich?,x,y,z,u,B", "y"),
+        ("Question,Choice 1,Choice 2,Choice 3,Choice 4,Answer\nWhich?,x,y,z,u,B", "y"),
         ("prompt,A,B,C,D,answer\nWhich?,x,y,z,u,D", None),
         ("Which is a part of it?,question,choices,answer,x,D", None),  # a row, or the names of three and more
         ("question,A,B,C,D,who\nWhich?,x,y,z,u,D", None),
@@ -169,6 +175,13 @@ def test_mmlu_in_csv(tmp_path: Path, text: str, right: str | None) -> None:
     else:
         (example,) = examples_of(tmp_path, "mmlu", text, name="rows.csv")
         assert right_words(example) == right
+
+
+def test_a_heading_of_csv_that_is_not_known_is_told(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "mmlu", "Item,First,Second,Third,Fourth,Key\nWhich?,x,y,z,u,B", name="rows.csv")
+    assert "line 1: " in said and "if this is the heading, name the columns question,A,B,C,D,answer" in said
+    said = refusal(tmp_path, "mmlu", "Which?,x,y,z,u,E", name="rows.csv")
+    assert "line 1: " in said and "if this is" not in said
 
 
 def test_letters_of_an_object_stay_what_the_words_call_them(tmp_path: Path) -> None:
@@ -232,14 +245,36 @@ def test_labels_of_the_others(tmp_path: Path, task: str, row: Row, label: str | 
 @pytest.mark.parametrize(
     ("options", "answer", "right"),
     [
-        (["B. x", "A. y"], "B", "x"),
-        (["B. x", "C. y", "D. z"], "C", "y"),
+        (["B. x", "A. y"], "B", None),  # by its place or by what is printed
+        (["B. x", "A. y"], 0, None),
+        (["B. x", "A. y"], "y", None),
+        (["B. x", "A. y"], "A. y", "A. y"),  # the words are whole
+        (["B. x", "C. y", "D. z"], "C", None),
+        (["A. x", "B. y", "D. z", "E. u"], "D", None),
+        (["A. x", "B. y", "D. z", "E. u"], "B", "B. y"),  # both say so
+        (["B. cereus", "A. niger", "C. albicans", "D. rerio"], "A", None),
+        (["B. cereus", "A. niger", "C. albicans", "D. rerio"], "C", "C. albicans"),
+        (["B. cereus", "A. niger", "C. albicans", "D. rerio"], 1, None),
+        (["3. Division", "4. Brigade", "1. Army", "2. Corps"], "3", None),
+        (["3. Division", "4. Brigade", "1. Army", "2. Corps"], "A", "3. Division"),
+        # initials of names are words
+        (SPECIES, "C", "E. coli"),
+        (SPECIES, "D", "S. cerevisiae"),
+        (SPECIES, 0, "C. elegans"),
+        (SPECIES, "E. coli", "E. coli"),
+        (["W. Clifford", "A. Ayer", "B. Russell", "C. Darwin"], "B", "A. Ayer"),
+        (["T. rex", "F. catus"], "F", None),
+        (["T. rex", "F. catus"], "B", "F. catus"),
+        # labels are all there, in order
+        (["a) x", "b) y", "c) z"], "c", "z"),
+        (["0. x", "1. y"], 1, "y"),
+        (["1. x", "2. y"], "B", None),  # there is no label of that name
         (["1) w", "2) x", "3) y", "4) z"], "2", None),  # a label or a place
         (["A) x", "B) y"], "B", "y"),
         (["[a] x", "[b] y"], "a", "x"),
     ],
 )
-def test_labels_that_are_printed_in_front_of_the_choices(options: list[str], answer: str, right: str | None) -> None:
+def test_labels_that_are_printed_in_front_of_the_choices(options: list[str], answer: Any, right: str | None) -> None:
     row = {"question": "Which?", "options": options, "answer": answer}
     if right is None:
         with pytest.raises(DataError):
@@ -252,6 +287,112 @@ def test_labels_that_are_printed_in_front_of_the_choices(options: list[str], ans
 def test_printed_labels_that_are_not_the_rows_are_refused() -> None:
     with pytest.raises(DataError, match="labels of their own"):
         made_choices({"question": "Which?", "options": {"A": "B. x", "B": "A. y"}, "answer": "A"})
+
+
+def options(**texts: str | None) -> Row:
+    return {f"option_{letter}": text for letter, text in texts.items()}
+
+
+def numbered(name: str, *numbers: int) -> Row:
+    return {f"{name}{n}": word for n, word in zip(numbers, "xyzu", strict=False)}
+
+
+@pytest.mark.parametrize(
+    ("row", "right"),
+    [
+        ({**options(a="x", b="y", c=None, d="z", e="u"), "answer_idx": 3}, None),
+        ({**options(a="x", b="y", c="", d="z"), "answer": 2}, None),
+        ({**options(a="x", b="y", c="", d="z"), "answer": 3}, None),
+        ({**options(a="x", b="y", c="", d="z"), "answer": "d"}, "z"),
+        ({**options(a="x", b="y", c="", d="z"), "answer": "z"}, "z"),
+        ({**options(a="x", b="y", c="", d="z"), "answer": 1}, "y"),  # before any gap
+        ({**options(a="x", b="y", c="z", d=""), "answer": 2}, "z"),  # at the end there is none
+        ({**options(a="x", b="y", c="z", d=""), "answer": 3}, None),
+        ({**numbered("option", 1, 2, 4, 5), "answer": 3}, None),
+        ({**numbered("option", 1, 2, 4, 5), "answer": 4}, None),
+        ({**numbered("option", 1, 2, 4, 5), "answer": "C"}, None),
+        ({**numbered("option", 1, 2, 4, 5), "answerKey": "4"}, "z"),
+        ({"option0": "", **numbered("option", 1, 2, 3), "answer": 1}, None),
+        ({**numbered("ending", 0, 1, 3, 4), "label": 2}, None),
+        ({**numbered("ending", 0, 1, 3, 4), "label": 3}, None),
+        ({"choices": {"A": "x", "B": None, "C": "y", "D": "z"}, "answer": 2}, None),
+        ({"choices": {"A": "x", "B": None, "C": "y", "D": "z"}, "answer": "C"}, "y"),
+        ({"choices": {"A": "x", "C": "y", "D": "z"}, "answer": 1}, None),
+        ({"choices": {"one": "x", "two": None, "three": "y"}, "answer": 1}, None),
+        ({"choices": {"one": "x", "two": None, "three": "y"}, "answer": "three"}, "y"),
+        ({"choices": {"text": ["x", "y", "z"], "label": ["B", "C", "D"]}, "answer": 1}, None),
+        ({"choices": {"text": ["x", "y", "z"], "label": ["B", "C", "D"]}, "answer": "C"}, "y"),
+        ({"choices": [{"id": 1, "text": "x"}, {"id": 3, "text": "y"}], "answer": 1}, None),
+        ({"choices": {"text": list("xyzu"), "label": list("PQRS")}, "answer": 2}, "z"),
+    ],
+)
+def test_a_place_says_nothing_from_the_first_gap_on(row: Row, right: str | None) -> None:
+    choices = made_choices(row)
+    if right is None:
+        with pytest.raises(DataError, match="must be one of the"):
+            right_choice(row, choices)
+    else:
+        assert choices.texts[right_choice(row, choices)] == right
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"choices": list("xyzu"), "options": list("uzyx"), "answer": "A"}, "'options' and 'choices' hold different"),
+        ({"choices": list("xyzu"), **lettered(list("uzyx")), "answer": "A"}, "'choices' and 'A' hold different"),
+        ({**lettered(list("uzyx")), **options(a="x", b="z"), "answer": "A"}, "'A' and 'option_a' hold different"),
+        ({"choices": list("xy"), "ending0": "y", "ending1": "x", "label": 0}, "'choices' and 'ending0' hold different"),
+        ({"choices": list("xyz"), "options": lettered(["x", "y"]), "answer": "A"}, "'options' and 'choices' hold diff"),
+        ({"choices": list("xyz"), **numbered("option", 1, 2, 3), "answer": 1}, "may be choice 1 or 2"),
+        ({"choices": [{"text": "x", "correct": True}, {"text": "y", "correct": False}], "answer": 1}, "'correct' name"),
+        ({"choices": [{"text": "x", "is_correct": 0}, {"text": "y", "is_correct": 1}], "answer": "A"}, "'correct'"),
+        ({"choices": [{"text": "x", "correct": True}, {"text": "y", "correct": True}], "answer": 1}, "must mark one"),
+        ({"choices": [{"text": "x", "correct": False}, {"text": "y"}], "answer": 1}, "must mark one choice"),
+        ({"choices": [{"text": "x", "correct": "?"}, {"text": "y"}], "answer": 1}, "must mark one choice"),
+        ({"choices": {"text": ["x", "y"], "label": ["A", "B"], "correct": [True, False]}, "answer": 1}, "'correct'"),
+        ({"choices": {"text": ["x", "y"], "label": ["A", "B"], "correct": [True]}, "answer": 0}, "as many marks"),
+        ({"choices": ["x", "y"], "answer": "A", "correct_choice": "B"}, "'answer' and 'correct_choice' name different"),
+    ],
+)  # fmt: skip
+def test_choices_that_a_row_holds_twice_must_be_the_same(tmp_path: Path, row: Row, said: str) -> None:
+    assert said in refusal(tmp_path, "mmlu", {"question": "Which?", **row})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"choices": list("xyzu"), "options": list("xyzu"), "answer": "B"},
+        {"choices": list("xyzu"), "options": {"B": "y", "A": "x", "C": "z", "D": "u"}, "answer": "B"},
+        {"choices": list("xyzu"), **lettered(list("xyzu")), "answer": "B"},
+        {"choices": ["A. x", "B. y"], "options": ["x", "y"], "answer": "B"},
+        {"choices": ["x", "y"], "options": "x|y", "answer": "B"} | {"options": ["x", "y"]},
+        {"choices": [{"text": "x", "correct": False}, {"text": "y", "correct": True}], "answer": 1},
+        {"choices": [{"text": "x", "correct": "no"}, {"text": "y", "correct": "Yes"}]},
+        {"choices": [{"text": "x", "correct": None}, {"text": "y", "correct": None}], "answer": "B"},
+        {"choices": [{"text": "y", "label": "B", "correct": 1}, {"text": "x", "label": "A", "correct": 0}]},
+    ],
+)
+def test_choices_that_a_row_holds_twice_and_that_agree(tmp_path: Path, row: Row) -> None:
+    for task in ("mmlu", "arc_easy"):
+        (example,) = examples_of(tmp_path, task, {"question": "Which?", **row})
+        assert right_words(example) == "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("['x', 'y'\n 'z', 'u']", "no comma between 'y' and 'z'"),
+        ("['x', 'y' \"z\", 'u']", "no comma between 'y' and"),
+        ("['x' 'y' 'z']", "no comma between 'x' and 'y'; write it as JSON (numpy prints no commas)"),
+        ("{'A': 'x' 'y', 'B': 'z'}", "no comma between 'x' and 'y'"),
+        ("{'A': 'x', 'A': 'y', 'B': 'z'}", "'A' is there twice"),
+        ('{"A": "x", "A": "y", "B": "z"}', "'A' is there twice"),
+        ('[{"text": "x", "text": "y"}, {"text": "z"}]', "'text' is there twice"),
+    ],
+)
+def test_a_list_in_a_text_loses_nothing(tmp_path: Path, text: str, said: str) -> None:
+    message = refusal(tmp_path, "mmlu", {"question": "Which?", "choices": text, "answer": "A"})
+    assert "line 1: the list in the field 'choices' cannot be read: " in message and said in message
 
 
 def made_choices(row: dict[str, Any]) -> Any:
