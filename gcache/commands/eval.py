@@ -53,6 +53,11 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             raise ConfigError("--method needs --task")
         if args.on_error != "stop":
             raise ConfigError("--on_error must be stop with --method: methods are compared question by question")
+        flags.refuse_unused(
+            parser, args, [*flags.api_flags(), "batch_size"],
+            "a method answers with the local model, --max_batch_size texts at once, and asks no API; leave these out, "
+            "or evaluate a --checkpoint that was trained with an API",
+        )  # fmt: skip
         args.methods = args.method
         return compare.run(parser, args)
     if not args.checkpoint:

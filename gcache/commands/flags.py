@@ -445,12 +445,23 @@ def refuse_changed(
     Raises:
         ConfigError: some of these flags are not at their defaults.
     """
+    refuse_unused(
+        parser, args, names, "a checkpoint has its own model and graph; leave these out, or leave out "
+        f"{checkpoint} to put an untrained graph together",
+    )  # fmt: skip
+
+
+def refuse_unused(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], why: str
+) -> None:
+    """Refuse flags that would change nothing, which whoever gives them does not expect.
+
+    Raises:
+        ConfigError: some of these flags are not at their defaults.
+    """
     given = [name for name in names if getattr(args, name) != parser.get_default(name)]
     if given:
-        raise ConfigError(
-            f"{', '.join(f'--{name}' for name in given)}: a checkpoint has its own model and graph; leave these out, "
-            f"or leave out {checkpoint} to put an untrained graph together"
-        )
+        raise ConfigError(f"{', '.join(f'--{name}' for name in given)}: {why}")
 
 
 def api_flags() -> list[str]:

@@ -363,12 +363,17 @@ def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest
     data = tmp_path / "test.jsonl"
     data.write_text('{"question": "what is 1 + 2 ?", "answer": "#### 3"}\n')
     one = ["eval", "--method", "latent_mas", "--llm_name", str(model_folder), "--max_new_tokens", "2"]
-    assert main([*one, "--task", "gsm8k", "--data", str(data)]) == 0
+    asked = [*one, "--task", "gsm8k", "--data", str(data)]
+    assert main(asked) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("| latent_mas | ")
     for wrong, said in (
         (one, "--method needs --task"),
         (["eval"], "nothing to evaluate; name a --checkpoint, or a --method"),
         (["eval", "--checkpoint", "x", "--latent_steps", "3"], "--latent_steps: a checkpoint has its own"),
+        ([*asked, "--base_url", "http://h/v1", "--api_model", "toy"], "--api_model, --base_url: a method answers with"),
+        ([*asked, "--api_key", "sk-0"], "--api_key: "), ([*asked, "--price_in", "1"], "--price_in: a method answers"),
+        ([*asked, "--api_option", "top_p=1"], "--api_option: a"), ([*asked, "--batch_size", "3"], "--batch_size: a"),
+        ([*asked, "--on_error", "skip"], "--on_error must be stop with --method"),
     ):
         assert main(wrong) == 2 and said in capsys.readouterr().err
 

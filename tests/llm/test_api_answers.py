@@ -151,6 +151,13 @@ def test_a_failure_is_paid_for_as_well() -> None:
 # -- errors in a body of HTTP 200 -----------------------------------------------------------------
 
 
+def chat_with(**fields: Any) -> dict[str, Any]:
+    """A good answer with further fields in its message."""
+    body = completion("four")
+    body["choices"][0]["message"] |= fields
+    return body
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -165,6 +172,21 @@ def test_a_failure_is_paid_for_as_well() -> None:
         {"choices": [{"error": {"code": 429, "message": "slow down"}, "finish_reason": "error", "message": {}}]},
         {**completion("four"), "error": {"code": 429, "message": "slow down"}},
         {"error": {"code": 429, "message": "Provider", "metadata": {"raw": "slow down"}}},
+        {**completion("four"), "code": 429, "message": "slow down"},
+        {**completion("four"), "object": "error", "code": 429, "message": "slow down"},
+        {**completion("four"), "status": 429, "message": "slow down"},
+        {**completion("four"), "status_code": "429", "error_msg": "slow down"},
+        {**completion("four"), "base_resp": {"status_code": 1002, "status_msg": "slow down"}},
+        {"base_resp": {"status_code": 1039, "status_msg": "slow down"}, "choices": None},
+        chat_with(error={"code": 429, "message": "slow down"}), chat_with(statusCode=429, msg="slow down"),
+        {"error": 429, "message": "slow down"}, {"error": [429, "slow down"]}, {"code": 429, "message": "slow down"},
+        {"statusCode": 429, "message": "slow down"}, {"http_status": 429, "title": "slow down"},
+        {"error": {"http_status": 429, "message": "slow down"}}, {"Error": {"code": 429, "message": "slow down"}},
+        {"error": {"code": "429 Too Many Requests", "message": "slow down"}},
+        {"error": '{"error": {"code": 429, "message": "slow down"}}'},
+        {"error": {"message": '{"code": 429, "message": "slow down"}'}},
+        {"error": {"message": "Error code: 429 - slow down"}}, {"message": "429 Too Many Requests: slow down"},
+        {"error": "HTTP/1.1 429 - slow down"}, {"detail": "status code 429, slow down"},
     ],
 )
 def test_an_error_inside_is_what_its_code_says(body: Any) -> None:
@@ -204,7 +226,19 @@ def test_and_its_wait_is_kept() -> None:
         ({"error": True, "message": "no route"}, "HTTP 200: no route"),
         ({**completion("four"), "success": False, "message": "no route"}, "HTTP 200: no route"),
         ({**completion("four"), "status": "failed", "message": "no route"}, "HTTP 200: no route"),
-        ({"base_resp": {"status_code": 1008, "status_msg": "no money"}, "choices": None}, "without choices.*no money"),
+        ({"base_resp": {"status_code": 1008, "status_msg": "no money"}, "choices": None}, "HTTP 402: no money"),
+        ({**completion("four"), "base_resp": {"status_code": 2013, "status_msg": "odd"}}, "HTTP 200: odd"),
+        ({**completion("four"), "is_error": True, "message": "no route"}, "HTTP 200: no route"),
+        ({**completion("four"), "failed": True}, "error without a message"),
+        ({**completion("four"), "error_code": 17, "error_msg": "no route"}, "HTTP 200: no route"),
+        ({**completion("four"), "code": "ContentFailed", "message": "no route"}, "HTTP 200: no route"),
+        ({**completion("four"), "status": "incomplete"}, "did not end by itself .status 'incomplete'"),
+        (chat_with(status="incomplete"), "did not end by itself .status 'incomplete'"),
+        (chat_with(failed=True), "error without a message"),
+        ({"message": "no route"}, "without choices.*no route"),
+        ({"error": {"code": 402, "message": "429 tokens"}}, "HTTP 402: 429 tokens"),
+        ({"error": {"message": "500 tokens are too many"}}, "HTTP 200: 500 tokens"),
+        ({"error": "400 Bad Request: Too many requests in a batch"}, "HTTP 400"),
         ({"error": True}, "error without a message"),
         ({"choices": [{"error": {"message": "broke"}, "finish_reason": "stop", "message": {"content": "x"}}]}, "broke"),
         ({"error": {"code": 429, "type": "insufficient_quota", "message": "pay"}}, "HTTP 429: pay"),
@@ -215,6 +249,10 @@ def test_other_errors_inside_are_final(body: Any, said: str) -> None:
     assert requests == 1 and re.search(said, message), message
 
 
+#: Names of gRPC for what passes.
+GRPC = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "ABORTED")
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -223,6 +261,11 @@ def test_other_errors_inside_are_final(body: Any, said: str) -> None:
         {"error": {"code": 502, "message": "x"}},
         {"choices": [{"error": {"message": "broke"}, "finish_reason": "error", "message": {"content": ""}}]},
         {"error": {"code": 429.0, "message": "x"}}, {"status": 503, "message": "x"},
+        {"error": 429}, {"code": 429}, {"status": 429}, {"message": "Too many requests"}, {"error": "429"},
+        {"title": "Too Many Requests", "status": 429}, {"error_code": 18, "error_msg": "Open api qps limit reached"},
+        {"fault": {"faultstring": "Rate limit quota violation"}}, {"base_resp": {"status_code": 1002}},
+        *({"error": {"status": name, "code": 8, "message": "x"}} for name in GRPC),
+        {**completion("four"), "status": "UNAVAILABLE", "message": "x"},
         completion("", reason="network_error"), completion("", reason="overloaded"),
     ],
 )  # fmt: skip
@@ -234,6 +277,40 @@ def test_no_error_is_no_error() -> None:
     good = {"success": True, "ok": "true", "status": "completed", "error": False, "message": "done"}
     assert asked(answers({**completion("four"), **good}))[0].text == "four"
     assert asked(answers({**completion("four"), "error": None, "detail": "x", "code": None}))[0].text == "four"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"code": 200}, {"code": 0, "message": "success"}, {"code": ""}, {"code": "ok"}, {"code": "200", "msg": "ok"},
+        {"code": 20000, "message": "ok"}, {"status": "success"}, {"status": 200}, {"status": "finished"},
+        {"statusCode": 201}, {"error_code": 0, "error_msg": ""}, {"error_code": None}, {"errno": "0"},
+        {"is_error": False}, {"failed": 0}, {"has_error": "false"}, {"type": "chat"}, {"status": "no_error"},
+        {"base_resp": {"status_code": 0, "status_msg": ""}}, {"base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"base_resp": None}, {"detail": "Too many requests"}, {"message": "429"}, {"errors": []}, {"fault": None},
+    ],
+)  # fmt: skip
+def test_nor_are_the_signs_of_success(beside: dict[str, Any]) -> None:
+    assert asked(answers({**completion("four"), **beside}))[0].text == "four"
+    assert "base_resp" in beside or asked(answers(chat_with(**beside)))[0].text == "four"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"finish_details": {"type": "max_tokens"}}, {"native_finish_reason": "MAX_TOKENS"}, {"stop_reason": "length"},
+        {"incomplete_details": {"reason": "max_output_tokens"}, "status": "incomplete"},
+    ],
+)  # fmt: skip
+def test_a_text_that_is_cut_off_by_any_word_is_told_as_cut(beside: dict[str, Any]) -> None:
+    body = completion("four")
+    body["choices"][0] |= beside
+    assert asked(answers(body))[0].finish_reason == "length"
+    cut = completion("four", reason="length")
+    assert asked(answers({**cut, "status": "incomplete"}))[0].finish_reason == "length"
+    good = {"finish_details": {"type": "stop"}, "native_finish_reason": "STOP", "stop_reason": 2}
+    body["choices"][0] |= {**dict.fromkeys(beside), **good}
+    assert asked(answers(body))[0].finish_reason == "stop"
 
 
 def test_a_bill_is_not_paid_by_waiting() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import html
 import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from asking import KEY, alone, by_flags, chat, failed
+from asking import KEY, alone, asked, by_flags, chat, failed
 from chat_server import fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError, GcacheError
@@ -161,6 +163,77 @@ def test_a_key_that_is_written_out_is_hidden(key: str, kept: float) -> None:
         assert re.fullmatch(r"""bad (?:[\['"\\=]|&quot;)*\*\*\*.{0,12} of yours""", shown), (form, shown)
 
 
+#: As long as keys of projects are.
+LONG_KEY = "sk-proj-" + "Ab3dEf7hIj_lMn0pQr5tUv-xYz2" * 3 + "9ZyXwVu8sRqPo6mLk"
+
+
+@pytest.mark.parametrize("size", [12, 19, 35, 50, 80, len(LONG_KEY)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}".format, str.upper, quote, html.escape, json.dumps, lambda part: " ".join(part), lambda part: part[::-1],
+        lambda part: part.encode().hex(), lambda part: base64.b64encode(part.encode()).decode(),
+        lambda part: " ".join(str(ord(c)) for c in part),
+    ],
+)  # fmt: skip
+def test_a_key_in_parts_is_hidden_in_each(form: Callable[[str], str], size: int) -> None:
+    parts = [LONG_KEY[at : at + size] for at in range(0, len(LONG_KEY) - size + 1, size)]
+    for part in parts:
+        shown = one_line(f"bad {form(part)} of yours", [LONG_KEY])
+        assert "***" in shown and len(shown) <= len("bad '***: _' of yours"), shown
+    together = one_line(" / and then ".join(map(form, parts)), [LONG_KEY], 4096)
+    assert together.count("***") == len(parts) and len(together) <= len("***: _ / and then ") * len(parts), together
+
+
+def otherwise(key: str) -> list[str]:
+    """A key in other letters, in numbers of other bases, and encoded twice."""
+    raw = key.encode()
+    return [
+        "".join(chr(ord(c) + 0xFEE0) for c in key),
+        "".join(chr(0x1D41A + ord(c) - ord("a")) if c.islower() else c for c in key),
+        "".join(f"{byte:03d}" for byte in raw), " ".join(f"{byte:o}" for byte in raw),
+        "".join(f"{byte:03o}" for byte in raw), " ".join(map(oct, raw)), " ".join(f"{byte:08b}" for byte in raw),
+        " ".join(map(bin, raw)), codecs.encode(key, "rot13"), base64.b64encode(base64.b64encode(raw)).decode(),
+        base64.b64encode(raw[::-1]).decode(), base64.b64encode(raw).decode()[::-1],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [KEY, LONG_KEY])
+def test_a_key_in_other_letters_is_hidden(key: str) -> None:
+    for form in otherwise(key):
+        shown = one_line(f"bad {form} of yours", [key])
+        assert re.fullmatch(r"bad \W{0,2}\*\*\*\W{0,2} of yours", shown), (form, shown)
+
+
+@pytest.mark.parametrize(
+    "written", ["{}", quote(KEY).replace("-", "%2D"), KEY.upper(), f"x{KEY}x", quote(KEY).replace("-", "%252d")]
+)
+def test_nor_is_one_taken_for_an_address_or_a_model(written: str) -> None:
+    written = written.format(KEY)
+    places = {"base_url": f"http://h/{written}/v1"}, {"base_url": f"http://{written}.h/v1"}, {"model": written}
+    for settings in places:
+        with pytest.raises(ConfigError, match=r"must not (?:hold the key|be named like the key)") as caught:
+            ApiSettings(**{"model": "toy", "base_url": "http://h/v1", "key": KEY, **settings})
+        assert "very" not in str(caught.value).lower()
+    assert ApiSettings("toy", "http://h/v1", "toy").public()["model"] == "toy", "a short key is a word"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"user": KEY}, {"user": f"me {KEY.upper()}"}, {"tags": ["a", KEY]}, {"metadata": {"api_key": "hush-hush-0123"}},
+     {"metadata": {"a": {"user": KEY}}}],
+)  # fmt: skip
+def test_nor_is_one_recorded_as_an_option(option: dict[str, Any]) -> None:
+    settings = ApiSettings("toy", "http://h/v1", KEY, extra={**option, "top_p": 0.5})
+    recorded = json.dumps(settings.public())
+    assert "***" in recorded and '"top_p": 0.5' in recorded and not re.search("(?i)hush|very", recorded)
+    assert "metadata" not in option or "a" in option["metadata"] or "hush-hush-0123" in settings.secrets
+
+
+def test_a_text_that_repeats_the_key_is_the_servers_own() -> None:
+    assert asked(says(f"your key is {KEY}"))[0].text == f"your key is {KEY}"
+
+
 @pytest.mark.parametrize("key", ["a b&c", "a+b/c"])
 def test_a_short_key_is_hidden_in_any_escapes(key: str) -> None:
     for form in (key, quote(key, safe=""), quote_plus(key), html.escape(key), json.dumps(key).replace("/", "\\/")):
@@ -174,7 +247,11 @@ def test_words_around_a_key_are_kept() -> None:
 
 def test_long_words_are_looked_through_at_once() -> None:
     began = time.monotonic()
-    for text, key in (("a" * 4096, "a" * 900), ("%2526%25 &amp;#92;u0041\\%26 + \\u0025" * 99, "k" * 900)):
+    for text, key in (
+        ("a" * 4096, "a" * 900),
+        ("%2526%25 &amp;#92;u0041\\%26 + \\u0025" * 99, "k" * 900),
+        ("%2526%25 &amp;#92;u0041\\%26 + \uff41" * 99, LONG_KEY * 9),
+    ):
         one_line(text, [key])
     assert time.monotonic() - began < 3
 

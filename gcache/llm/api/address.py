@@ -13,7 +13,7 @@ from typing import Any
 
 from gcache.environment import certificates, proxies
 from gcache.errors import ConfigError
-from gcache.llm.api.secrets import LONG, masked
+from gcache.llm.api.secrets import holds, masked
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def checked_address(base_url: str, key: str = "") -> str:
 
     base_url = base_url.strip()
     shown = masked(base_url)[:120]
-    if key and len(key) >= LONG and key in base_url:
+    if key and holds(base_url, key):
         raise ConfigError("base_url must not hold the key; pass it by API_KEY")
     if not base_url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"base_url must begin with http:// or https://, got {shown!a}")

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from gcache.llm.api.outcome import ApiText, Failure
 #: What servers call the end of a whole text, and of one that a limit cut off.
 ENDS = {
     "stop": ("stop", "eos", "eos_token", "stop_sequence", "end_turn"),  # TGI, Together, Anthropic
-    "length": ("length", "max_tokens", "model_length"),  # Gemini, Mistral
+    "length": ("length", "max_tokens", "model_length", "max_output_tokens"),  # Gemini, Mistral, OpenAI
 }
 #: Reasons that may be otherwise a little later; "" and "null" say that the text is not ended.
 PASSING_REASONS = frozenset({
@@ -88,21 +88,22 @@ def _read(parsed: Any, reply: Reply) -> tuple[str, str] | Failure:
     if not isinstance(choices, list) or not choices:
         return Failure(f"an answer without choices; {_beginning(reply)}", passing=False)
     choice = choices[0] if isinstance(choices[0], dict) else {}
-    if choice.get("error") and (found := errors.fault({"error": choice["error"]})):
-        inside = errors.failure_inside(found, parsed, headers)
-        unclear = inside.status is None and _word(choice) in PASSING_REASONS
-        return replace(inside, passing=inside.passing or unclear)
     said = choice.get("message")
     message: dict[str, Any] = said if isinstance(said, dict) else {}
+    if found := errors.fault(choice, beside=True) or errors.fault(message, beside=True):
+        inside = errors.failure_inside(found, parsed, headers)
+        unclear = inside.status is None and _word(choice.get("finish_reason")) in PASSING_REASONS
+        return replace(inside, passing=inside.passing or unclear)
     text = text_of(choice, message)
     if not choice or (text is None and not message):
         return Failure("a choice without text", passing=False)
-    return _ended(choice, message, text)
+    return _ended(choice, message, text, _end(choice, (parsed, choice, message)))
 
 
-def _ended(choice: dict[str, Any], message: dict[str, Any], text: str | None) -> tuple[str, str] | Failure:
+def _ended(
+    choice: dict[str, Any], message: dict[str, Any], text: str | None, word: str
+) -> tuple[str, str] | Failure:
     """The text by the reason it ended for."""
-    word = _word(choice)
     reason = next((end for end, words in ENDS.items() if word in words), None)
     if refused := refusal(message):
         return Failure(f"the model refused: {refused}", passing=False)
@@ -127,11 +128,23 @@ def _not_ended(word: str) -> Failure:
         return Failure("a text without a finish_reason, so it may not be whole", passing)
     if word == "content_filter":
         return Failure("the server's filter withheld the text (finish_reason 'content_filter')", passing)
-    return Failure(f"the text did not end by itself (finish_reason {word!r})", passing)
+    said = "status" if word == "incomplete" else "finish_reason"
+    return Failure(f"the text did not end by itself ({said} {word!r})", passing)
 
 
-def _word(choice: dict[str, Any]) -> str:
-    reason = choice.get("finish_reason")
+def _end(choice: dict[str, Any], parts: Iterable[dict[str, Any]]) -> str:
+    """Why a text ended; of several words for it, the one that makes it less than whole."""
+    word = _word(choice.get("finish_reason"))
+    if word not in ENDS["stop"]:
+        return word
+    beside = [choice.get("native_finish_reason"), choice.get("stop_reason"), *(part.get("status") for part in parts)]
+    details = [part.get(name) for part in parts for name in ("finish_details", "incomplete_details")]
+    beside += [detail.get(name) for detail in details if isinstance(detail, dict) for name in ("type", "reason")]
+    words = [_word(said) for said in beside if isinstance(said, str)]
+    return next((said for said in words if said in ENDS["length"]), "incomplete" if "incomplete" in words else word)
+
+
+def _word(reason: Any) -> str:
     return "" if reason is None else str(reason).strip().lower()[:60]
 
 

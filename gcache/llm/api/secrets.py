@@ -2,17 +2,22 @@
 
 Servers, proxies and libraries repeat what they were sent, and rarely as it was: escaped, encoded, spaced out, cut off,
 as a part of a header. A message is read in every way that its escapes allow (`gcache.llm.api.views`), with and without
-what stands between letters and digits, and searched for the key, for its encodings, and for every long piece of these.
+what stands between letters and digits, and searched for the key, for its encodings, and for every piece of these that
+is long enough to tell it.
+
+What a model writes is no message: a text that repeats the key stays as the server sent it.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from gcache.llm.api.views import LOWER, View, views
+from gcache.llm.api.views import View, folded, views
 
 HIDDEN = "***"
 #: Of a key this long, pieces and encodings are looked for, too; those of a shorter one stand in any text.
@@ -21,8 +26,12 @@ LONG = 8
 MOST = 4096
 #: What a match is widened over: a piece of a longer text of base64 tells its neighbours.
 _WORD = frozenset(string.ascii_letters + string.digits + "+/_-")
+#: Of a longer key, pieces that stand for so many of its characters are looked for: shorter ones stand in other words.
+PIECE = 10
 #: How a byte is written as a number.
-_NUMBERS = ("{:02x}", "0x{:02x}", "{:04x}", "{:d}")
+_NUMBERS = (
+    "{:02x}", "0x{:02x}", "{:04x}", "{:d}", "{:03d}", "{:o}", "{:03o}", "0o{:o}", "{:b}", "{:08b}", "0b{:b}",
+)  # fmt: skip
 #: Encodings of bits as letters: the encoder, bytes that are encoded together, and bits of a letter.
 _LETTERS: tuple[tuple[Callable[[bytes], bytes], int, int], ...] = (
     (base64.b64encode, 3, 6), (base64.b32encode, 5, 5),
@@ -60,24 +69,31 @@ def one_line(text: str, secrets: Iterable[str] = (), most: int = 200) -> str:
     return hidden(shown, secrets)[:most] or "no message"
 
 
+def holds(text: str, secret: str) -> bool:
+    """Whether a text holds a secret as a whole, in any case and escapes; a short one stands in any text."""
+    return len(secret) >= LONG and any(folded(secret) in view.text for view in views(text))
+
+
 def _spans(text: str, secret: str) -> Iterator[tuple[int, int]]:
-    if len(secret) < LONG:
-        for view in views(text) if secret else ():
-            yield from _found(view, {secret.translate(LOWER)})
+    if not secret:
         return
-    whole, squeezed = _pieces([secret]), _pieces(_squeezed(secret))
+    if len(secret) < LONG:
+        for view in views(text):
+            yield from _found(view, {folded(secret): {folded(secret)}})
+        return
+    whole, squeezed = _pieces([secret], len(secret)), _pieces(_squeezed(secret), len(secret))
     for view in views(text):
         yield from _found(view, whole)
         yield from _found(view.squeezed(), squeezed)
 
 
-def _found(view: View, pieces: set[str]) -> Iterator[tuple[int, int]]:
-    """Where pieces stand in the text as it came."""
-    for piece in pieces:
-        at = view.text.find(piece)
-        while at >= 0:
-            yield view.places[at][0], view.places[at + len(piece) - 1][1]
-            at = view.text.find(piece, at + 1)
+def _found(view: View, pieces: Mapping[str, set[str]]) -> Iterator[tuple[int, int]]:
+    """Where pieces, by how they begin, stand in the text as it came."""
+    width = len(next(iter(pieces), ""))
+    for at in range(len(view.text) - width + 1):
+        for piece in pieces.get(view.text[at : at + width], ()):
+            if view.text.startswith(piece, at):
+                yield view.places[at][0], view.places[at + len(piece) - 1][1]
 
 
 def _widened(text: str, start: int, end: int) -> tuple[int, int]:
@@ -98,12 +114,17 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _pieces(forms: Iterable[str]) -> set[str]:
-    """All long pieces of what may stand for a secret; what is looked for heeds no case."""
-    pieces: set[str] = set()
-    for form in forms:
-        size = max(LONG, len(form) // 2)
-        pieces.update(form.translate(LOWER)[at : at + size] for at in range(len(form) - size + 1))
+def _pieces(forms: Iterable[str], length: int) -> dict[str, set[str]]:
+    """All pieces of what may stand for a secret that are long enough to tell it, by how they begin.
+
+    Args:
+        length: of the secret, which its forms are longer than.
+    """
+    pieces: defaultdict[str, set[str]] = defaultdict(set)
+    for form in map(folded, forms):
+        size = max(LONG, min(len(form) // 2, PIECE * len(form) // length))
+        for at in range(len(form) - size + 1):
+            pieces[form[at : at + LONG]].add(form[at : at + size])
     return pieces
 
 
@@ -111,12 +132,14 @@ def _squeezed(secret: str) -> Iterator[str]:
     """Letters and digits of a secret, from either end, and of its encodings."""
     raw = secret.encode()
     plain = _alone(secret)
-    yield from (plain, plain[::-1])
+    yield from (plain, plain[::-1], codecs.encode(plain, "rot13"))
     yield from ("".join(map(number.format, raw)) for number in _NUMBERS)
     for encode, block, bits in _LETTERS:
-        for before in range(block):  # as it stands in a longer text, such as "user:key"
-            letters = encode(b"\0" * before + raw).decode().rstrip("=")
-            yield _alone(letters[-(-8 * before // bits) : -1])  # the ends depend on the neighbours
+        for source in (raw, raw[::-1], base64.b64encode(raw)):
+            for before in range(block):  # as it stands in a longer text, such as "user:key"
+                letters = encode(b"\0" * before + source).decode().rstrip("=")
+                form = _alone(letters[-(-8 * before // bits) : -1])  # the ends depend on the neighbours
+                yield from (form, form[::-1])
 
 
 def _alone(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from gcache.environment import API_KEYS, api_variables
 from gcache.errors import ConfigError
 from gcache.llm.api.address import checked_address
 from gcache.llm.api.fields import check_fields
-from gcache.llm.api.secrets import HIDDEN, LONG, SECRET_NAME, masked
+from gcache.llm.api.secrets import HIDDEN, LONG, SECRET_NAME, holds, masked
 
 #: Addresses of the servers whose keys have names of their own.
 OPENAI = "https://api.openai.com/v1"
@@ -55,6 +56,8 @@ class ApiSettings:
         object.__setattr__(self, "key", checked_key(self.key, "the API key") or NO_KEY)
         if not self.model and "model" not in self.left_out:
             raise ConfigError("no API model is named; pass --api_model NAME, or set API_MODEL")
+        if self.key != NO_KEY and holds(self.model, self.key):  # models are named in messages and files
+            raise ConfigError("the API model must not be named like the key; pass the key by API_KEY alone")
         if not self.model.isprintable():
             raise ConfigError(f"the API model {masked(self.model)[:60]!a} has characters that no name has")
         object.__setattr__(self, "base_url", checked_address(self.base_url, self.key if self.key != NO_KEY else ""))
@@ -96,17 +99,34 @@ class ApiSettings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no message may show: the key, and options by the name of one."""
-        options = [str(v) for name, v in self.extra.items() if SECRET_NAME.search(name) and len(str(v)) >= LONG]
+        options = [word for word in map(str, _secret_options(self.extra)) if len(word) >= LONG]
         return tuple(secret for secret in (self.key, *options) if secret != NO_KEY)
 
     def public(self) -> dict[str, Any]:
         """For records: everything but what is secret."""
-        shown = {name: HIDDEN if SECRET_NAME.search(name) else value for name, value in self.extra.items()}
+        shown = {name: self._public(name, value) for name, value in self.extra.items()}
         changed = {"left_out": sorted(self.left_out), "renamed": dict(self.renamed)}
         return {
             "model": self.model, "base_url": self.base_url, "extra": shown,
             **{name: value for name, value in changed.items() if value},
         }  # fmt: skip
+
+    def _public(self, name: str, value: Any) -> Any:
+        """The value of an option without what is secret in it: by its name, or as it is the key."""
+        if SECRET_NAME.search(name):
+            return HIDDEN
+        if isinstance(value, Mapping):
+            return {inner: self._public(inner, part) for inner, part in value.items()}
+        return HIDDEN if self.key != NO_KEY and holds(json.dumps(value), self.key) else value
+
+
+def _secret_options(options: Mapping[str, Any]) -> Iterator[Any]:
+    """Values, at any depth, of options by the name of a secret."""
+    for name, value in options.items():
+        if SECRET_NAME.search(name):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _secret_options(value)
 
 
 def checked_key(key: str, name: str) -> str:

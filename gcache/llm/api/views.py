@@ -10,13 +10,14 @@ from __future__ import annotations
 import html
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 #: Escapes inside of escapes that are undone.
 DEPTH = 3
 #: Keeps every place, as str.lower does not.
-LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _BACKSLASH = re.compile(
     r"(?:\\u(?:0000)?|u\+)(?P<hex4>[0-9a-f]{4})|"
     r"\\(?:x(?P<hex2>[0-9a-f]{2})|u\{(?P<braced>[0-9a-f]{1,5})\}|(?P<octal>[0-7]{3})|(?P<itself>.))",
@@ -26,7 +27,7 @@ _BACKSLASH = re.compile(
 
 @dataclass(frozen=True)
 class View:
-    """A text, in lower case.
+    """A text, `folded`.
 
     Attributes:
         places: of each character, where it begins and ends in the text as it came.
@@ -41,10 +42,19 @@ class View:
         return View("".join(self.text[at] for at in kept), tuple(self.places[at] for at in kept))
 
 
+def folded(text: str) -> str:
+    """A text in lower case, letters of another width or style as plain ones (NFKC, character by character)."""
+    if not text.isascii():
+        text = "".join(unicodedata.normalize("NFKC", character) for character in text)
+    return text.translate(_LOWER)
+
+
 def views(text: str) -> list[View]:
     """The text itself, and every other way to read it."""
-    lowered = text.translate(LOWER)
-    found = {lowered: View(lowered, tuple((at, at + 1) for at in range(len(lowered))))}
+    characters = list(map(folded, text))
+    places = tuple((at, at + 1) for at, character in enumerate(characters) for _ in character)
+    plain = "".join(characters)
+    found = {plain: View(plain, places)}
     latest = list(found.values())
     for _ in range(DEPTH):
         latest = [view for view in _undone(latest) if found.setdefault(view.text, view) is view]
@@ -63,7 +73,7 @@ def _read(view: View, escape: re.Pattern[str], meaning: Callable[[re.Match[str]]
     places: list[tuple[int, int]] = []
     at = 0
     for match in escape.finditer(view.text):
-        new = meaning(match).translate(LOWER)
+        new = folded(meaning(match))
         parts += [view.text[at : match.start()], new]
         places += view.places[at : match.start()]
         places += [(view.places[match.start()][0], view.places[match.end() - 1][1])] * len(new)

@@ -29,16 +29,20 @@ _NAME = "\0"
 _KIND = r"(?:parameter|param|argument|field|property|option|setting|key|name|value)s?"
 _TAKE = r"(?:support|accept|allow|permit|take|recogni[sz]e)"
 _NUMBER = r"\d+(?:\.\d+)?(?![\w%])"
+_NOT_TO = r"(?:cannot|can['\u2019]t|can not|may not|must not|mustn['\u2019]t|do not|don['\u2019]t)"
 _REFUSED = (
     rf"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|extraneous|deprecated|extra inputs|extra fields|"
     rf"extra_forbidden|invalid {_KIND}|(?:is|are) fixed|only the default|only {_NUMBER} (?:is|are) \w+ed|"
     r"(?:not|(?:is|are|do|does|can)n['\u2019]t|no longer) (?:\w+ )?"
     rf"(?:(?:support|accept|allow|permitt?|recogni[sz]|tak)(?:s|e|es|ed|en)?(?!\w)|available|a valid {_KIND})|"
-    r"(?:cannot|can't|can not|may not|must not) be (?:set|chang|modif|customi|specif|used)|不支持)"
+    r"(?:is|are|was|were|been) (?:\w+ )?(?:obsolete|forbidden|prohibited|disallowed|removed|disabled|immutable|"
+    r"read-?only)|"
+    r"not (?:\w+ )?(?:configur|adjust|chang|modifi|customiz|customis|settable|tun|applic)\w*able|"
+    rf"{_NOT_TO} (?:be )?(?:set|chang|modif|customi|specif|us(?:e|ed|ing)(?!\w)|adjust|configur|send|sent)|不支持)"
 )
 _SMALL = (
     rf"(?:(?:the|an?|any|this|these|its?|is|are|was|be|been|has|have|does|do|did|of|for|on|with|in|at|by|and|or|but|"
-    rf"yet|now|also|currently|models?|request|supplied|provided|sampling|custom|set|exactly|equal|{_KIND}|{_NUMBER}|"
+    rf"yet|now|also|currently|models?|s|request|supplied|provided|sampling|custom|set|exactly|equal|{_KIND}|{_NUMBER}|"
     r"[a-z]+(?:_[a-z0-9]+)+|temperature|seed|n|stop|user|tools|stream|store|metadata)\W+)"
 )
 #: One value, and no range of them.
@@ -65,10 +69,14 @@ _ONE_VALUE = re.compile(
     rf"(?:default\W+{_NAME}|{_NAME}[\s:=`'\"]{{1,3}}{_ONE})",
     _FLAGS,
 )
-#: Said of a temperature of 0 where only what is above it is taken.
+#: Said of a temperature of 0 where only what is above it is taken: by a range that it lies outside of, or in words.
+_POSITIVE = r"(?<![\d.])(?:0?\.0*[1-9]\d*|[1-9](?:\.\d+)?)(?!\.?\d)"
 _ABOVE_0 = re.compile(
     rf"{_NAME}[^;]{{0,60}}?(?:strictly positive|(?:greater than|above|>) ?0(?!\.\d*[1-9])|[(]0(?:\.0+)?,|"
-    r"(?:cannot|must not|can't) be (?:0|zero)|参数非法)",
+    rf"(?:cannot|must not|can't) be (?:0|zero)|参数非法|"
+    rf"(?:at least|above|greater than(?: or equal to)?|>=?|\u2265|not (?:be )?(?:less|lower|smaller) than|"
+    rf"minimum(?: value)?(?: is| of)?)\W{{0,2}}{_POSITIVE}|{_POSITIVE} ?(?:,|\.{{2,3}}|[-~\u2013]|to|and) ?\d|"
+    rf"{_POSITIVE}\W+or\W+(?:more|greater|above|higher|larger|up)(?!\w))",
     _FLAGS,
 )
 #: A limit of tokens, and how another one is recommended.
@@ -78,7 +86,8 @@ _ADVISED = re.compile(
     r"(?<!\w)(?:use[ds]?|using|try|prefer|requir(?:es?|ed)|needs?|expect(?:s|ed)?|send|did you mean|switch to|"
     r"migrate to|replaced (?:by|with)|renamed(?: to| as)?|superseded by|in favou?r of|supports? only|only supports?)\W+"
     rf"(?:(?:the|a|new|{_KIND})\W+){{0,3}}(?P<before>{_LIMIT})|"
-    rf"(?<!\w)(?P<after>{_LIMIT})\W+(?:(?:should|must) be (?:used|set|given)|is (?:required|expected|needed)|instead)",
+    rf"(?<!\w)(?P<after>{_LIMIT})\W+(?:(?:should|must) be (?:used|set|given)|is (?:required|expected|needed)|instead|"
+    r"rather than|in place of)",
     _FLAGS,
 )
 
