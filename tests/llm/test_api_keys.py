@@ -246,14 +246,14 @@ def test_words_around_a_key_are_kept() -> None:
 
 
 def test_long_words_are_looked_through_at_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     for text, key in (
         ("a" * 4096, "a" * 900),
         ("%2526%25 &amp;#92;u0041\\%26 + \\u0025" * 99, "k" * 900),
         ("%2526%25 &amp;#92;u0041\\%26 + \uff41" * 99, LONG_KEY * 9),
     ):
         one_line(text, [key])
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 20  # a second or so; looking at every piece of every word takes minutes
 
 
 @pytest.mark.parametrize("before", range(0, 90, 5))
