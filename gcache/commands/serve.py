@@ -70,6 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--allow_prompt_embeds", action="store_true", help="take prompts of /v1/completions as embeddings"
     )
 
+
 def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code.
 

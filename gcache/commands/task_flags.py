@@ -11,6 +11,7 @@ from gcache.errors import ConfigError
 if TYPE_CHECKING:
     from gcache.config import TaskSpec
 
+
 def add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     from gcache.tasks.registry import TASKS
 

@@ -22,10 +22,6 @@ from gcache.graph.transport import Passing
 BLOCKED = -1e4
 
 
-
-
-
-
 def masked(passing: Passing) -> KVCache:
     """The same slots, at the same places, with no attention to them."""
     return FusedCache.plain(passing.cache).weighted(torch.tensor(BLOCKED))

@@ -36,8 +36,6 @@ from gcache.tasks.example import Example
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 
 
-
-
 class AgentGraph(Cast, ABC):
     """Agents that answer questions together.
 

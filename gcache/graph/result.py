@@ -29,8 +29,6 @@ Carried = tuple[tuple[int, int], int, bool]
 TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
 
 
-
-
 @dataclass(frozen=True)
 class Step:
     """One line of a trace.

@@ -83,8 +83,6 @@ def _attention(view: View) -> str:
     return markdown(head, [[name, f"{mean:.3f}", *(f"{rest[n]:.3f}" for n in shown)] for name, mean, *rest in rows])
 
 
-
-
 def as_json(view: View) -> str:
     text = json.dumps(view.to_json(), indent=2, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace").decode()  # half characters as JSON's own escapes

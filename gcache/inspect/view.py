@@ -19,8 +19,6 @@ EDGE_VALUES = ("probability", "later", "low", "high", "kept", "weight", "bytes",
 HINT = "Readings are a hint of what a cache holds, not a proof: the model's output head was not trained on them."
 
 
-
-
 @dataclass(frozen=True)
 class ViewEdge:
     """One edge.

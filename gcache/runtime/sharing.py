@@ -42,6 +42,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 4.0, 64.0
 #: The most idle teams that are held.
 MOST_TEAMS = 8
 
+
 class Teams(Protocol):
     """What makes threads sleep while it is held."""
 
