@@ -16,7 +16,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Node
-from gcache.graph.transport import Passing
+from gcache.graph.passing import Passing
 
 #: Added to the attention logits of what is masked; within the range of float16, whose weight is 0.
 BLOCKED = -1e4

@@ -23,10 +23,10 @@ from gcache.graph.begin import Start
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.memo import Thoughts
+from gcache.graph.passing import Channel
 from gcache.graph.result import IN_FLIGHT, RunResult
 from gcache.graph.room import Place
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.transport import Channel
 from gcache.llm.context import too_long
 from gcache.llm.forward.alignment import Alignment
 from gcache.runtime.streams import stream

@@ -9,7 +9,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.events import Watch
 from gcache.graph.memo import Thoughts
-from gcache.graph.transport import Channel
+from gcache.graph.passing import Channel
 from gcache.llm.forward.alignment import Alignment
 from gcache.llm.requests import require_top_p
 from gcache.tasks.example import Example

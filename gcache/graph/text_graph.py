@@ -10,7 +10,6 @@ gradient could reach.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from gcache.graph.room import Place, positions_of_words
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.schedule import Coming, take_turns
 from gcache.graph.speakers import LocalSpeaker, Prompt, Speaker, Utterance
+from gcache.graph.trace import Trace
 from gcache.runtime.streams import derive
 from gcache.tasks.example import Example
 
@@ -103,31 +103,25 @@ class _Talk:
         self.said: dict[Node, str] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.thinking = 0
-        self.trace: list[Step] = []
-        self.began = time.perf_counter()
+        self.trace = Trace(start.watch)
 
     async def go(self) -> RunResult:
-        self._tell(Event("topology", self.topology))
+        self.trace.tell(Event("topology", self.topology))
         heard = self.topology.heard_nodes(self.config.rounds)
         await take_turns(self.topology, self.config.rounds, heard, self._speak, self._note_unheard)
         spoken, answer = await self._answer()
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
-            tuple(self.trace), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
+            tuple(self.trace.steps), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
             self.thinking,
         )  # fmt: skip
 
-    def _tell(self, event: Event) -> None:
-        if self.begin.watch is not None:
-            self.begin.watch(event)
-
     def _note_unheard(self, node: Node) -> None:
-        self._note(node[1], node[0], "unheard", self._now())
+        self._note(node[1], node[0], "unheard", self.trace.now())
 
     async def _speak(self, node: Node, coming: Coming) -> None:
         round_, agent = node
-        self._tell(Event("turn", round=round_, agent=agent))
-        started = self._now()
+        started = self.trace.turn(round_, agent)
         # greedy: an agent's words are part of the environment, only the answer is drawn
         prompt = Prompt(
             self.begin.example.question, self.agents[agent].prompt, self._heard(sender for sender, _ in coming),
@@ -150,8 +144,7 @@ class _Talk:
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
         decision, last = self.graph.decision, self.config.rounds - 1
         edges = self.topology.into(self.topology.decision_node)
-        started = self._now()
-        self._tell(Event("turn", round=last, agent=self.topology.decision_node))
+        started = self.trace.turn(last, self.topology.decision_node)
         groups = decision.groups([e.weight for e in edges])
         watching = TextWatch.of(self.begin.watch, len(groups))
         prompts = [
@@ -191,14 +184,9 @@ class _Talk:
         written = [u.generation for u in said if u.generation is not None]
         asked = [u.api for u in said if u.api is not None]
         role = self.agents[agent].role if agent < len(self.agents) else DECISION
-        step = Step(
-            agent, role, round_, what, started, self._now(),
+        self.trace.note(Step(
+            agent, role, round_, what, started, self.trace.now(),
             prefilled=sum(len(u.tokens) for u in said), generated=sum(len(g.tokens) for g in written), note=note,
             api_read=sum(t.prompt_tokens or 0 for t in asked),
             api_written=sum(t.completion_tokens or 0 for t in asked),
-        )  # fmt: skip
-        self.trace.append(step)
-        self._tell(Event("step", step=step))
-
-    def _now(self) -> float:
-        return time.perf_counter() - self.began
+        ))  # fmt: skip

@@ -1,41 +1,185 @@
-"""What crosses an edge, and where it may be changed on its way."""
+"""What crosses the edges of a run: caches as their receivers read them, what links carry to other models, and words.
+
+    an agent's own model   its cache, prepared for fusing, or its latents alone
+    another model          its hidden states, carried by the link and read there
+    words                  what it said, for its receivers' prompts
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
+from torch import Tensor
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.cache.rope import Rope
-from gcache.gnn.topology import Node
-from gcache.runtime.streams import generator
+from gcache.gnn.topology import Edge, EdgeKey, Node
+from gcache.graph.agent_models import Thinker
+from gcache.graph.begin import Start
+from gcache.graph.hand_over import edge_weights, handed_states, over_edge
+from gcache.graph.memo import Thoughts
+from gcache.graph.parts import Parts
+from gcache.graph.passing import Passing
+from gcache.graph.result import Carried
+from gcache.graph.schedule import Coming
+from gcache.graph.thought import Thought
+from gcache.graph.writers.base import Heard
+from gcache.links.link import Link
 
 
-@dataclass(frozen=True)
-class Passing:
-    """A cache on its way.
+class Transport:
+    """Holds what was handed on in one run, and gives receivers what arrives at them.
+
+    Args:
+        name: of a node's thought, by all that it depends on.
 
     Attributes:
-        question: its text.
-        sender, receiver: nodes of the graph; N is the decision maker.
-        cache: what was handed on, prepared for fusing.
-        shared: the question's slots.
-        rope: the rotation of the receiver's model.
+        models: of each agent, the number of the model it thinks with.
+        shared: of each model, the question's slots.
+        handed: of each node, what it hands on, prepared for fusing; let go once everyone has it, unless it is kept.
+        states: of each node, (S, E) of its latent steps, where somebody wants them.
+        outputs: of each node, (P, E) of its prompt, where another model might hear it.
+        said: of each node that speaks, its words.
+        carried: what other models read of what links brought.
+        edge_bytes: of caches and states that went over edges, by (source, target).
+        heard: nodes that a path leads from to the decision maker; speakers: those of them that say something.
     """
 
-    question: str
-    sender: Node
-    receiver: Node
-    cache: KVCache
-    shared: KVCache
-    rope: Rope | None = None
+    def __init__(self, parts: Parts, start: Start, name: Callable[[Node], Hashable]) -> None:
+        self.parts, self.config = parts, parts.config
+        self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
+        self.mixture = parts.mixture.for_question(self.question)
+        self.models = self.mixture.models(len(start.agents))
+        self.weights = edge_weights(start.topology)
+        self.keep, self._channel, self._name = start.keep_caches, start.channel, name
+        self._over_links = start.thoughts or Thoughts()
+        self.shared: dict[int, KVCache] = {}
+        self.handed: dict[Node, KVCache] = {}
+        self.states: dict[Node, Tensor] = {}
+        self.outputs: dict[Node, Tensor] = {}
+        self.said: dict[Node, str] = {}
+        self.carried: dict[Carried, KVCache] = {}
+        self.edge_bytes: dict[tuple[int, int], int] = {}
+        self.heard = start.topology.heard_nodes(self.config.rounds)
+        self._readers, self.speakers = self._readers_and_speakers()
 
-    def stream(self, purpose: str) -> torch.Generator:
-        """Random numbers for this question and edge, the same in every run."""
-        return generator(purpose, self.question, *self.sender, "to", *self.receiver)
+    def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
+        """How many nodes each node hands to, and which of them have to say something."""
+        crossed = [(node, sending) for node in self.heard for sending in self.topology.senders(*node)]
+        last, decision = self.config.rounds - 1, self.topology.decision_node
+        crossed += [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
+        speakers = self.heard if self.config.hands == "both" else {
+            sender for receiver, (sender, key) in crossed if key is not None and self._tells(sender, receiver, key)
+        }  # fmt: skip
+        return Counter(sender for _, (sender, _) in crossed), frozenset(speakers)
 
+    def thinker(self, node: Node) -> Thinker:
+        """The model that a node thinks with; the decision maker's is the first."""
+        return self.parts.thinkers[self.models[node[1]]]
 
-#: What arrives instead.
-Channel = Callable[[Passing], KVCache]
+    def crosses(self, node: Node) -> bool:
+        """Whether another model might hear a node."""
+        return self.mixture.carries(self.models[node[1]])
+
+    def take(self, node: Node, thought: Thought) -> None:
+        """What a node hands on."""
+        self.handed[node] = thought.handed
+        if thought.states is not None:
+            self.states[node] = thought.states
+        if thought.outputs is not None:
+            self.outputs[node] = thought.outputs
+
+    # -- what arrives ---------------------------------------------------------------------------
+
+    async def fused(self, receiver: Node, coming: Coming) -> FusedCache:
+        """One cache of the question and all that arrives at a receiver."""
+        thinker, shared = self.thinker(receiver), self.shared[self.models[receiver[1]]]
+        caches: list[tuple[KVCache, EdgeKey | None]] = []
+        for sender, key in coming:
+            handed, size = await self._over(sender, receiver, key)
+            if handed is None:
+                continue
+            crossed = (sender[1], receiver[1])
+            self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + size
+            if self._channel is not None and key is not None:  # what an agent keeps for itself is on no edge
+                handed = self._channel(Passing(self.question, sender, receiver, handed, shared, thinker.fuser.rope))
+            caches.append((handed, key))
+        return thinker.fuse(shared, caches, self.weights)
+
+    def words(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
+        """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
+        told = [sender for sender, key in coming if self._tells(sender, receiver, key)]
+        return [(self.agents[node[1]].role, self.said[node]) for node in told if self.said.get(node, "").strip()]
+
+    async def heard_over(self, sender: Node, edge: Edge) -> Heard:
+        """What a writer hears over an edge into the decision maker."""
+        receiver = (sender[0], self.topology.decision_node)
+        cache, _ = await self._over(sender, receiver, edge.key)
+        return Heard(
+            sender[1], self.agents[sender[1]].role, edge.weight,
+            self.handed[sender].of_kind() if cache is None else cache,
+            None if cache is None else self.states.get(sender),
+            self.said.get(sender, "") if self._tells(sender, receiver, edge.key) else "",
+        )  # fmt: skip
+
+    def slots(self, receiver: Node, fused: FusedCache) -> int:
+        """How many slots arrived, the question's aside."""
+        return fused.slots - self.shared[self.models[receiver[1]]].slots
+
+    # -- what is let go -------------------------------------------------------------------------
+
+    def read(self, senders: Iterable[Node]) -> None:
+        """A receiver has read these. Unless they are kept, what all have read is forgotten."""
+        for node in () if self.keep else senders:
+            self._readers[node] -= 1
+            if not self._readers[node]:
+                del self.handed[node]
+
+    def let_go(self) -> None:
+        """Forget all caches."""
+        for caches in (self.shared, self.handed, self.carried):
+            caches.clear()
+
+    # -- one edge -------------------------------------------------------------------------------
+
+    def _tells(self, sender: Node, receiver: Node, key: EdgeKey | None) -> bool:
+        """Whether words go over an edge: its channel, or the link between two models, may be text."""
+        if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
+            return True
+        return self.mixture.tells(self.models[sender[1]], self.models[receiver[1]])
+
+    async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, int]:
+        """What goes over an edge, prepared for its receiver, and the bytes that crossed; None where words go."""
+        mine, theirs = self.models[sender[1]], self.models[receiver[1]]
+        if mine == theirs:
+            handed = over_edge(self.handed[sender], key, self.topology)
+            return handed, 0 if handed is None else handed.nbytes
+        assert key is not None  # what an agent remembers is in its own model
+        channel, link = self.topology.channels[key], self.mixture.links[mine, theirs]
+        if link is None or channel == "text":
+            return None, 0
+        states = handed_states(
+            self.outputs[sender], self.states[sender], self.config.transfer == "latent" or channel == "latents"
+        )
+        if not len(states):
+            return None, 0
+        once = ("carried", self._name(sender), theirs, len(states))
+        (carried, prepared, size), _ = await self._over_links.once(
+            once, lambda: self._carry(link, sender, states, theirs)
+        )
+        if self.keep:
+            self.carried[sender, theirs, channel == "latents"] = carried
+        return prepared, size
+
+    async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache, int]:
+        """What a link brings to a model, as slots of that model; the same prepared for fusing; and the bytes that
+        crossed: of the states or the embeddings, whichever are less, for a map may stand on either side."""
+        thinker = self.parts.thinkers[model]
+        with torch.no_grad():
+            embeds = link.carry(states)
+        carried = await thinker.read(embeds, self.shared[model], self.parts.source(sender, len(self.agents)))
+        size = min(states.nelement(), embeds.nelement()) * states.element_size()
+        with torch.no_grad():
+            return carried, thinker.fuser.prepare(carried), size

@@ -23,8 +23,8 @@ from gcache.evaluation.evaluate import Evaluation, Row
 from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.passing import Passing
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.transport import Passing
 from gcache.inspect.controls_picture import draw_controls
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade, Note

@@ -21,11 +21,11 @@ from gcache.gnn.providers import FixedSource
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import Thoughts
+from gcache.graph.passing import Channel, Passing
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.speakers import LocalSpeaker
 from gcache.graph.text_graph import SpeakingGraph
-from gcache.graph.transport import Channel, Passing
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest
 

@@ -18,8 +18,8 @@ from gcache.graph.agent_models import Mixture
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
 from gcache.graph.memo import Thoughts
+from gcache.graph.passing import Passing
 from gcache.graph.result import RunResult
-from gcache.graph.transport import Passing
 from gcache.graph.writers.registry import HintWriter
 from gcache.links.linear import fit_vocab
 from gcache.tasks.example import Example
