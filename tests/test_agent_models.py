@@ -63,7 +63,7 @@ def test_each_model_is_loaded_once(folders: dict[str, str], monkeypatch: pytest.
     monkeypatch.setattr(build_module, "load_model", lambda *a: names.append(a[0]) or real(*a))
     built = made(folders, "small", "big", "small", "turned")
     assert isinstance(built.graph, CacheGraph)
-    assert [Path(name).name for name in names] == [Path(folders[n]).name for n in ("small", "turned")]
+    assert [Path(name).name for name in names] == [Path(folders[n]).name for n in ("big", "small", "turned")]
     assert built.graph.mixture.on == (1, 0, 1, 2)
     assert links(built) == {
         (0, 1): "vocab", (1, 0): "vocab", (0, 2): "overlap", (2, 0): "overlap", (1, 2): "overlap", (2, 1): "overlap",

@@ -256,7 +256,7 @@ print(asleep, more - threads, len(os.listdir("/proc/self/task")) - threads, firs
 @two_cores
 def test_while_a_team_is_held_worker_threads_sleep_and_compute_the_same() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    root = Path(sharing.__file__).parents[1]
+    root = Path(sharing.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", REAL], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
