@@ -41,13 +41,12 @@ class Run:
     def __init__(self, parts: Parts, start: Start) -> None:
         self.parts, self.config, self.start = parts, parts.config, start
         self.example, self.agents, self.topology = start.example, start.agents, start.topology
-        self.transport = Transport(parts, start, self._name)
+        self.transport = Transport(parts, start)
         self.trace = Trace(start.watch, start.keep_states)
         self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.thinkers]
         self.own: dict[Node, KVCache] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.thinking = 0  # tokens of latent steps and of agents' texts
-        self._names: dict[Node, Hashable] = {}
         self._events = parts.llm.ledger.noted
 
     async def go(self) -> RunResult:
@@ -105,7 +104,7 @@ class Run:
             alignment=self.start.alignment if model == 0 else None,
         )  # fmt: skip
         del received
-        thought, fresh = await self._once(self._name(node), lambda: self._thought(node, request))
+        thought, fresh = await self._once(self.transport.name(node), lambda: self._thought(node, request))
         self._take(node, thought, steps)
         if self.start.keep_caches:
             self.own[node] = thought.own
@@ -190,20 +189,6 @@ class Run:
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
         return (await make(), True) if self.start.thoughts is None else await self.start.thoughts.once(key, make)
-
-    def _name(self, node: Node) -> Hashable:
-        """Names a thought by all it depends on, where others may share it."""
-        if self.start.thoughts is None:
-            return node
-        if node not in self._names:
-            weights, channels = self.transport.weights, self.topology.channels
-            coming = [
-                (self._name(sender), None if key is None else (float(weights[key]), channels[key]))
-                for sender, key in self.topology.senders(*node)
-            ]
-            how = (self.parts.latent_steps(self.topology, node[1]), node in self.transport.speakers)
-            self._names[node] = self.start.thoughts.name((node, how, tuple(coming)))
-        return self._names[node]
 
     def _note_unheard(self, node: Node) -> None:
         now = self.trace.now()

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 
 import torch
 from torch import Tensor
@@ -32,9 +32,6 @@ from gcache.links.link import Link
 class Transport:
     """Holds what was handed on in one run, and gives receivers what arrives at them.
 
-    Args:
-        name: of a node's thought, by all that it depends on.
-
     Attributes:
         models: of each agent, the number of the model it thinks with.
         shared: of each model, the question's slots.
@@ -47,14 +44,15 @@ class Transport:
         heard: nodes that a path leads from to the decision maker; speakers: those of them that say something.
     """
 
-    def __init__(self, parts: Parts, start: Start, name: Callable[[Node], Hashable]) -> None:
+    def __init__(self, parts: Parts, start: Start) -> None:
         self.parts, self.config = parts, parts.config
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
         self.mixture = parts.mixture.for_question(self.question)
         self.models = self.mixture.models(len(start.agents))
         self.weights = edge_weights(start.topology)
-        self.keep, self._channel, self._name = start.keep_caches, start.channel, name
+        self.keep, self._channel, self._thoughts = start.keep_caches, start.channel, start.thoughts
         self._over_links = start.thoughts or Thoughts()
+        self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
         self.handed: dict[Node, KVCache] = {}
         self.states: dict[Node, Tensor] = {}
@@ -82,6 +80,19 @@ class Transport:
     def crosses(self, node: Node) -> bool:
         """Whether another model might hear a node."""
         return self.mixture.carries(self.models[node[1]])
+
+    def name(self, node: Node) -> Hashable:
+        """Names a node's thought by all it depends on, where others may share it; else by the node."""
+        if self._thoughts is None:
+            return node
+        if node not in self._names:
+            coming = [
+                (self.name(sender), None if key is None else (float(self.weights[key]), self.topology.channels[key]))
+                for sender, key in self.topology.senders(*node)
+            ]
+            how = (self.parts.latent_steps(self.topology, node[1]), node in self.speakers)
+            self._names[node] = self._thoughts.name((node, how, tuple(coming)))
+        return self._names[node]
 
     def take(self, node: Node, thought: Thought) -> None:
         """What a node hands on."""
@@ -165,7 +176,7 @@ class Transport:
         )
         if not len(states):
             return None, 0
-        once = ("carried", self._name(sender), theirs, len(states))
+        once = ("carried", self.name(sender), theirs, len(states))
         (carried, prepared, size), _ = await self._over_links.once(
             once, lambda: self._carry(link, sender, states, theirs)
         )
