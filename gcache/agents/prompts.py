@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gcache.agents.chat_template import MARKS, ChatTemplate, EndOfTurn, TemplateSettings
@@ -169,6 +170,11 @@ class Layouts:
         self.settings, self._tokenizer = settings, tokenizer
         self._known = {"": ChatLayout.of(tokenizer, settings)}
 
+    @cached_property
+    def _end(self) -> EndOfTurn:
+        """What closes a turn where a question says nothing else."""
+        return EndOfTurn.of(self._tokenizer, self.settings)
+
     def of(self, variables: str = "") -> ChatLayout:
         """That of a question.
 
@@ -181,8 +187,7 @@ class Layouts:
         found = self._known.get(variables)
         if found is None:
             settings = self.settings.changed(variables)
-            ends = (EndOfTurn.of(self._tokenizer, each) for each in (self.settings, settings))
-            if len(set(ends)) > 1:
+            if EndOfTurn.of(self._tokenizer, settings) != self._end:
                 raise ConfigError(
                     f"chat_template_kwargs {variables[:60]} change what closes a turn of the chat template; set them "
                     "for the whole run by --chat_template_kwargs"

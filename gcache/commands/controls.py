@@ -46,7 +46,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _controls(args: argparse.Namespace) -> int:
-
     if args.on_error != "stop":
         raise ConfigError("--on_error must be stop: controls are compared question by question, so none may be missing")
     found = control_checkpoint(
