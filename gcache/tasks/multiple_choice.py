@@ -94,8 +94,8 @@ class MedQa(MultipleChoice):
 
 
 class Arc(MultipleChoice):
-    """Questions of grade-school science, with choices. A row has `question`, `choices` (text and label) and `answerKey`,
-    in the form of the hub or of the authors' own JSONL."""
+    """Questions of grade-school science, with choices. A row has `question`, `choices` (text and label) and
+    `answerKey`, in the form of the hub or of the authors' own JSONL."""
 
     domain = "knowledge"
     form: ClassVar[str] = "ARC in JSONL form, with the fields question, choices and answerKey"
@@ -124,8 +124,8 @@ class ArcChallenge(Arc):
 
 
 class Mmlu(MultipleChoice):
-    """Questions of 57 subjects, with choices. A row has `question`, `choices` and `answer` (a place from 0, or a letter),
-    or is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an error are
+    """Questions of 57 subjects, with choices. A row has `question`, `choices` and `answer` (a place from 0, or a
+    letter), or is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an error are
     left out."""
 
     name = "mmlu"
