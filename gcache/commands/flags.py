@@ -85,7 +85,8 @@ def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
         "--link", default=AUTO,
         help="what goes from one model to another: vocab (one tokenizer: hidden states through a linear map), overlap "
         "(two tokenizers with 100 tokens in common: likewise), perceiver (learned soft tokens, see --link_file), text; "
-        "auto: the cache itself for equal weights, else the first of vocab, overlap and text that the two models allow; FILE.py:CLASS: one of your own",
+        "auto: the cache itself for equal weights, else the first of vocab, overlap and text that the two models "
+        "allow; FILE.py:CLASS: one of your own",
     )  # fmt: skip
     group.add_argument(
         "--link_file", nargs="+", default=[], metavar="FILE", help="of fitted perceivers, one for each pair of models"

@@ -151,7 +151,7 @@ def _entry_points(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     found: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for point in importlib.metadata.entry_points(group=group):
         found.setdefault(point.name, {}).setdefault((_package(point), point.value), point)
-    return {name: tuple(found[name].values()) for name in sorted(found)}
+    return {name: tuple(sorted(found[name].values(), key=_package)) for name in sorted(found)}
 
 
 @cache

@@ -125,8 +125,8 @@ class ArcChallenge(Arc):
 
 class Mmlu(MultipleChoice):
     """Questions of 57 subjects, with choices. A row has `question`, `choices` and `answer` (a place from 0, or a
-    letter), or is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an error are
-    left out."""
+    letter), or is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an
+    error are left out."""
 
     name = "mmlu"
     domain = "knowledge"
