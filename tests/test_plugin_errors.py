@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from plugins import PARITY, REGISTRIES, fresh, install
 from test_startup import asked
+from two_models import WORDS, ends, model_of, tokenizer_of
 
 from gcache.commands.main import main
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError, PluginError
 from gcache.gnn.fixed import FixedTopology
+from gcache.links.negotiate import make_link
 from gcache.tasks.registry import TASKS, make_task
 
 __all__ = ["fresh"]
@@ -96,6 +98,20 @@ def test_edges_that_are_none_are_refused(folder: Path) -> None:
         FixedTopology("mine.py:odd", 3).most_likely()
     with pytest.raises(ConfigError, match="edge"):
         FixedTopology("mine.py:late", 3).most_likely()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("    def carry(self, states): return states\n", "the link Mine lacks name"),
+        ("    name = 'mine'\n    def carry(self, states): return states[:, :5]\n", r"must give \(S', 32\) .*got \(2, 5\)"),
+    ],
+)
+def test_a_link_is_tried_before_it_is_used(text: str, error: str, folder: Path) -> None:
+    (folder / "mine.py").write_text(f"class Mine:\n    def __init__(self, sender, receiver): ...\n{text}")
+    one = ends(model_of(len(WORDS)), tokenizer_of(WORDS), "one")
+    with pytest.raises(PluginError, match=error):
+        make_link("mine.py:Mine", one, one)
 
 
 def test_a_file_is_run_once(folder: Path) -> None:

@@ -192,12 +192,18 @@ def test_in_python_the_files_are_allowed_by_name(own: Path) -> None:
     assert type(graph.fuser).__name__ == "Loudest"
 
 
+def test_a_link_to_a_file_is_found_by_its_own_name(own: Path) -> None:
+    (own / "store").mkdir()
+    (own / "loudest.py").replace(own / "store" / "a.py")
+    (own / "loudest.py").symlink_to(own / "store" / "a.py")
+    assert main([*COMMANDS["inspect"], *PLUGINS]) == 0
+
+
 def test_the_names_of_two_allowed_files_must_differ(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("one", "two"):
         (own / folder).mkdir()
-        (own / "loudest.py").replace(own / folder / "loudest.py") if folder == "one" else shutil.copy(
-            own / "one" / "loudest.py", own / folder
-        )
+        shutil.copy(own / "loudest.py", own / folder)
+    (own / "loudest.py").unlink()
     said = line(capsys, *COMMANDS["eval"], "--plugins", "one/loudest.py", "two/loudest.py")
     assert "several files of that name are allowed" in said
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gcache.errors import ConfigError, DataError, PluginError
 from gcache.links.linear import FEWEST_TOKENS
 from gcache.links.link import Link, ModelEnds
@@ -119,6 +121,13 @@ def _adapted(found: Any) -> LinkKind:
         made = found(sender, receiver)
         if not isinstance(made, Link):
             raise PluginError(f"the link {found.__name__} lacks name; see gcache.links.link.Link")
+        with torch.no_grad():
+            got = tuple(made.carry(sender.w_out.new_zeros(2, sender.w_out.shape[1])).shape)
+        if len(got) != 2 or got[1] != receiver.w_in.shape[1]:
+            raise PluginError(
+                f"the link {found.__name__} must give (S', {receiver.w_in.shape[1]}) embeddings for "
+                f"{receiver.label!r}, got {got}"
+            )
         return made
 
     return LinkKind(_never, make, about=found)

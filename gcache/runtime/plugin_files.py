@@ -64,7 +64,8 @@ def allow_plugins(*files: str | Path) -> None:
     """
     with _lock:
         for file in files:
-            _allowed.add((split_reference(str(file))[0] if is_reference(str(file)) else Path(file)).resolve())
+            path = split_reference(str(file))[0] if is_reference(str(file)) else Path(file)
+            _allowed.add(path.absolute())  # under the name that it was given, which a link may have
 
 
 def permitted(name: str, where: object) -> str:
@@ -81,8 +82,9 @@ def permitted(name: str, where: object) -> str:
     path, wanted = split_reference(name)
     looked_for = path.resolve()
     with _lock:
-        same = sorted(file for file in _allowed if file.name == path.name)
-    if looked_for in same:
+        allowed = {file.resolve() for file in _allowed}
+        same = sorted({file.resolve() for file in _allowed if file.name == path.name})
+    if looked_for in allowed:
         return name
     if len(same) == 1:
         return f"{same[0]}:{wanted}"
@@ -139,7 +141,7 @@ def _ran(path: Path) -> PluginFile:
     resolved = path.resolve()
     with _lock:
         if resolved not in _run:
-            _allowed.add(resolved)
+            _allowed.add(path.absolute())
             _run[resolved] = _run_now(path, _read(path))
         return _run[resolved]
 
