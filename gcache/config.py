@@ -194,7 +194,7 @@ class GraphSpec:
                 f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantizations)} "
                 "quantizations for them; name one for each, or one for all"
             )
-        fitted = self.link != AUTO and LINKS[self.link].fitted
+        fitted = "" if self.link == AUTO else LINKS[self.link].fitted
         if fitted and not self.link_files:
             raise ConfigError(
                 f"the link {self.link} is learned, and needs its fitted file; {fitted}, or use --link auto"

@@ -23,7 +23,7 @@ from gcache.graph.result import RunResult, Spoken
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
-from gcache.training.objective import Objective, LossWeights
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.replay import Replay, log_probs
 
 #: How far two ways to compute one thing in float64 may be apart: rounding (1e-16), through tiny models that make it

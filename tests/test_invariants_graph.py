@@ -28,7 +28,7 @@ from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, LossWeights, advantages
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.replay import Replay, log_probs
 from gcache.training.trainer import Reinforce
 

@@ -13,7 +13,7 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.registry import make_fuser
 from gcache.gnn.providers import FixedProvider
-from gcache.graph.agent_models import AgentModels, AgentModel
+from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.links.link import Link, ModelEnds

@@ -89,7 +89,7 @@ def evaluate(
     on_error: str = "stop",
     ask: Ask | None = None,
 ) -> Evaluation:
-    """Greedy answers on the source's most likely topology, with many agents its greedy one, or on `topology(example)`.
+    """Greedy answers on the most likely topology, with many agents the greedy one, or on `topology(example)`.
 
     `ask` runs a question, where it is not the graph itself that does.
 
@@ -116,8 +116,8 @@ def evaluate(
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
-            lenient=on_error == "skip", ask=ask,
+            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(),
+            on_failure=failed, lenient=on_error == "skip", ask=ask,
         )  # fmt: skip
     if not results:
         raise failures[-1]

@@ -89,10 +89,15 @@ class MethodSettings:
 
 
 def _speaking(
-    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], provider: TopologyProvider
+    name: str,
+    llm: LocalLLM,
+    tokenizer: Any,
+    settings: MethodSettings,
+    agents: Sequence[Agent],
+    provider: TopologyProvider,
 ) -> Method:
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
-    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, source, config)
+    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, provider, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 

@@ -29,18 +29,18 @@ class CacheGraph(Parts, AgentGraph):
     """Agents that answer by handing each other caches.
 
     Args:
-        llm: what the decision maker thinks with, and the agents, unless a `agent_models` says otherwise.
+        llm: what the decision maker thinks with, and the agents, unless `agent_models` says otherwise.
         tokenizer: its tokenizer, with a chat template.
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
         writer: who writes the decision maker's text; see `gcache.graph.writers.registry`.
         agent_models: other models, and which agents think with them; see `gcache.graph.agent_models`.
 
     Raises:
-        ConfigError: a agent_models in a mode, or with a transfer, that is for one model.
+        ConfigError: several models in a mode, or with a transfer, that is for one model.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CacheGraph(Parts, AgentGraph):
     ) -> None:
         config = config or GraphConfig()
         Parts.__init__(self, llm, tokenizer, decision, fuser, config, writer, agent_models)
-        AgentGraph.__init__(self, agents, decision, source, config, self.writer.mode, self.writer.learns)
+        AgentGraph.__init__(self, agents, decision, provider, config, self.writer.mode, self.writer.learns)
         if self.is_mixed:
             self._require_mixable()
 

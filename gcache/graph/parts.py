@@ -10,7 +10,7 @@ from gcache.agents.prompts import with_said
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.base import CacheFuser
 from gcache.gnn.topology import Node, Topology
-from gcache.graph.agent_models import AgentModels, AgentModel
+from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import LocalWriter, Writer
 from gcache.llm.scheduler import LLM
@@ -71,6 +71,6 @@ class Parts:
         """How many an agent takes: the topology's number, or everybody's."""
         return self.config.latent_steps if topology.latent_steps is None else topology.latent_steps[agent]
 
-    def source(self, node: Node, n_agents: int) -> int:
+    def node_id(self, node: Node, n_agents: int) -> int:
         """The number that marks a node's slots."""
         return node[0] * n_agents + node[1]

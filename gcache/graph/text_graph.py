@@ -41,7 +41,7 @@ class TextGraph(AgentGraph):
 
     Args:
         backend: says everything.
-        agents, decision, source, config, mode: see `AgentGraph`.
+        agents, decision, provider, config, mode: see `AgentGraph`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TextGraph(AgentGraph):
         mode: str = "local",
     ) -> None:
         self.backend = backend
-        super().__init__(agents, decision, source, config, mode, learns=False)
+        super().__init__(agents, decision, provider, config, mode, learns=False)
 
     def positions(self, place: Place) -> tuple[int, int | None]:
         """See `AgentGraph`."""
@@ -128,18 +128,18 @@ class _Talk:
             self.config.speak_tokens, variables=self.begin.variables,
         )  # fmt: skip
         try:
-            utterance, fresh = await self._once(node, prompt)
+            output, fresh = await self._once(node, prompt)
         except ApiError as error:
             if not self.begin.lenient or isinstance(error, BudgetSpent):
                 raise
             self._note(agent, round_, "failed", started, note=str(error))
             return
-        self.said[node], self.prompts[node] = utterance.answer, utterance.tokens
-        if utterance.generation is not None:
-            self.thinking += len(utterance.generation.tokens)
-        if utterance.api is not None:
-            self.thinking += utterance.api.completion_tokens or 0
-        self._note(agent, round_, "say" if fresh else "shared", started, [utterance] if fresh else [])
+        self.said[node], self.prompts[node] = output.answer, output.tokens
+        if output.generation is not None:
+            self.thinking += len(output.generation.tokens)
+        if output.api is not None:
+            self.thinking += output.api.completion_tokens or 0
+        self._note(agent, round_, "say" if fresh else "shared", started, [output] if fresh else [])
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
         decision, last = self.graph.decision, self.config.rounds - 1
@@ -157,12 +157,12 @@ class _Talk:
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip
-        utterances = await asyncio.gather(*(self.graph.backend.say(prompt) for prompt in prompts))
+        outputs = await asyncio.gather(*(self.graph.backend.say(prompt) for prompt in prompts))
         spoken = tuple(
             Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api, thinks=u.thinks)
-            for group, u in zip(groups, utterances, strict=True)
+            for group, u in zip(groups, outputs, strict=True)
         )
-        self._note(self.topology.decision_node, last, "answer", started, utterances)
+        self._note(self.topology.decision_node, last, "answer", started, outputs)
         return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
 
     def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ModelError
-from gcache.llm.batch_sizes import RequestSize, group_similar_lengths, batches
+from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.exactness import OwnForward, require_exact
@@ -152,8 +152,8 @@ class LocalLLM(FrozenModel):
         align = requests[0].alignment or self.alignment
         for _ in range(steps):
             hidden = batch.feed(align(hidden)[:, None], one)[:, 0]
-        sources = [r.owner for r in requests]
-        return own_slots(batch, start, lengths, embeds.shape[1], sources, requests[0].kind).unbatch()
+        owners = [r.owner for r in requests]
+        return own_slots(batch, start, lengths, embeds.shape[1], owners, requests[0].kind).unbatch()
 
     def _log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         scores: list[LogProbs] = []

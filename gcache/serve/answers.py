@@ -62,8 +62,8 @@ class AskGraph:
         check_room(served, self.example.question, agents, topology, most, as_text(self.template))
         tell(Told())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
-        thoughts = RolloutMemo() if self.draw.n > 1 else None
-        answering = _Answering(self, served, agents, topology, most, tell, thoughts, layout)
+        memo = RolloutMemo() if self.draw.n > 1 else None
+        answering = _Answering(self, served, agents, topology, most, tell, memo, layout)
         results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
         if self.trace:
             tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
@@ -80,7 +80,7 @@ class _Answering:
     topology: Topology
     most: int
     tell: Tell
-    thoughts: RolloutMemo | None
+    memo: RolloutMemo | None
     layout: ChatLayout | None
 
     async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:

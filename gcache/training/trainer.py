@@ -38,7 +38,7 @@ from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics import Idleness, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
-from gcache.training.objective import Objective, LossWeights, advantages
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.pruning import Pruner
 from gcache.training.replay import AUTO
 from gcache.training.rollouts import Graded, Rollouts
@@ -216,10 +216,10 @@ class Reinforce:
         return self._metrics(step, graded, measured, norms, started, ran)
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
-        source = self.built.graph.topology_provider
+        provider = self.built.graph.topology_provider
         cut = self.pruner.after(step, groups)
-        if cut is not None and isinstance(source, PolicyProvider):
-            source.pruned |= cut
+        if cut is not None and isinstance(provider, PolicyProvider):
+            provider.pruned |= cut
             logger.info("pruned %d of %d edges between roles that were seen", len(cut), len(self.pruner.seen))
 
     def _prices(self, step: int) -> LossWeights:

@@ -26,7 +26,7 @@ from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, LossWeights
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.trainer import Reinforce
 
 FREE = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")

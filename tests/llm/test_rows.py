@@ -7,7 +7,7 @@ import torch
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
-from gcache.llm.batch_sizes import RequestSize, group_similar_lengths, batches
+from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.forward.gradient_pass import GradientPass, last_real
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, padded_slots
 from gcache.llm.local import LocalLLM

@@ -20,7 +20,7 @@ from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.linear import fit_vocab
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, LossWeights
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.replay import Replay, log_probs
 from gcache.training.trainer import Reinforce
 

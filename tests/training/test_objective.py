@@ -15,7 +15,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.metrics import EMA, IDLE, signal_to_noise
-from gcache.training.objective import Objective, LossWeights, advantages, check_baseline
+from gcache.training.objective import LossWeights, Objective, advantages, check_baseline
 from gcache.training.replay import log_probs, replayed_tokens
 from gcache.training.trainer import Reinforce
 

@@ -14,7 +14,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Grade
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, LossWeights
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.trainer import Reinforce
 
 
