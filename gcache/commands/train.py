@@ -169,7 +169,7 @@ def train(
     trainer.check()  # before rows are measured, which may take hours
     written = None
     if report:
-        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api))
+        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api, compare))
         written = Report(built, task, questions, compare, progress, kept, config.on_error)
         written.before()
     try:
@@ -193,7 +193,9 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
     return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
 
 
-def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dict[str, Any]:
+def _measured_with(
+    task_spec: TaskSpec, built: Built, api: ApiLLM | None, compare: Sequence[str]
+) -> dict[str, Any]:
     """What the texts of a report depend on, beside the questions and what was learned."""
     from gcache.config import NAMES
     from gcache.llm.api.client import ApiSettings
@@ -203,7 +205,7 @@ def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dic
     if spec.generation_mode != "local":
         asked = (api.settings if api else ApiSettings.found(spec.api_model, spec.base_url)).public()
     files = [*spec.link_files, *([spec.route_file] if spec.route_file else [])]
-    plugins = hashes([task_spec.name, *(getattr(spec, name) for name in NAMES)])
+    plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     return {
         "version": __version__, "task": task_spec.to_json(), "graph": spec.to_json(), "api": asked,
         "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
