@@ -173,7 +173,8 @@ def test_words_that_an_agent_remembers_take_positions(scripted_llm: ScriptedLLM,
     longest = " ".join(["one"] * 30)
     scripted_llm.write = lambda request: longest
     graph = make(scripted_llm, tiny_tokenizer, rounds=2, speak_tokens=30, max_new_tokens=8)
-    topology = Topology(3, (Edge(0, 3, payload="text"),))
+    graph.agents = (Agent("planner", "", " ".join(["plan"] * 60)), *AGENTS[1:])  # whose turns are the longest
+    topology = Topology(3, (Edge(0, 1, delay=1, payload="text"), Edge(0, 3, payload="text"), Edge(1, 3)))
     result = graph.run(QUESTION, topology=topology)
     needed = positions_of_caches(graph, PlannedRun(QUESTION, result.agents, topology, 8, at_longest=True))
     assert "one one" in tiny_tokenizer.decode(result.prompts[1, 0]), "it reads its own words"
