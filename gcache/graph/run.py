@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Node
 from gcache.graph.begin import Start
@@ -66,12 +66,13 @@ class Run:
         await run_in_dag_order(self.topology, self.config.rounds, self.transport.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
+        arrivals = {node: tuple(arrived) for node, arrived in self.transport.arrivals.items()}
         self.parts.llm.ledger.finished(kept)
         self._note_memory()
         return RunResult(
             self.example, self.agents, answer, self.topology, self.start.topology_log_prob, spoken,
-            tuple(self.trace.steps), dict(self.transport.edge_bytes), kept, self.start.temperature,
-            dict(self.prompts), dict(self.transport.said), self.thinking,
+            tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.prompts),
+            dict(self.transport.said), self.thinking,
             dict(self.transport.states) if self.start.keep_states else {},
         )  # fmt: skip
 
@@ -135,7 +136,7 @@ class Run:
         self.thinking += steps
         if thought.said is not None:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
-            self.transport.said[node] = told_apart(thought.said.text, layout.thinks).answer
+            self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:

@@ -1,8 +1,8 @@
 """The requests of one event loop, and which of them are served next.
 
-A line belongs to the thread of its loop. It lives as long as somebody waits in it: its server is a task, which the loop
-holds, and nobody else holds the line, or a loop that was closed would be kept by whoever waited in it. However the
-server ends, the line lets go of all that it has.
+A queue belongs to the thread of its loop. It lives as long as somebody waits in it: its server is a task, and only the
+loop holds that task. If anybody else held the queue, whoever waits in it would keep a closed loop alive. However the
+server ends, the queue lets go of all that it has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gcache.llm.cache_budget import CacheLedger
 CALLS = ("think", "generate", "log_prob")
 
 
-class Front(Protocol):
+class QueueSettings(Protocol):
     """What requests are run with, and how patiently; see `gcache.llm.scheduler.BatchingLLM`."""
 
     llm: Any
@@ -29,7 +29,7 @@ class Front(Protocol):
     takes_turns: bool
 
 
-class Waiting:
+class PendingRequest:
     """A request and who waits for its answer."""
 
     def __init__(self, request: Any) -> None:
@@ -46,11 +46,11 @@ class Waiting:
             self.future.set_result(outcome)
 
 
-class Line:
+class RequestQueue:
     """Who waits for what in one event loop.
 
     Args:
-        front: what the requests are run with, and how patiently.
+        settings: what the requests are run with, and how patiently.
         texts: an empty batch of texts; None where the model writes each batch of texts to its end.
 
     Attributes:
@@ -58,24 +58,24 @@ class Line:
         texts: once it is over, the batch again where it is empty and in order, else None.
     """
 
-    def __init__(self, front: Front, texts: Any) -> None:
-        self.front = front
+    def __init__(self, settings: QueueSettings, texts: Any) -> None:
+        self.settings = settings
         self.texts = texts
         self.over = False
-        self._queues: dict[str, list[Waiting]] = {call: [] for call in CALLS}
+        self._queues: dict[str, list[PendingRequest]] = {call: [] for call in CALLS}
         self._tokens = 0  # written since thoughts last had a turn
         self._thoughts = 0  # batches run since texts last had a turn
         self._asked = 0
 
     def submit(self, call: str, request: Any) -> asyncio.Future[Any]:
         """Another request; a future that is cancelled takes it back."""
-        waiting = Waiting(request)
+        waiting = PendingRequest(request)
         waiting.future.add_done_callback(lambda future: self._take_back(call, waiting) if future.cancelled() else None)
         self._queues[call].append(waiting)
         self._asked += 1
         return waiting.future
 
-    def _take_back(self, call: str, waiting: Waiting) -> None:
+    def _take_back(self, call: str, waiting: PendingRequest) -> None:
         """Let go at once of what nobody waits for any more."""
         waiting.request = None
         if waiting in self._queues[call]:
@@ -107,7 +107,7 @@ class Line:
         for waiting in self._close():
             waiting.future.cancel()
 
-    def _close(self) -> list[Waiting]:
+    def _close(self) -> list[PendingRequest]:
         """Let go of everything; returns those who still wait."""
         self.over = True
         left = self._everyone()
@@ -118,7 +118,7 @@ class Line:
             waiting.request = None
         return left
 
-    def _everyone(self) -> list[Waiting]:
+    def _everyone(self) -> list[PendingRequest]:
         return [waiting for queue in self._queues.values() for waiting in queue] + self._writing()
 
     async def _next(self) -> None:
@@ -132,13 +132,13 @@ class Line:
         else:
             self._run("generate" if self._queues["generate"] else "log_prob")
 
-    def _writing(self) -> list[Waiting]:
+    def _writing(self) -> list[PendingRequest]:
         return [] if self.texts is None else list(self.texts.tickets)
 
     async def _quiet(self) -> bool:
         """Wait until nobody asks for anything more; whether anything is to be done."""
         seen, turns = self._asked, 0
-        while turns < self.front.patience:
+        while turns < self.settings.patience:
             await asyncio.sleep(0)
             turns, seen = (turns + 1 if seen == self._asked else 0), self._asked
         for call, queue in self._queues.items():  # some may have been cancelled in this very turn
@@ -149,9 +149,9 @@ class Line:
         if not self._queues["think"]:
             return False
         texts = len(self._queues["generate"]) + len(self._writing())
-        if not texts or self.texts is None or self._tokens >= self.front.most_tokens:
+        if not texts or self.texts is None or self._tokens >= self.settings.most_tokens:
             return True
-        return self._thoughts < self.front.most_thoughts and texts <= self.texts.rows_worth_filling
+        return self._thoughts < self.settings.most_thoughts and texts <= self.texts.rows_worth_filling
 
     # -- serving ----------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Line:
         asked = self._asked
         done = self._tell(self._join())
         while len(self.texts) and not done and asked == self._asked:
-            with self.front.ledger.turn:
+            with self.settings.ledger.turn:
                 done = self.texts.step()
             done = self._tell(done)
             self._tokens += 1
@@ -168,19 +168,19 @@ class Line:
         for waiting, outcome in done:
             waiting.settle(outcome)
 
-    def _tell(self, done: list[tuple[Waiting, Any]]) -> list[tuple[Waiting, Any]]:
+    def _tell(self, done: list[tuple[PendingRequest, Any]]) -> list[tuple[PendingRequest, Any]]:
         """Tell watchers of what was written; no turn is held while they work."""
         try:
-            told: list[tuple[Waiting, Any]] = self.texts.tell(done)
+            told: list[tuple[PendingRequest, Any]] = self.texts.tell(done)
         except BaseException:
             self._queues["generate"] += [waiting for waiting, _ in done]  # to be told of it with the others
             raise
         return told
 
-    def _join(self) -> list[tuple[Waiting, Any]]:
+    def _join(self) -> list[tuple[PendingRequest, Any]]:
         """Let waiting texts join; those that are done already."""
         queue = self._queues["generate"]
-        with self.front.ledger.turn:  # nobody else takes the room that was found for them
+        with self.settings.ledger.turn:  # nobody else takes the room that was found for them
             joining = self.texts.admits([waiting.request for waiting in queue])
             if not joining:
                 return []
@@ -189,7 +189,7 @@ class Line:
             for waiting in chosen:
                 waiting.request = None
             try:
-                done: list[tuple[Waiting, Any]] = self.texts.join(chosen, requests)
+                done: list[tuple[PendingRequest, Any]] = self.texts.join(chosen, requests)
             except BaseException:
                 self._queues["generate"] += chosen  # to be told of it with the others
                 raise
@@ -199,7 +199,7 @@ class Line:
         """Run all that wait for one kind of answer."""
         batch, self._queues[call] = self._queues[call], []
         try:
-            outcomes = self._outcomes([waiting.request for waiting in batch], getattr(self.front.llm, call))
+            outcomes = self._outcomes([waiting.request for waiting in batch], getattr(self.settings.llm, call))
         except BaseException:
             self._queues[call] += batch  # to be told of it with the others
             raise
@@ -207,9 +207,9 @@ class Line:
             waiting.settle(outcome)
 
     def _called(self, call: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
-        if self.front.takes_turns:
+        if self.settings.takes_turns:
             return call(requests)
-        with self.front.ledger.turn:
+        with self.settings.ledger.turn:
             return call(requests)
 
     def _outcomes(self, requests: Sequence[Any], call: Callable[[list[Any]], list[Any]]) -> list[Any]:
