@@ -98,7 +98,7 @@ class LocalLLM(FrozenModel):
                     del waiting[:joining]
                 else:
                     done = decoding.step()
-            for index, outcome in decoding.tell(done):
+            for index, outcome in decoding.notify(done):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results[index] = outcome

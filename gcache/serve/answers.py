@@ -20,7 +20,7 @@ from gcache.graph.events import Event
 from gcache.graph.memo import Thoughts
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.speakers import LocalSpeaker
-from gcache.llm.decode.decoding import first_stop
+from gcache.llm.decode.stopping import first_stop
 from gcache.serve.completing import all_of
 from gcache.serve.context_length import check_characters, check_room, check_told
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
