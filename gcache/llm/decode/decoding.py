@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from gcache.llm.batch_sizes import Size, alike
-from gcache.llm.decode.prompt_lookup import Luck
+from gcache.llm.batch_sizes import RequestSize, group_similar_lengths
+from gcache.llm.decode.prompt_lookup import AcceptanceRate
 from gcache.llm.decode.sampling import LOGIT_ROWS, SamplerState, raw_log_probs, scores
 from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
-from gcache.llm.forward.pages import room_of
+from gcache.llm.forward.pages import padded_slots
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Decoding(Generic[Ticket]):
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row
         self._written = SamplerState(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
-        self._luck = Luck()
+        self._luck = AcceptanceRate()
         self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Decoding(Generic[Ticket]):
         vacant = min(self.llm.limits.max_batch_size - len(self), len(waiting))
         if vacant <= 0 or (len(self) > self.rows_worth_filling and vacant < len(waiting)):
             return 0
-        slots = [Size.of(request).total for request in waiting[:vacant]]
+        slots = [RequestSize.of(request).total for request in waiting[:vacant]]
         while vacant and self._block(slots[:vacant]) > self.llm.limits.max_batch_tokens and vacant + len(self) > 1:
             vacant -= 1
         if not vacant:
@@ -86,7 +86,7 @@ class Decoding(Generic[Ticket]):
 
     def _kept(self, more: Sequence[int]) -> int:
         """Slots that are kept for them."""
-        return sum(map(room_of, (*self._slots, *more)))
+        return sum(map(padded_slots, (*self._slots, *more)))
 
     def join(self, tickets: Sequence[Ticket], requests: list[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         """Read the requests' prompts and let them write along; returns those that are done already.
@@ -100,7 +100,7 @@ class Decoding(Generic[Ticket]):
         outcomes: list[tuple[Ticket, Outcome]] = []
         most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
-            together = next(alike([request.prompt_slots for _, request in reversed(joining)])).stop
+            together = next(group_similar_lengths([request.prompt_slots for _, request in reversed(joining)])).stop
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
             read = [joining.pop() for _ in range(together)]
@@ -131,7 +131,7 @@ class Decoding(Generic[Ticket]):
             one_by_one = (self._join_group([t], [r]) for t, r in zip(tickets, requests, strict=True))
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
-        self._slots += [Size.of(request).total for request in requests]
+        self._slots += [RequestSize.of(request).total for request in requests]
         self._ends += [TextEnds((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests]
         self._written.add(requests, prompts)
         return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
@@ -182,7 +182,7 @@ class Decoding(Generic[Ticket]):
                 states.append(embeds[row : row + 1])
                 errors[row] = error
         hidden = torch.cat(states)
-        for gone in sorted(errors, reverse=True):  # as `Rows.remove` fills the places
+        for gone in sorted(errors, reverse=True):  # as `PagedBatch.remove` fills the places
             hidden[gone] = hidden[-1]
             hidden = hidden[:-1]
         return hidden, self._retire(list(errors), list(errors.values()))
