@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from gcache.errors import DataError
+from gcache.evaluation.tables import markdown
 from gcache.files import write_text
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -14,8 +15,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; cells are text."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(head, rows).rstrip("\n")
 
 
 def number(value: float) -> str:

@@ -26,6 +26,7 @@ from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSetting
 from gcache.agents.prompts import GAP, ChatLayout
 from gcache.commands.console import guarded
 from gcache.errors import ConfigError, ModelError
+from gcache.evaluation.tables import markdown
 from gcache.files import write_json, write_text
 
 BEGIN, END = "<!-- templates: begin -->", "<!-- templates: end -->"
@@ -336,21 +337,18 @@ def pieces(made: Any) -> Iterator[bool]:
                 yield prefix + tokens == tuple(made(start + text, add_special_tokens=False)["input_ids"])
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The table."""
-    lines = [
-        "| template | pieces equal the whole | ends a text | system turn | date | thinking off and on |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ["template", "pieces equal the whole", "ends a text", "system turn", "date", "thinking off and on"]
     thinking = {"none": "does not think", "always": "always on: the turn opens inside the tag", "switched": "both"}
-    for row in rows:
-        end = row.end.replace("|", "\\|")
-        lines.append(
-            f"| {row.name} | {row.pieces} of {row.whole} | `{end}`{'' if row.ends else ' (wrong)'} "
-            f"| {'taken' if row.system else 'refused'} | {'asked for' if row.date else 'no'} "
-            f"| {thinking[row.thinking]} |"
-        )
-    return "\n".join(lines) + "\n"
+    cells = [
+        [
+            row.name, f"{row.pieces} of {row.whole}", f"`{row.end}`{'' if row.ends else ' (wrong)'}",
+            "taken" if row.system else "refused", "asked for" if row.date else "no", thinking[row.thinking],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, cells)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -365,8 +363,8 @@ def _run(args: argparse.Namespace) -> int:
     import transformers
 
     rows = [looked_at(kind) for kind in KINDS]
-    table = markdown(rows)
-    print(table)
+    made = table(rows)
+    print(made)
     if args.json:
         write_json(args.json, {"transformers": transformers.__version__, "rows": [asdict(row) for row in rows]})
     if args.table:
@@ -374,7 +372,7 @@ def _run(args: argparse.Namespace) -> int:
         if BEGIN not in text or END not in text:
             raise ConfigError(f"{args.table} has no line {BEGIN}; put it and {END} where the table is to stand")
         before, _, rest = text.partition(BEGIN)
-        write_text(args.table, f"{before}{BEGIN}\n\n{table}\n{END}{rest.partition(END)[2]}")
+        write_text(args.table, f"{before}{BEGIN}\n\n{made}\n{END}{rest.partition(END)[2]}")
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from gcache.commands.console import guarded
 from gcache.errors import DataError
+from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_text
 
 
@@ -39,10 +40,8 @@ def collect(runs: Sequence[Path], out: Path) -> int:
         if run.is_dir():
             shutil.copyfile(run / "metrics.jsonl", out / f"{run.name}-metrics.jsonl")
     names = list(dict.fromkeys(row["name"] for report in reports for row in report["rows"]))
-    print("| condition | " + " | ".join(_name(run) for run in runs) + " |")
-    print("|---" * (len(runs) + 1) + "|")
-    for name in names:
-        print(f"| {name} | " + " | ".join(_cell(report, name) for report in reports) + " |")
+    rows = [[name, *(_cell(report, name) for report in reports)] for name in names]
+    print(markdown(["condition", *map(_name, runs)], rows), end="")
     return 0
 
 

@@ -20,6 +20,7 @@ from baseline_noise import Noise, compare_baselines
 from gcache.build import build
 from gcache.commands.console import guarded, log_to_stderr
 from gcache.config import TaskSpec
+from gcache.evaluation.tables import markdown
 from gcache.files import write_json
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import TrainConfig
@@ -51,7 +52,7 @@ def compare(args: argparse.Namespace) -> int:
         if not args.untrained:
             checkpoints.restore(found, built)
         rows = compare_baselines(trainer, list(task.train(config.train_limit, args.seed)), args.batches)
-    print(markdown(rows))
+    print(table(rows), end="")
     if args.json:
         write_json(args.json, {
             "task": found.task, "graph": found.spec.to_json(), "step": 0 if args.untrained else found.step,
@@ -61,17 +62,19 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def markdown(rows: Sequence[Noise]) -> str:
-    lines = [
-        "| part | baseline | signal | noise | signal to noise | noise to leave_one_out | 95 % interval | batches |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.part} | {r.baseline} | {r.signal:.2e} | {r.noise:.2e} | {r.to_noise:.3f} | {r.ratio:.2f} "
-        f"| {r.low:.2f} to {r.high:.2f} | {r.batches} |"
+def table(rows: Sequence[Noise]) -> str:
+    """The rows as a table."""
+    head = [
+        "part", "baseline", "signal", "noise", "signal to noise", "noise to leave_one_out", "95 % interval", "batches",
+    ]  # fmt: skip
+    cells = [
+        [
+            r.part, r.baseline, f"{r.signal:.2e}", f"{r.noise:.2e}", f"{r.to_noise:.3f}", f"{r.ratio:.2f}",
+            f"{r.low:.2f} to {r.high:.2f}", str(r.batches),
+        ]
         for r in rows
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return markdown(head, cells)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from gcache.commands.console import guarded, log_to_stderr
 from gcache.config import TaskSpec
 from gcache.errors import ConfigError, DataError
 from gcache.evaluation.intervals import wilson
+from gcache.evaluation.tables import markdown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(files: Sequence[Path], lengths: Sequence[int]) -> int:
     if min(lengths) < 1:
         raise ConfigError(f"--lengths must be 1 or more, got {min(lengths)}")
-    print("| file | handed over | characters | begin right | by chance |\n|---|---|---|---|---|")
+    lines = []
     for path in files:
         try:
             written = json.loads(path.read_text(encoding="utf-8"))
@@ -45,9 +46,8 @@ def run(files: Sequence[Path], lengths: Sequence[int]) -> int:
                 raise KeyError("answers")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path} is nothing that compare_links wrote ({type(error).__name__}: {error})") from error
-        for name, pairs in answers:
-            for length in lengths:
-                print(f"| {path.name} | {name} | {length} | {_share(pairs, length)} |")
+        lines += [[path.name, name, str(n), *_share(pairs, n)] for name, pairs in answers for n in lengths]
+    print(markdown(["file", "handed over", "characters", "begin right", "by chance"], lines), end="")
     return 0
 
 
@@ -56,7 +56,8 @@ def _answers(rows: Sequence[dict[str, Any]], right: dict[str, str]) -> list[tupl
     return [(right[row["id"]].lower(), (row["answer"] or "").lower()) for row in rows]
 
 
-def _share(pairs: Sequence[tuple[str, str]], length: int) -> str:
+def _share(pairs: Sequence[tuple[str, str]], length: int) -> tuple[str, str]:
+    """Of the answers that begin right, and of those that would by chance."""
     count = sum(given[:length] == right[:length] for right, given in pairs)
     others = sum(
         given[:length] == right[:length]
@@ -64,7 +65,7 @@ def _share(pairs: Sequence[tuple[str, str]], length: int) -> str:
     )  # fmt: skip
     low, high = wilson(count, len(pairs))
     chance = others / (len(pairs) * max(1, len(pairs) - 1))
-    return f"{count / len(pairs):.3f} ({low:.3f} to {high:.3f}) | {chance:.3f}"
+    return f"{count / len(pairs):.3f} ({low:.3f} to {high:.3f})", f"{chance:.3f}"
 
 
 if __name__ == "__main__":

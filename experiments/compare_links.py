@@ -22,6 +22,7 @@ from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.evaluation.intervals import paired_difference
+from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_json
 from gcache.gnn.fixed import FixedTopology
 from gcache.gnn.topology import Topology
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "graph": spec.to_json(), "rows": [{"name": row.found.name, **asdict(row)} for row in rows],
         }  # fmt: skip
         write_json(args.json, without_folders(kept))
-    sys.stdout.write(_markdown(rows))
+    sys.stdout.write(_table(rows))
     return 0
 
 
@@ -139,23 +140,26 @@ def _asked(
     return Row(found, carried / len(examples), words / len(examples), found.seconds / len(examples))
 
 
-def _markdown(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row]) -> str:
     """The rows as a table, each paired with the first."""
-    first = [float(row.outcome == "right") for row in rows[0].found.rows]
-    lines = [
-        f"| handed over | accuracy | difference to {rows[0].found.name} | unparsed | unstated | cut "
-        "| bytes a question | seconds a question |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        f = row.found
-        difference = paired_difference(first, [float(r.outcome == "right") for r in f.rows])
-        lines.append(
-            f"| {f.name} | {f.accuracy:.3f} ({f.low:.3f} to {f.high:.3f}) "
-            f"| {difference[0]:+.3f} ({difference[1]:+.3f} to {difference[2]:+.3f}) | {f.unparsed} "
-            f"| {f.unstated} | {f.cut} | {row.nbytes or row.words:,.0f} | {row.seconds:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+    head = [
+        "handed over", "accuracy", f"difference to {rows[0].found.name}", "unparsed", "unstated", "cut",
+        "bytes a question", "seconds a question",
+    ]  # fmt: skip
+    return markdown(head, [_cells(row, _right(rows[0])) for row in rows])
+
+
+def _cells(row: Row, first: Sequence[float]) -> list[str]:
+    found, (mean, low, high) = row.found, paired_difference(first, _right(row))
+    return [
+        found.name, f"{found.accuracy:.3f} ({found.low:.3f} to {found.high:.3f})",
+        f"{mean:+.3f} ({low:+.3f} to {high:+.3f})", str(found.unparsed), str(found.unstated), str(found.cut),
+        f"{row.nbytes or row.words:,.0f}", f"{row.seconds:.2f}",
+    ]  # fmt: skip
+
+
+def _right(row: Row) -> list[float]:
+    return [float(each.outcome == "right") for each in row.found.rows]
 
 
 if __name__ == "__main__":

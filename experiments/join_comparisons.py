@@ -19,6 +19,7 @@ from typing import Any
 from gcache.commands.console import guarded
 from gcache.errors import DataError
 from gcache.evaluation.intervals import paired_difference
+from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_text
 
 #: What must be alike for answers to be of the same questions and the same model.
@@ -45,22 +46,22 @@ def join(files: Sequence[Path], out: Path) -> int:
     for path, comparison in zip(files, found, strict=True):
         write_text(out / path.name, json.dumps(_small(comparison), separators=(",", ":")) + "\n")
     first = _right(found[0]["rows"][0])
-    print(
-        f"| method | accuracy | difference to {found[0]['rows'][0]['name']} | only it / only the row | unparsed "
-        "| unstated | cut |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    lines = []
     for path, comparison in zip(files, found, strict=True):
         for row in comparison["rows"]:
             right = _right(row)
             difference, low, high = paired_difference(first, right)
             lost = sum(a and not b for a, b in zip(first, right, strict=True))
             gained = sum(b and not a for a, b in zip(first, right, strict=True))
-            print(
-                f"| {row['name']}, {path.stem} | {_accuracy(row)} "
-                f"| {difference:+.3f} ({low:+.3f} to {high:+.3f}) | {lost} / {gained} | {row['unparsed']} "
-                f"| {row.get('unstated', '')} | {row.get('cut', '')} |"
-            )
+            lines.append([
+                f"{row['name']}, {path.stem}", _accuracy(row), f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
+                f"{lost} / {gained}", str(row["unparsed"]), str(row.get("unstated", "")), str(row.get("cut", "")),
+            ])  # fmt: skip
+    head = [
+        "method", "accuracy", f"difference to {found[0]['rows'][0]['name']}", "only it / only the row", "unparsed",
+        "unstated", "cut",
+    ]  # fmt: skip
+    print(markdown(head, lines), end="")
     return 0
 
 

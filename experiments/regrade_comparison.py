@@ -11,13 +11,14 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gcache.commands.console import guarded
 from gcache.errors import DataError
 from gcache.evaluation.intervals import wilson
+from gcache.evaluation.tables import markdown
 from gcache.tasks.example import Example, Task, grade_text
 from gcache.tasks.registry import make_task
 
@@ -42,26 +43,26 @@ def regrade(file: Path, data: str | None, tokenizer: str | None) -> int:
         raise DataError(f"{file} has questions that the task has not ({min(missing)}, ...); pass the same --data")
     limit = int(found["settings"]["max_new_tokens"])
     length = _length(tokenizer) if tokenizer else None
-    print("| method | graded | " + " | ".join(_OUTCOMES) + " | accuracy | cut |")
-    print("|---" * 8 + "|")
-    for row in found["rows"]:
-        _print(row, task, examples, (lambda text: length(text) >= limit) if length else None)
+    is_cut = (lambda text: length(text) >= limit) if length else None
+    lines = [line for row in found["rows"] for line in _lines(row, task, examples, is_cut)]
+    print(markdown(["method", "graded", *_OUTCOMES, "accuracy", "cut"], lines), end="")
     return 0
 
 
-def _print(
+def _lines(
     row: dict[str, Any], task: Task, examples: dict[str, Example], is_cut: Callable[[str], bool] | None
-) -> None:
+) -> Iterator[list[str]]:
+    """A method's counts, as they were and as they are now."""
     answers = row["answers"]
     cut = [is_cut(answer[3]) for answer in answers] if is_cut else [False] * len(answers)
     grades = [grade_text(task, a[3], examples[a[0]], c).outcome for a, c in zip(answers, cut, strict=True)]
     for when, outcomes in (("then", [answer[1] for answer in answers]), ("now", grades)):
         counts = Counter(outcomes)
         low, high = wilson(counts["right"], len(answers))
-        print(
-            f"| {row['name']} | {when} | " + " | ".join(str(counts[outcome]) for outcome in _OUTCOMES)
-            + f" | {counts['right'] / len(answers):.3f} ({low:.3f} to {high:.3f}) | {sum(cut) if is_cut else ''} |"
-        )  # fmt: skip
+        yield [
+            row["name"], when, *(str(counts[outcome]) for outcome in _OUTCOMES),
+            f"{counts['right'] / len(answers):.3f} ({low:.3f} to {high:.3f})", str(sum(cut)) if is_cut else "",
+        ]  # fmt: skip
 
 
 def _length(tokenizer: str) -> Callable[[str], int]:

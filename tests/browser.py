@@ -75,6 +75,12 @@ def watched(chromium: Browser) -> Iterator[Callable[..., Watched]]:
         context.close()
 
 
+def ask(page: Page, question: str = "How many are whole?") -> None:
+    """On the page of a service."""
+    page.locator("#question").fill(question)
+    page.locator("#ask").click()
+
+
 def hover_edge(made: Watched, key: str) -> str:
     """Points at the middle of an edge's line; returns what the tooltip says."""
     path = made.page.locator(f'path[data-edge="{key}"]')

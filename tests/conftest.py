@@ -223,3 +223,9 @@ class ScriptedLLM:
 @pytest.fixture
 def scripted_llm() -> ScriptedLLM:
     return ScriptedLLM()
+
+
+@pytest.fixture
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is kept between runs is kept in a folder of the test alone."""
+    monkeypatch.setenv("GCACHE_HOME", str(tmp_path / "home"))

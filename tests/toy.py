@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gcache.agents.decision import DecisionMaker
@@ -68,3 +70,8 @@ def toy_built(
     source, fuser, config = made.graph.topology_provider, made.graph.fuser, made.graph.config
     toy = CacheGraph(llm, tokenizer, AGENTS[:n_agents], DECISION, source, fuser, config, made.graph.writer)
     return Built(made.spec, toy, llm, made.policy, made.fingerprint)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """What a training run wrote of its steps."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gcache.errors import ConfigError, unknown
+from gcache.runtime.numbers import require_whole
 from gcache.tasks.example import Example
 
 
@@ -214,8 +215,8 @@ def pick_agents(domain: str, roles: Sequence[str] | None = None, count: int | No
     """
     if domain not in DOMAINS:
         raise unknown("domain", domain, DOMAINS)
-    if count is not None and count < 1:
-        raise ConfigError(f"the number of agents must be 1 or more, got {count}")
+    if count is not None:
+        require_whole("the number of agents", count, 1)
     known = {agent.role: agent for agent in DOMAINS[domain]}
     if roles:
         for role in roles:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gcache.agents.chat_template import THINK_TAGS
-from gcache.tasks.fences import ends_in_a_block
+from gcache.agents.quotation import Quotation
 
 TAGS = THINK_TAGS
 MARKERS = tuple(tag for pair in TAGS for tag in pair)
@@ -33,8 +34,6 @@ _TAG = _any_of(MARKERS)
 _LONGEST = max(map(len, MARKERS))
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # keeps every place, as str.lower does not
 _CLOSING = {start.lower(): _any_of((end,)) for start, end in TAGS}
-#: What a tag that is only spoken of stands behind: marks that open and close alike, and some that only open.
-_MARKS, _OPENING = "`'\"", "\u2018\u201c\u00ab"
 
 
 class Thought(NamedTuple):
@@ -55,8 +54,7 @@ def split_thinking(text: str, opened: bool | None = False) -> Thought:
     block of code. Right behind a mark that opens a quotation, a tag is only spoken of and neither begins nor ends it.
     """
     if opened is None:  # of a prompt that nobody knows, only the usual tag says that it was open
-        first = next((tag for tag in _TAG.finditer(text) if not _is_quoted(text[: tag.start()])), None)
-        opened = first is not None and first.group().lower() == TAGS[0][1]
+        opened = _first_tag(text) == TAGS[0][1]
     parting = ThinkSplitter(opened)
     parting.grow(text)
     return parting.end()
@@ -66,34 +64,41 @@ class ThinkSplitter:
     """A text that grows, told apart; of neither part is anything ever taken back."""
 
     def __init__(self, opened: bool = False) -> None:
-        self.thinking, self.answer = "", ""
-        self._held = ""  # what may still be a tag
+        self._thinking, self._answer = _Part(), _Part()
+        self._held, self._at = "", 0  # from there on, what may still be a tag
         self._end = _END if opened else None  # what ends the thinking, while there is any
         self._first = opened  # whether a tag here would only repeat the prompt's
         self._opens = opened  # whether a piece of thinking has begun, with nothing in it yet
         self._blanks = ""  # that may be the last of a part, or stand around a tag
         self._behind = False  # whether some thinking has ended, and nothing was answered since
 
+    @property
+    def thinking(self) -> str:
+        """What was thought so far."""
+        return self._thinking.text
+
+    @property
+    def answer(self) -> str:
+        """What was answered so far."""
+        return self._answer.text
+
     def grow(self, more: str) -> Thought:
         """What can be told of both parts beyond what was."""
-        before = len(self.thinking), len(self.answer)
-        self._held += more
-        while self._begin() if self._first else self._answer() if self._end is None else self._think(self._end):
+        self._held, self._at = self._held[self._at :] + more, 0
+        while self._begin() if self._first else self._read_answer() if self._end is None else self._think(self._end):
             pass
-        return Thought(self.thinking[before[0] :], self.answer[before[1] :])
+        return Thought(self._thinking.fresh(), self._answer.fresh())
 
     def end(self) -> Thought:
         """Both whole parts, where no more comes."""
         self._first = False
-        (self._add_answer if self._end is None else self._add_thinking)(self._held)
-        untouched = self._end is None and not self._behind and not self.thinking and not self.answer
+        (self._add_answer if self._end is None else self._add_thinking)(self._held[self._at :])
+        untouched = self._end is None and not self._behind and not self._thinking and not self._answer
         return Thought(self.thinking, self._blanks if untouched else self.answer)
 
     def finish(self, thinking: str, answer: str) -> Thought:
         """The rest of both whole parts; of a part that does not begin with what was told of it, nothing."""
-        rest = Thought(_rest(thinking, self.thinking), _rest(answer, self.answer))
-        self.thinking, self.answer = thinking, answer
-        return rest
+        return Thought(_rest(thinking, self.thinking), _rest(answer, self.answer))
 
     def _begin(self) -> bool:
         """Read a tag that repeats the prompt's; False where nothing can be decided yet."""
@@ -102,40 +107,42 @@ class ThinkSplitter:
         if found is None and (not start or _begun(start, _STARTS) == len(start)):
             return False
         if found is not None:
-            self._end, self._held = _CLOSING[found.group().lower()], start[found.end() :]
+            self._end, self._at = _CLOSING[found.group().lower()], len(self._held) - len(start) + found.end()
         self._first = False
         return True
 
     def _think(self, end: re.Pattern[str]) -> bool:
         """Read thinking, up to its end; False where nothing can be decided yet."""
-        found = end.search(self._held)
-        sure = found.start() if found else len(self._held) - _begun(self._held, _ENDS)
-        self._add_thinking(self._held[:sure])
-        self._held = self._held[sure:]
-        if found is None:
+        tag = self._next(end, _ENDS, self._add_thinking)
+        if tag is None:
             return False
-        tag, self._held = found.group(), self._held[len(found.group()) :]
-        if not self._opens and _is_quoted(self.thinking + self._blanks):
+        if not self._opens and not self._blanks and self._thinking.before.is_open:
             self._add_thinking(tag)
             return True
         self._end, self._blanks, self._behind = None, "", True
         return True
 
-    def _answer(self) -> bool:
+    def _read_answer(self) -> bool:
         """Read an answer, up to the next thinking; False where nothing can be decided yet."""
-        found = _START.search(self._held)
-        sure = found.start() if found else len(self._held) - _begun(self._held, _STARTS)
-        self._add_answer(self._held[:sure])
-        self._held = self._held[sure:]
-        if found is None:
+        tag = self._next(_START, _STARTS, self._add_answer)
+        if tag is None:
             return False
-        tag, self._held = found.group(), self._held[len(found.group()) :]
-        before = self.answer + self._blanks
-        if _is_quoted(before) or ends_in_a_block(before):
+        before = self._answer.before
+        if (not self._blanks and before.is_open) or before.in_block(self._blanks):
             self._add_answer(tag)
             return True
         self._end, self._opens, self._behind = _CLOSING[tag.lower()], True, False
         return True
+
+    def _next(self, tag: re.Pattern[str], tags: tuple[str, ...], add: Callable[[str], None]) -> str | None:
+        """The next tag, where what stands before it is added; None where what is held has none, but perhaps the
+        beginning of one of `tags`."""
+        found = tag.search(self._held, self._at)
+        begun = 0 if found else _begun(self._held[max(self._at, len(self._held) - _LONGEST) :], tags)
+        start = found.start() if found else len(self._held) - begun
+        add(self._held[self._at : start])
+        self._at = found.end() if found else start
+        return found.group() if found else None
 
     def _add_thinking(self, more: str) -> None:
         """Blanks are told once something follows them; in front of a piece of thinking they are none of it."""
@@ -143,38 +150,65 @@ class ThinkSplitter:
             more = more.lstrip()
             if not more:
                 return
-            self._opens, self._blanks = False, "\n\n" if self.thinking else ""
+            self._opens, self._blanks = False, "\n\n" if self._thinking else ""
         text = self._blanks + more
         sure = text.rstrip()
-        self.thinking += sure
+        self._thinking.add(sure)
         self._blanks = text[len(sure) :]
 
     def _add_answer(self, more: str) -> None:
         """Blanks in front of the answer are none of it where some thinking stood there; between two of its pieces,
         there is always one."""
         text = self._blanks + more
-        if (not self.answer or self._behind) and not text.strip():
+        if (not self._answer or self._behind) and not text.strip():
             self._blanks = text
             return
         if self._behind:
             body = text.lstrip()
-            apart = not self.answer or self.answer[-1].isspace()
+            apart = not self._answer or self._answer.last.isspace()
             text = body if apart else (text[: len(text) - len(body)] or "\n") + body
-        self.answer += text
+        self._answer.add(text)
         self._blanks, self._behind = "", False
 
 
-def _is_quoted(before: str) -> bool:
-    """Whether a text ends with a mark that opens a quotation: one that stands behind no word, and has no other of its
-    kind to close."""
-    line = before.rpartition("\n")[2]
-    mark = line[-1:]
-    if not mark or mark in _OPENING:
-        return bool(mark)
-    if mark not in _MARKS or line[-2:-1].isalnum():
-        return False
-    others = re.sub(rf"(?<=\w){mark}(?=\w)", "", line[:-1])  # without those within words, which quote nothing
-    return others.count(mark) % 2 == 0
+class _Part:
+    """One of the two parts as it grows."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._told = 0  # pieces
+        self.last = ""  # character
+        #: What stands before whatever comes next.
+        self.before = Quotation()
+
+    def __bool__(self) -> bool:
+        return bool(self.last)
+
+    def add(self, text: str) -> None:
+        if text:
+            self._pieces.append(text)
+            self.last = text[-1]
+            self.before.add(text)
+
+    def fresh(self) -> str:
+        """What was added since this was asked last."""
+        first, self._told = self._told, len(self._pieces)
+        return "".join(self._pieces[first:])
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+
+def _first_tag(text: str) -> str | None:
+    """The first tag of a text that is not only spoken of, in small letters."""
+    before, at = Quotation(), 0
+    for tag in _TAG.finditer(text):
+        before.add(text[at : tag.start()])
+        at = tag.start()
+        if not before.is_open:
+            return tag.group().lower()
+    return None
 
 
 def _begun(text: str, tags: tuple[str, ...]) -> int:

@@ -140,7 +140,7 @@ def compare_methods(
     from gcache.build import build
     from gcache.evaluation.compare import compare, markdown
     from gcache.evaluation.methods import METHODS
-    from gcache.evaluation.quantized import AtQuantization, OneAtATime
+    from gcache.evaluation.quantized import AtQuantization, SingleEntryCache
     from gcache.llm.load.device import pick_dtype, quantization_config
     from gcache.training.checkpoint import load, require_domain
 
@@ -164,7 +164,7 @@ def compare_methods(
         raise ConfigError(f"quantizations to compare must each be named once, got {', '.join(quantizations)}")
     if not spec.graph.prompt_date:  # one day for all models
         spec = replace(spec, graph=replace(spec.graph, prompt_date=date.today().isoformat()))
-    models = OneAtATime(lambda q: build(replace(spec, quantization=q), limits), lambda b: _weights(b.llm))
+    models = SingleEntryCache(lambda q: build(replace(spec, quantization=q), limits), lambda b: _weights(b.llm))
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits, dtype=dtype)
         require_domain(checkpoint, built.spec, task)

@@ -48,6 +48,7 @@ def add_flags(fit: argparse.ArgumentParser) -> None:
 
 
 def _fit(args: argparse.Namespace) -> int:
+    from gcache.evaluation.tables import markdown
     from gcache.files import write_json
     from gcache.links.router import ROUTES, confusion, fit_router
 
@@ -65,11 +66,9 @@ def _fit(args: argparse.Namespace) -> int:
     if args.json:
         counts = {route: {"train": len(set(train)), "test": len(set(test))} for route, (train, test) in found.items()}
         write_json(args.json, {"encoder": args.encoder, "seed": args.seed, "questions": counts, "confusion": table})
-    print("| it is | " + " | ".join(f"routed as {route}" for route in ROUTES) + " |")
-    print("|---" * (len(ROUTES) + 1) + "|")
-    for actual, row in table.items():
-        print(f"| {actual} | " + " | ".join(str(row[route]) for route in ROUTES) + " |")
-    print(f"\nrouter:     {args.out}; pass it by --route auto --route_file {args.out}")
+    head = ["it is", *(f"routed as {route}" for route in ROUTES)]
+    print(markdown(head, [[actual, *(str(row[route]) for route in ROUTES)] for actual, row in table.items()]))
+    print(f"router:     {args.out}; pass it by --route auto --route_file {args.out}")
     return 0
 
 

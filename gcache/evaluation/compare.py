@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gcache.errors import ConfigError
+from gcache.evaluation import tables
 from gcache.evaluation.intervals import paired_difference, wilson
 from gcache.evaluation.method import Method
 from gcache.tasks.example import Example, Grade, Task, grade_text
@@ -118,18 +119,18 @@ def _measured(
 
 def markdown(rows: Sequence[Compared]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| method | accuracy | 95 % interval | difference to the first | 95 % interval | unparsed | unstated | cut | "
-        "generated | prefilled | latent | cache, MiB | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for number, r in enumerate(rows):
-        difference = "|  | " if number == 0 else (
-            f"| {r.difference:+.3f} | {r.difference_low:+.3f} to {r.difference_high:+.3f} "
-        )  # fmt: skip
-        lines.append(
-            f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} {difference}| {r.unparsed} "
-            f"| {r.unstated} | {r.cut} | {r.generated:.1f} | {r.prefilled:.1f} | {r.latent:.1f} "
-            f"| {r.cache_bytes / 2**20:.2f} | {r.seconds:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+    head = [
+        "method", "accuracy", "95 % interval", "difference to the first", "95 % interval", "unparsed", "unstated",
+        "cut", "generated", "prefilled", "latent", "cache, MiB", "seconds",
+    ]  # fmt: skip
+    return tables.markdown(head, [_cells(row, first=number == 0) for number, row in enumerate(rows)])
+
+
+def _cells(row: Compared, first: bool) -> list[str]:
+    """A line of the table; the first row differs from nothing."""
+    difference = ["", ""] if first else tables.difference(row.difference, row.difference_low, row.difference_high)
+    return [
+        row.name, f"{row.accuracy:.3f}", f"{row.low:.3f} to {row.high:.3f}", *difference, str(row.unparsed),
+        str(row.unstated), str(row.cut), f"{row.generated:.1f}", f"{row.prefilled:.1f}", f"{row.latent:.1f}",
+        f"{row.cache_bytes / 2**20:.2f}", f"{row.seconds:.0f}",
+    ]  # fmt: skip

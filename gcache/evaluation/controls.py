@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from gcache.errors import ConfigError, unknown
-from gcache.evaluation import interventions
+from gcache.evaluation import interventions, tables
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.evaluation.intervals import bootstrap_difference
 from gcache.gnn.fixed import FixedTopology
@@ -286,18 +286,18 @@ def _right(found: Evaluation) -> list[float]:
 
 def controls_markdown(rows: Sequence[Controlled]) -> str:
     """The outcomes as a Markdown table."""
-    lines = [
-        "| control | accuracy | 95 % interval | difference | bootstrap interval | unparsed | unstated | cut | edges "
-        "| n |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for number, row in enumerate(rows):
-        f = row.found
-        difference = "|  | " if number == 0 else f"| {row.difference:+.3f} | {row.low:+.3f} to {row.high:+.3f} "
-        lines.append(
-            f"| {f.name} | {f.accuracy:.3f} | {f.low:.3f} to {f.high:.3f} {difference}| {f.unparsed} "
-            f"| {f.unstated} | {f.cut} | {f.edges:.2f} | {f.n} |"
-        )
-    return "\n".join(lines) + "\n"
+    head = [
+        "control", "accuracy", "95 % interval", "difference", "bootstrap interval", "unparsed", "unstated", "cut",
+        "edges", "n",
+    ]  # fmt: skip
+    return tables.markdown(head, [_cells(row, first=number == 0) for number, row in enumerate(rows)])
 
 
+def _cells(row: Controlled, first: bool) -> list[str]:
+    """A line of the table; the graph as it is differs from nothing."""
+    found = row.found
+    difference = ["", ""] if first else tables.difference(row.difference, row.low, row.high)
+    return [
+        found.name, f"{found.accuracy:.3f}", f"{found.low:.3f} to {found.high:.3f}", *difference, str(found.unparsed),
+        str(found.unstated), str(found.cut), f"{found.edges:.2f}", str(found.n),
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ from gcache.tasks.example import Example
 Loaded = TypeVar("Loaded")
 
 
-class OneAtATime(Generic[Loaded]):
+class SingleEntryCache(Generic[Loaded]):
     """Loads what is asked for by name, and holds the last of it alone.
 
     Args:

@@ -14,3 +14,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"
 
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)]) + "\n"
+
+
+def difference(mean: float, low: float, high: float) -> list[str]:
+    """A difference of accuracies and its interval, as two cells."""
+    return [f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}"]

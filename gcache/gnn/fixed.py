@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gcache.errors import ConfigError, unknown
+from gcache.errors import unknown
 from gcache.gnn.topologies import TOPOLOGIES
 from gcache.gnn.topology import Edge, Topology
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import shuffler
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class FixedTopology:
     def __post_init__(self) -> None:
         if self.name not in TOPOLOGIES:
             raise unknown("topology", self.name, TOPOLOGIES)
-        if self.n_agents < 1:
-            raise ConfigError(f"n_agents must be 1 or more, got {self.n_agents}")
+        require_whole("n_agents", self.n_agents, 1)
 
     def sample(self, generator: Stream | None = None) -> tuple[Topology, Tensor]:
         """The topology; its log-probability is 0."""

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import CHANNELS, Topology
+from gcache.runtime.numbers import is_whole
 
 if TYPE_CHECKING:
     from gcache.runtime.streams import Stream
@@ -178,7 +179,7 @@ def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> Non
             raise unknown("channel", name, CHANNELS)
     if len(set(channels)) != len(channels):
         raise ConfigError(f"channels must all be different, got {tuple(channels)}")
-    if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in latent_choices):
+    if any(not is_whole(count) or count < 0 for count in latent_choices):
         raise ConfigError(f"latent_choices must be numbers of 0 or more, got {tuple(latent_choices)}")
     if len(latent_choices) == 1 or len(set(latent_choices)) != len(latent_choices):
         raise ConfigError(f"latent_choices must be two or more different numbers, or none, got {tuple(latent_choices)}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
 from gcache.inspect.pictures import save, titled
+from gcache.runtime.numbers import is_number
 
 #: Panels of the picture: its title and, for each line in it, the field and what it is called.
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -66,20 +66,16 @@ def _not_a_step(step: Any) -> str:
         return "it has no utility"
     numbers = {"utility", "tokens_generated", "seconds", *(field for _, fields in PANELS for field, _ in fields)}
     for name in sorted(numbers & step.keys()):
-        if not _is_number(step[name]):
+        if not is_number(step[name]):
             return f"its {name} is {str(step[name])[:80]!r}"
     edges = step.get("learned_edges") or []
     return "" if isinstance(edges, list) and all(map(_is_learned_edge, edges)) else "its learned_edges are none"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_learned_edge(row: Any) -> bool:
     """[source, target, probability, low, high, kept]."""
     ends = isinstance(row, list) and len(row) == 6 and all(isinstance(end, str) for end in row[:2])
-    return ends and all(map(_is_number, row[2:]))
+    return ends and all(map(is_number, row[2:]))
 
 
 def smoothed(values: Sequence[float], width: int = SMOOTHED) -> list[float]:

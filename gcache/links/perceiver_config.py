@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gcache.errors import ConfigError
+from gcache.runtime.numbers import require_whole
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,6 @@ class PerceiverConfig:
 
     def __post_init__(self) -> None:
         for name in ("queries", "width", "heads", "blocks"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} of a perceiver must be 1 or more, got {value!r}")
+            require_whole(f"{name} of a perceiver", getattr(self, name), 1)
         if self.width % self.heads or self.width % 2:
             raise ConfigError(f"width must be even and a multiple of heads, got {self.width} and {self.heads}")

@@ -7,7 +7,6 @@ question's sentence embedding, fitted on questions of tasks that are known to be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from gcache.errors import ConfigError, DataError
 from gcache.gnn.features import Encoder, make_encoder
 from gcache.links.sealed_file import is_there, read_sealed, write_sealed
+from gcache.runtime.numbers import is_number
 
 #: What a question may ask for.
 ROUTES = ("classification", "reasoning")
@@ -65,7 +65,7 @@ class Router:
         if tuple(weights.shape) != (encoder.dim,) or weights.dtype != torch.float32:
             got = f"{tuple(weights.shape)} of {weights.dtype}"
             raise DataError(f"router file {path} has weights {got}, not ({encoder.dim},) of float32; make it anew")
-        if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.isfinite(bias):
+        if not is_number(bias):
             raise DataError(f"router file {path} has the bias {bias!r}, not a finite number; make it anew")
         return cls(header["encoder"], encoder, weights, float(bias))
 

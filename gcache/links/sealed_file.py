@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from gcache.errors import DataError
 from gcache.files import write_bytes
 from gcache.llm.load.fingerprint import tensors_hash
+from gcache.llm.load.tensor_file import BROKEN, SEAL, read_tensor_file
 
 FORMAT = 1
-#: Under which a file says what it is, besides its header.
-SEAL = "sha256"
 
 
 def write_sealed(path: Path, key: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -43,10 +41,7 @@ def read_sealed(path: Path, key: str, what: str) -> tuple[dict[str, Tensor], dic
         DataError: it is broken, of another format, or not what was written.
     """
     try:
-        content = path.read_bytes()
-        tensors = load(content)
-        end = 8 + int.from_bytes(content[:8], "little")
-        kept = json.loads(content[8:end]).get("__metadata__") or {}
+        tensors, kept = read_tensor_file(path)
         header = json.loads(kept[key])
         if not isinstance(header, dict):
             raise TypeError(f"its header is a {type(header).__name__}")
@@ -54,7 +49,7 @@ def read_sealed(path: Path, key: str, what: str) -> tuple[dict[str, Tensor], dic
             raise DataError(f"{what} {path} has format {header['format']}, not {FORMAT}; make it anew")
     except DataError:
         raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except BROKEN as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{what} {path} cannot be read ({why}); make it anew") from error
     if kept.keys() - {key, SEAL} or kept.get(SEAL, "") not in ("", _seal(header, tensors)):

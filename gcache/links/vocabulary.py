@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: What stands for a space in tokens of SentencePiece.
-_SPACE = "\u2581"
+from gcache.llm.token_bytes import byte_letters, named_byte, with_spaces
 
 
 def same_vocabulary(one: Any, other: Any) -> bool:
@@ -54,24 +53,11 @@ def _decoder(tokenizer: Any) -> Any:
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     kinds = json.dumps([described.get("pre_tokenizer"), described.get("decoder")])
     if '"ByteLevel"' in kinds:
-        letters = _byte_letters()
+        letters = byte_letters()
         return lambda token: bytes(letters[c] for c in token) if all(c in letters for c in token) else token.encode()
     return _of_words
 
 
 def _of_words(token: str) -> bytes:
     """Of SentencePiece, or of whole words: "\u2581the" is " the", "<0x0A>" a byte."""
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        try:
-            return bytes([int(token[3:5], 16)])
-        except ValueError:
-            pass
-    return token.replace(_SPACE, " ").encode("utf-8", "replace")
-
-
-def _byte_letters() -> dict[str, int]:
-    """Letter -> byte of byte-level tokens: printable bytes are themselves, the others letters from U+0100 on
-    (Radford et al. 2019)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}
+    return named_byte(token) or with_spaces(token)

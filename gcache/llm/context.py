@@ -8,6 +8,9 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ContextError
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
+#: What a caller in Python, or of the command line, can do about it.
+WAY_OUT = "shorten it, lower max_new_tokens, or use a model with a longer context"
+
 
 def context_of(model: Any) -> int | None:
     """Positions that a transformers model was made for; None where it does not say."""
@@ -36,11 +39,17 @@ def _end(past: FusedCache) -> int:
     return int(past.next_positions.max()) if past.slots else 0
 
 
-def too_long(needed: int, context: int, most: int, what: str = "the text", question: str = "") -> ContextError:
-    """The error of what does not fit."""
+def too_long(
+    needed: int, context: int, most: int, what: str = "the text", question: str = "", way_out: str = WAY_OUT
+) -> ContextError:
+    """The error of what does not fit.
+
+    Args:
+        most: of the positions that are needed, those for `what`.
+        question: the one that takes them, where it has a name.
+    """
     who = f"question {question!r}" if question else "this"
     own = f", {most} of them for {what}" if most else ""
     return ContextError(
-        f"{who} takes {needed} positions or more{own}, but the model's context has {context}; shorten it, lower "
-        "max_new_tokens, or use a model with a longer context"
+        f"{who} takes {needed} positions or more{own}, but the model's context has {context}; {way_out}"
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,9 +31,6 @@ from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.forward.paged_batch import PagedBatch
 from gcache.llm.refusing import WAY_OUT, kind_of, refusing
 from gcache.runtime.streams import generator as generator_of
-
-if TYPE_CHECKING:
-    from gcache.llm.frozen_model import FrozenModel
 
 #: Tokens that are a cache at first, how many come after them, and how many of these are read together; each is read
 #: alone as well, on the cache of all before it. So what a model does from some length on shows, and every path has a
@@ -49,6 +46,26 @@ BLOCKED = -1e4
 #: Tokens before which log-weights of slots are moved for a finite difference, by how much, and what share of a slope
 #: that may be off by.
 MOVED, STEPS, SLACK = 3, (0.1, 0.01), 0.05
+
+
+class Passes(Protocol):
+    """What is compared: a model's parts as our passes use them; see `gcache.llm.frozen_model.FrozenModel`."""
+
+    model: Any
+    label: str
+    base: Any
+    decoder: Any
+    cache_shape: tuple[int, int, int]
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +146,7 @@ def distance(one: Tensor, other: Tensor, rough: bool) -> float:
     return float(apart.square().mean(dim=-1).sqrt().median() if rough else apart.max())
 
 
-def require_exact(llm: FrozenModel, own: OwnForward) -> None:
+def require_exact(llm: Passes, own: OwnForward) -> None:
     """Compare every path with the model's own forward pass.
 
     Raises:
@@ -151,7 +168,7 @@ def _meaning(what: str) -> str:
     return ", so autograd does not see all that it computes" if "gradient of" in what else ""
 
 
-def measured(llm: FrozenModel, own: OwnForward) -> Iterator[tuple[str, float, float]]:
+def measured(llm: Passes, own: OwnForward) -> Iterator[tuple[str, float, float]]:
     """Each path in words, by how much it is off, and how much that may be.
 
     Raises:
@@ -176,7 +193,7 @@ class _Trial:
         by_autograd: (MOVED,).
     """
 
-    def __init__(self, llm: FrozenModel, own: OwnForward) -> None:
+    def __init__(self, llm: Passes, own: OwnForward) -> None:
         self.llm, self.own = llm, own
         self.by_steps, self.by_autograd = torch.zeros((len(STEPS), MOVED)), torch.zeros(MOVED)
         self.rows = PagedBatch(llm.decoder, llm.cache_shape, llm.dtype, llm.device)  # nobody's memory is counted by it
@@ -281,7 +298,3 @@ def weighted(past: FusedCache, step: Tensor | None = None) -> FusedCache:
     first = zeros + math.log(SHARES[0])
     biases = [first if step is None else first + step.to(zeros.device), zeros + math.log(SHARES[1]), zeros + BLOCKED]
     return FusedCache.of_parts([plain, plain, other], biases)
-
-
-
-

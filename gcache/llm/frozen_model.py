@@ -13,10 +13,11 @@ from torch import Tensor
 
 from gcache.agents.chat_template import EndOfTurn, TemplateSettings, special_think_tokens
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.rope import base_model
-from gcache.errors import ConfigError
+from gcache.cache.rope import Rope, base_model
+from gcache.errors import ConfigError, ModelError
 from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.context import context_of
+from gcache.llm.exactness import OwnForward, require_exact
 from gcache.llm.forward.alignment import Alignment
 from gcache.llm.forward.attention import use_grouped_attention
 from gcache.llm.forward.hf_decoder import TransformersDecoder
@@ -46,7 +47,8 @@ class FrozenModel:
             by what is no token of its own.
 
     Raises:
-        ModelError: a model whose keys rotate in a way that is not known.
+        ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
+            whose own forward pass gives other log-probabilities than the passes here; see `gcache.llm.exactness`.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class FrozenModel:
         ledger: CacheLedger | None = None,
         template: TemplateSettings | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        _require_full_attention(model, label)
+        Rope.of_model(model, label)
+        own = OwnForward.of_model(model.eval().requires_grad_(False), label)  # before anything of it is switched
+        self.model = model
         self.base = base_model(model)
         use_grouped_attention(model)
         self.tokenizer = tokenizer
@@ -77,6 +82,7 @@ class FrozenModel:
         end = EndOfTurn.of(tokenizer, template)
         self.think_tokens = special_think_tokens(tokenizer)
         self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
+        require_exact(self, own)
 
     @property
     def device(self) -> torch.device:
@@ -192,6 +198,19 @@ class FrozenModel:
     def _decoded(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def _require_full_attention(model: Any, label: str) -> None:
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    config = model.config
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        # configurations without layer_types name the window alone
+        kinds |= set() if getattr(config, "layer_types", None) else {"sliding_attention"}
+    if kinds - {"full_attention"}:
+        raise ModelError(
+            f"model {label!r} cannot be used: it has layers of kind {', '.join(sorted(kinds - {'full_attention'}))}; "
+            "every layer must attend to the whole cache (full_attention)"
+        )
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -15,15 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gcache.agents.chat_template import TemplateSettings
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.cache.rope import Rope
-from gcache.errors import ModelError
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
-from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.decode.decoding import Decoding
-from gcache.llm.exactness import OwnForward, require_exact
 from gcache.llm.forward.gradient_pass import GradientPass, last_real, own_slots
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.frozen_model import FrozenModel
@@ -35,32 +30,7 @@ _News = tuple[Callable[[Tensor], None], Tensor]
 
 
 class LocalLLM(FrozenModel):
-    """A frozen model that thinks, writes and scores.
-
-    Args:
-        model: a transformers causal model with rotary positions and full attention in all layers.
-        The rest: see `FrozenModel`.
-
-    Raises:
-        ModelError: a model that does not attend to everything, that rotates its keys in a way that is not known, or
-            whose own forward pass gives other log-probabilities than the passes here; see `gcache.llm.exactness`.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        label: str = "model",
-        limits: Limits | None = None,
-        realign: bool = True,
-        ledger: CacheLedger | None = None,
-        template: TemplateSettings | None = None,
-    ) -> None:
-        _require_full_attention(model, label)
-        Rope.of_model(model, label)
-        own = OwnForward.of_model(model.eval().requires_grad_(False), label)  # before anything of it is switched
-        super().__init__(model, tokenizer, label, limits, realign, ledger, template)
-        require_exact(self, own)
+    """A frozen model that thinks, writes and scores. It is made as a `FrozenModel` is."""
 
     # -- the three calls --------------------------------------------------------------------
 
@@ -98,7 +68,7 @@ class LocalLLM(FrozenModel):
                     del waiting[:joining]
                 else:
                     done = decoding.step()
-            for index, outcome in decoding.tell(done):
+            for index, outcome in decoding.notify(done):
                 if isinstance(outcome, Exception):
                     raise outcome
                 results[index] = outcome
@@ -224,16 +194,3 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor]:
         (slopes,) = ctx.saved_tensors
         return None, upstream[0].to(slopes.dtype)[:, None] * slopes
-
-
-def _require_full_attention(model: Any, label: str) -> None:
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    config = model.config
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        # configurations without layer_types name the window alone
-        kinds |= set() if getattr(config, "layer_types", None) else {"sliding_attention"}
-    if kinds - {"full_attention"}:
-        raise ModelError(
-            f"model {label!r} cannot be used: it has layers of kind {', '.join(sorted(kinds - {'full_attention'}))}; "
-            "every layer must attend to the whole cache (full_attention)"
-        )

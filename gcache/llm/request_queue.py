@@ -158,20 +158,20 @@ class RequestQueue:
     async def _write(self) -> None:
         """Let waiting texts join, or write tokens until some text is done or somebody asks."""
         asked = self._asked
-        done = self._tell(self._join())
+        done = self._notify(self._join())
         while len(self.texts) and not done and asked == self._asked:
             with self.settings.ledger.turn:
                 done = self.texts.step()
-            done = self._tell(done)
+            done = self._notify(done)
             self._tokens += 1
             await asyncio.sleep(0)
         for waiting, outcome in done:
             waiting.settle(outcome)
 
-    def _tell(self, done: list[tuple[PendingRequest, Any]]) -> list[tuple[PendingRequest, Any]]:
+    def _notify(self, done: list[tuple[PendingRequest, Any]]) -> list[tuple[PendingRequest, Any]]:
         """Tell watchers of what was written; no turn is held while they work."""
         try:
-            told: list[tuple[PendingRequest, Any]] = self.texts.tell(done)
+            told: list[tuple[PendingRequest, Any]] = self.texts.notify(done)
         except BaseException:
             self._queues["generate"] += [waiting for waiting, _ in done]  # to be told of it with the others
             raise

@@ -11,10 +11,23 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ConfigError
 from gcache.llm.forward.alignment import Alignment
+from gcache.runtime.numbers import require_whole
+
+
+class _OnPrompt:
+    """What begins with a prompt, of tokens or of embeddings."""
+
+    tokens: tuple[int, ...]
+    embeds: Tensor | None
+
+    @property
+    def prompt_slots(self) -> int:
+        """Slots that the prompt takes in a cache."""
+        return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
 
 
 @dataclass(frozen=True)
-class ThinkRequest:
+class ThinkRequest(_OnPrompt):
     """Read a prompt on top of a fused cache, then think silently.
 
     Attributes:
@@ -41,18 +54,13 @@ class ThinkRequest:
     embeds: Tensor | None = None
     watch_prompt: Callable[[Tensor], None] | None = None
 
-    @property
-    def prompt_slots(self) -> int:
-        return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
-
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)
-        if self.latent_steps < 0:
-            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
+        require_whole("latent_steps", self.latent_steps, 0)
 
 
 @dataclass(frozen=True)
-class GenerateRequest:
+class GenerateRequest(_OnPrompt):
     """Write text after a prompt on top of a fused cache.
 
     Attributes:
@@ -87,16 +95,11 @@ class GenerateRequest:
     score_prompt: bool = False
     watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
 
-    @property
-    def prompt_slots(self) -> int:
-        return len(self.tokens) if self.embeds is None else int(self.embeds.shape[0])
-
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)
         if "" in self.stop:
             raise ConfigError("a stop word is empty; leave it out")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        require_whole("max_new_tokens", self.max_new_tokens, 1)
         _require_temperature(self.temperature)
         require_top_p(self.top_p)
         if self.top_log_probs is not None and self.top_log_probs < 0:

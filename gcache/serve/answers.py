@@ -20,7 +20,7 @@ from gcache.graph.events import Event
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.text_backends import LocalTextBackend
-from gcache.llm.decode.decoding import first_stop
+from gcache.llm.decode.stopping import first_stop
 from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.completing import all_of
 from gcache.serve.context_length import check_characters, check_room, check_told

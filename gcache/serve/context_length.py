@@ -8,6 +8,7 @@ from gcache.agents.roles import Agent
 from gcache.errors import ContextError
 from gcache.gnn.topology import Topology
 from gcache.graph.context_length import PlannedRun
+from gcache.llm.context import too_long
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
 
@@ -30,7 +31,7 @@ def check_room(
     try:
         served.graph.require_context(PlannedRun(question, agents, topology, most, variables, at_longest=True))
     except ContextError as error:
-        raise Refused(400, str(error), code="context_length_exceeded") from error
+        raise _refused(error) from error
 
 
 def check_characters(served: ServedModel, text: str) -> None:
@@ -41,7 +42,7 @@ def check_characters(served: ServedModel, text: str) -> None:
     """
     context = served.context
     if context is not None and len(text) > context * served.longest_token:
-        raise too_long(-(-len(text) // served.longest_token), context, 0)
+        raise _beyond(-(-len(text) // served.longest_token), context, 0)
 
 
 def check_completion(served: ServedModel, count: int, most: int) -> int:
@@ -63,7 +64,7 @@ def check_completion(served: ServedModel, count: int, most: int) -> int:
             "max_tokens", "invalid_value",
         )  # fmt: skip
     if count + min(most, 1) > context:
-        raise too_long(count + min(most, 1), context, min(most, 1))
+        raise _beyond(count + min(most, 1), context, min(most, 1))
     return min(most, context - count)
 
 
@@ -86,11 +87,10 @@ def check_told(tokens: int, likeliest: int | None) -> None:
         )  # fmt: skip
 
 
-def too_long(needed: int, context: int, most: int) -> Refused:
-    answer = f", {most} of them for the answer" if most else ""
-    return Refused(
-        400,
-        f"this takes {needed} positions or more{answer}, but the model's context has {context}; shorten the prompt "
-        "or lower max_tokens",
-        code="context_length_exceeded",
-    )
+def _beyond(needed: int, context: int, most: int) -> Refused:
+    """What a client is told of a prompt that does not fit."""
+    return _refused(too_long(needed, context, most, "the answer", way_out="shorten the prompt or lower max_tokens"))
+
+
+def _refused(error: ContextError) -> Refused:
+    return Refused(400, str(error), code="context_length_exceeded")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gcache.llm.token_bytes import byte_letters, named_byte, with_spaces
+
 logger = logging.getLogger(__name__)
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-#: What stands for a space in tokens of SentencePiece.
-_SPACE = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Pieces:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         decoders = _decoders(tokenizer)
-        self._bytes = _byte_letters() if "ByteLevel" in decoders else {}
+        self._bytes = byte_letters() if "ByteLevel" in decoders else {}
         self._spaces = "Metaspace" in decoders or "Replace" in decoders
         self._added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = frozenset(getattr(tokenizer, "all_special_ids", ()))
@@ -69,10 +67,10 @@ class Pieces:
     def _raw(self, token: int, word: str) -> bytes:
         if self._bytes and all(letter in self._bytes for letter in word):
             return bytes(self._bytes[letter] for letter in word)
-        if (found := _BYTE.fullmatch(word)) is not None:
-            return bytes([int(found[1], 16)])
+        if (named := named_byte(word)) is not None:
+            return named
         if self._spaces:
-            return word.replace(_SPACE, " ").encode("utf-8", "replace")
+            return with_spaces(word)
         text: str = self.tokenizer.decode([token])
         return text.encode("utf-8", "replace")
 
@@ -85,14 +83,6 @@ def _decoders(tokenizer: Any) -> frozenset[str]:
         return frozenset()
     decoder = json.loads(backend.to_str()).get("decoder") or {}
     return frozenset(step["type"] for step in [decoder, *decoder.get("decoders", ())] if "type" in step)
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in byte-level vocabularies (Radford et al. 2019): itself where it can be
-    printed, else one from 256 on."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def places(text: str, pieces: Sequence[Piece]) -> list[int]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from gcache.agents.thinking import overlap
-from gcache.llm.decode.decoding import first_stop
+from gcache.llm.decode.stopping import first_stop
 
 logger = logging.getLogger(__name__)
 

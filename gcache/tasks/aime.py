@@ -6,22 +6,22 @@ The problems are the Mathematical Association of America's, of 2024 and 2025.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
 from gcache.tasks.bare_numbers import bare, has_two_boxes, marked
 from gcache.tasks.data_fields import find, number_text
-from gcache.tasks.data_set import DataSet, Row, words
+from gcache.tasks.data_set import Row, words
 from gcache.tasks.example import Example
-from gcache.tasks.grading import NumberTask, accepts, last_box
+from gcache.tasks.grading import last_box
+from gcache.tasks.number_data_set import NumberDataSet
 
 #: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
 _WHOLE = re.compile(r"\+?(0*[0-9]{1,3})(?:\.0*)?")
 
 
-class Aime(NumberTask, DataSet):
+class Aime(NumberDataSet):
     """Competition problems whose answer is a whole number from 0 to 999.
 
     A row has `problem` and `answer`, in the names and forms of the mirrors (docs/tasks.md).
@@ -34,12 +34,6 @@ class Aime(NumberTask, DataSet):
     domain = "maths"
     max_new_tokens = 2048
     form = "AIME in JSONL form, with the fields problem and answer"
-
-    def __init__(
-        self, data: str | Path | None = None, whole_file: bool = False, accept_last_number: bool = False
-    ) -> None:
-        super().__init__(data, whole_file)
-        self.accept_last_number = accepts(accept_last_number)
 
     def example(self, row: Row, number: int) -> Example:
         return Example(f"{self.name}-{number}", words(row, "problem", "question", "prompt", "input"), _right(row))

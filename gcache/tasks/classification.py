@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from gcache.errors import ConfigError, DataError
+from gcache.errors import DataError
+from gcache.runtime.numbers import require_whole
 from gcache.tasks.data_fields import find, number_text
 from gcache.tasks.data_file import shown
 from gcache.tasks.data_set import DataSet, Row, words
@@ -42,8 +43,8 @@ class Classification(DataSet):
     asked: ClassVar[str] = "Which of these labels fits the message"
 
     def __init__(self, data: str | Path | None = None, whole_file: bool = False, classes: int | None = None) -> None:
-        if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 2):
-            raise ConfigError(f"classes must be 2 or more, or left out for all, got {classes!r}")
+        if classes is not None:
+            require_whole("classes", classes, 2, note=", or left out for all")
         self.classes = classes
         super().__init__(data, whole_file)
 

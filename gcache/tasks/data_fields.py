@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from gcache.errors import DataError
+from gcache.runtime.numbers import is_whole
 
 Row = Mapping[str, Any]
 
@@ -119,7 +120,7 @@ def number_text(value: Any) -> str | None:
     """A JSON number in plain digits: 70.0 as "70", 1e22 as its 23 digits. None where it is no finite number."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    return str(value) if is_whole(value) else None
 
 
 def _names(row: Row) -> str:

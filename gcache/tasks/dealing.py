@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from gcache.errors import ConfigError
+from gcache.runtime.numbers import is_whole
 from gcache.tasks.example import Note
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 
 def check_adversaries(count: int) -> None:
     """Raise ConfigError for a number of adversaries that is not from 0 to `MOST_AGENTS`."""
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_AGENTS:
+    if not is_whole(count) or not 0 <= count <= MOST_AGENTS:
         raise ConfigError(f"adversary must be a number of agents from 0 to {MOST_AGENTS}, got {count!r}")
 
 

@@ -18,9 +18,9 @@ from gcache.runtime.streams import shuffler
 from gcache.tasks.classification import named
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.example import Example, Grade, Note
+from gcache.tasks.generated import GeneratedTask
 from gcache.tasks.places import PLACES, TRAIN_PLACES, numbers
 from gcache.tasks.predication import is_said
-from gcache.tasks.splits import numbered
 from gcache.tasks.stance import plain, sentence_at
 from gcache.tasks.statements import MOST, Mention, stated_value
 from gcache.tasks.worlds import ATTRIBUTES, COLOURS
@@ -138,7 +138,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Entities:
+class Entities(GeneratedTask):
     """Generated questions for a number, a name or a colour that one agent knows to the letter.
 
     Args:
@@ -164,19 +164,12 @@ class Entities:
         if self.values not in VALUES:
             raise unknown("values of entities", self.values, VALUES)
 
-    def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Questions about the first places."""
-        return [self._example("train", seed, index) for index in numbered(limit, self.train_size, seed)]
-
-    def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Questions about places that no training question mentions, with values that are new or seen."""
-        return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
-
     def grade(self, text: str, example: Example) -> Grade:
         """As its kind is graded; see `KINDS`."""
         return KINDS[example.meta["kind"]].grade(text, example.answer)
 
-    def _example(self, split: str, seed: int, index: int) -> Example:
+    def draw(self, split: str, seed: int, index: int) -> Example:
+        """See `GeneratedTask`."""
         rng = shuffler(self.name, self.kind, split, seed, index)
         train = split == "train"
         keeper, place = rng.choice(PLACES[:TRAIN_PLACES] if train else PLACES[TRAIN_PLACES:])

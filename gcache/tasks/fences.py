@@ -10,7 +10,8 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 _MARKERS = re.compile(r"(?:[ \t]|>|[-*+][ \t]|\d{1,9}[.)][ \t])*")
 _FENCE = re.compile(r"(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
@@ -63,11 +64,40 @@ def fenced(text: str) -> tuple[list[Block], str]:
     return [block for block in blocks if block.code.strip()], outside
 
 
-def ends_in_a_block(text: str) -> bool:
-    """Whether what comes next stands in a fenced block."""
-    if "```" not in text and "~~~" not in text:
-        return False
-    return _walked(text)[2] is not None
+class OpenBlock:
+    """Whether a text that grows ends in a fenced block; only lines that have a fence are read."""
+
+    def __init__(self) -> None:
+        self._now: _Open | None = None
+        self._line: list[str] = []  # the last line, in pieces
+        self._end = ""  # its last two characters, with which a fence may begin
+        self._has_fence = False  # the last line
+
+    def add(self, text: str) -> None:
+        """The text goes on."""
+        line, *rest = text.split("\n")
+        self._extend(line)
+        for line in rest:
+            self._now = self._behind(self._line)
+            self._line, self._end, self._has_fence = [], "", False
+            self._extend(line)
+
+    def is_open(self, blanks: str = "") -> bool:
+        """Whether what comes next, after some blanks, stands in a block."""
+        return self._behind([*self._line, blanks.partition("\n")[0]]) is not None
+
+    def _extend(self, line: str) -> None:
+        self._line.append(line)
+        end = self._end + line
+        self._has_fence = self._has_fence or "```" in end or "~~~" in end
+        self._end = end[-2:]
+
+    def _behind(self, line: Sequence[str]) -> _Open | None:
+        """The block that is open where the last line has ended."""
+        if not self._has_fence:
+            return self._now
+        now = None if self._now is None else replace(self._now, lines=[])
+        return _step(now, "".join(line))[0]
 
 
 def _walked(text: str) -> tuple[list[Block], str, _Open | None]:
@@ -76,24 +106,23 @@ def _walked(text: str) -> tuple[list[Block], str, _Open | None]:
     outside: list[str] = []
     now: _Open | None = None
     for line in text.split("\n"):
-        alone = _ON_ONE_LINE.match(line)
-        if now is None and alone is not None:
-            blocks.append(Block(alone["code"] + "\n", ""))
-            outside.append("")
-            continue
-        opening = _opening(line)
-        if now is not None and opening is not None and opening.language and _ends(now, opening.fence, opening.indent):
-            blocks.append(now.block())  # no end, but another one begins
-            now = opening
-        elif now is None and opening is None:
-            outside.append(line)
-        elif now is None:
-            now = opening
-            outside.append("")
-        elif _read(now, line):
-            blocks.append(now.block())
-            now = None
+        now, ended, left = _step(now, line)
+        blocks += [] if ended is None else [ended]
+        outside += [] if left is None else [left]
     return blocks, "\n".join(outside), now
+
+
+def _step(now: _Open | None, line: str) -> tuple[_Open | None, Block | None, str | None]:
+    """Read a line: the block that is open behind it, the one that has ended with it, and what it leaves outside."""
+    alone = _ON_ONE_LINE.match(line)
+    if now is None and alone is not None:
+        return None, Block(alone["code"] + "\n", ""), ""
+    opening = _opening(line)
+    if now is None:
+        return opening, None, line if opening is None else ""
+    if opening is not None and opening.language and _ends(now, opening.fence, opening.indent):
+        return opening, now.block(), None  # no end, but another one begins
+    return (None, now.block(), None) if _read(now, line) else (now, None, None)
 
 
 def indented(text: str) -> list[Block]:

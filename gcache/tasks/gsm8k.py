@@ -5,21 +5,21 @@ Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021 (arXiv:2110
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from gcache.errors import DataError
 from gcache.tasks.bare_numbers import has_two_boxes, marked, number_alone, without_last_box
 from gcache.tasks.data_fields import find, number_text
-from gcache.tasks.data_set import DataSet, Row, words
+from gcache.tasks.data_set import Row, words
 from gcache.tasks.example import Example
-from gcache.tasks.grading import NumberTask, accepts, extract_number, grade_number, last_box, numbers_equal
+from gcache.tasks.grading import extract_number, grade_number, last_box, numbers_equal
+from gcache.tasks.number_data_set import NumberDataSet
 
 #: Fields that hold the answer; where there is none, the worked solution may be in `solution`.
 _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
 
 
-class Gsm8k(NumberTask, DataSet):
+class Gsm8k(NumberDataSet):
     """Grade-school word problems whose answer is one number.
 
     A row has the strings `question` and `answer`, the latter ending in `#### N`; mirrors name them otherwise, or have
@@ -34,12 +34,6 @@ class Gsm8k(NumberTask, DataSet):
     domain = "maths"
     form = "GSM8K in JSONL form, one JSON object a line"
     hub = ("openai/gsm8k", "main", {"train": "train", "test": "test"})
-
-    def __init__(
-        self, data: str | Path | None = None, whole_file: bool = False, accept_last_number: bool = False
-    ) -> None:
-        super().__init__(data, whole_file)
-        self.accept_last_number = accepts(accept_last_number)
 
     def example(self, row: Row, number: int) -> Example:
         question, answer = problem(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gcache.errors import ConfigError, DataError
+from gcache.runtime.numbers import require_whole
 from gcache.tasks.example import Example
 from gcache.tasks.grading import NumberTask, accepts
 from gcache.tasks.splits import Split, check_limit, is_held_out
@@ -44,8 +45,7 @@ class GsmSymbolic(NumberTask):
 
     def __init__(self, train_size: int = 4096, test_size: int = 512, accept_last_number: bool = False) -> None:
         for option, size in (("train_size", train_size), ("test_size", test_size)):
-            if not 1 <= size <= MOST:
-                raise ConfigError(f"{option} must be from 1 to {MOST}, got {size}")
+            require_whole(option, size, 1, MOST)
         self.train_size = train_size
         self.test_size = test_size
         self.accept_last_number = accepts(accept_last_number)
@@ -61,8 +61,7 @@ class GsmSymbolic(NumberTask):
 
 def _questions(split: Split, size: int, seed: int) -> list[Example]:
     check_limit(size, seed)
-    if size > MOST:
-        raise ConfigError(f"limit must be from 1 to {MOST} for gsm_symbolic, got {size}")
+    require_whole("limit", size, 1, MOST, " for gsm_symbolic")
     examples: list[Example] = []
     seen: set[str] = set()
     first = (2 * seed + (split == "test")) * _SEEDS

@@ -19,14 +19,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gcache.errors import ConfigError, DataError
+from gcache.errors import DataError
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import shuffler
 from gcache.tasks.choices import LETTERS, grade_example
 from gcache.tasks.data_fields import find
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries
 from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.splits import numbered
+from gcache.tasks.generated import GeneratedTask
 from gcache.tasks.text_lists import listed
 
 #: Houses that are chosen from; the first ones train, the rest is held out.
@@ -50,7 +51,7 @@ _ASKED = "Answer with the letter only."
 
 
 @dataclass(frozen=True)
-class HiddenProfile:
+class HiddenProfile(GeneratedTask):
     """Generated choices where what everybody knows points to the wrong option.
 
     Args:
@@ -71,25 +72,15 @@ class HiddenProfile:
     max_new_tokens: int = field(default=6, init=False)
 
     def __post_init__(self) -> None:
-        if not LEAST_AGENTS <= self.n_agents <= MOST_AGENTS:
-            raise ConfigError(
-                f"n_agents must be from {LEAST_AGENTS} to {MOST_AGENTS} for hidden_profile, got {self.n_agents}"
-            )
+        require_whole("n_agents", self.n_agents, LEAST_AGENTS, MOST_AGENTS, " for hidden_profile")
         check_adversaries(self.adversary)
-
-    def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Choices between the first houses."""
-        return [self._example("train", seed, index) for index in numbered(limit, self.train_size, seed)]
-
-    def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Choices between houses that no training question mentions."""
-        return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
 
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the text states the letter of the right option."""
         return grade_example(text, example)
 
-    def _example(self, split: str, seed: int, index: int) -> Example:
+    def draw(self, split: str, seed: int, index: int) -> Example:
+        """See `GeneratedTask`."""
         rng = shuffler("hidden_profile", split, seed, index)
         houses = rng.sample(HOUSES[:TRAIN_HOUSES] if split == "train" else HOUSES[TRAIN_HOUSES:], 3)
         decoy, right, third = rng.sample(houses, 3)

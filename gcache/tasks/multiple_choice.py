@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gcache.errors import ConfigError, DataError
+from gcache.runtime.numbers import is_whole
 from gcache.runtime.streams import shuffler
 from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
 from gcache.tasks.choice_set import Choices
@@ -51,8 +52,7 @@ class MultipleChoice(DataSet, ABC):
     def __init__(
         self, data: str | Path | None = None, whole_file: bool = False, shuffle_seed: int | None = None
     ) -> None:
-        is_whole = isinstance(shuffle_seed, int) and not isinstance(shuffle_seed, bool)
-        if shuffle_seed is not None and (not is_whole or shuffle_seed < 0):
+        if shuffle_seed is not None and (not is_whole(shuffle_seed) or shuffle_seed < 0):
             raise ConfigError(f"shuffle_seed must be a whole number of 0 or more, got {shuffle_seed!r}")
         self.shuffle_seed = shuffle_seed
         super().__init__(data, whole_file)

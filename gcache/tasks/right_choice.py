@@ -14,6 +14,7 @@ from typing import Any
 from gcache.errors import DataError
 from gcache.tasks.choice_set import BLANK, Choices
 from gcache.tasks.data_fields import Row, find, number_text
+from gcache.tasks.data_file import shown
 
 #: Fields that hold a label; a label or a place; or anything.
 LABELS = ("answerKey", "correct_option", "answer_letter", "answer_label")
@@ -76,7 +77,8 @@ def _label(field: str, value: Any, choices: Choices) -> int:
     text = number_text(value) or (value.strip() if isinstance(value, str) else None)
     place = None if text is None else choices.by_label(text)
     if place is None:
-        raise DataError(f"the field {field!r} must be one of {', '.join(choices.labels)}, got {value!r:.40}")
+        labels = ", ".join(map(shown, choices.labels))
+        raise DataError(f"the field {field!r} must be one of {labels}, got {value!r:.40}")
     return place
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcache.errors import ConfigError, GradingError
+from gcache.runtime.numbers import require_whole
 from gcache.tasks.undumpable import undumpable
 
 logger = logging.getLogger(__name__)
@@ -84,10 +85,8 @@ class SandboxLimits:
         if not 0 < self.seconds < float("inf"):
             raise ConfigError(f"the seconds of a sandbox must be above 0, got {self.seconds}")
         for name in ("memory_mb", "file_mb", "disk_mb"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a sandbox must be 1 or more, got {getattr(self, name)}")
-        if self.processes < 0:
-            raise ConfigError(f"processes of a sandbox must be 0 or more, got {self.processes}")
+            require_whole(f"{name} of a sandbox", getattr(self, name), 1)
+        require_whole("processes of a sandbox", self.processes, 0)
 
     def of_the_system(self) -> dict[str, int]:
         """As setrlimit(2) knows them."""

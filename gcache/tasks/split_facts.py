@@ -10,21 +10,21 @@ asked for, insist on a wrong value of the very fact that is asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import shuffler
 from gcache.tasks.codes import grade_exact_code
 from gcache.tasks.dealing import adversary, check_adversaries
 from gcache.tasks.example import Example, Grade
+from gcache.tasks.generated import GeneratedTask
 from gcache.tasks.places import NAMES, PLACES, TRAIN_NAMES, TRAIN_PLACES, numbers
-from gcache.tasks.splits import numbered
 from gcache.tasks.worlds import WORLDS
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitFacts(GeneratedTask):
     """Generated questions whose answer one agent knows, among others and a gossip who lies.
 
     Args:
@@ -57,8 +57,7 @@ class SplitFacts:
         others = self.n_agents - self.n_keepers
         most = min(len(PLACES) - TRAIN_PLACES + others, len(NAMES) - TRAIN_NAMES)
         least = max(3, 2 + others)
-        if not least <= self.n_agents <= most:
-            raise ConfigError(f"n_agents must be from {least} to {most} for split_facts, got {self.n_agents}")
+        require_whole("n_agents", self.n_agents, least, most, " for split_facts")
         check_adversaries(self.adversary)
 
     @property
@@ -66,19 +65,12 @@ class SplitFacts:
         """Agents that keep a place."""
         return self.n_agents - self.gossip - WORLDS[self.hops][1]
 
-    def train(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Questions about the first places, names and values."""
-        return [self._example("train", seed, index) for index in numbered(limit, self.train_size, seed)]
-
-    def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]:
-        """Questions about places, names and values that no training question mentions."""
-        return [self._example("test", seed, index) for index in numbered(limit, self.test_size, seed)]
-
     def grade(self, text: str, example: Example) -> Grade:
         """Right if the one number that the text states, of the asked place or of none, is the asked one."""
         return grade_exact_code(text, example.answer, example.meta["place"])
 
-    def _example(self, split: str, seed: int, index: int) -> Example:
+    def draw(self, split: str, seed: int, index: int) -> Example:
+        """See `GeneratedTask`."""
         # worlds of one hop are called as they were when there were no others
         task = "split_facts" if self.hops == 1 else f"split_facts-{self.hops}"
         rng = shuffler(task, split, seed, index)

@@ -15,19 +15,20 @@ from fractions import Fraction
 from pathlib import Path
 
 from gcache.errors import ConfigError
+from gcache.runtime.numbers import is_number, require_whole
 from gcache.runtime.streams import shuffler
-from gcache.tasks.data_set import DataSet, Row
+from gcache.tasks.data_set import Row
 from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversaries, runs
 from gcache.tasks.example import Example, Note
-from gcache.tasks.grading import NumberTask, accepts
 from gcache.tasks.gsm8k import Gsm8k, problem
+from gcache.tasks.number_data_set import NumberDataSet
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\u2019\u201d]*\s+(?=[\"'(\u2018\u201c]?[A-Z0-9$])")
 #: What ends in a full stop and ends no sentence.
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|a\.m|p\.m|[A-Z])\.$")
 
 
-class SplitGsm8k(NumberTask, DataSet):
+class SplitGsm8k(NumberDataSet):
     """GSM8K's problems, with the sentences before the question dealt out among the agents.
 
     Args:
@@ -59,14 +60,12 @@ class SplitGsm8k(NumberTask, DataSet):
         adversary: int = 0,
         accept_last_number: bool = False,
     ) -> None:
-        if isinstance(n_agents, bool) or not isinstance(n_agents, int) or not 1 <= n_agents <= MOST_AGENTS:
-            raise ConfigError(f"n_agents must be from 1 to {MOST_AGENTS} for split_gsm8k, got {n_agents!r}")
-        if isinstance(shared, bool) or not isinstance(shared, int | float) or not 0 <= shared <= 1:
+        require_whole("n_agents", n_agents, 1, MOST_AGENTS, " for split_gsm8k")
+        if not is_number(shared) or not 0 <= shared <= 1:
             raise ConfigError(f"shared must be a share from 0 to 1, got {shared!r}")
         check_adversaries(adversary)
         self.n_agents, self.shared, self.adversaries = n_agents, float(shared), adversary
-        self.accept_last_number = accepts(accept_last_number)
-        super().__init__(data, whole_file)
+        super().__init__(data, whole_file, accept_last_number)
 
     def example(self, row: Row, number: int) -> Example | None:
         whole, answer = problem(row)

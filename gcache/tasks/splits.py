@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from gcache.errors import ConfigError
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import shuffler
 
 Split = Literal["train", "test"]
@@ -21,10 +21,9 @@ def is_held_out(question: str) -> bool:
 
 def check_limit(limit: int | None, seed: int) -> None:
     """Raise ConfigError for a `limit` below 1 or a negative `seed`."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be 1 or more, or None for all questions, got {limit}")
-    if seed < 0:
-        raise ConfigError(f"seed must be 0 or more, got {seed}")
+    if limit is not None:
+        require_whole("limit", limit, 1, note=", or None for all questions")
+    require_whole("seed", seed, 0)
 
 
 def numbered(limit: int | None, size: int, seed: int) -> range:

@@ -42,7 +42,7 @@ from gcache.training.sealed import read_tensors, sealed, tensor_file
 from gcache.training.step_folders import POINTER, RECORD, WRITING, has_checkpoint
 
 __all__ = [
-    "Checkpoint", "CheckpointError", "State", "has_checkpoint", "learned", "read", "restore", "restore_policy", "save",
+    "Checkpoint", "CheckpointError", "State", "has_checkpoint", "learned", "read", "restore", "restore_policy",
     "take", "trainable", "write",
 ]  # fmt: skip
 
@@ -157,21 +157,6 @@ def _fill(folder: Path, state: State) -> None:
     for file in (WEIGHTS, OPTIMIZER, RECORD):
         sync_file(folder / file)
     sync_folder(folder)
-
-
-def save(
-    out: Path,
-    step: int,
-    built: Built,
-    optimizer: torch.optim.Optimizer | None,
-    task: Mapping[str, Any],
-    training: Mapping[str, Any],
-    running: float = 0.0,
-    watched: Sequence[Any] = (),
-    keep: int = 2,
-) -> Path:
-    """`take` and `write`."""
-    return write(out, take(step, built, optimizer, task, training, running, watched), keep)
 
 
 def read(path: str | Path) -> Checkpoint:

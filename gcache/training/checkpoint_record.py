@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from gcache.config import GraphSpec
 from gcache.errors import CheckpointError, ConfigError, PluginError
 from gcache.gnn.providers import RoleEdge
+from gcache.runtime.numbers import is_number, is_whole
 from gcache.training.sealed import read_json, unsealed
 from gcache.training.step_folders import RECORD, step_of
 
@@ -88,11 +88,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_whole(value) and value >= 0
 
 
 def _is_edge(row: Any, more: int) -> bool:
@@ -102,7 +98,7 @@ def _is_edge(row: Any, more: int) -> bool:
 
 
 def _is_watched(row: Any) -> bool:
-    return _is_edge(row, 2) and _is_number(row[3]) and _is_count(row[4])
+    return _is_edge(row, 2) and is_number(row[3]) and _is_count(row[4])
 
 
 def _is_list(value: Any, each: Callable[[Any], bool]) -> bool:
@@ -123,7 +119,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str, Any]] = {
     "graph": (_is_object, "an object", ...),
     "task": (_is_object, "an object", ...),
     "training": (_is_object, "an object", ...),
-    "running_utility": (_is_number, "a finite number", 0.0),
+    "running_utility": (is_number, "a finite number", 0.0),
     "pruned": (
         lambda rows: _is_list(rows, lambda row: _is_edge(row, 0)), "a list of [source, target, delay]", [],
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from gcache.build import Built
 from gcache.errors import BudgetSpent
+from gcache.evaluation import tables
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.files import write_json, write_text
 from gcache.gnn.fixed import FixedTopology
@@ -126,11 +127,11 @@ class Report:
         """Write report.json, report.md and topology.png to `out`; returns the table as text."""
         edges = learned_edges(self.built.graph, self.examples)
         steps = learned_steps(self.built.graph, self.examples)
-        tables = [markdown(self.rows), *([edges_markdown(edges)] if edges else [])]
-        tables += [steps_markdown(steps)] if steps else []
+        parts = [markdown(self.rows), *([edges_markdown(edges)] if edges else [])]
+        parts += [steps_markdown(steps)] if steps else []
         consulting = learned_consulting(self.built.graph, self.examples)
-        tables += [consulting_markdown(consulting)] if consulting else []
-        table = "\n".join(tables)
+        parts += [consulting_markdown(consulting)] if consulting else []
+        table = "\n".join(parts)
         rows = [row.to_json() for row in self.rows]
         learned: dict[str, Any] = {
             "learned_edges": [asdict(e) for e in edges],
@@ -147,17 +148,18 @@ class Report:
 
 def markdown(rows: Sequence[Evaluation]) -> str:
     """The evaluations as a Markdown table."""
-    lines = [
-        "| condition | accuracy | 95 % interval | n | unparsed | unstated | cut | edges per question "
-        "| of full graph | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.name} | {r.accuracy:.3f} | {r.low:.3f} to {r.high:.3f} | {r.n} | {r.unparsed} | {r.unstated} | {r.cut} "
-        f"| {r.edges:.2f} | {r.edges_kept:.0%} | {r.seconds:.0f} |"
+    head = [
+        "condition", "accuracy", "95 % interval", "n", "unparsed", "unstated", "cut", "edges per question",
+        "of full graph", "seconds",
+    ]  # fmt: skip
+    cells = [
+        [
+            r.name, f"{r.accuracy:.3f}", f"{r.low:.3f} to {r.high:.3f}", str(r.n), str(r.unparsed), str(r.unstated),
+            str(r.cut), f"{r.edges:.2f}", f"{r.edges_kept:.0%}", f"{r.seconds:.0f}",
+        ]
         for r in rows
-    ]
-    return "\n".join(lines) + "\n"
+    ]  # fmt: skip
+    return tables.markdown(head, cells)
 
 
 def edges_markdown(edges: Sequence[LearnedEdge]) -> str:
@@ -165,26 +167,27 @@ def edges_markdown(edges: Sequence[LearnedEdge]) -> str:
     channels = list(edges[0].channels) if edges else []
     kept = f"kept ({edges[0].topologies if edges else 'most likely'})"
     head = ["from", "to", "mean probability", "middle 90 %", kept, "pairs", *channels]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [
-        f"| {e.source} | {e.target} | {e.probability:.3f} | {e.low:.3f} to {e.high:.3f} | {e.kept:.1%} | {e.pairs} |"
-        + "".join(f" {chance:.3f} |" for chance in e.channels.values())
+    cells = [
+        [
+            e.source, e.target, f"{e.probability:.3f}", f"{e.low:.3f} to {e.high:.3f}", f"{e.kept:.1%}", str(e.pairs),
+            *_chances(e.channels),
+        ]
         for e in edges
-    ]
-    return "\n".join(lines) + "\n"
+    ]  # fmt: skip
+    return tables.markdown(head, cells)
 
 
 def steps_markdown(steps: Sequence[LearnedSteps]) -> str:
     """The learned numbers of latent steps as a Markdown table."""
     head = ["agent", *(f"{count} steps" for count in steps[0].chances)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {row.agent} |" + "".join(f" {chance:.3f} |" for chance in row.chances.values()) for row in steps]
-    return "\n".join(lines) + "\n"
+    return tables.markdown(head, [[row.agent, *_chances(row.chances)] for row in steps])
+
+
+def _chances(of: Mapping[Any, float]) -> list[str]:
+    return [f"{chance:.3f}" for chance in of.values()]
 
 
 def consulting_markdown(row: LearnedConsulting) -> str:
     """How likely the decision maker is to consult anybody, as a Markdown table."""
-    return (
-        f"| the decision maker consults anybody | middle 90 % |\n|---|---|\n"
-        f"| {row.probability:.3f} | {row.low:.3f} to {row.high:.3f} |\n"
-    )
+    head = ["the decision maker consults anybody", "middle 90 %"]
+    return tables.markdown(head, [[f"{row.probability:.3f}", f"{row.low:.3f} to {row.high:.3f}"]])

@@ -13,17 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from gcache.errors import CheckpointError
 from gcache.llm.load.fingerprint import tensors_hash
-
-#: Where a seal is kept.
-SEAL = "sha256"
-#: What reading a damaged file may raise.
-_BROKEN = (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError)
+from gcache.llm.load.tensor_file import BROKEN, SEAL, read_tensor_file
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +55,7 @@ def read_json(path: Path) -> tuple[Any, str]:
     try:
         text = path.read_bytes().decode("utf-8")
         return json.loads(text), text
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _unreadable(path, error) from error
 
 
@@ -76,11 +71,8 @@ def read_tensors(path: Path, step: int) -> dict[str, Tensor]:
         CheckpointError: it cannot be read, or is not what was written at this step.
     """
     try:
-        content = path.read_bytes()
-        tensors = load(content)
-        end = 8 + int.from_bytes(content[:8], "little")
-        said = json.loads(content[8:end]).get("__metadata__") or {}
-    except _BROKEN as error:
+        tensors, said = read_tensor_file(path)
+    except BROKEN as error:
         raise _unreadable(path, error) from error
     if said.keys() - {SEAL, "format"}:
         raise CheckpointError(f"{path} has a header of {', '.join(sorted(said))}, not {SEAL}; take a whole copy")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from gcache.agents.thinking import TAGS, ThinkSplitter, opens_thinking, split_thinking
@@ -92,6 +95,56 @@ def test_a_text_that_grows_is_told_apart_as_the_whole_is(text: str, opened: bool
     assert whole.thinking.startswith(parting.thinking) and whole.answer.startswith(parting.answer)
     told.append(parting.finish(*whole))
     assert ("".join(thinking for thinking, _ in told), "".join(answer for _, answer in told)) == whole
+
+
+class Copied(str):
+    """A text that counts the characters of all that is cut out of it or put together from it."""
+
+    characters = 0
+
+    @classmethod
+    def of(cls, made: Any) -> Any:
+        if isinstance(made, (list, tuple)):
+            return type(made)(map(cls.of, made))
+        if not isinstance(made, str):
+            return made
+        cls.characters += len(made)
+        return cls(made)
+
+    def __radd__(self, before: str) -> Copied:
+        return self.of(str(before) + str(self))
+
+
+def copying(name: str) -> Callable[..., Any]:
+    return lambda text, *args: Copied.of(getattr(str, name)(text, *args))
+
+
+for name in ("__add__", "__getitem__", "lstrip", "partition", "rpartition", "rstrip", "split", "strip", "translate"):
+    setattr(Copied, name, copying(name))
+
+
+def copied(text: str, opened: bool | None) -> int:
+    Copied.characters = 0
+    split_thinking(Copied(text), opened)
+    return Copied.characters
+
+
+@pytest.mark.parametrize("opened", [False, True, None])
+@pytest.mark.parametrize(
+    ("before", "each"),
+    [
+        ("", "`<think>` is one, "),
+        ("", "`<think>` is one.\n"),
+        ("", "\u201c<think>\u201d"),
+        ("<think>", "`</think>` is one, "),
+        ("", "<think>a</think>b"),
+        ("```\n", "<think>\n"),
+        ("", "a < b, "),
+    ],
+)
+def test_twice_the_tags_take_twice_the_work(before: str, each: str, opened: bool | None) -> None:
+    once, twice = (copied(before + each * count, opened) for count in (200, 400))
+    assert 0 < twice < 2.2 * once
 
 
 def test_what_is_sure_is_told_at_once() -> None:

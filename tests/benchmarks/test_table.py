@@ -115,7 +115,7 @@ def test_spread() -> None:
 
 
 def test_table() -> None:
-    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
 
 
 def test_records_come_back_and_are_replaced(tmp_path: Path) -> None:

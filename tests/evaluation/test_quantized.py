@@ -12,7 +12,7 @@ import pytest
 
 from gcache import build
 from gcache.commands.main import main
-from gcache.evaluation.quantized import OneAtATime
+from gcache.evaluation.quantized import SingleEntryCache
 from gcache.llm.load import device
 
 
@@ -29,7 +29,7 @@ def test_only_the_last_one_is_held() -> None:
         alive.append(weakref.ref(made))
         return made
 
-    held = OneAtATime(load, lambda _: 7)
+    held = SingleEntryCache(load, lambda _: 7)
     for name in ("a", "a", "b", "a"):
         held.get(name)
     assert len(alive) == 3

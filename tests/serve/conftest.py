@@ -136,6 +136,14 @@ def toy(tiny_llama: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -
     return make
 
 
+@pytest.fixture(scope="module")
+def llm(toy: Callable[..., Built]) -> LocalLLM:
+    """The model of a toy service, for what it gives by itself."""
+    made = toy().llm
+    assert made is not None
+    return made
+
+
 @pytest.fixture(scope="session")
 def server(toy: Callable[..., Built]) -> Iterator[Running]:
     """A toy graph behind a service, for tests that leave it as it was."""

@@ -24,13 +24,6 @@ from gcache.serve.requests import ChatRequest, EmbedsCompletionRequest
 PROMPT = "how many red apples are"
 
 
-@pytest.fixture(scope="module")
-def llm(toy: Callable[..., Built]) -> LocalLLM:
-    made = toy().llm
-    assert made is not None
-    return made
-
-
 def tokens(llm: LocalLLM, text: str) -> tuple[int, ...]:
     return tuple(llm.tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -53,13 +53,6 @@ def taken(graph: Any, batching: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     return max(ends)
 
 
-@pytest.fixture(scope="module")
-def llm(toy: Callable[..., Built]) -> LocalLLM:
-    made = toy().llm
-    assert made is not None
-    return made
-
-
 @pytest.mark.parametrize(
     ("positions", "transfer"), [("parallel", "own"), ("parallel", "context"), ("sequential", "own")]
 )

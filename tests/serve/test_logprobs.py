@@ -33,13 +33,6 @@ PROMPT = "how many red apples are"
 IDS = [[20, 21, 22, 40], [30, 31, 3, 4, 5, 40, 17, 18, 19], [50]]
 
 
-@pytest.fixture(scope="module")
-def llm(toy: Callable[..., Built]) -> LocalLLM:
-    made = toy().llm
-    assert made is not None
-    return made
-
-
 def own_log_probs(llm: LocalLLM, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
         return torch.log_softmax(llm.model(torch.tensor([ids])).logits[0].float(), dim=-1)

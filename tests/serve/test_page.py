@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from browser import Watched, chromium, watched  # noqa: F401
+from browser import Watched, ask, chromium, watched  # noqa: F401
 from playwright.sync_api import Page, expect
 
 from gcache.serve.page import page as page_html
@@ -154,11 +154,6 @@ def made(fake: Fake, watched: Callable[..., Watched]) -> Watched:  # noqa: F811
     made = watched()
     made.page.goto(fake.url)
     return made
-
-
-def ask(page: Page, question: str = "How many are whole?") -> None:
-    page.locator("#question").fill(question)
-    page.locator("#ask").click()
 
 
 def shows(page: Page, **states: str) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from browser import Watched, chromium, watched  # noqa: F401
-from playwright.sync_api import Page, expect
+from browser import Watched, ask, chromium, watched  # noqa: F401
+from playwright.sync_api import expect
 from toy import QUESTIONS
 
 from gcache.gnn.topology import DECISION
-
-
-def ask(page: Page, question: str) -> None:
-    page.locator("#question").fill(question)
-    page.locator("#ask").click()
 
 
 def test_the_page_says_what_the_service_answers(server: Any, watched: Callable[..., Watched]) -> None:  # noqa: F811

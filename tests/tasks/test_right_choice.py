@@ -184,6 +184,13 @@ def test_a_heading_of_csv_that_is_not_known_is_told(tmp_path: Path) -> None:
     assert "line 1: " in said and "if this is" not in said
 
 
+def test_a_label_that_no_terminal_shows_is_written_out(tmp_path: Path) -> None:
+    said = refusal(
+        tmp_path, "arc_easy", {"question": "Which?", "choices": {"text": ["x"], "label": ["\ufeff"]}, "answerKey": "B"}
+    )
+    assert said.isprintable() and r"must be one of '\ufeff', got 'B'" in said
+
+
 def test_letters_of_an_object_stay_what_the_words_call_them(tmp_path: Path) -> None:
     row = {"question": "Which?", "options": {"C": "both A and B", "B": "iron", "A": "zinc"}, "answer_idx": "C"}
     (example,) = examples_of(tmp_path, "medqa", row)

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ToyTask, toy_built
+from toy import ToyTask
 
 from gcache.build import Built
 from gcache.errors import BudgetSpent, CheckpointError
 from gcache.evaluation.evaluate import Evaluation, Row
-from gcache.graph.run_config import GraphConfig
-from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Example, Grade
 from gcache.training import report as reports
 from gcache.training.kept_rows import KeptRows, joined
@@ -24,11 +22,6 @@ from gcache.training.report import Report
 
 TASK = ToyTask()
 QUESTIONS = list(TASK.test())
-
-
-@pytest.fixture
-def built(tiny_llama: Any, tiny_tokenizer: Any) -> Built:
-    return toy_built(LocalLLM(tiny_llama, tiny_tokenizer), tiny_tokenizer, graph=GraphConfig(latent_steps=0))
 
 
 @dataclass

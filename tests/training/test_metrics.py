@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import QUESTIONS, ToyTask, toy_built
+from toy import QUESTIONS, ToyTask, lines, toy_built
 
 from gcache.gnn.summary import learned_edges
 from gcache.gnn.topology import DECISION
@@ -17,10 +16,6 @@ from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
 
 CONFIG = TrainConfig(iterations=3, batch_size=2, rollouts=3, lr=0.2, checkpoint_every=1, seed=3)
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_policy_that_did_not_look_at_receivers_says_what_it_said(
 
 def test_other_shapes_are_refused_as_ever(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
     built = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=3))
-    checkpoints.save(tmp_path, 1, built, None, {}, {})
+    checkpoints.write(tmp_path, checkpoints.take(1, built, None, {}, {}))
     wider = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=3), hidden_dim=9)
     with pytest.raises(checkpoints.CheckpointError, match="of another shape"):
         checkpoints.restore(checkpoints.read(tmp_path), wider)

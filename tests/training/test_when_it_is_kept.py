@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toy import ToyTask, toy_built
+from toy import ToyTask, lines, toy_built
 
 from gcache.commands.flags import add_train_flags
 from gcache.errors import CheckpointError, ConfigError, TrainingError, WriteError
@@ -47,10 +46,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def weights(out: Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in checkpoints.read(out).weights.items()}
-
-
-def lines(out: Path) -> list[Any]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(

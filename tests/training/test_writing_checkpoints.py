@@ -15,23 +15,15 @@ from typing import Any
 
 import pytest
 import torch
-from toy import toy_built
 
 from gcache.build import Built
 from gcache.errors import CheckpointError
-from gcache.graph.run_config import GraphConfig
-from gcache.llm.local import LocalLLM
 from gcache.training import checkpoint as checkpoints
 from gcache.training import step_folders
 from gcache.training.checkpoint import State
 
 #: What a write asks of the file system.
 CALLS = ("mkdir", "open", "replace", "rename", "fsync", "chmod", "rmdir", "unlink")
-
-
-@pytest.fixture
-def built(tiny_llama: Any, tiny_tokenizer: Any) -> Built:
-    return toy_built(LocalLLM(tiny_llama, tiny_tokenizer), tiny_tokenizer, graph=GraphConfig(latent_steps=0))
 
 
 def state(built: Built, step: int, mark: float | None = None) -> State:

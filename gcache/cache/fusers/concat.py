@@ -13,7 +13,7 @@ from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.positions import place, without_lighter_repeats
 from gcache.cache.rope import Rope
-from gcache.errors import ConfigError
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import generator as generator_of
 
 
@@ -44,8 +44,7 @@ class ConcatFuser(CacheFuser):
         rope: Rope | None = None,
     ) -> None:
         super().__init__(positions, rope)
-        if rank < 1:
-            raise ConfigError(f"rank must be 1 or more, got {rank}")
+        require_whole("rank", rank, 1)
         self.gate = nn.Parameter(torch.zeros(layers, heads))
         generator = generator_of("concat fuser")
         for name in ("key", "value"):

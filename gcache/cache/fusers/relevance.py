@@ -16,7 +16,7 @@ from gcache.cache.fusers.base import Incoming
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
-from gcache.errors import ConfigError
+from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import generator as generator_of
 
 #: How far one step of the optimizer moves the two terms of the score, beside the other parameters.
@@ -67,8 +67,7 @@ class RelevanceFuser(ConcatFuser):
         rope: Rope | None = None,
     ) -> None:
         super().__init__(layers, heads, dim, rank, positions, rope)
-        if width < 1:
-            raise ConfigError(f"width must be 1 or more, got {width}")
+        require_whole("width", width, 1)
         self.read = tuple(dict.fromkeys((0, layers // 3, 2 * layers // 3)))  # layers
         block = heads * dim
         width = min(width, block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.runtime.numbers import require_whole
 
 
 class Budget:
@@ -21,8 +22,8 @@ class Budget:
     UNITS = ("tokens", "requests")
 
     def __init__(self, most: int | None = None, unit: str = "requests") -> None:
-        if most is not None and most < 1:
-            raise ConfigError(f"api_budget must be 1 or more, got {most}")
+        if most is not None:
+            require_whole("api_budget", most, 1)
         self.most, self.unit = most, unit
         self.requests = 0
         self.read = 0

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from gcache.runtime.numbers import is_whole
+
 #: HTTP statuses below 500 that may be otherwise a little later.
 PASSING = frozenset({408, 409, 425, 429})
 #: Words for what passes, of bodies that give no number; the names of gRPC are among them.
@@ -74,7 +76,7 @@ def status_of(code: Any) -> int | None:
         code = int(begins[1])
     if isinstance(code, float) and code.is_integer():
         code = int(code)
-    return code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600 else None
+    return code if is_whole(code) and 400 <= code < 600 else None
 
 
 def status_in(text: str) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 from gcache.llm.api import errors
 from gcache.llm.api.message import all_thinking, calls_a_tool, has_thoughts, refusal, text_of
 from gcache.llm.api.outcome import ApiText, Failure
+from gcache.runtime.numbers import is_whole
 
 #: What servers call the end of a whole text, and of one that a limit cut off.
 ENDS = {
@@ -161,5 +162,4 @@ def _counts(parsed: Any) -> tuple[int | None, int | None]:
 
 
 def _count(value: Any) -> int | None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= MOST_TOKENS else None
+    return value if is_whole(value) and 0 <= value <= MOST_TOKENS else None

@@ -8,17 +8,16 @@ rows only when some are done.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from gcache.llm.batch_sizes import RequestSize, group_similar_lengths
-from gcache.llm.decode.prompt_lookup import REMEMBERED, AcceptanceRate, guessed
-from gcache.llm.decode.sampling import drawn, raw_log_probs, scores, uniforms
+from gcache.llm.decode.prompt_lookup import AcceptanceRate
+from gcache.llm.decode.sampling import LOGIT_ROWS, SamplerState, raw_log_probs, scores
+from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
-from gcache.llm.forward.paged_batch import grown
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
@@ -29,8 +28,6 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 #: Prompts that are read in one pass where they come with caches of their own: so many, or a
 #: quarter of those that join together.
 READ_WITH_PAST = 4
-#: Rows of logits that are looked at together: so many fit a processor's cache.
-LOGIT_ROWS = 16
 #: What became of a row: its text, or what went wrong.
 Outcome = Generation | Exception
 
@@ -42,7 +39,7 @@ class Decoding(Generic[Ticket]):
         llm: the model that writes them.
 
     Rows are named by the tickets they came with. A pass that fails is tried again row by row, so
-    that only the rows that fail by themselves are lost. After `join` and `step`, `tell` is to be called.
+    that only the rows that fail by themselves are lost. After `join` and `step`, `notify` is to be called.
     """
 
     def __init__(self, llm: FrozenModel) -> None:
@@ -50,8 +47,8 @@ class Decoding(Generic[Ticket]):
         self.rows = llm.rows()
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
-        self._ends: list[_Ends] = []  # of each row
-        self._written = _PerRow(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
+        self._ends: list[TextEnds] = []  # of each row
+        self._written = SamplerState(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
         self._luck = AcceptanceRate()
         self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
 
@@ -107,11 +104,14 @@ class Decoding(Generic[Ticket]):
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
             read = [joining.pop() for _ in range(together)]
-            outcomes += self._join([ticket for ticket, _ in read], [request for _, request in read])
+            outcomes += self._join_group([ticket for ticket, _ in read], [request for _, request in read])
         return outcomes
 
     @torch.no_grad()
-    def _join(self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
+    def _join_group(
+        self, tickets: Sequence[Ticket], requests: Sequence[GenerateRequest]
+    ) -> list[tuple[Ticket, Outcome]]:
+        """The same for requests that are read in one pass."""
         before = len(self)
         hidden: Tensor | None
         try:
@@ -128,13 +128,11 @@ class Decoding(Generic[Ticket]):
                 return [(tickets[0], error)]
             hidden = None
         if hidden is None:  # out of the block: the error would keep what the pass had made until the next one
-            one_by_one = (self._join([t], [r]) for t, r in zip(tickets, requests, strict=True))
+            one_by_one = (self._join_group([t], [r]) for t, r in zip(tickets, requests, strict=True))
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
         self._slots += [RequestSize.of(request).total for request in requests]
-        self._ends += [
-            _Ends((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests
-        ]
+        self._ends += [TextEnds((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests]
         self._written.add(requests, prompts)
         return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
 
@@ -166,34 +164,12 @@ class Decoding(Generic[Ticket]):
                 hidden = self.rows.feed(embeds[:, :1])
         except Exception as error:
             if len(self) == 1:
-                return self._leave([0], [error])
+                return self._retire([0], [error])
             hidden = None
         if hidden is None:
             guesses = guesses[:, :0]
             hidden, failed = self._row_by_row(embeds[:, :1])
         return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
-
-    def tell(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
-        """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place
-        of its text. To be called when the turn is given back: a watcher may wait for another thread."""
-        news, self._news = self._news, []
-        outcomes = dict(done)
-        for ticket, watch, what in news:
-            if ticket not in outcomes and ticket not in self.tickets:
-                continue  # another watcher has dropped it
-            try:
-                watch(what)
-            except Exception as error:
-                outcomes[ticket] = error
-        lost = [row for row, ticket in enumerate(self.tickets) if ticket in outcomes]
-        if lost:
-            self._leave(lost, [outcomes[self.tickets[row]] for row in lost])
-        return list(outcomes.items())
-
-    def drop(self, ticket: Ticket) -> None:
-        """Let a row go whose text nobody waits for any more."""
-        if ticket in self.tickets:
-            self._leave([self.tickets.index(ticket)], [RuntimeError("dropped")])
 
     def _row_by_row(self, embeds: Tensor) -> tuple[Tensor, list[tuple[Ticket, Outcome]]]:
         """A step's hidden states of the rows that can be fed alone; the others leave."""
@@ -209,7 +185,7 @@ class Decoding(Generic[Ticket]):
         for gone in sorted(errors, reverse=True):  # as `PagedBatch.remove` fills the places
             hidden[gone] = hidden[-1]
             hidden = hidden[:-1]
-        return hidden, self._leave(list(errors), list(errors.values()))
+        return hidden, self._retire(list(errors), list(errors.values()))
 
     def _write(self, hidden: Tensor, first: int, guesses: Tensor) -> list[tuple[Ticket, Outcome]]:
         """Draw tokens for rows from `first` on, of states (n, 1 + g, E) and guesses (n, g).
@@ -227,18 +203,18 @@ class Decoding(Generic[Ticket]):
             return []
         gone = sorted(stopped | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
         ended = drawn.stopped.tolist()
-        return self._leave(gone, [self._text(row, ended[row - first] or row in stopped) for row in gone])
+        return self._retire(gone, [self._text(row, ended[row - first] or row in stopped) for row in gone])
 
     def _at_stop_words(self, first: int, fresh: Tensor) -> set[int]:
         """The rows from `first` on that have a stop word now, with (n,) fresh tokens each; what watchers are to be told
-        is noted for `tell`."""
+        is noted for `notify`."""
         found: set[int] = set()
         for row in range(first, len(self)):
             ends = self._ends[row]
             if ends.watch is None and ends.watch_scores is None and not ends.stop:
                 continue
             tokens = tuple(self._written.of(row)[0])
-            end = self._stop_place(tokens, int(fresh[row - first]), ends)
+            end = ends.first_end(tokens, int(fresh[row - first]), self.llm.text)
             if end is not None:
                 found.add(row)
                 self._written.shorten(row, end)
@@ -248,19 +224,8 @@ class Decoding(Generic[Ticket]):
                 self._news.append((self.tickets[row], ends.watch, tokens[:end]))
         return found
 
-    def _stop_place(self, tokens: tuple[int, ...], fresh: int, ends: _Ends) -> int | None:
-        """How many tokens there are at the first of the fresh ones with which the text has a stop word.
-
-        Every beginning is looked at, as if its tokens had come one by one: what a text ends with must not depend on
-        how many of them were guessed, and the text of a beginning is not always the beginning of the text (half a
-        character, a space that the tokenizer takes away before what comes next).
-        """
-        if not ends.stop:
-            return None
-        lengths = range(len(tokens) - fresh + 1, len(tokens) + 1)
-        return next((n for n in lengths if ends.cut(self.llm.text(tokens[:n])) is not None), None)
-
     def _text(self, row: int, ended: bool) -> Generation:
+        """What a row has written, up to its stop word."""
         tokens, log_probs = self._written.of(row)
         self._written.remember(tokens)
         text = self.llm.text(tokens)
@@ -268,7 +233,30 @@ class Decoding(Generic[Ticket]):
         scored = tuple(self._written.scores[row])
         return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended, scored)
 
-    def _leave(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
+    def notify(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
+        """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place
+        of its text. To be called when the turn is given back: a watcher may wait for another thread."""
+        news, self._news = self._news, []
+        outcomes = dict(done)
+        for ticket, watch, what in news:
+            if ticket not in outcomes and ticket not in self.tickets:
+                continue  # another watcher has dropped it
+            try:
+                watch(what)
+            except Exception as error:
+                outcomes[ticket] = error
+        lost = [row for row, ticket in enumerate(self.tickets) if ticket in outcomes]
+        if lost:
+            self._retire(lost, [outcomes[self.tickets[row]] for row in lost])
+        return list(outcomes.items())
+
+    def drop(self, ticket: Ticket) -> None:
+        """Let a row go whose text nobody waits for any more."""
+        if ticket in self.tickets:
+            self._retire([self.tickets.index(ticket)], [RuntimeError("dropped")])
+
+    def _retire(self, gone: Sequence[int], outcomes: Sequence[Outcome]) -> list[tuple[Ticket, Outcome]]:
+        """Take rows out of the batch; each with what became of it."""
         left = [(self.tickets[row], outcome) for row, outcome in zip(gone, outcomes, strict=True)]
         for source, target in self.rows.remove(gone):
             self.tickets[target], self._slots[target] = self.tickets[source], self._slots[source]
@@ -277,192 +265,3 @@ class Decoding(Generic[Ticket]):
         del self.tickets[self.rows.count :], self._slots[self.rows.count :], self._ends[self.rows.count :]
         self._written.cut(self.rows.count)
         return left
-
-
-def first_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first of some stop words begins in a text; None where it has none.
-
-    >>> first_stop("one. two", (" two", "."))
-    3
-    """
-    places = [place for word in stop if (place := text.find(word)) >= 0]
-    return min(places, default=None)
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """How a row's text may end, and who is told of it; see `GenerateRequest`."""
-
-    stop: tuple[str, ...]
-    watch: Callable[[tuple[int, ...]], None] | None
-    watch_scores: Callable[[tuple[TokenScore, ...]], None] | None
-
-    def cut(self, text: str) -> int | None:
-        return first_stop(text, self.stop) if self.stop else None
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What a step wrote, per row (n,): how many tokens, whether the text is done, whether a stop token did it."""
-
-    count: Tensor
-    done: Tensor
-    stopped: Tensor
-
-
-class _PerRow:
-    """What was drawn for each row so far, and how the next token is to be drawn.
-
-    Args:
-        stops: (s,) the ids that end a text.
-    """
-
-    def __init__(self, device: torch.device, stops: Tensor) -> None:
-        self.stops, self.device = stops, device
-        self.others = torch.zeros(0, dtype=torch.long, device=device)  # tokens of texts that are done
-        self._begin()
-
-    def _begin(self) -> None:
-        device = self.device
-        self.count = 0
-        self.greedy = True  # no row is drawn at random
-        self.whole = True  # no row is drawn from less than all tokens
-        self.values = {
-            "history": torch.zeros((0, 0), dtype=torch.long, device=device),  # (R, W) context, prompt, text
-            "log_probs": torch.zeros((0, 0), device=device),  # (R, longest text)
-            "uniforms": torch.zeros((0, 0), dtype=torch.float64, device=device),
-            "latest": torch.zeros(0, dtype=torch.long, device=device),  # (R,)
-            "start": torch.zeros(0, dtype=torch.long, device=device),  # of the text in the history
-            "length": torch.zeros(0, dtype=torch.long, device=device),
-            "limit": torch.zeros(0, dtype=torch.long, device=device),
-            "temperature": torch.zeros(0, device=device),
-            "top_p": torch.zeros(0, dtype=torch.float64, device=device),
-        }
-        # of each row: how many of the likeliest tokens are told (None: nothing is), and what there is to tell
-        self.wanted: list[int | None] = []
-        self.scores: list[list[TokenScore]] = []
-
-    def add(self, requests: Sequence[GenerateRequest], prompts: Sequence[list[TokenScore]]) -> None:
-        """Rows for new requests behind the others; `prompts`: what is told of the tokens of each prompt."""
-        self.wanted += [request.top_log_probs for request in requests]
-        self.scores += prompts
-        first, self.count = self.count, self.count + len(requests)
-        before = [r.context + r.tokens for r in requests]
-        longest = max(self.values["log_probs"].shape[1], *(r.max_new_tokens for r in requests))
-        whole = (len(b) + r.max_new_tokens for b, r in zip(before, requests, strict=True))
-        widest = max(self.values["history"].shape[1], *whole)
-        for name, old in self.values.items():
-            width = widest if name == "history" else longest
-            self.values[name] = grown(old, (self.count, width)[: old.dim()])
-        for row, (request, tokens) in enumerate(zip(requests, before, strict=True), start=first):
-            self.values["history"][row, : len(tokens)] = torch.tensor(tokens)
-            self.values["start"][row] = len(tokens)
-            self.values["limit"][row] = request.max_new_tokens
-            self.values["temperature"][row] = request.temperature
-            self.values["top_p"][row] = request.top_p
-            if request.temperature:
-                self.greedy = False
-                self.whole &= request.top_p == 1
-                self.values["uniforms"][row, : request.max_new_tokens] = uniforms(request)
-
-    def move(self, source: int, target: int) -> None:
-        for values in self.values.values():
-            values[target] = values[source]
-        self.wanted[target], self.scores[target] = self.wanted[source], self.scores[source]
-
-    def cut(self, count: int) -> None:
-        """Keep the first `count` rows."""
-        if not count:
-            self._begin()  # a view of no rows would keep all that there were
-            return
-        self.count = count
-        self.values = {name: values[:count] for name, values in self.values.items()}
-        del self.wanted[count:], self.scores[count:]
-        self.greedy = not bool(self.values["temperature"].any())
-        self.whole = bool((self.values["top_p"] == 1).all())
-
-    def of(self, row: int) -> tuple[list[int], list[float]]:
-        """A row's tokens and their log-probabilities."""
-        start, length = int(self.values["start"][row]), int(self.values["length"][row])
-        tokens: list[int] = self.values["history"][row, start : start + length].tolist()
-        return tokens, self.values["log_probs"][row, :length].tolist()
-
-    def shorten(self, row: int, length: int) -> None:
-        """Forget what a row, which is about to leave, has written beyond so many tokens."""
-        beyond = int(self.values["length"][row]) - length
-        self.values["length"][row] = length
-        if beyond and self.wanted[row] is not None:
-            del self.scores[row][-beyond:]
-
-    def remember(self, tokens: Sequence[int]) -> None:
-        """Look into these, too, for guesses."""
-        self.others = torch.cat((self.others, self.others.new_tensor(tokens)))[-REMEMBERED:]
-
-    def guesses(self, count: int) -> Tensor:
-        """(R, count) the tokens that may come after each row's latest."""
-        if not count:
-            return self.values["latest"].new_zeros((self.count, 0))
-        return guessed(self.values["history"], self.values["start"] + self.values["length"], self.others, count)
-
-    def draw(self, logits: Tensor, first: int, guesses: Tensor) -> _Drawn:
-        """Tokens for each row from `first` on.
-
-        Args:
-            logits: (n, 1 + g, V) after the latest token and after each guess.
-            guesses: (n, g). The logits after a guess count where it is the token that was drawn.
-        """
-        own = {name: values[first:] for name, values in self.values.items()}
-        before = own["length"].clone()
-        done = torch.zeros_like(before, dtype=torch.bool)
-        stopped = torch.zeros_like(done)
-        going = torch.arange(len(before), device=before.device)
-        for place in range(logits.shape[1]):
-            length = own["length"][going]
-            fresh = logits[:, place] if place == 0 else logits[going, place]
-            asking = self._asking(first, going)
-            raw = raw_log_probs(fresh[[at for at, _ in asking]]) if asking else None  # before draws work in place
-            tokens, log_probs = self._picked(fresh, own, going)
-            if raw is not None:
-                self._score(raw, asking, tokens)
-            own["history"][going, own["start"][going] + length] = tokens
-            own["log_probs"][going, length] = log_probs
-            own["length"][going] = length + 1
-            own["latest"][going] = tokens
-            stopped[going] = torch.isin(tokens, self.stops)
-            done[going] = stopped[going] | (length + 1 >= own["limit"][going])
-            if place == guesses.shape[1]:
-                break
-            going = going[~done[going] & (tokens == guesses[going, place])]
-            if not len(going):
-                break
-        return _Drawn(own["length"] - before, done, stopped)
-
-    def _asking(self, first: int, going: Tensor) -> list[tuple[int, int]]:
-        """Who of the rows `going` is told scores: (place among them, row)."""
-        if all(count is None for count in self.wanted[first:]):
-            return []
-        rows = [first + row for row in going.tolist()]
-        return [(place, row) for place, row in enumerate(rows) if self.wanted[row] is not None]
-
-    def _score(self, log_probs: Tensor, asking: Sequence[tuple[int, int]], tokens: Tensor) -> None:
-        """Note what was drawn for those who are told."""
-        own = tokens[[place for place, _ in asking]].tolist()
-        found = scores(log_probs, own, [self.wanted[row] or 0 for _, row in asking])
-        for (_, row), score in zip(asking, found, strict=True):
-            self.scores[row].append(score)
-
-    def _picked(self, logits: Tensor, own: dict[str, Tensor], going: Tensor) -> tuple[Tensor, Tensor]:
-        """(m,) ids and log-probabilities for rows `going`, of (m, V) logits."""
-        picked = []
-        for rows, part in zip(going.split(LOGIT_ROWS), logits.split(LOGIT_ROWS), strict=True):
-            part = part.float()
-            if self.greedy:
-                best, tokens = part.max(dim=-1)
-                rest = part.sub_(best[:, None]).exp_().sum(dim=-1)
-                picked.append((tokens, -rest.log()))
-            else:
-                uniform = own["uniforms"][rows, own["length"][rows]]
-                top_p = None if self.whole else own["top_p"][rows]
-                picked.append(drawn(part, own["temperature"][rows], top_p, uniform))
-        all_tokens, all_log_probs = zip(*picked, strict=True)
-        return torch.cat(all_tokens), torch.cat(all_log_probs)

@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from gcache.environment import cache_home, quiet_transformers
 from gcache.errors import ModelError
+from gcache.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def gguf_sha256(gguf_path: Path) -> str:
         return str(known[2])
     digest = file_sha256(gguf_path)
     memo = {path: entry for path, entry in memo.items() if Path(path).is_file()}
-    _write_json(memo_path, {**memo, key: [*stamp, digest]})
+    write_json(memo_path, {**memo, key: [*stamp, digest]})
     return digest
 
 
@@ -111,7 +111,7 @@ def _make(gguf_path: Path, target: Path) -> None:
             reason = str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
             raise ModelError(f"cannot convert {gguf_path.name}: {reason}; pass another model") from error
         files = {path.name: file_sha256(path) for path in sorted(work.iterdir()) if path.is_file()}
-        _write_json(work / MANIFEST, {"converter": CONVERTER_VERSION, "gguf": gguf_path.name, "files": files})
+        write_json(work / MANIFEST, {"converter": CONVERTER_VERSION, "gguf": gguf_path.name, "files": files})
         _put_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -163,16 +163,3 @@ def _read_json(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _write_json(path: Path, value: dict[str, object]) -> None:
-    """Write a JSON file under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

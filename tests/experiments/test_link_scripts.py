@@ -13,6 +13,8 @@ from two_models import MANY_WORDS, model_of, tokenizer_of
 
 from benchmarks import links as benchmark
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 COLOURS = ("red", "blue", "green")
 
 
@@ -31,11 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.dumps({"text": f"the box {n} is red and blue"}) + "\n" for n in range(40)]
     (root / "texts.jsonl").write_text("".join(lines))
     return root
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GCACHE_HOME", str(tmp_path / "home"))
 
 
 def pair(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from asking import KEY, alone, asked, by_flags, chat, failed
+from asking import KEY, asked, by_flags, chat, failed
 from chat_server import fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError, GcacheError
@@ -24,12 +24,6 @@ from gcache.llm.api.secrets import one_line
 
 #: With all that escaping and encoding changes.
 AWKWARD = "sk/a+b=c\"d\\e&f<g>h i'j%k"
-
-
-@pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    alone(monkeypatch)
-    monkeypatch.chdir(tmp_path)
 
 
 def sent(key: str) -> str:

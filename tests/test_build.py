@@ -21,6 +21,8 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.training import checkpoint as checkpoints
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 OTHERS = (*MANY_WORDS[:20], *(f"none{n}" for n in range(140)))
 
 
@@ -38,11 +40,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         tokenizer.save_pretrained(folder)
         found[name] = str(folder)
     return found
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GCACHE_HOME", str(tmp_path / "home"))
 
 
 def made(folders: dict[str, str], *agents: str, llm: str = "big", **settings: Any) -> Built:
@@ -144,7 +141,7 @@ def test_settings_of_other_models_need_other_models() -> None:
 
 def test_a_checkpoint_knows_its_models(folders: dict[str, str], tmp_path: Path) -> None:
     built = made(folders, "small", topology="learned")
-    checkpoints.save(tmp_path, 1, built, None, {"name": "gsm8k", "data": None, "options": {}}, {})
+    checkpoints.write(tmp_path, checkpoints.take(1, built, None, {"name": "gsm8k", "data": None, "options": {}}, {}))
     found = checkpoints.read(tmp_path)
     assert found.spec == built.spec
     checkpoints.restore(found, made(folders, "small", topology="learned"))
@@ -156,7 +153,7 @@ def test_a_checkpoint_whose_mark_is_of_an_earlier_kind_is_read_with_a_warning(
     folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = replace(made(folders, "small", topology="learned"), fingerprint="folder:0+gguf:0")
-    checkpoints.save(tmp_path, 1, built, None, {"name": "gsm8k", "data": None, "options": {}}, {})
+    checkpoints.write(tmp_path, checkpoints.take(1, built, None, {"name": "gsm8k", "data": None, "options": {}}, {}))
     checkpoints.restore(checkpoints.read(tmp_path), made(folders, "small", topology="learned"))
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "does not say well enough which weights" in warning
@@ -191,7 +188,8 @@ def test_a_mixed_graph_is_not_served(folders: dict[str, str]) -> None:
 
 def test_controls_that_are_of_one_model_are_refused(folders: dict[str, str], tmp_path: Path) -> None:
     built = made(folders, "small", topology="learned")
-    checkpoints.save(tmp_path, 1, built, None, {"name": "split_facts", "data": None, "options": {}}, {})
+    task = {"name": "split_facts", "data": None, "options": {}}
+    checkpoints.write(tmp_path, checkpoints.take(1, built, None, task, {}))
     with pytest.raises(GcacheError, match="identity W_a: the agents have several models"):
         control_checkpoint(
             tmp_path, TaskSpec("gsm_symbolic"), ["identity W_a"], limit=2, progress=False

@@ -15,7 +15,7 @@ from gcache.commands.main import main, parser
 from gcache.commands.task_flags import task_if_named
 from gcache.config import TaskSpec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def train_flags(model: Path, out: Path, *more: str) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import Limits
-from gcache.llm.decode.decoding import first_stop
+from gcache.llm.decode.stopping import first_stop
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM

@@ -19,7 +19,7 @@ from toy import QUESTIONS, toy_built
 from gcache.graph.hand_over import edge_weights
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
-from gcache.llm.decode.decoding import first_stop
+from gcache.llm.decode.stopping import first_stop
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest
 from gcache.llm.scheduler import BatchingLLM

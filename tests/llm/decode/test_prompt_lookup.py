@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
-from gcache.llm.decode import decoding
+from gcache.llm.decode import sampling
 from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, AcceptanceRate, guessed
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -142,7 +142,7 @@ def test_no_guess_changes_a_text(
         "wrong": always(63),
         "half wrong": half_wrong(asked, plain),
     }
-    monkeypatch.setattr(decoding, "guessed", guesses[how])
+    monkeypatch.setattr(sampling, "guessed", guesses[how])
     assert_same(tiny_llm.generate(asked), plain)
     tiny_llm.limits = Limits(max_batch_size=3)  # rows come and go
     assert_same(tiny_llm.generate(asked), plain)
@@ -153,7 +153,7 @@ def test_right_guesses_save_passes(tiny_llm: LocalLLM, monkeypatch: pytest.Monke
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=41)]
     plain = without_lookup(tiny_llm, asked)
     widths = counting_passes(tiny_llm, monkeypatch)
-    monkeypatch.setattr(decoding, "guessed", perfect(asked, plain))
+    monkeypatch.setattr(sampling, "guessed", perfect(asked, plain))
     assert_same(tiny_llm.generate(asked), plain)
     assert widths == [3] + [1 + MOST_GUESSES] * (40 // (1 + MOST_GUESSES))
 
@@ -163,7 +163,7 @@ def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypa
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=200)]
     never = min(set(range(64)) - set(without_lookup(tiny_llm, asked)[0].tokens))
     widths = counting_passes(tiny_llm, monkeypatch)
-    monkeypatch.setattr(decoding, "guessed", always(never))
+    monkeypatch.setattr(sampling, "guessed", always(never))
     tiny_llm.generate(asked)
     assert len(widths) == 200
     tried = [width for width in widths[1:] if width > 1]
@@ -193,7 +193,7 @@ def test_log_probs_are_the_models_own_where_guesses_were_right(
     """Against the whole text read at once, in a copy of the model that never guesses."""
     tiny_llm.stop_tokens = frozenset()
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=20)]
-    monkeypatch.setattr(decoding, "guessed", perfect(asked, without_lookup(tiny_llm, asked)))
+    monkeypatch.setattr(sampling, "guessed", perfect(asked, without_lookup(tiny_llm, asked)))
     text = tiny_llm.generate(asked)[0]
     whole = torch.tensor([asked[0].tokens + text.tokens])
     logits = copy.deepcopy(tiny_llm.model)(whole).logits[0, 2:-1].log_softmax(-1)

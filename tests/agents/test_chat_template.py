@@ -42,7 +42,7 @@ def test_a_template_that_is_about(kind: Any) -> None:
     row = KINDS.looked_at(kind)
     assert row.pieces == row.whole
     assert row.ends, f"a text ends at {row.end}, not at {kind.closes}"
-    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     assert f"\n| {kind.name} | {row.pieces} of {row.whole} | " in page
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from asking import AROUND, KEY, alone, by_flags
+from asking import AROUND, KEY, by_flags
 from chat_server import ChatServer, replies, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,12 +68,6 @@ HEADERS = st.dictionaries(
     ),
     max_size=3,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    alone(monkeypatch)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")

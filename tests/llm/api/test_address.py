@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import KEY, alone, asked, by_flags, chat, failed
+from asking import KEY, asked, by_flags, chat, failed
 from chat_server import Behaviour, cuts, fails, replies, says, serving
 
 from gcache.errors import ApiError, ConfigError
 from gcache.llm.api.client import ApiLLM, ApiSettings
 
 ANSWER = b'{"choices": [{"finish_reason": "stop", "message": {"content": "four"}}]}'
-
-
-@pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    alone(monkeypatch)
-    monkeypatch.chdir(tmp_path)
 
 
 # -- variables ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from gcache.commands.main import main
 
 pytestmark = pytest.mark.embedded
 
-RUN = Path(__file__).parent / "data" / "make_train"
+RUN = Path(__file__).parents[1] / "data" / "make_train"
 DECISION, ASKED, OTHER, GOSSIP = "decision maker", "asked keeper", "other keeper", "gossip"
 ROLES = {DECISION, ASKED, OTHER, GOSSIP}
 STEPS = 40

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from asking import alone, asked, failed
+from asking import asked, failed
 from chat_server import answers, chooses, completion, replies, says, serving
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,13 +17,6 @@ from gcache.evaluation.evaluate import evaluate
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.api.message import all_thinking
 from gcache.llm.local import LocalLLM
-
-
-@pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    alone(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-
 
 # -- why a text ended -----------------------------------------------------------------------------
 
