@@ -38,6 +38,7 @@ COMMANDS = {
     "fit-router": Command("fit_router", "Fit the classifier behind --route auto."),
     "run": Command("run", "Answer one question."),
     "serve": Command("serve", "Serve a graph over HTTP, as OpenAI's API."),
+    "doctor": Command("doctor", "What is here, what is missing, and whether a graph can be run."),
 }
 
 
