@@ -19,6 +19,7 @@ COPIED = {
     "CHANGELOG.md": "changelog.md",
     "constraints.txt": "files/constraints.txt",
     ".env.example": "files/env.example.txt",
+    "examples/first_graph.ipynb": "files/first_graph.ipynb",
 }
 #: Page of the API reference -> its title, and the modules or packages it shows.
 API = {
