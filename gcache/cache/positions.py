@@ -73,7 +73,7 @@ def without_lighter_repeats(caches: Sequence[FusedCache]) -> list[FusedCache]:
 def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
     """For each cache of one sequence, a (T,) mask of the slots that no earlier cache brought.
 
-    A slot is known by (source, ordinal), so one that arrives over two paths is kept once, and
+    A slot is known by (owner, ordinal), so one that arrives over two paths is kept once, and
     two slots that merely look alike are both kept.
     """
     names = [_names(cache) for cache in caches]
@@ -84,4 +84,4 @@ def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
 
 def _names(cache: KVCache) -> torch.Tensor:
     """(T,) one number per slot's name."""
-    return (cache.sources[0] << 40) + cache.ordinals[0]
+    return (cache.owners[0] << 40) + cache.ordinals[0]

@@ -12,7 +12,7 @@ from gcache.commands import compare, flags
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json
-from gcache.graph.result import IN_FLIGHT
+from gcache.graph.result import MAX_CONCURRENT
 
 if TYPE_CHECKING:
     from gcache.config import GraphSpec, TaskSpec
@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
     parser.add_argument(
-        "--batch_size", type=int, default=IN_FLIGHT, help="questions in flight at once (default: %(default)s)"
+        "--batch_size", type=int, default=MAX_CONCURRENT, help="questions in flight at once (default: %(default)s)"
     )
     flags.add_api_flags(parser, modes=False)
     flags.add_method_flags(parser)
@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     limit: int = 200,
     seed: int = 0,
     json_file: Path | None = None,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     limits: Limits | None = None,
     api: Callable[[GraphSpec], ApiLLM] | None = None,
@@ -114,7 +114,7 @@ def evaluate_checkpoint(
     task = (task_spec or trained_on).make()
     require_domain(checkpoint, built.spec, task)
     found = evaluate(
-        built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress,
+        built.graph, task, list(task.test(limit, seed)), task.name, max_concurrent=max_concurrent, progress=progress,
         on_error=on_error,
     )  # fmt: skip
     if json_file:

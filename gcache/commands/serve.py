@@ -15,7 +15,7 @@ from gcache.errors import ConfigError
 from gcache.serve.settings import BODY, EMBEDS_BODY, ServeSettings
 
 if TYPE_CHECKING:
-    from gcache.serve.model import Served
+    from gcache.serve.model import ServedModel
 
 EXAMPLES = """examples:
   gcache serve runs/split_facts --port 8000
@@ -92,7 +92,7 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     return ServeSettings(**values, key=args.serve_key or serve_key(), cors=tuple(args.cors))
 
 
-def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
+def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[str, Callable[[], ServedModel]]:
     """What is served, by name, and how it is loaded; flags are checked before that.
 
     Raises:
@@ -104,25 +104,25 @@ def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[
         folder = Path(args.checkpoint)
         resolved = folder.resolve()
 
-        def trained() -> Served:
-            from gcache.serve.model import Served
+        def trained() -> ServedModel:
+            from gcache.serve.model import ServedModel
             from gcache.training.checkpoint import load
 
             built, _ = load(
                 folder, limits=limits, api=lambda made: flags.api(args, made.api_model, made.base_url)
             )
-            return Served.of(built, name)
+            return ServedModel.of(built, name)
 
         name = args.name or resolved.name
         return name, trained
     spec = flags.graph_spec(args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser)
     api = flags.api_if_asked(args, spec)
 
-    def untrained() -> Served:
+    def untrained() -> ServedModel:
         from gcache.build import build
-        from gcache.serve.model import Served
+        from gcache.serve.model import ServedModel
 
-        return Served.of(build(spec, limits, api), name)
+        return ServedModel.of(build(spec, limits, api), name)
 
     name = args.name or f"{args.topology}-{Path(args.llm_name).stem}"
     return name, untrained

@@ -18,7 +18,7 @@ from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import IN_FLIGHT, TOKENS, RunResult
+from gcache.graph.result import MAX_CONCURRENT, TOKENS, RunResult
 from gcache.tasks.example import Example, Grade, Task, grade_text
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,12 @@ def evaluate(
     examples: Sequence[Example],
     name: str = "graph",
     topology: Callable[[Example], Topology] | None = None,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     on_error: str = "stop",
     ask: Ask | None = None,
 ) -> Evaluation:
-    """Greedy answers on the source's most likely topology, with many agents its greedy one, or on `topology(example)`.
+    """Greedy answers on the most likely topology, with many agents the greedy one, or on `topology(example)`.
 
     `ask` runs a question, where it is not the graph itself that does.
 
@@ -116,8 +116,8 @@ def evaluate(
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
-            lenient=on_error == "skip", ask=ask,
+            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(),
+            on_failure=failed, lenient=on_error == "skip", ask=ask,
         )  # fmt: skip
     if not results:
         raise failures[-1]
@@ -140,7 +140,7 @@ def evaluate_text(
     task: Task,
     examples: Sequence[Example],
     name: str,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     topology: Callable[[Example], Topology] | None = None,
     on_error: str = "stop",
@@ -156,8 +156,8 @@ def evaluate_text(
     cut: list[bool] = []
     failures: list[QuestionError] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
-        for first in range(0, len(examples), in_flight):
-            chunk = examples[first : first + in_flight]
+        for first in range(0, len(examples), max_concurrent):
+            chunk = examples[first : first + max_concurrent]
             answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, QuestionError):

@@ -24,12 +24,12 @@ from gcache.cache.fusers.registry import make_fuser
 from gcache.errors import ConfigError, unknown
 from gcache.evaluation.graph_method import GraphMethod
 from gcache.evaluation.method import Method
-from gcache.gnn.providers import FixedSource, TopologySource
+from gcache.gnn.providers import FixedProvider, TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
 
 #: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
@@ -88,20 +88,25 @@ class MethodSettings:
 
 
 def _speaking(
-    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], source: TopologySource
+    name: str,
+    llm: LocalLLM,
+    tokenizer: Any,
+    settings: MethodSettings,
+    agents: Sequence[Agent],
+    provider: TopologyProvider,
 ) -> Method:
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
-    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer, settings.template), agents, settings.decision, source, config)
+    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, provider, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    return _speaking("single", llm, tokenizer, settings, (), FixedSource("none"))
+    return _speaking("single", llm, tokenizer, settings, (), FixedProvider("none"))
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     agents, topology, _ = FORMS[settings.prompt]
-    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedSource(topology))
+    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedProvider(topology))
 
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -111,13 +116,13 @@ def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Meth
         chat_template_kwargs=settings.template.kwargs, prompt_date=settings.template.date,
     )  # fmt: skip
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
-    graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
+    graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedProvider(topology), fuser, config)
     return GraphMethod("latent_mas", graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     graph = settings.the_graph("gdesigner")
-    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.source_of_topologies)
+    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.topology_provider)
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:

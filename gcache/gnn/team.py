@@ -13,32 +13,32 @@ from gcache.agents.roles import Agent, agents_for
 from gcache.errors import DataError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.mode import EXACT_AGENTS
-from gcache.gnn.providers import TopologyDistribution, TopologySource
+from gcache.gnn.providers import TopologyDistribution, TopologyProvider
 from gcache.gnn.topology import DECISION, Topology
 from gcache.tasks.example import Example
 
 logger = logging.getLogger(__name__)
 
 
-class Cast:
-    """Agents, a decision maker, and a source of topologies.
+class Team:
+    """Agents, a decision maker, and a provider of topologies.
 
     Args:
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
     """
 
-    def __init__(self, agents: Sequence[Agent], decision: DecisionMaker, source: TopologySource) -> None:
+    def __init__(self, agents: Sequence[Agent], decision: DecisionMaker, provider: TopologyProvider) -> None:
         self.agents = tuple(agents)
         self.decision = decision
-        self.source_of_topologies = source
+        self.topology_provider = provider
         self.said_greedy = False  # whether it was logged that a topology is greedy
 
     def distribution(self, example: Example | str) -> TopologyDistribution:
-        """What the source says of a question; with gradient where it learns."""
+        """What the provider says of a question; with gradient where it learns."""
         asked = as_example(example)
-        return self.source_of_topologies.distribution(self.agents_of(asked), self.decision, asked.question)
+        return self.topology_provider.distribution(self.agents_of(asked), self.decision, asked.question)
 
     def topology(self, example: Example | str) -> Topology:
         """The most likely topology of a question; greedy with many agents (`EdgeDistribution.most_likely`)."""
@@ -46,7 +46,7 @@ class Cast:
             return self.likeliest(self.distribution(example))[0]
 
     def likeliest(self, found: TopologyDistribution) -> tuple[Topology, Tensor]:
-        """The topology that is run, of what the source says of a question, and its log-probability. That it is greedy
+        """The topology that is run, of what the provider says of a question, and its log-probability. That it is greedy
         and not the mode for certain is logged, once a graph."""
         if isinstance(found, EdgeDistribution) and not found.is_exact and not self.said_greedy:
             self.said_greedy = True

@@ -16,15 +16,15 @@ from gcache.agents.chat_template import as_text
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import BudgetSpent, ConfigError, QuestionError
-from gcache.gnn.providers import TopologySource
-from gcache.gnn.team import Cast, as_example
+from gcache.gnn.providers import TopologyProvider
+from gcache.gnn.team import Team, as_example
 from gcache.gnn.topology import Topology
 from gcache.graph.begin import Start
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel
-from gcache.graph.result import IN_FLIGHT, RunResult
+from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.graph.room import Place
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.context import too_long
@@ -32,17 +32,17 @@ from gcache.llm.forward.alignment import Alignment
 from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
-#: Runs a question on a topology; None for the source's.
+#: Runs a question on a topology; None for the provider's.
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 
 
-class AgentGraph(Cast, ABC):
+class AgentGraph(Team, ABC):
     """Agents that answer questions together.
 
     Args:
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
         config: see `GraphConfig`.
         mode: the generation mode's name.
         learns: whether the fuser and the edge weights learn from the answer's log-probability.
@@ -52,12 +52,12 @@ class AgentGraph(Cast, ABC):
         self,
         agents: Sequence[Agent],
         decision: DecisionMaker,
-        source: TopologySource,
+        provider: TopologyProvider,
         config: GraphConfig | None = None,
         mode: str = "local",
         learns: bool = True,
     ) -> None:
-        super().__init__(agents, decision, source)
+        super().__init__(agents, decision, provider)
         self.config = config or GraphConfig()
         self.mode = mode
         self.learns = learns
@@ -93,7 +93,7 @@ class AgentGraph(Cast, ABC):
         sample: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
-        thoughts: Thoughts | None = None,
+        memo: RolloutMemo | None = None,
         keep_caches: bool = True,
         lenient: bool = False,
         channel: Channel | None = None,
@@ -110,12 +110,12 @@ class AgentGraph(Cast, ABC):
 
         Args:
             example: a question, or a task's example.
-            topology: run on this one; else on the source's most likely one, or with `sample`
+            topology: run on this one; else on the provider's most likely one, or with `sample`
                 on one drawn by `seed`.
             temperature: of the answer's text; 0 is greedy.
             seed: of all draws of this run; the topology and each text have a stream of their own, of this seed
                 and the question.
-            thoughts: share equal thoughts with the other rollouts of this question.
+            memo: share equal thoughts with the other rollouts of this question.
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
                 maker's failure is the run's.
@@ -148,7 +148,7 @@ class AgentGraph(Cast, ABC):
         self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
-                asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
+                asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, channel,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
             )
         )
@@ -165,7 +165,7 @@ class AgentGraph(Cast, ABC):
         self,
         examples: Sequence[Example],
         *,
-        in_flight: int = IN_FLIGHT,
+        max_concurrent: int = MAX_CONCURRENT,
         keep_caches: bool = False,
         topology: Callable[[Example], Topology] | None = None,
         ask: Ask | None = None,
@@ -176,9 +176,9 @@ class AgentGraph(Cast, ABC):
         """Answer many questions, so many at a time; results in the order of the questions.
 
         Args:
-            in_flight: questions that are thought about or written at once: as one is answered,
+            max_concurrent: questions that are thought about or written at once: as one is answered,
                 the next begins. Twice the batch of texts keeps that batch full.
-            topology: of each question; else the source's.
+            topology: of each question; else the provider's.
             ask: how a question is run, on its topology; else by `arun`, with the `options`.
             on_result: called with a question's number and result as soon as it is answered.
             options: see `arun`.
@@ -189,8 +189,8 @@ class AgentGraph(Cast, ABC):
 
         The first run that fails otherwise stops the others and raises.
         """
-        if in_flight < 1:
-            raise ConfigError(f"in_flight must be 1 or more, got {in_flight}")
+        if max_concurrent < 1:
+            raise ConfigError(f"max_concurrent must be 1 or more, got {max_concurrent}")
         results: dict[int, RunResult] = {}
         coming = iter(enumerate(examples))
 
@@ -213,7 +213,7 @@ class AgentGraph(Cast, ABC):
                 if on_result:
                     on_result(number, result)
 
-        workers = [asyncio.create_task(one_after_another()) for _ in range(min(in_flight, len(examples)))]
+        workers = [asyncio.create_task(one_after_another()) for _ in range(min(max_concurrent, len(examples)))]
         try:
             await asyncio.gather(*workers)
         finally:

@@ -9,9 +9,9 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.base import CacheFuser
 from gcache.errors import ConfigError
-from gcache.gnn.providers import TopologySource
+from gcache.gnn.providers import TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.agent_models import Mixture
+from gcache.graph.agent_models import AgentModels
 from gcache.graph.begin import Start
 from gcache.graph.parts import Parts
 from gcache.graph.result import RunResult
@@ -29,18 +29,18 @@ class CacheGraph(Parts, AgentGraph):
     """Agents that answer by handing each other caches.
 
     Args:
-        llm: what the decision maker thinks with, and the agents, unless a `mixture` says otherwise.
+        llm: what the decision maker thinks with, and the agents, unless `agent_models` says otherwise.
         tokenizer: its tokenizer, with a chat template.
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
         writer: who writes the decision maker's text; see `gcache.graph.writers.registry`.
-        mixture: other models, and which agents think with them; see `gcache.graph.agent_models`.
+        agent_models: other models, and which agents think with them; see `gcache.graph.agent_models`.
 
     Raises:
-        ConfigError: a mixture in a mode, or with a transfer, that is for one model.
+        ConfigError: several models in a mode, or with a transfer, that is for one model.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class CacheGraph(Parts, AgentGraph):
         tokenizer: Any,
         agents: Sequence[Agent],
         decision: DecisionMaker,
-        source: TopologySource,
+        provider: TopologyProvider,
         fuser: CacheFuser,
         config: GraphConfig | None = None,
         writer: Writer | None = None,
-        mixture: Mixture | None = None,
+        agent_models: AgentModels | None = None,
     ) -> None:
         config = config or GraphConfig()
-        Parts.__init__(self, llm, tokenizer, decision, fuser, config, writer, mixture)
-        AgentGraph.__init__(self, agents, decision, source, config, self.writer.mode, self.writer.learns)
+        Parts.__init__(self, llm, tokenizer, decision, fuser, config, writer, agent_models)
+        AgentGraph.__init__(self, agents, decision, provider, config, self.writer.mode, self.writer.learns)
         if self.is_mixed:
             self._require_mixable()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a configuration is made before torch is there
     from gcache.tasks.example import Example
 
 #: Questions in flight at once where nobody says otherwise.
-IN_FLIGHT = 64
+MAX_CONCURRENT = 64
 
 #: Whose slots a link brought, the number of the model that read them, and whether they are of latents alone.
 Carried = tuple[tuple[int, int], int, bool]

@@ -69,7 +69,7 @@ class _Lengths:
     def __init__(self, graph: Parts, place: Place) -> None:
         self.graph, self.config, self.agents, self.topology = graph, graph.config, place.agents, place.topology
         self.words, self.variables = place.question, place.variables
-        self.question = len(graph.thinkers[0].layouts.of(self.variables).question(self.words))
+        self.question = len(graph.models[0].layouts.of(self.variables).question(self.words))
         self.sequential = getattr(graph.fuser, "positions", "parallel") == "sequential"
         self.said = self.config.speak_tokens + AROUND_WORDS if place.at_longest else 0
         self.ends: dict[Node, int] = {}
@@ -83,7 +83,7 @@ class _Lengths:
         answer = self._start(coming) + len(decision) + self._words(coming) + most
         turns = max(self.ends.values(), default=0)
         if self.config.hands == "both" or "text" in self.topology.channels.values():
-            turns += len(self.graph.thinkers[0].speak_tokens(self.words, self.variables)) + self.config.speak_tokens
+            turns += len(self.graph.models[0].speak_tokens(self.words, self.variables)) + self.config.speak_tokens
         return max(answer, turns)
 
     def _start(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:

@@ -43,7 +43,7 @@ from gcache.tasks.example import Example, Note
 
 logger = logging.getLogger(__name__)
 
-Asked = TypeVar("Asked", bound=BaseModel)
+WriterInput = TypeVar("WriterInput", bound=BaseModel)
 #: Tokens of a completion that says nothing of its length, as OpenAI has it.
 COMPLETION_TOKENS = 16
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -181,7 +181,7 @@ def _model(service: Service) -> dict[str, Any]:
     return {"id": service.name, "object": "model", "created": created, "owned_by": "gcache"}
 
 
-async def _asked(request: Request, model: type[Asked]) -> Asked:
+async def _asked(request: Request, model: type[WriterInput]) -> WriterInput:
     """The request in a body.
 
     Only JSON is taken: a page elsewhere can make a browser send other types without asking this server first.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.serve.context_length import check_completion, check_told
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.prompts import Prompt, ReadPrompt, read_prompt
 from gcache.serve.refusals import Refused
 from gcache.serve.telling import Telling
@@ -35,7 +35,7 @@ class AskModel:
     echo: bool = False
     specials: bool = True
 
-    async def __call__(self, served: Served, tell: Tell) -> Answer:
+    async def __call__(self, served: ServedModel, tell: Tell) -> Answer:
         batching, llm = served.batching, served.llm
         if batching is None or llm is None:
             raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
@@ -66,7 +66,7 @@ class _Writing:
 
     @classmethod
     def of(
-        cls, ask: AskModel, served: Served, llm: LocalLLM, prompt: ReadPrompt, seed: int, tell: Tell, number: int
+        cls, ask: AskModel, served: ServedModel, llm: LocalLLM, prompt: ReadPrompt, seed: int, tell: Tell, number: int
     ) -> _Writing:
         """Raises Refused where the prompt leaves no room."""
         draw = ask.draw

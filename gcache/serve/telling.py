@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gcache.agents.thinking import Parting, Thought
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import TokenScore
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.scores import Scored, Scorer
-from gcache.serve.text_stream import Growing
+from gcache.serve.text_stream import TextStream
 from gcache.serve.told import Draw, Tell, Told
 
 
@@ -25,7 +25,7 @@ class Telling:
 
     def __init__(
         self,
-        served: Served,
+        served: ServedModel,
         draw: Draw,
         tell: Tell,
         number: int = 0,
@@ -35,7 +35,7 @@ class Telling:
     ) -> None:
         self.llm: LocalLLM | None = served.llm
         self._tell, self._number, self._echoed = tell, number, echoed
-        self._growing = Growing((*draw.stop, *served.stop_words), served.tidied)
+        self._growing = TextStream((*draw.stop, *served.stop_words), served.tidied)
         self._parting, self._bytes = parting, served.byte_tokens
         self._scores: Sequence[TokenScore] = ()
         self._scored: list[Scored] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcache.runtime.streams import derive
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.scores import Scored
 
 
@@ -96,4 +96,4 @@ class Answer:
 #: Gets what is told, in the engine's thread.
 Tell = Callable[[Told], None]
 #: Works on a request, in the engine's thread.
-Work = Callable[[Served, Tell], Coroutine[Any, Any, Answer]]
+Work = Callable[[ServedModel, Tell], Coroutine[Any, Any, Answer]]

@@ -10,7 +10,7 @@ import pytest
 
 from gcache.serve.answers import AskGraph
 from gcache.serve.completing import AskModel
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.told import Draw, Told
 from gcache.tasks.example import Example
 
@@ -27,7 +27,7 @@ def model_ask(stream: bool) -> AskModel:
 
 @pytest.fixture
 def work(toy: Callable[..., Any]) -> Callable[[Any], tuple[Any, list[Told]]]:
-    served = Served.of(toy(), "toy")
+    served = ServedModel.of(toy(), "toy")
 
     def run(ask: Any) -> tuple[Any, list[Told]]:
         told: list[Told] = []
