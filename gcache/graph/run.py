@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Node
 from gcache.graph.begin import Start
@@ -135,7 +135,7 @@ class Run:
         self.thinking += steps
         if thought.said is not None:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
-            self.transport.said[node] = told_apart(thought.said.text, layout.thinks).answer
+            self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
