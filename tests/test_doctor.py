@@ -108,6 +108,12 @@ def test_libraries_that_are_missing(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert list(found) == ["versions", "libraries", "graph"] and "no-such-library not installed" in found["libraries"]
 
 
+def test_libraries_that_are_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor_machine, "IMPORTED", ("torch", "no_such_module"))
+    found = doctor(capsys, code=1)
+    assert "no_such_module cannot be imported (No module named" in found["libraries"]
+
+
 # -- the API ----------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -15,6 +16,8 @@ from gcache.errors import GradingError
 
 #: Libraries that every graph needs, as pip knows them.
 NEEDED = ("torch", "transformers", "torch-geometric", "safetensors", "gguf")
+#: Those that may be installed and broken.
+IMPORTED = ("torch", "transformers")
 #: Bytes of memory below which the smallest model may not fit.
 LITTLE = 2 * 2**30
 GB = 2**30
@@ -40,10 +43,16 @@ def versions() -> list[Finding]:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    said = Finding("ok", "versions", ", ".join(found))
-    if not missing:
-        return [said]
-    return [said, Finding("no", "libraries", f"{', '.join(missing)} not installed", "make setup, or pip install -e .")]
+    said, way_out = Finding("ok", "versions", ", ".join(found)), "make setup, or pip install -e ."
+    if missing:
+        return [said, Finding("no", "libraries", f"{', '.join(missing)} not installed", way_out)]
+    for name in IMPORTED:
+        try:
+            import_module(name)
+        except Exception as error:  # a broken installation raises whatever it likes
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            return [said, Finding("no", "libraries", f"{name} cannot be imported ({why})", way_out)]
+    return [said]
 
 
 def devices() -> Iterator[Finding]:
