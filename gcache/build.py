@@ -137,7 +137,7 @@ def assemble(
 ) -> Built:
     """Put a graph together around a model that is there already, and others where the agents have their own."""
     agents, decision, provider = team_of(spec)
-    if spec.graph.hands == "text":
+    if spec.graph.payload.slots is None:
         backend = LocalTextBackend(llm, tokenizer, spec.graph.template)
         speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)

@@ -155,7 +155,7 @@ def all_topologies(distribution: EdgeDistribution) -> list[tuple[Topology, Tenso
                 continue
             for channels in itertools.product(distribution.channels or (None,), repeat=size):
                 edges = tuple(
-                    Edge(key[0], key[1], weight=chances[key], delay=len(key) - 2, channel=channel)
+                    Edge(key[0], key[1], weight=chances[key], delay=len(key) - 2, payload=channel)
                     for key, channel in zip(keys, channels, strict=True)
                 )
                 for steps in thinking:

@@ -80,6 +80,8 @@ def test_any_variables_of_a_request(found: Any) -> None:
 @given(template=templates, kwargs=kwargs)
 @example(template=CHAT_TEMPLATE, kwargs="")
 @example(template="{{ messages }}", kwargs='{"messages": 1}')
+@example(template="{{ messages }}\ud83d", kwargs="")
+@example(template="{{ messages[0].content }}{{ tail }}", kwargs='{"tail": "|\\ud83d"}')
 def test_any_template(tiny_tokenizer: Any, template: str, kwargs: str) -> None:
     tokenizer = copy.copy(tiny_tokenizer)
     tokenizer.chat_template = template

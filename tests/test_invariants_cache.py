@@ -32,10 +32,10 @@ def fuse(parts: Sequence[FusedCache]) -> FusedCache:
 
 
 def think(
-    llm: LocalLLM, size: int, past: FusedCache | None = None, steps: int = 0, source: int = 0
+    llm: LocalLLM, size: int, past: FusedCache | None = None, steps: int = 0, owner: int = 0
 ) -> FusedCache:
     """An agent's own slots for `size` random tokens and `steps` latents, at weight 1."""
-    return FusedCache.plain(llm.think([ThinkRequest(some_tokens(llm, size), past, steps, source)])[0])
+    return FusedCache.plain(llm.think([ThinkRequest(some_tokens(llm, size), past, steps, owner)])[0])
 
 
 def handed_over(llm: LocalLLM, sizes: list[int], latent_steps: int) -> FusedCache:
@@ -187,7 +187,7 @@ def test_moving_everything_an_agent_reads_by_n_moves_what_it_thinks_by_n(tiny_ll
 def test_permuting_predecessors_changes_nothing_with_parallel_positions(tiny_llm: LocalLLM) -> None:
     prefix = think(tiny_llm, 7, owner=SHARED)
     sizes = [(1, 2), (6, 0), (2, 2)]  # 3, 6 and 4 slots, all from position 7 on
-    siblings = [think(tiny_llm, size, prefix, steps, source) for source, (size, steps) in enumerate(sizes)]
+    siblings = [think(tiny_llm, size, prefix, steps, owner) for owner, (size, steps) in enumerate(sizes)]
     prompt, completion = some_tokens(tiny_llm, 3), some_tokens(tiny_llm, 5)
     for biases in ([0.0, 0.0, 0.0], [0.0, -0.5, -1.5]):
         parts = [replace(c, bias=c.bias + bias) for c, bias in zip(siblings, biases, strict=True)]

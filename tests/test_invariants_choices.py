@@ -101,9 +101,9 @@ def test_rollouts_that_share_thoughts_get_what_they_get_alone(
 RICH = Topology(
     3,
     (
-        Edge(0, 1, 0.5, channel="latents"), Edge(1, 3, 0.8, channel="cache"), Edge(2, 3, 0.6, channel="text"),
-        Edge(2, 1, 0.7, delay=1, channel="cache"), Edge(0, 2, 0.9, delay=1, channel="cache"),
-        Edge(0, 3, 0.4, channel="latents"),
+        Edge(0, 1, 0.5, payload="latents"), Edge(1, 3, 0.8, payload="cache"), Edge(2, 3, 0.6, payload="text"),
+        Edge(2, 1, 0.7, delay=1, payload="cache"), Edge(0, 2, 0.9, delay=1, payload="cache"),
+        Edge(0, 3, 0.4, payload="latents"),
     ),
     latent_steps=(2, 1, 2),
 )  # fmt: skip

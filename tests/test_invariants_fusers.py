@@ -14,6 +14,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
+from gcache.gnn.payload import PAYLOADS
 from gcache.graph.hand_over import handed_on
 from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
@@ -116,9 +117,9 @@ def test_weight_zero_is_no_edge_whatever_was_learned(llm: LocalLLM, name: str, f
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("transfer", ["own", "context"])
+@pytest.mark.parametrize("payload", ["cache", "context"])
 @pytest.mark.parametrize("how", ["untrained", "trained"])
-def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, transfer: str, how: str) -> None:
+def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, payload: str, how: str) -> None:
     """0 -> 1 fades; the receiver hears 1, which hands on what it heard as well, and 0 over a lighter edge."""
     shared, caches = read(llm)
     fuser = made(name, llm, how)
@@ -127,7 +128,7 @@ def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, t
         received = fuser(shared, on([caches[0]], [weight])) if hears else FusedCache.plain(shared)
         place = int(received.next_positions[0])
         (own,) = llm.think([ThinkRequest(WORDS[2], received, owner=1)])
-        handed = handed_on(fuser, own, received, transfer)
+        handed = handed_on(fuser, own, received, PAYLOADS[payload])
         direct = fuser.prepare(caches[0])
         return fuser(
             shared, [Incoming(direct, torch.tensor(0.3), True), Incoming(handed, torch.tensor(0.9), True)]
@@ -145,7 +146,7 @@ def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, t
         own = KVCache(
             keys, values, place + known.ordinals, known.mask, known.kinds, known.owners, known.ordinals
         )
-        handed = handed_on(fuser, own, moved, transfer)
+        handed = handed_on(fuser, own, moved, PAYLOADS[payload])
         direct = fuser.prepare(caches[0])
         without = fuser(
             shared, [Incoming(direct, torch.tensor(0.3), True), Incoming(handed, torch.tensor(0.9), True)]
@@ -195,7 +196,7 @@ def test_the_order_of_whole_contexts_changes_nothing(llm: LocalLLM, name: str, w
         for source, weight in ((1, 0.2), (2, 0.8)):
             received = fuser(shared, on([caches[0]], [weight]))
             (own,) = llm.think([ThinkRequest(WORDS[2], received, owner=source)])
-            contexts.append(handed_on(fuser, own, received, "context"))
+            contexts.append(handed_on(fuser, own, received, PAYLOADS["context"]))
     arriving = [Incoming(c, torch.tensor(w), True) for c, w in zip(contexts, weights, strict=True)]
     scores = [
         float(llm.log_prob([LogProbRequest(LAST, WRITTEN, fuser(shared, order))])[0].sum().detach())

@@ -203,7 +203,7 @@ def of_result(result: Any) -> dict[str, Any]:
     return {
         "question": result.example.question,
         "answer": result.answer,
-        "edges": sorted((e.source, e.target, e.delay, e.channel or "", e.weight) for e in topology.edges),
+        "edges": sorted((e.source, e.target, e.delay, e.payload or "", e.weight) for e in topology.edges),
         "latent_steps": topology.latent_steps,
         "topology_log_prob": result.topology_log_prob,
         "text_log_prob": result.text_log_prob,

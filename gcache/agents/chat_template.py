@@ -177,6 +177,12 @@ class ChatTemplate:
             ) from error
         if not isinstance(text, str):
             raise ModelError(f"the tokenizer's chat template gives {type(text).__name__} where text is expected")
+        half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+        if half is not None:  # no tokenizer reads it
+            raise ModelError(
+                f"the tokenizer's chat template writes half a character ({half!a}), which is no text; write the whole "
+                "character in the template, or in chat_template_kwargs"
+            )
         return text
 
     def _its_source(self) -> str:

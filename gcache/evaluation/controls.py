@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from gcache.errors import ConfigError, unknown
-from gcache.evaluation import interventions as channels
+from gcache.evaluation import interventions
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
 from gcache.evaluation.intervals import bootstrap_difference
 from gcache.gnn.fixed import FixedTopology
@@ -97,7 +97,7 @@ class Trial:
         return evaluate(self.graph, self.task, self.examples, name, chosen, MAX_CONCURRENT, self.progress, ask=ask)
 
     def changed(self, name: str, **options: Any) -> Evaluation:
-        """With runs that differ by these options of `arun`: a channel, or an alignment."""
+        """With runs that differ by these options of `arun`: an intervention, or an alignment."""
 
         async def ask(example: Example, topology: Topology | None) -> RunResult:
             return await self.graph.arun(example, topology=topology, keep_caches=False, **options)
@@ -111,9 +111,9 @@ def _no_transfer(trial: Trial) -> Evaluation:
 
 def _other_question(trial: Trial) -> Evaluation:
     async def ask(example: Example, topology: Topology | None) -> RunResult:
-        recorder = channels.Recorder()
-        await trial.graph.arun(trial.donor[example.id], topology=topology, keep_caches=False, channel=recorder)
-        return await trial.graph.arun(example, topology=topology, keep_caches=False, channel=recorder.replay)
+        recorder = interventions.Recorder()
+        await trial.graph.arun(trial.donor[example.id], topology=topology, keep_caches=False, intervention=recorder)
+        return await trial.graph.arun(example, topology=topology, keep_caches=False, intervention=recorder.replay)
 
     return trial.evaluate("other question", ask)
 
@@ -162,11 +162,11 @@ def _text(trial: Trial) -> Evaluation:
 CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
     AS_IT_IS: lambda trial: trial.evaluate(AS_IT_IS),
     "no transfer": _no_transfer,
-    "masked": lambda trial: trial.changed("masked", channel=channels.masked),
-    "zeroed": lambda trial: trial.changed("zeroed", channel=channels.zeroed),
-    "noise": lambda trial: trial.changed("noise", channel=channels.noise),
+    "masked": lambda trial: trial.changed("masked", intervention=interventions.masked),
+    "zeroed": lambda trial: trial.changed("zeroed", intervention=interventions.zeroed),
+    "noise": lambda trial: trial.changed("noise", intervention=interventions.noise),
     "other question": _other_question,
-    "random latents": lambda trial: trial.changed("random latents", channel=channels.random_latents),
+    "random latents": lambda trial: trial.changed("random latents", intervention=interventions.random_latents),
     "identity W_a": _identity,
     "random W_a": _random,
     "all edges": _fixed("full", "all edges"),
@@ -223,7 +223,7 @@ def run_controls(
     placed = _stay_where_they_are(graph, names)
     left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
     chosen = [n for n in names or CONTROLS if n not in left_out]
-    spoken = sum(edge.channel == "text" for t in topology.values() for edge in t.edges)
+    spoken = sum(edge.payload == "text" for t in topology.values() for edge in t.edges)
     if spoken and set(chosen) & set(CUTS):
         logger.warning("%d edges carry words, which controls that change caches leave as they are", spoken)
     donor = _donors(examples, topology) if "other question" in chosen else {}

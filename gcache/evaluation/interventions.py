@@ -1,6 +1,6 @@
 """What may become of a cache on its way over an edge: the place where controls cut in.
 
-A run hands every cache that is about to be fused to its channel, if it was given one. Nothing
+A run hands every cache that is about to be fused to its intervention, if it was given one. Nothing
 else of the run changes: the same agents think the same prompts on the same topology.
 """
 

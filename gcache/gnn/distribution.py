@@ -193,8 +193,8 @@ class EdgeDistribution:
                 f"topology has edges {sorted(topology.pairs)} over {topology.n_agents} agents, which a "
                 f"distribution over {self.n_agents} agents with {len(self.candidates)} candidate edges cannot draw"
             )
-        channels = [topology.channels.get(key) for key in self.candidates]
-        if {topology.channels[key] for key in topology.pairs} - set(self.channels or (None,)):
+        channels = [topology.payloads.get(key) for key in self.candidates]
+        if {topology.payloads[key] for key in topology.pairs} - set(self.channels or (None,)):
             raise ConfigError(f"topology has channels {channels}, this distribution has {self.channels or 'no choice'}")
         steps = topology.latent_steps or ()
         if bool(steps) != bool(self.latent_choices) or set(steps) - set(self.latent_choices):
@@ -282,11 +282,11 @@ class EdgeDistribution:
                 pairs.add(key)
         log_prob = self._edge_log_prob(drawn, free)
         if self.channel_logits is not None:
-            said = torch.log_softmax(settled(self.channel_logits), dim=1)
-            log_prob = log_prob + said[drawn, [channels[e] for e in drawn]].sum()
+            channel_log_probs = torch.log_softmax(settled(self.channel_logits), dim=1)
+            log_prob = log_prob + channel_log_probs[drawn, [channels[e] for e in drawn]].sum()
         if self.latent_logits is not None:
-            said = torch.log_softmax(settled(self.latent_logits), dim=1)
-            log_prob = log_prob + said[range(self.n_agents), list(steps)].sum()
+            step_log_probs = torch.log_softmax(settled(self.latent_logits), dim=1)
+            log_prob = log_prob + step_log_probs[range(self.n_agents), list(steps)].sum()
         chances = self.probabilities.detach().tolist()
         edges = tuple(self._edge(e, chances[e], channels) for e in drawn)
         table = tuple((*key, chance) for key, chance in zip(self.candidates, chances, strict=True))
@@ -309,7 +309,7 @@ class EdgeDistribution:
     def _edge(self, e: int, chance: float, channels: Sequence[int]) -> Edge:
         key = self.candidates[e]
         channel = self.channels[channels[e]] if self.channels else None
-        return Edge(key[0], key[1], _weight(chance), chance, delay=len(key) - 2, channel=channel)
+        return Edge(key[0], key[1], _weight(chance), chance, delay=len(key) - 2, payload=channel)
 
 
 def _picked(logits: Tensor | None, generator: Stream | None) -> list[int]:

@@ -22,7 +22,7 @@ class Arrow(Protocol):
     @property
     def weight(self) -> float: ...
     @property
-    def channel(self) -> str | None: ...
+    def payload(self) -> str | None: ...
     @property
     def delay(self) -> int: ...
 
@@ -68,7 +68,7 @@ def _arrow(edge: Arrow, place: Sequence[tuple[float, float]], names: Sequence[st
         start, end = RADIUS, length - RADIUS - 2
         path = f"M{x0 + start * dx:.1f} {y0 + start * dy:.1f}L{x0 + end * dx:.1f} {y0 + end * dy:.1f}"
     told = f"{names[edge.source]} → {names[edge.target]}: weight {edge.weight:.3f}"
-    told += f", {edge.channel}" if edge.channel else ""
+    told += f", {edge.payload}" if edge.payload else ""
     told += ", a round later" if edge.delay else ""
     dashes = ' stroke-dasharray="5 4"' if edge.delay else ""
     return (

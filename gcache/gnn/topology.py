@@ -16,7 +16,7 @@ from gcache.errors import ConfigError, unknown
 EdgeKey = tuple[int, ...]
 #: (round, agent)
 Node = tuple[int, int]
-#: What may go over an edge: the agent's own cache, its latent slots alone, or what it says.
+#: What an edge may choose to carry; see `gcache.gnn.payload`.
 CHANNELS = ("cache", "latents", "text")
 #: How likely an edge into the decision maker, and one among agents, is before training, unless it is told otherwise.
 DECISION_PROBABILITY, AGENT_PROBABILITY = 0.3, 0.1
@@ -33,7 +33,7 @@ class Edge:
         weight: w in (0, 1], how strongly the receiver attends to the sender's slots.
         probability: the edge's probability under the policy; 1 in a fixed topology.
         delay: 0 within a round; 1 from the round before (a temporal edge).
-        channel: one of `CHANNELS`; None for what the graph's agents hand on everywhere.
+        payload: one of `CHANNELS`; None for what the graph's agents hand on everywhere.
     """
 
     source: int
@@ -41,15 +41,15 @@ class Edge:
     weight: float = 1.0
     probability: float = 1.0
     delay: int = 0
-    channel: str | None = None
+    payload: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight <= 1.0:
             raise ConfigError(f"an edge's weight must be in (0, 1], got {self.weight}")
         if self.delay not in (0, 1):
             raise ConfigError(f"an edge's delay must be 0 (within a round) or 1 (the round before), got {self.delay}")
-        if self.channel is not None and self.channel not in CHANNELS:
-            raise unknown("channel", self.channel, CHANNELS)
+        if self.payload is not None and self.payload not in CHANNELS:
+            raise unknown("payload", self.payload, CHANNELS)
 
     @property
     def key(self) -> EdgeKey:
@@ -113,13 +113,13 @@ class Topology:
 
     @cached_property
     def choices(self) -> tuple[Any, ...]:
-        """All that was chosen: edges, channels and latent steps."""
-        return (frozenset((e.key, e.channel) for e in self.edges), self.latent_steps)
+        """All that was chosen: edges, their payloads and latent steps."""
+        return (frozenset((e.key, e.payload) for e in self.edges), self.latent_steps)
 
     @cached_property
-    def channels(self) -> dict[EdgeKey, str | None]:
-        """What goes over each edge."""
-        return {e.key: e.channel for e in self.edges}
+    def payloads(self) -> dict[EdgeKey, str | None]:
+        """What was chosen to go over each edge."""
+        return {e.key: e.payload for e in self.edges}
 
     def into(self, node: int) -> tuple[Edge, ...]:
         """Edges within a round that end at a node, by sender."""
@@ -173,7 +173,7 @@ class Topology:
         return [*known[: self.n_agents + 1], *fallback[len(known) :]]
 
     def to_networkx(self, names: Sequence[str] | None = None) -> Any:
-        """A networkx.DiGraph with `weight`, `probability`, `delay` and `channel` on its edges and `role` on its
+        """A networkx.DiGraph with `weight`, `probability`, `delay` and `payload` on its edges and `role` on its
         nodes; with edges from the round before a MultiDiGraph."""
         import networkx
 
@@ -183,7 +183,7 @@ class Topology:
         for edge in self.edges:
             graph.add_edge(
                 edge.source, edge.target, weight=edge.weight, probability=edge.probability, delay=edge.delay,
-                channel=edge.channel,
+                payload=edge.payload,
             )  # fmt: skip
         return graph
 

@@ -24,7 +24,7 @@ from gcache.graph.context_length import PlannedRun
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.memo import RolloutMemo
-from gcache.graph.passing import Channel
+from gcache.graph.passing import Intervention
 from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.context import too_long
@@ -96,7 +96,7 @@ class AgentGraph(Team, ABC):
         memo: RolloutMemo | None = None,
         keep_caches: bool = True,
         lenient: bool = False,
-        channel: Channel | None = None,
+        intervention: Intervention | None = None,
         alignment: Alignment | None = None,
         max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
@@ -119,7 +119,7 @@ class AgentGraph(Team, ABC):
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
                 maker's failure is the run's.
-            channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
+            intervention: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
             alignment: what latent steps feed back instead of the model's own `Alignment`.
             max_new_tokens: the most tokens of the answer; None for the graph's.
             stop: words at which a text of the local model ends, and before which it is cut.
@@ -148,7 +148,7 @@ class AgentGraph(Team, ABC):
         self.require_context(PlannedRun(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
-                asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, channel,
+                asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
             )
         )

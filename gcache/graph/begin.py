@@ -9,7 +9,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.events import Watch
 from gcache.graph.memo import RolloutMemo
-from gcache.graph.passing import Channel
+from gcache.graph.passing import Intervention
 from gcache.llm.forward.alignment import Alignment
 from gcache.llm.requests import require_top_p
 from gcache.tasks.example import Example
@@ -24,7 +24,7 @@ class Start:
         memo: what the rollouts of this question share; None where there are no others.
         keep_caches: whether the result holds the caches.
         lenient: whether an agent whose API fails for good is gone on without.
-        channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
+        intervention: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
         alignment: what latent steps feed back instead of the model's own `Alignment`.
         max_new_tokens: the most tokens of the answer; None for the graph's.
         stop: words at which a text of the local model ends.
@@ -43,7 +43,7 @@ class Start:
     memo: RolloutMemo | None = None
     keep_caches: bool = True
     lenient: bool = False
-    channel: Channel | None = None
+    intervention: Intervention | None = None
     alignment: Alignment | None = None
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -59,5 +59,5 @@ class Start:
         require_top_p(self.top_p)
         if self.memo is not None and self.keep_states:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
-        if self.memo is not None and (self.channel or self.alignment):
-            raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")
+        if self.memo is not None and (self.intervention or self.alignment):
+            raise ConfigError("runs that share thoughts must not differ in an intervention or an alignment")

@@ -67,7 +67,7 @@ class CacheGraph(Parts, AgentGraph):
                 f"the mode {self.writer.mode!r} reads the thoughts of one model, but the agents have several; use "
                 f"{' or '.join(MIXED_MODES)}"
             )
-        if self.config.transfer == "context":
+        if self.config.payload.slots == "context":
             raise ConfigError(
                 "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
             )

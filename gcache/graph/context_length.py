@@ -15,6 +15,7 @@ from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.gnn.topology import EdgeKey, Node, Topology
 from gcache.graph.parts import Parts
+from gcache.graph.routes import Routes
 from gcache.graph.run_config import GraphConfig
 
 #: Tokens that stand around what another agent said, its role among them.
@@ -72,6 +73,9 @@ class _Lengths:
         self.question = len(graph.models[0].layouts.of(self.variables).question(self.words))
         self.sequential = getattr(graph.fuser, "positions", "parallel") == "sequential"
         self.said = self.config.speak_tokens + AROUND_WORDS if place.at_longest else 0
+        self.routes = Routes(self.config.payload, place.topology, graph.agent_models)
+        ends = [((0, edge.source), (0, edge.target), edge.key) for edge in place.topology.edges]
+        self.speaking = {sender[1] for sender, target, key in ends if self.routes.payload(sender, target, key).words}
         self.ends: dict[Node, int] = {}
         self.own: dict[Node, int] = {}
 
@@ -80,9 +84,10 @@ class _Lengths:
         edges = self.topology.into(self.topology.decision_node)
         coming: list[tuple[Node, EdgeKey | None]] = [((last, edge.source), edge.key) for edge in edges]
         decision = self.graph.decision_tokens(self.words, variables=self.variables)
-        answer = self._start(coming) + len(decision) + self._words(coming) + most
+        receiver = (last, self.topology.decision_node)
+        answer = self._start(coming) + len(decision) + self._words(receiver, coming) + most
         turns = max(self.ends.values(), default=0)
-        if self.config.hands == "both" or "text" in self.topology.channels.values():
+        if self.speaking:
             turns += len(self.graph.models[0].speak_tokens(self.words, self.variables)) + self.config.speak_tokens
         return max(answer, turns)
 
@@ -92,7 +97,7 @@ class _Lengths:
         if not self.sequential:
             return max([self.question, *ends])
         heard = {sender for sender, _ in coming}
-        if self.config.transfer == "context":  # and all that these had, once
+        if self.routes.default.slots == "context":  # and all that these had, once
             heard = self._with_those_before(heard)
         return self.question + sum(self.own[sender] for sender in heard)
 
@@ -113,12 +118,11 @@ class _Lengths:
             start = self._start(coming)
             agent = self.agents[node[1]]
             tokens = self.graph.agent_tokens(agent, self.words, latent_steps=steps, variables=self.variables)
-            self.own[node] = len(tokens) + self._words(coming) + steps
+            self.own[node] = len(tokens) + self._words(node, coming) + steps
             self.ends[node] = start + self.own[node]
         return self.ends[node]
 
-    def _words(self, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:
-        """Tokens, at most, of what is said to a receiver."""
-        if self.config.hands == "both":
-            return len(coming) * self.said
-        return sum(self.said for _, key in coming if key is not None and self.topology.channels[key] == "text")
+    def _words(self, receiver: Node, coming: Sequence[tuple[Node, EdgeKey | None]]) -> int:
+        """Tokens, at most, of what is said to a receiver, and of what it remembers to have said."""
+        told = [sender for sender, key in coming if self.routes.payload(sender, receiver, key).words]
+        return sum(self.said for sender in told if sender[1] in self.speaking)

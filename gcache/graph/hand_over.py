@@ -10,7 +10,8 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.kv_cache import KVCache, SlotKind
-from gcache.gnn.topology import EdgeKey, Node, Topology
+from gcache.gnn.payload import Payload
+from gcache.gnn.topology import EdgeKey, Topology
 
 Weights = Mapping[EdgeKey, Tensor]
 
@@ -20,18 +21,16 @@ def edge_weights(topology: Topology) -> dict[EdgeKey, Tensor]:
     return {e.key: torch.tensor(e.weight) for e in topology.edges}
 
 
-def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, transfer: str) -> KVCache:
-    """What an agent hands on, of its own slots and of what it received (`GraphConfig.transfer`),
-    prepared for fusing."""
-    if transfer == "own":
-        return fuser.prepare(own)
-    if transfer == "latent":
+def handed_on(fuser: CacheFuser, own: KVCache, received: FusedCache, payload: Payload) -> KVCache:
+    """The slots that an agent hands on, of its own and of those it received, prepared for fusing."""
+    if payload.slots == "latents":
         return fuser.prepare(own.of_kind(SlotKind.LATENT))
-    # what was received had been prepared by those who sent it
-    return FusedCache.join([received, FusedCache.plain(fuser.prepare(own))])
+    if payload.slots == "context":  # what was received had been prepared by those who sent it
+        return FusedCache.join([received, FusedCache.plain(fuser.prepare(own))])
+    return fuser.prepare(own)
 
 
-def handed_states(outputs: Tensor, latents: Tensor, latents_only: bool) -> Tensor:
+def handed_states(outputs: Tensor, latents: Tensor, payload: Payload) -> Tensor:
     """What a link carries to another model of an agent's own slots: (S, E) last hidden states.
 
     A latent step's slot was fed the state before it, so the states of S latents are those that were fed back, and
@@ -41,24 +40,18 @@ def handed_states(outputs: Tensor, latents: Tensor, latents_only: bool) -> Tenso
         outputs: (P, E) of the prompt.
         latents: (S, E) that latent steps fed back.
     """
-    return latents if latents_only else torch.cat((outputs, latents[1:]))
+    return latents if payload.slots == "latents" else torch.cat((outputs, latents[1:]))
 
 
-def over_edge(handed: KVCache, key: EdgeKey | None, topology: Topology) -> KVCache | None:
-    """What of a prepared cache goes over an edge (None: what an agent remembers); None where the sender's
-    words go instead."""
-    channel = None if key is None else topology.channels[key]
-    if channel == "text":
+def over_edge(handed: KVCache, payload: Payload, default: Payload) -> KVCache | None:
+    """The slots that go over an edge, of all that an agent hands on; None where words go instead.
+
+    Args:
+        handed: prepared, of the graph's `default`.
+    """
+    if payload.slots is None:
         return None
-    return handed.of_kind(SlotKind.LATENT) if channel == "latents" else handed
-
-
-def arriving(
-    handed: Mapping[Node, KVCache], coming: Sequence[tuple[Node, EdgeKey | None]], topology: Topology
-) -> list[tuple[KVCache, EdgeKey | None]]:
-    """The caches that arrive at a receiver, of what its senders handed on."""
-    caches = [(over_edge(handed[sender], key, topology), key) for sender, key in coming]
-    return [(cache, key) for cache, key in caches if cache is not None]
+    return handed if payload.slots == default.slots else handed.of_kind(SlotKind.LATENT)
 
 
 def fused_for(

@@ -1,4 +1,4 @@
-"""A cache on its way over an edge, where a control may put another in its place."""
+"""A cache on its way over an edge, where an intervention may put another in its place."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ class Passing:
 
 
 #: What arrives instead.
-Channel = Callable[[Passing], KVCache]
+Intervention = Callable[[Passing], KVCache]

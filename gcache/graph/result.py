@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # a configuration is made before torch is there
 
     from gcache.agents.roles import Agent
     from gcache.cache.kv_cache import KVCache
-    from gcache.gnn.topology import Topology
+    from gcache.gnn.payload import Payload
+    from gcache.gnn.topology import EdgeKey, Topology
     from gcache.llm.api.client import ApiText
     from gcache.llm.requests import Generation
     from gcache.tasks.example import Example
@@ -61,6 +62,27 @@ class Step:
     note: str = ""
     api_read: int = 0
     api_written: int = 0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came to a turn over one edge, or from the same agent's turn of the round before.
+
+    Attributes:
+        sender: (round, agent).
+        key: the edge's; None for what the agent kept of its own.
+        payload: what was to go over it.
+        slots: how many came; None where words alone did.
+        nbytes: of keys and values that went over it; of hidden states or embeddings where a link carried them.
+        carried: what another model read, where a link carried it; see `KeptCaches.carried`.
+    """
+
+    sender: tuple[int, int]
+    key: EdgeKey | None
+    payload: Payload
+    slots: int | None = None
+    nbytes: int = 0
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +196,7 @@ class RunResult:
         topology_log_prob: log p(G | q).
         spoken: the texts behind the answer, with their token ids and log-probabilities.
         trace: who did what when.
-        edge_bytes: bytes of keys and values handed over, by (source, target), all rounds.
+        arrivals: (round, agent) -> what came to its turn, in order; the decision maker's is the last round's.
         kept: the caches, see `shared` and `caches`.
         prompts: (round, agent) -> the tokens of its prompt, what others had said included.
         said: (round, agent) -> its text, where agents speak.
@@ -190,13 +212,24 @@ class RunResult:
     topology_log_prob: float
     spoken: tuple[Spoken, ...]
     trace: tuple[Step, ...]
-    edge_bytes: Mapping[tuple[int, int], int]
+    arrivals: Mapping[tuple[int, int], tuple[Arrival, ...]]
     kept: KeptCaches
     temperature: float
     prompts: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def edge_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes that were handed over, by (source, target), in all rounds."""
+        found: dict[tuple[int, int], int] = {}
+        for (_, target), arrived in self.arrivals.items():
+            for arrival in arrived:
+                if arrival.slots is not None:
+                    ends = (arrival.sender[1], target)
+                    found[ends] = found.get(ends, 0) + arrival.nbytes
+        return found
 
     @property
     def cut(self) -> bool:

@@ -66,12 +66,13 @@ class Run:
         await run_in_dag_order(self.topology, self.config.rounds, self.transport.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
+        arrivals = {node: tuple(arrived) for node, arrived in self.transport.arrivals.items()}
         self.parts.llm.ledger.finished(kept)
         self._note_memory()
         return RunResult(
             self.example, self.agents, answer, self.topology, self.start.topology_log_prob, spoken,
-            tuple(self.trace.steps), dict(self.transport.edge_bytes), kept, self.start.temperature,
-            dict(self.prompts), dict(self.transport.said), self.thinking,
+            tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.prompts),
+            dict(self.transport.said), self.thinking,
             dict(self.transport.states) if self.start.keep_states else {},
         )  # fmt: skip
 

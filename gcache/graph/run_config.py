@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import DECISION_TURNS
 from gcache.errors import ConfigError, unknown
-
-if TYPE_CHECKING:  # a configuration is made before torch is there
-
-    pass
+from gcache.gnn.payload import TEXT, Payload
 
 TRANSFERS = ("own", "latent", "context")
 #: What goes over an edge: the agent's cache, what it says, or both.
@@ -66,6 +62,14 @@ class GraphConfig:
         if self.decision_turn not in DECISION_TURNS:
             raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
         _ = self.template
+
+    @property
+    def payload(self) -> Payload:
+        """What goes over an edge that chooses nothing of its own: `hands` and `transfer` as one."""
+        if self.hands == "text":
+            return TEXT
+        slots = {"own": "cache", "latent": "latents", "context": "context"}[self.transfer]
+        return Payload(slots, words=self.hands == "both")
 
     @property
     def template(self) -> TemplateSettings:

@@ -69,9 +69,9 @@ class TextGraph(AgentGraph):
         """See `AgentGraph`.
 
         Raises:
-            ConfigError: a channel or an alignment, where no cache is handed over and nothing is latent.
+            ConfigError: an intervention or an alignment, where no cache is handed over and nothing is latent.
         """
-        if start.channel or start.alignment:
+        if start.intervention or start.alignment:
             raise ConfigError("the agents of this graph hand on text alone; there is no cache to change")
         return await _Talk(self, start).go()
 

@@ -62,7 +62,7 @@ async def think(
     received = request.past
     assert received is not None
     with torch.no_grad():
-        handed = handed_on(agent_model.fuser, own, received, parts.config.transfer)
+        handed = handed_on(agent_model.fuser, own, received, parts.config.payload)
     for part in FusedCache.plain(handed).parts:
         if all(part is not known for known in (own, *received.parts)):
             parts.llm.ledger.hold(part)

@@ -22,7 +22,8 @@ from gcache.graph.hand_over import edge_weights, handed_states, over_edge
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.parts import Parts
 from gcache.graph.passing import Passing
-from gcache.graph.result import Carried
+from gcache.graph.result import Arrival, Carried
+from gcache.graph.routes import Routes
 from gcache.graph.schedule import Coming
 from gcache.graph.thought import Thought
 from gcache.graph.writers.base import Received
@@ -33,14 +34,14 @@ class Transport:
     """Holds what was handed on in one run, and gives receivers what arrives at them.
 
     Attributes:
-        model_of: of each agent, the number of the model it thinks with.
+        routes: what goes over each edge; model_of: of each agent, the number of the model it thinks with.
         shared: of each model, the question's slots.
         handed: of each node, what it hands on, prepared for fusing; let go once everyone has it, unless it is kept.
         states: of each node, (S, E) of its latent steps, where somebody wants them.
         outputs: of each node, (P, E) of its prompt, where another model might hear it.
         said: of each node that speaks, its words.
         carried: what other models read of what links brought.
-        edge_bytes: of caches and states that went over edges, by (source, target).
+        arrivals: of each receiver, what came, in order.
         heard: nodes that a path leads from to the decision maker; speakers: those of them that say something.
     """
 
@@ -48,9 +49,10 @@ class Transport:
         self.parts, self.config = parts, parts.config
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
         self.agent_models = parts.agent_models.for_question(self.question)
-        self.model_of = self.agent_models.numbers(len(start.agents))
+        self.routes = Routes(parts.config.payload, start.topology, self.agent_models)
+        self.model_of = self.routes.model_of
         self.weights = edge_weights(start.topology)
-        self.keep, self._channel, self._memo = start.keep_caches, start.channel, start.memo
+        self.keep, self._intervention, self._memo = start.keep_caches, start.intervention, start.memo
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
@@ -59,7 +61,7 @@ class Transport:
         self.outputs: dict[Node, Tensor] = {}
         self.said: dict[Node, str] = {}
         self.carried: dict[Carried, KVCache] = {}
-        self.edge_bytes: dict[tuple[int, int], int] = {}
+        self.arrivals: dict[Node, list[Arrival]] = {}
         self.heard = start.topology.heard_nodes(self.config.rounds)
         self._readers, self.speakers = self._readers_and_speakers()
 
@@ -68,8 +70,9 @@ class Transport:
         crossed = [(node, sending) for node in self.heard for sending in self.topology.senders(*node)]
         last, decision = self.config.rounds - 1, self.topology.decision_node
         crossed += [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
-        speakers = self.heard if self.config.hands == "both" else {
-            sender for receiver, (sender, key) in crossed if key is not None and self._tells(sender, receiver, key)
+        speakers = self.heard if self.routes.default.words else {
+            sender for receiver, (sender, key) in crossed
+            if key is not None and self.routes.payload(sender, receiver, key).words
         }  # fmt: skip
         return Counter(sender for _, (sender, _) in crossed), frozenset(speakers)
 
@@ -87,7 +90,7 @@ class Transport:
             return node
         if node not in self._names:
             coming = [
-                (self.name(sender), None if key is None else (float(self.weights[key]), self.topology.channels[key]))
+                (self.name(sender), None if key is None else (float(self.weights[key]), self.topology.payloads[key]))
                 for sender, key in self.topology.senders(*node)
             ]
             how = (self.parts.latent_steps(self.topology, node[1]), node in self.speakers)
@@ -108,31 +111,32 @@ class Transport:
         """One cache of the question and all that arrives at a receiver."""
         agent_model, shared = self.agent_model(receiver), self.shared[self.model_of[receiver[1]]]
         caches: list[tuple[KVCache, EdgeKey | None]] = []
+        arrivals = self.arrivals.setdefault(receiver, [])
         for sender, key in coming:
-            handed, size = await self._over(sender, receiver, key)
+            handed, arrival = await self._over(sender, receiver, key)
+            arrivals.append(arrival)
             if handed is None:
                 continue
-            crossed = (sender[1], receiver[1])
-            self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + size
-            if self._channel is not None and key is not None:  # what an agent keeps for itself is on no edge
-                handed = self._channel(Passing(self.question, sender, receiver, handed, shared, agent_model.fuser.rope))
+            if self._intervention is not None and key is not None:  # what an agent keeps for itself is on no edge
+                rope = agent_model.fuser.rope
+                handed = self._intervention(Passing(self.question, sender, receiver, handed, shared, rope))
             caches.append((handed, key))
         return agent_model.fuse(shared, caches, self.weights)
 
     def words(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
         """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
-        told = [sender for sender, key in coming if self._tells(sender, receiver, key)]
+        told = [sender for sender, key in coming if self.routes.payload(sender, receiver, key).words]
         return [(self.agents[node[1]].role, self.said[node]) for node in told if self.said.get(node, "").strip()]
 
     async def heard_over(self, sender: Node, edge: Edge) -> Received:
         """What a writer hears over an edge into the decision maker."""
         receiver = (sender[0], self.topology.decision_node)
-        cache, _ = await self._over(sender, receiver, edge.key)
+        cache, arrival = await self._over(sender, receiver, edge.key)
         return Received(
             sender[1], self.agents[sender[1]].role, edge.weight,
             self.handed[sender].of_kind() if cache is None else cache,
             None if cache is None else self.states.get(sender),
-            self.said.get(sender, "") if self._tells(sender, receiver, edge.key) else "",
+            self.said.get(sender, "") if arrival.payload.words else "",
         )  # fmt: skip
 
     def slots(self, receiver: Node, fused: FusedCache) -> int:
@@ -155,34 +159,27 @@ class Transport:
 
     # -- one edge -------------------------------------------------------------------------------
 
-    def _tells(self, sender: Node, receiver: Node, key: EdgeKey | None) -> bool:
-        """Whether words go over an edge: its channel, or the link between two models, may be text."""
-        if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
-            return True
-        return self.agent_models.tells(self.model_of[sender[1]], self.model_of[receiver[1]])
-
-    async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, int]:
-        """What goes over an edge, prepared for its receiver, and the bytes that crossed; None where words go."""
+    async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, Arrival]:
+        """The slots that go over an edge, prepared for their receiver, and the record of it; None where words go."""
         mine, theirs = self.model_of[sender[1]], self.model_of[receiver[1]]
+        payload = self.routes.payload(sender, receiver, key)
         if mine == theirs:
-            handed = over_edge(self.handed[sender], key, self.topology)
-            return handed, 0 if handed is None else handed.nbytes
-        assert key is not None  # what an agent remembers is in its own model
-        channel, link = self.topology.channels[key], self.agent_models.links[mine, theirs]
-        if link is None or channel == "text":
-            return None, 0
-        states = handed_states(
-            self.outputs[sender], self.states[sender], self.config.transfer == "latent" or channel == "latents"
-        )
-        if not len(states):
-            return None, 0
+            handed = over_edge(self.handed[sender], payload, self.routes.default)
+            if handed is None:
+                return None, Arrival(sender, key, payload)
+            return handed, Arrival(sender, key, payload, handed.slots, handed.nbytes)
+        link = None if payload.slots is None else self.agent_models.links[mine, theirs]
+        states = None if link is None else handed_states(self.outputs[sender], self.states[sender], payload)
+        if link is None or states is None or not len(states):
+            return None, Arrival(sender, key, payload)
         once = ("carried", self.name(sender), theirs, len(states))
         (carried, prepared, size), _ = await self._over_links.once(
             once, lambda: self._carry(link, sender, states, theirs)
         )
+        whose: Carried = (sender, theirs, payload.slots == "latents")
         if self.keep:
-            self.carried[sender, theirs, channel == "latents"] = carried
-        return prepared, size
+            self.carried[whose] = carried
+        return prepared, Arrival(sender, key, payload, prepared.slots, size, whose)
 
     async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache, int]:
         """What a link brings to a model, as slots of that model; the same prepared for fusing; and the bytes that

@@ -14,11 +14,11 @@ from torch import Tensor
 from gcache.agents.roles import Agent
 from gcache.cache.kv_cache import SHARED
 from gcache.errors import GcacheError
-from gcache.evaluation.interventions import Recorder
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import edge_weights
+from gcache.graph.rebuild import fused_again, handed_again
 from gcache.graph.result import RunResult
 from gcache.inspect.attention_shares import attention_shares
 from gcache.inspect.readings import TOKENS, Reading, readings
@@ -60,32 +60,33 @@ def close_up(
     Raises:
         GcacheError: the run's caches do not stay, for want of room under `max_cache_gb`.
     """
-    recorder = Recorder()
-    result = graph.run(example, channel=recorder, keep_states=True, seed=seed)
+    result = graph.run(example, keep_states=True, seed=seed)
     n_agents, last = len(result.agents), graph.config.rounds - 1
     handed: dict[tuple[int, int, int], tuple[int, int]] = {}
-    for (sender, receiver), passing in recorder.passed.items():
-        key = (sender[1], receiver[1], receiver[0] - sender[0])
-        slots, size = handed.get(key, (0, 0))
-        handed[key] = (slots + passing.cache.slots, size + passing.cache.nbytes)
+    for (_, target), arrived in result.arrivals.items():
+        for arrival in arrived:
+            if arrival.key is not None and arrival.slots is not None:
+                key = (arrival.sender[1], target, len(arrival.key) - 2)
+                slots, size = handed.get(key, (0, 0))
+                handed[key] = (slots + arrival.slots, size + arrival.nbytes)
     by_node = readings(graph, llm, [result], tokens, write)[0]
     latest: list[Reading | None] = [
         next((by_node[r, agent] for r in range(last, -1, -1) if (r, agent) in by_node), None)
         for agent in range(n_agents)
     ]
-    return CloseUp(result, _attention(graph, llm, result, recorder), tuple(latest), handed)
+    return CloseUp(result, _attention(graph, llm, result), tuple(latest), handed)
 
 
-def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Recorder) -> Tensor | None:
+def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult) -> Tensor | None:
     """See `CloseUp.attention`; the mean over the texts, where the decision maker wrote several."""
-    n_agents, last, decision = len(result.agents), graph.config.rounds - 1, result.topology.decision_node
-    weights, found = edge_weights(result.topology), []
+    n_agents, weights, found = len(result.agents), edge_weights(result.topology), []
+    with torch.no_grad():
+        handed = handed_again(graph, result, weights, result.shared, result.caches)
     for spoken in result.spoken:
         if spoken.generation is None or not spoken.generation.tokens:
             continue
-        edges = [e for e in result.topology.into(decision) if e.source in spoken.heard]
-        passed = [(recorder.passed.get(((last, e.source), (last, decision))), e.key) for e in edges]
-        fused = graph.models[0].fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
+        with torch.no_grad():
+            fused = fused_again(graph, result, weights, result.shared, handed, spoken.heard)
         shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
         own = shares.new_zeros(shares.shape[0], n_agents + 2)
         owners = fused.owners[0].cpu()
@@ -172,7 +173,7 @@ def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:
         return ViewEdge(
             ids[edge.source], ids[edge.target], chances.get(edge.key, edge.probability), bool(edge.delay),
             kept=1.0 if drawn else 0.0, weight=edge.weight if drawn else None, bytes=size, slots=slots,
-            channel=edge.channel,
+            channel=edge.payload,
         )  # fmt: skip
 
     rest = [Edge(key[0], key[1], delay=len(key) - 2) for key in chances if key not in topology.pairs]

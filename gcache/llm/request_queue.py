@@ -1,8 +1,8 @@
 """The requests of one event loop, and which of them are served next.
 
-A line belongs to the thread of its loop. It lives as long as somebody waits in it: its server is a task, which the loop
-holds, and nobody else holds the line, or a loop that was closed would be kept by whoever waited in it. However the
-server ends, the line lets go of all that it has.
+A queue belongs to the thread of its loop. It lives as long as somebody waits in it: its server is a task, and only the
+loop holds that task. If anybody else held the queue, whoever waits in it would keep a closed loop alive. However the
+server ends, the queue lets go of all that it has.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RequestQueue:
     """Who waits for what in one event loop.
 
     Args:
-        front: what the requests are run with, and how patiently.
+        settings: what the requests are run with, and how patiently.
         texts: an empty batch of texts; None where the model writes each batch of texts to its end.
 
     Attributes:
@@ -58,8 +58,8 @@ class RequestQueue:
         texts: once it is over, the batch again where it is empty and in order, else None.
     """
 
-    def __init__(self, front: QueueSettings, texts: Any) -> None:
-        self.front = front
+    def __init__(self, settings: QueueSettings, texts: Any) -> None:
+        self.settings = settings
         self.texts = texts
         self.over = False
         self._queues: dict[str, list[PendingRequest]] = {call: [] for call in CALLS}
@@ -138,7 +138,7 @@ class RequestQueue:
     async def _quiet(self) -> bool:
         """Wait until nobody asks for anything more; whether anything is to be done."""
         seen, turns = self._asked, 0
-        while turns < self.front.patience:
+        while turns < self.settings.patience:
             await asyncio.sleep(0)
             turns, seen = (turns + 1 if seen == self._asked else 0), self._asked
         for call, queue in self._queues.items():  # some may have been cancelled in this very turn
@@ -149,9 +149,9 @@ class RequestQueue:
         if not self._queues["think"]:
             return False
         texts = len(self._queues["generate"]) + len(self._writing())
-        if not texts or self.texts is None or self._tokens >= self.front.most_tokens:
+        if not texts or self.texts is None or self._tokens >= self.settings.most_tokens:
             return True
-        return self._thoughts < self.front.most_thoughts and texts <= self.texts.rows_worth_filling
+        return self._thoughts < self.settings.most_thoughts and texts <= self.texts.rows_worth_filling
 
     # -- serving ----------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class RequestQueue:
         asked = self._asked
         done = self._tell(self._join())
         while len(self.texts) and not done and asked == self._asked:
-            with self.front.ledger.turn:
+            with self.settings.ledger.turn:
                 done = self.texts.step()
             done = self._tell(done)
             self._tokens += 1
@@ -180,7 +180,7 @@ class RequestQueue:
     def _join(self) -> list[tuple[PendingRequest, Any]]:
         """Let waiting texts join; those that are done already."""
         queue = self._queues["generate"]
-        with self.front.ledger.turn:  # nobody else takes the room that was found for them
+        with self.settings.ledger.turn:  # nobody else takes the room that was found for them
             joining = self.texts.admits([waiting.request for waiting in queue])
             if not joining:
                 return []
@@ -199,7 +199,7 @@ class RequestQueue:
         """Run all that wait for one kind of answer."""
         batch, self._queues[call] = self._queues[call], []
         try:
-            outcomes = self._outcomes([waiting.request for waiting in batch], getattr(self.front.llm, call))
+            outcomes = self._outcomes([waiting.request for waiting in batch], getattr(self.settings.llm, call))
         except BaseException:
             self._queues[call] += batch  # to be told of it with the others
             raise
@@ -207,9 +207,9 @@ class RequestQueue:
             waiting.settle(outcome)
 
     def _called(self, call: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
-        if self.front.takes_turns:
+        if self.settings.takes_turns:
             return call(requests)
-        with self.front.ledger.turn:
+        with self.settings.ledger.turn:
             return call(requests)
 
     def _outcomes(self, requests: Sequence[Any], call: Callable[[list[Any]], list[Any]]) -> list[Any]:

@@ -12,7 +12,7 @@ Within a kind, first come, first served. Nothing starves: a waiting thought lets
 tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it,
 so the same callers are batched the same way every time.
 
-Every event loop has a line of its own (`gcache.llm.request_queue`), in its own thread: what loops ask for is never
+Every event loop has a queue of its own (`gcache.llm.request_queue`), in its own thread. Requests of two loops are never
 batched together, and their passes go one after another. So a text is the same however many threads ask.
 """
 
@@ -53,11 +53,11 @@ class _OfLoop:
     """What there is of one event loop. None of it refers to the loop, which could not end otherwise.
 
     Attributes:
-        line: where its requests wait, as long as any do; its server holds it.
+        queue: where its requests wait, as long as any do; its server holds it.
         texts: its batch of texts, while it is empty; it remembers what helps to guess the next ones.
     """
 
-    line: weakref.ref[RequestQueue] | None = None
+    queue: weakref.ref[RequestQueue] | None = None
     texts: Any = None
 
 
@@ -101,30 +101,30 @@ class BatchingLLM:
         if error is not None:
             del request
             raise error
-        future = self._line().submit(call, request)
+        future = self._queue().submit(call, request)
         del request  # a frame that waits must not keep the request's caches alive
         return await future
 
-    def _line(self) -> RequestQueue:
+    def _queue(self) -> RequestQueue:
         """That of the running loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
             own = self._loops.setdefault(loop, _OfLoop())
-        line = None if own.line is None else own.line()
-        if line is None or line.over:
+        queue = None if own.queue is None else own.queue()
+        if queue is None or queue.over:
             texts, own.texts = own.texts, None
             if texts is None and isinstance(self.llm, ContinuousLLM):
                 texts = self.llm.decoding()
-            line = RequestQueue(self, texts)
-            own.line = weakref.ref(line)
+            queue = RequestQueue(self, texts)
+            own.queue = weakref.ref(queue)
             # held by the loop alone, in which it always has a next step
-            loop.create_task(line.serve()).add_done_callback(partial(_ended, line, own))
-        return line
+            loop.create_task(queue.serve()).add_done_callback(partial(_ended, queue, own))
+        return queue
 
 
-def _ended(line: RequestQueue, own: _OfLoop, server: asyncio.Task[None]) -> None:
-    """After a line's server, even if that was cancelled before it began; its batch of texts is for the next line."""
-    line.end()
-    own.texts = line.texts
+def _ended(queue: RequestQueue, own: _OfLoop, server: asyncio.Task[None]) -> None:
+    """After a queue's server, even if that was cancelled before it began; its batch of texts is for the next queue."""
+    queue.end()
+    own.texts = queue.texts
     if not server.cancelled():
         server.exception()  # an interrupt, which the loop has raised by now

@@ -26,7 +26,7 @@ def edges_json(topology: Topology) -> list[dict[str, Any]]:
     return [
         {
             "source": edge.source, "target": edge.target, "weight": edge.weight, "probability": edge.probability,
-            "delay": edge.delay, "channel": edge.channel,
+            "delay": edge.delay, "channel": edge.payload,
         }
         for edge in topology.edges
     ]  # fmt: skip

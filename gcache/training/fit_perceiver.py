@@ -116,7 +116,7 @@ class PerceiverFit:
                 )  # fmt: skip
         sender.think(requests)
         states = iter(
-            handed_states(prompt[0], latent[0], config.transfer == "latent")
+            handed_states(prompt[0], latent[0], config.payload)
             for prompt, latent in zip(prompts, latents, strict=True)
         )
         return [

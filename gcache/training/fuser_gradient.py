@@ -79,7 +79,7 @@ def _is_exact_of(graph: CacheGraph, n_agents: int, example: Example) -> bool:
     if isinstance(distribution, EdgeDistribution):
         return is_exact_on(graph, n_agents, distribution.candidates, True)
     topology = distribution.most_likely()[0]
-    carrying = [key for key, channel in topology.channels.items() if channel != "text"]
+    carrying = [edge.key for edge in topology.edges if edge.payload != "text"]
     return is_exact_on(graph, n_agents, carrying, False)
 
 
@@ -126,7 +126,7 @@ def _characters(agents: Sequence[Agent]) -> tuple[int, list[str]]:
 def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     config, policy = graph.config, getattr(graph.topology_provider, "policy", None)
     steps = max(policy.latent_choices) if policy is not None and policy.latent_choices else config.latent_steps
-    speak = config.hands == "both" or (policy is not None and "text" in policy.channels)
+    speak = config.payload.words or (policy is not None and "text" in policy.channels)
     said = [(agent.role, "") for agent in agents] if speak else []
     words = len(said) * config.speak_tokens
     thinking = sum(len(graph.agent_tokens(agent, "", said, steps)) + words + steps for agent in agents)

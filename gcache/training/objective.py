@@ -23,6 +23,7 @@ from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.fixed import FixedTopology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.rebuild import at_decision
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.replay import AUTO, Replay, log_probs, replayed_tokens, settled
@@ -80,14 +81,10 @@ class LossWeights:
         return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
 
 
-def _reaches_fuser(graph: CacheGraph, replay: Replay) -> bool:
+def _reaches_fuser(result: RunResult) -> bool:
     """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
-    result = replay.result
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
-    agent_models = graph.agent_models.for_question(result.example.question)
-    models = agent_models.numbers(len(result.agents))
-    edges = [edge for edge in result.topology.into(result.topology.decision_node) if edge.source in heard]
-    return any(edge.channel != "text" and not agent_models.tells(models[edge.source], models[-1]) for edge in edges)
+    return any(arrival.slots is not None for arrival in at_decision(result, heard))
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ class Objective:
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
         wanted = [(replay, share) for replay, share in shares.values() if share != 0.0]
-        active = [(replay, share) for replay, share in wanted if _reaches_fuser(self.graph, replay)]
+        active = [(replay, share) for replay, share in wanted if _reaches_fuser(replay.result)]
         gradient = settled(self.gradient, self.graph.is_mixed)
         for chunk in self._passes(active, self.llm.limits.max_gradient_tokens, gradient):
             scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], gradient)

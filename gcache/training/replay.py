@@ -18,17 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
-from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.hand_over import Weights, arriving, edge_weights, fused_for, handed_on
+from gcache.graph.hand_over import Weights, edge_weights, fused_for, handed_on
+from gcache.graph.rebuild import arriving, fused_again, handed_again, waves
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
@@ -60,18 +60,17 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         handed = [on for _, on in _think(graph, llm, replays, shared_of, own_of)]
     else:
         again: dict[int, KVCache] = {}
-        handed = [_handed_before(graph, r, *caches, again) for r, caches in zip(replays, kept, strict=True)]
+        handed = [
+            handed_again(graph, replay.result, replay.weights, *caches, again)
+            for replay, caches in zip(replays, kept, strict=True)
+        ]
     requests: list[LogProbRequest] = []
     owners: list[int] = []
     for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
         result = replay.result
-        last, decision = graph.config.rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
-            coming = [((last, agent), (agent, decision)) for agent in spoken.heard]
-            if graph.is_mixed:  # from another model words alone may have come
-                coming = [(node, key) for node, key in coming if node in caches]
-            past = fused_for(graph.fuser, shared, arriving(caches, coming, result.topology), replay.weights)
+            past = fused_again(graph, result, replay.weights, shared, caches, spoken.heard)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
     totals: list[Tensor] = [torch.zeros((), device=llm.device) for _ in replays]
@@ -116,9 +115,8 @@ def replayed_tokens(result: RunResult, gradient: str) -> int:
 
 
 def _receives(result: RunResult, node: Node) -> bool:
-    """Whether a cache may have arrived at an agent: over an edge, or its own of the round before."""
-    channels = result.topology.channels
-    return any(key is None or channels[key] != "text" for _, key in result.topology.senders(*node))
+    """Whether a cache arrived at an agent: over an edge, or its own of the round before."""
+    return any(arrival.slots is not None for arrival in result.arrivals[node])
 
 
 def _kept(
@@ -149,48 +147,6 @@ def _kept(
     return kept
 
 
-def _handed_before(
-    graph: CacheGraph, replay: Replay, shared: KVCache, own: Mapping[Node, KVCache], again: dict[int, KVCache]
-) -> dict[Node, KVCache]:
-    """What each agent handed on in the run, its own slots as constants, prepared with gradient.
-
-    Only what the decision maker reads: with whole contexts that is everyone's, else its own
-    predecessors'. `again` has the prepared caches of the other replays: runs that share a thought
-    share its cache.
-    """
-    result, transfer = replay.result, graph.config.transfer
-    handed: dict[Node, KVCache] = {}
-    if transfer == "context":
-        for node in chain.from_iterable(waves(graph, result)):
-            coming = arriving(handed, result.topology.senders(*node), result.topology)
-            received = fused_for(graph.fuser, shared, coming, replay.weights)
-            handed[node] = handed_on(graph.fuser, own[node], received, transfer)
-        return handed
-    last = graph.config.rounds - 1
-    for node in {(last, agent) for spoken in result.spoken for agent in spoken.heard}:
-        cache = _crossed(graph, result, node, own)
-        if cache is None:
-            continue
-        if id(cache) not in again:  # what a link brought is latents alone, so it is handed on whole either way
-            again[id(cache)] = handed_on(graph.fuser, cache, FusedCache.plain(shared), transfer)
-        handed[node] = again[id(cache)]
-    return handed
-
-
-def _crossed(graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node, KVCache]) -> KVCache | None:
-    """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, or what a link
-    brought of them; None where words alone went."""
-    agent_models = graph.agent_models.for_question(result.example.question)
-    models = agent_models.numbers(len(result.agents))
-    if models[node[1]] == models[-1]:
-        return own[node]
-    channel = result.topology.channels[node[1], result.topology.decision_node]
-    if channel == "text" or agent_models.tells(models[node[1]], models[-1]):
-        return None
-    # an agent that takes no latent step has none to hand on
-    return result.kept.carried().get((node, models[-1], channel == "latents"))
-
-
 def _think(
     graph: CacheGraph,
     llm: LocalLLM,
@@ -208,7 +164,7 @@ def _think(
     """
     gradient = bool(known)
     done: list[tuple[dict[Node, KVCache], dict[Node, KVCache]]] = [({}, {}) for _ in replays]
-    for together in zip_longest(*(waves(graph, replay.result) for replay in replays), fillvalue=()):
+    for together in zip_longest(*(waves(replay.result) for replay in replays), fillvalue=()):
         wave = [(number, node) for number, nodes in enumerate(together) for node in nodes]
         asked = {(n, node): _request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave}
         again = [place for place in wave if not gradient or _receives(replays[place[0]].result, place[1])]
@@ -219,7 +175,7 @@ def _think(
             own = thought[number, node] if (number, node) in thought else known[number][node]
             done[number][0][node] = own
             with torch.set_grad_enabled(gradient):
-                done[number][1][node] = handed_on(graph.fuser, own, past, graph.config.transfer)
+                done[number][1][node] = handed_on(graph.fuser, own, past, graph.config.payload)
     return done
 
 
@@ -228,20 +184,8 @@ def _request(
 ) -> ThinkRequest:
     """What an agent was asked in the run."""
     result = replay.result
-    coming = arriving(handed, result.topology.senders(*node), result.topology)
-    received = fused_for(graph.fuser, shared, coming, replay.weights)
+    arrived = arriving(handed, result.arrivals[node], graph.config.payload)
+    received = fused_for(graph.fuser, shared, arrived, replay.weights)
     tokens = result.prompts[node]  # what others said included
     steps = graph.latent_steps(result.topology, node[1])
     return ThinkRequest(tokens, received, steps, graph.node_id(node, len(result.agents)))
-
-
-def waves(graph: CacheGraph, result: RunResult) -> list[list[Node]]:
-    """The nodes that thought, in waves: those of each have heard all they hear in earlier ones."""
-    found: list[list[Node]] = []
-    done: set[Node] = set()
-    waiting = sorted(result.topology.heard_nodes(graph.config.rounds))
-    while waiting:
-        found.append([n for n in waiting if all(s in done for s, _ in result.topology.senders(*n))])
-        done.update(found[-1])
-        waiting = [n for n in waiting if n not in done]
-    return found

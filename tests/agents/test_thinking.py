@@ -13,7 +13,7 @@ def test_each_pair_of_tags(start: str, end: str) -> None:
     assert split_thinking(f" \n{start}the answer is 5") == ("the answer is 5", "")  # cut off in thought
     assert split_thinking(f"is it 5?{end}6", True) == ("is it 5?", "6")  # the template had opened it
     server = ("is it 5?", "6") if end == "</think>" else ("", f"is it 5?{end}6")
-    assert split_thinking(f"is it 5?{end}6", None) == server  # a server's prompt may have; only the usual tag says so
+    assert split_thinking(f"is it 5?{end}6", None) == server  # the usual tag alone says that a prompt opened it
     assert split_thinking(f"is it 5?{end}6") == ("", f"is it 5?{end}6")
     assert opens_thinking(f"<|assistant|>{start}\n") and not opens_thinking(f"<|assistant|>{start}\n\n{end}\n\n")
 

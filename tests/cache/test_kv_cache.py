@@ -23,7 +23,7 @@ def make(
     layers: int = 2,
     heads: int = 1,
     dim: int = 2,
-    source: int = 0,
+    owner: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> KVCache:
     """A random cache with one sequence per row of `positions`."""
@@ -36,7 +36,7 @@ def make(
         positions=places,
         mask=valid.bool(),
         kinds=torch.full_like(places, int(SlotKind.PROMPT)),
-        owners=torch.full_like(places, source),
+        owners=torch.full_like(places, owner),
         ordinals=torch.arange(slots).expand(batch, slots),
     )
 

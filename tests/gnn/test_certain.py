@@ -62,7 +62,7 @@ def topologies(found: EdgeDistribution) -> list[Topology]:
             if {(0, 1), (1, 0)} <= set(pairs):
                 continue
             for names in itertools.product(found.channels or (None,), repeat=count):
-                edges = tuple(Edge(a, b, channel=name) for (a, b), name in zip(pairs, names, strict=True))
+                edges = tuple(Edge(a, b, payload=name) for (a, b), name in zip(pairs, names, strict=True))
                 for steps in itertools.product(found.latent_choices, repeat=2) if found.latent_choices else (None,):
                     made.append(Topology(2, edges, latent_steps=steps))
     return made

@@ -129,6 +129,6 @@ def test_latent_steps_are_one_number_per_agent(steps: tuple[int, ...]) -> None:
 
 def test_unknown_channels_and_delays_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"channel.*'smoke'.*cache"):
-        Edge(0, 1, channel="smoke")
+        Edge(0, 1, payload="smoke")
     with pytest.raises(ConfigError, match="delay must be 0"):
         Edge(0, 1, delay=2)

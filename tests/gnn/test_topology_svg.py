@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '</text><script>alert("1")</script> & \x00\x1b <b>'
 MIXED = Topology(
-    3, (Edge(0, 1, 0.5), Edge(1, 0, 0.25, delay=1), Edge(2, 0, 0.75, channel="text"), Edge(0, 3), Edge(2, 3, 0.1))
+    3, (Edge(0, 1, 0.5), Edge(1, 0, 0.25, delay=1), Edge(2, 0, 0.75, payload="text"), Edge(0, 3), Edge(2, 3, 0.1))
 )
 
 

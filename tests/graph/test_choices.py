@@ -47,7 +47,7 @@ def kinds(past: FusedCache | None, source: int) -> set[SlotKind]:
 def test_each_edge_carries_what_its_channel_says(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     scripted_llm.write = lambda request: "the sum is 3"
     topology = Topology(
-        3, (Edge(0, 3, channel="cache"), Edge(1, 3, channel="latents"), Edge(2, 3, channel="text"))
+        3, (Edge(0, 3, payload="cache"), Edge(1, 3, payload="latents"), Edge(2, 3, payload="text"))
     )
     result = make(scripted_llm, tiny_tokenizer).run(QUESTION, topology=topology)
     spoken, answer = scripted_llm.texts[0][0], scripted_llm.texts[-1][0]
@@ -67,7 +67,7 @@ def test_an_agent_may_speak_to_one_and_hand_its_cache_to_another(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
     scripted_llm.write = lambda request: "4"
-    topology = Topology(3, (Edge(0, 1, channel="text"), Edge(0, 3, channel="cache"), Edge(1, 3, channel="cache")))
+    topology = Topology(3, (Edge(0, 1, payload="text"), Edge(0, 3, payload="cache"), Edge(1, 3, payload="cache")))
     make(scripted_llm, tiny_tokenizer).run(QUESTION, topology=topology)
     (critic,) = [r for batch in scripted_llm.thoughts for r in batch if r.owner == 1]
     assert kinds(critic.past, 0) == set() and "4" in tiny_tokenizer.decode(critic.tokens).split()
@@ -79,7 +79,7 @@ def test_the_channel_cache_everywhere_is_no_choice_at_all(scripted_llm: Scripted
     pairs = ((0, 1), (1, 3), (0, 3))
     plain, chosen = (
         make(scripted_llm, tiny_tokenizer).run(
-            QUESTION, topology=Topology(3, tuple(Edge(*pair, 0.5, channel=channel) for pair in pairs))
+            QUESTION, topology=Topology(3, tuple(Edge(*pair, 0.5, payload=channel) for pair in pairs))
         )
         for channel in (None, "cache")
     )

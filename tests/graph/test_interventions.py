@@ -1,4 +1,4 @@
-"""What a channel does to the caches on their way, on tiny models that are sensitive to every slot."""
+"""What an intervention does to the caches on their way, on tiny models that are sensitive to every slot."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
-from gcache.evaluation import interventions as channels
+from gcache.evaluation import interventions
 from gcache.evaluation.interventions import Recorder
 from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import RolloutMemo
-from gcache.graph.passing import Channel, Passing
+from gcache.graph.passing import Intervention, Passing
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.text_backends import LocalTextBackend
@@ -40,7 +40,7 @@ OTHERS = tuple(
         strict=True,
     )
 )
-CUTS = {"masked": channels.masked, "zeroed": channels.zeroed, "noise": channels.noise}
+CUTS = {"masked": interventions.masked, "zeroed": interventions.zeroed, "noise": interventions.noise}
 
 
 def around(llm: LocalLLM, tokenizer: Any, agents: tuple[Agent, ...] = AGENTS, **config: Any) -> CacheGraph:
@@ -51,9 +51,9 @@ def around(llm: LocalLLM, tokenizer: Any, agents: tuple[Agent, ...] = AGENTS, **
 
 
 def answer(
-    graph: CacheGraph, channel: Channel | None = None, question: str = QUESTIONS[0], **options: Any
+    graph: CacheGraph, intervention: Intervention | None = None, question: str = QUESTIONS[0], **options: Any
 ) -> RunResult:
-    return graph.run(question, topology=TOPOLOGY, channel=channel, **options)
+    return graph.run(question, topology=TOPOLOGY, intervention=intervention, **options)
 
 
 def log_probs(result: RunResult) -> tuple[float, ...]:
@@ -86,7 +86,7 @@ def test_masking_is_as_good_as_a_weight_of_nothing(tiny_llm: LocalLLM, tiny_toke
     graph = around(tiny_llm, tiny_tokenizer)
     weightless = Topology(3, tuple(replace(edge, weight=1e-30) for edge in TOPOLOGY.edges))
     expected = graph.run(QUESTIONS[0], topology=weightless)
-    assert log_probs(answer(graph, channels.masked)) == pytest.approx(log_probs(expected), abs=1e-4)
+    assert log_probs(answer(graph, interventions.masked)) == pytest.approx(log_probs(expected), abs=1e-4)
 
 
 def passing(llm: LocalLLM, question: str = QUESTIONS[0], latent_steps: int = 3) -> Passing:
@@ -103,20 +103,20 @@ def norms(cache: KVCache) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_noise_keeps_norms_and_places_and_nothing_else(tiny_llm: LocalLLM) -> None:
     given = passing(tiny_llm)
-    made = channels.noise(given)
+    made = interventions.noise(given)
     for one, other in zip(norms(made), norms(given.cache), strict=True):
         torch.testing.assert_close(one, other)
     assert torch.equal(made.positions, given.cache.positions)
     cosine = torch.nn.functional.cosine_similarity(made.values, given.cache.values, dim=-1)
     assert float(cosine.abs().mean()) < 0.6  # of 8 dimensions: 0.3 by chance, 1 if they were the same
-    assert torch.equal(channels.noise(given).keys, made.keys)
-    other_edge = channels.noise(replace(given, receiver=(0, 2)))
+    assert torch.equal(interventions.noise(given).keys, made.keys)
+    other_edge = interventions.noise(replace(given, receiver=(0, 2)))
     assert not torch.allclose(other_edge.keys, made.keys)
 
 
 def test_random_latents_leaves_the_prompt(tiny_llm: LocalLLM) -> None:
     given = passing(tiny_llm)
-    made = channels.random_latents(given)
+    made = interventions.random_latents(given)
     latent = given.cache.kinds[0] == SlotKind.LATENT
     assert int(latent.sum()) == 3
     assert torch.equal(made.keys[..., ~latent, :], given.cache.keys[..., ~latent, :])
@@ -125,8 +125,8 @@ def test_random_latents_leaves_the_prompt(tiny_llm: LocalLLM) -> None:
     torch.testing.assert_close(norms(made)[1], norms(given.cache)[1])
 
 
-@pytest.mark.parametrize("change", [channels.zeroed, channels.noise, channels.random_latents])
-def test_weights_of_a_fused_cache_stay(tiny_llm: LocalLLM, change: Channel) -> None:
+@pytest.mark.parametrize("change", [interventions.zeroed, interventions.noise, interventions.random_latents])
+def test_weights_of_a_fused_cache_stay(tiny_llm: LocalLLM, change: Intervention) -> None:
     given = passing(tiny_llm)
     fused = FusedCache.join([given.shared, FusedCache.plain(given.cache).weighted(torch.tensor(-0.7))])
     made = change(replace(given, cache=fused))
@@ -201,9 +201,9 @@ def test_latent_steps_may_be_aligned_otherwise_beside_others(tiny_llm: LocalLLM,
 def test_where_it_makes_no_sense_it_is_refused(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = around(tiny_llm, tiny_tokenizer)
     with pytest.raises(ConfigError, match="share thoughts"):
-        answer(graph, channels.masked, memo=RolloutMemo())
+        answer(graph, interventions.masked, memo=RolloutMemo())
     speaking = TextGraph(
         LocalTextBackend(tiny_llm, tiny_tokenizer), AGENTS, DECISION, FixedProvider("chain"), GraphConfig(hands="text")
     )
     with pytest.raises(ConfigError, match="text alone"):
-        speaking.run(QUESTIONS[0], channel=channels.masked)
+        speaking.run(QUESTIONS[0], intervention=interventions.masked)

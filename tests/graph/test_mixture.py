@@ -13,6 +13,7 @@ from two_models import MANY_WORDS, QUESTION, across, ends, model_of, tokenizer_o
 from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.errors import ConfigError, GcacheError
 from gcache.evaluation.interventions import Recorder, masked
+from gcache.gnn.payload import PAYLOADS
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.agent_models import AgentModels
 from gcache.graph.cache_graph import CacheGraph
@@ -20,6 +21,7 @@ from gcache.graph.hand_over import handed_states
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Passing
 from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import HintWriter
 from gcache.links.linear import fit_vocab
 from gcache.tasks.example import Example
@@ -77,10 +79,10 @@ def test_an_edge_within_a_model_is_as_if_there_were_no_other() -> None:
 @pytest.mark.parametrize("transfer", ["own", "latent"])
 def test_the_states_of_latents_are_those_that_were_fed_back(transfer: str) -> None:
     outputs, latents = torch.arange(10.0).reshape(5, 2), torch.tensor([[8.0, 9.0], [10.0, 11.0], [12.0, 13.0]])
-    found = handed_states(outputs, latents, transfer == "latent")
+    found = handed_states(outputs, latents, GraphConfig(transfer=transfer).payload)
     assert found.tolist() == (latents if transfer == "latent" else torch.arange(14.0).reshape(7, 2)).tolist()
-    assert handed_states(outputs, latents[:0], False).tolist() == outputs.tolist()
-    assert not len(handed_states(outputs, latents[:0], True))
+    assert handed_states(outputs, latents[:0], PAYLOADS["cache"]).tolist() == outputs.tolist()
+    assert not len(handed_states(outputs, latents[:0], PAYLOADS["latents"]))
 
 
 @pytest.mark.parametrize(("transfer", "slots"), [("own", 2), ("latent", None)])
@@ -90,7 +92,7 @@ def test_transfer_says_what_crosses(transfer: str, slots: int | None) -> None:
 
 
 def test_the_channel_of_an_edge_says_what_crosses() -> None:
-    edges = {name: Topology(2, (Edge(0, 2, channel=name),)) for name in ("cache", "latents", "text")}
+    edges = {name: Topology(2, (Edge(0, 2, payload=name),)) for name in ("cache", "latents", "text")}
     results = {name: graph(on=(1, 1)).run(QUESTION, topology=topology) for name, topology in edges.items()}
     prompt = len(results["cache"].prompts[0, 0])
     assert {name: received(r)["decision maker"] for name, r in results.items()} == {
@@ -182,7 +184,7 @@ def test_the_weight_of_an_edge_counts_across_models() -> None:
     faint, strong = (graph(on=(1, 1)).run(QUESTION, topology=Topology(2, (Edge(0, 2, w),))) for w in (1e-30, 1.0))
     assert received(faint)["decision maker"] == received(strong)["decision maker"]
     # the decision maker goes on behind the carried slots, so its positions are not those of no edge
-    blocked = graph(on=(1, 1)).run(QUESTION, topology=Topology(2, (Edge(0, 2),)), channel=masked)
+    blocked = graph(on=(1, 1)).run(QUESTION, topology=Topology(2, (Edge(0, 2),)), intervention=masked)
     assert log_probs(faint) == pytest.approx(log_probs(blocked), abs=1e-4)
     assert log_probs(strong) != pytest.approx(log_probs(blocked), abs=1e-3)
     assert none.edge_bytes == {}
@@ -196,12 +198,12 @@ def test_controls_see_what_the_receiver_gets() -> None:
         return passing.cache
 
     one = graph(on=(1, 1))
-    one.run(QUESTION, topology=CHAIN, channel=look)
+    one.run(QUESTION, topology=CHAIN, intervention=look)
     assert [p.rope for p in passed] == [one.models[1].fuser.rope, one.models[0].fuser.rope]
     assert [p.cache.shape[4] for p in passed] == [p.shared.shape[4] for p in passed] == [8, 12]
     recorder = Recorder()
-    one.run("what is 4 and the red box", topology=CHAIN, channel=recorder)
-    other = one.run(QUESTION, topology=CHAIN, channel=recorder.replay)
+    one.run("what is 4 and the red box", topology=CHAIN, intervention=recorder)
+    other = one.run(QUESTION, topology=CHAIN, intervention=recorder.replay)
     assert log_probs(other) != pytest.approx(log_probs(one.run(QUESTION, topology=CHAIN)), abs=1e-4)
 
 

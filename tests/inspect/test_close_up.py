@@ -129,7 +129,7 @@ def test_looking_changes_no_answer(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> N
 
 
 def test_words_that_go_over_an_edge_instead_of_a_cache_are_no_slots(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
-    topology = Topology(3, (Edge(0, 3, channel="text"), Edge(1, 3, channel="cache"), Edge(2, 3, channel="latents")))
+    topology = Topology(3, (Edge(0, 3, payload="text"), Edge(1, 3, payload="cache"), Edge(2, 3, payload="latents")))
     graph = graph_of(tiny_llm, tiny_tokenizer, topology, speak_tokens=3)
     close = close_up(graph, tiny_llm, EXAMPLE)
     assert set(close.handed) == {(1, 3, 0), (2, 3, 0)} and close.handed[2, 3, 0] == (2, 2 * SLOT)

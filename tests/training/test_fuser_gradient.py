@@ -40,9 +40,9 @@ TOPOLOGIES: dict[str, tuple[Edge, ...]] = {
     "one edge among agents": (Edge(0, 2, 0.5), *STAR),
     "an edge nobody hears": (Edge(0, 1, 0.5), Edge(0, 3, 0.4), Edge(2, 3, 0.8)),
     "from the round before": (Edge(0, 2, 0.5, delay=1), *STAR),
-    "words among agents": (Edge(0, 2, 0.5, channel="text"), *STAR),
-    "words to the decision maker": (Edge(0, 1, 0.5), Edge(1, 3, 0.6, channel="text"), Edge(2, 3, 0.8)),
-    "latents": (Edge(0, 2, 0.5, channel="latents"), Edge(2, 3, 0.8, channel="latents")),
+    "words among agents": (Edge(0, 2, 0.5, payload="text"), *STAR),
+    "words to the decision maker": (Edge(0, 1, 0.5), Edge(1, 3, 0.6, payload="text"), Edge(2, 3, 0.8)),
+    "latents": (Edge(0, 2, 0.5, payload="latents"), Edge(2, 3, 0.8, payload="latents")),
 }
 
 
@@ -97,7 +97,7 @@ def test_the_gradient_a_run_takes_by_default_is_that_of_finite_differences(
 
 @pytest.mark.parametrize(("name", "transfer"), [
     (name, transfer) for name, edges in TOPOLOGIES.items() for transfer in ("own", "latent", "context")
-    if transfer == "own" or not any(edge.channel for edge in edges)  # channels are of one's own slots
+    if transfer == "own" or not any(edge.payload for edge in edges)  # channels are of one's own slots
 ])  # fmt: skip
 @pytest.mark.parametrize("fuser", sorted(FUSERS))
 def test_what_is_said_of_the_last_hops_gradient_is_so(
@@ -110,7 +110,7 @@ def test_what_is_said_of_the_last_hops_gradient_is_so(
     said = []
     for rounds, learned in itertools.product((1, 2), (False, True)):
         built = built_for(llm, tiny_tokenizer, rounds, transfer, fuser=fuser)
-        carrying = [edge.key for edge in edges if edge.channel != "text"]
+        carrying = [edge.key for edge in edges if edge.payload != "text"]
         exact = is_exact_on(built.graph, 3, carrying, learned)  # type: ignore[arg-type]
         wanted = gradients(built, llm, edges, learned, "full")
         gap = distance(gradients(built, llm, edges, learned, "decision"), wanted)

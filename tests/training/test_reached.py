@@ -21,11 +21,11 @@ from gcache.training.trainer import Reinforce
 @pytest.mark.parametrize(
     ("edges", "texts"),
     [
-        ((Edge(0, 3, 0.5, channel="cache"),), 2),
-        ((Edge(0, 1, 0.5, channel="cache"), Edge(1, 3, 0.5, channel="cache")), 2),
-        ((Edge(0, 1, 0.5, channel="cache"),), 0),  # heard by an agent whom nobody hears
-        ((Edge(0, 3, 0.5, channel="text"),), 0),
-        ((Edge(0, 1, 0.5, channel="cache"), Edge(0, 3, 0.5, channel="text")), 0),
+        ((Edge(0, 3, 0.5, payload="cache"),), 2),
+        ((Edge(0, 1, 0.5, payload="cache"), Edge(1, 3, 0.5, payload="cache")), 2),
+        ((Edge(0, 1, 0.5, payload="cache"),), 0),  # heard by an agent whom nobody hears
+        ((Edge(0, 3, 0.5, payload="text"),), 0),
+        ((Edge(0, 1, 0.5, payload="cache"), Edge(0, 3, 0.5, payload="text")), 0),
         ((), 0),
     ],
 )
