@@ -3,6 +3,7 @@
 # make test    the same, then the tests, one file per core at a time
 # make bench   the same, then the benchmarks with BENCH_ARGS
 # make lint    the same, then ruff and mypy
+# make docs    the same, then the documentation as a site in build/site
 
 PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --fuser_gradient decision --report 200 --out runs/split_facts
@@ -12,8 +13,9 @@ BENCH_ARGS ?= --table docs/performance.md
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs
 
-.PHONY: setup train test bench lint clean
+.PHONY: setup train test bench lint docs clean
 
 setup: $(STAMP)
 
@@ -30,6 +32,10 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -41,4 +47,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt requirements-embedded.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
 	$(BIN)/python -m pip install --no-deps -r requirements-embedded.txt
+	@touch $@
+
+# What makes the site is installed by who makes it.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
 	@touch $@

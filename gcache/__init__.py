@@ -1,8 +1,9 @@
 """gcache: language-model agents that answer together by handing each other their KV caches.
 
->>> from gcache import make_graph
->>> graph = make_graph("smollm2", topology="chain")            # doctest: +SKIP
->>> graph.run("What is 17 * 6?").answer                        # doctest: +SKIP
+Examples:
+    >>> from gcache import make_graph
+    >>> graph = make_graph("smollm2", topology="chain")            # doctest: +SKIP
+    >>> graph.run("What is 17 * 6?").answer                        # doctest: +SKIP
 """
 
 from __future__ import annotations

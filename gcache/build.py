@@ -243,7 +243,13 @@ def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: A
     """An untrained graph: a model by name and a topology by name.
 
     Args:
-        settings: fields of `GraphSpec`, for example `domain="maths"`.
+        llm_name: "smollm2" (embedded), a Hugging Face id, a local folder or a .gguf file.
+        topology: "learned", or the name of a fixed topology (`gcache.gnn.fixed.TOPOLOGIES`).
+        settings: further fields of `GraphSpec`, for example `domain="maths"`.
+
+    Raises:
+        ConfigError: a setting that does not exist, or a value that is not allowed.
+        ModelError: the model cannot be had, or its caches cannot be shifted.
     """
     try:
         spec = GraphSpec(llm_name=llm_name, topology=topology, **settings)

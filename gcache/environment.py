@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import threading
 import urllib.request
@@ -82,6 +83,15 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
     Raises:
         ConfigError: the file is there and cannot be read.
     """
+    return {name: value for name, (value, _) in api_sources(env_file).items()}
+
+
+def api_sources(env_file: Path = Path(".env")) -> dict[str, tuple[str, str]]:
+    """`api_variables` with the place of each: name -> (value, "the environment" or the name of the file).
+
+    Raises:
+        ConfigError: the file is there and cannot be read.
+    """
     from dotenv import dotenv_values
 
     try:
@@ -92,10 +102,10 @@ def api_variables(env_file: Path = Path(".env")) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{env_file} cannot be read ({type(error).__name__}); mend or remove it") from error
     sources = [
-        {name: value.strip() for name, value in source.items() if value and value.strip()}
-        for source in (os.environ, written)
+        {name: (value.strip(), place) for name, value in source.items() if value and value.strip()}
+        for source, place in ((os.environ, "the environment"), (written, str(env_file)))
     ]
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for source in sources:
         keys = [name for name in API_KEYS if name in source]
         if keys and not any(name in found for name in API_KEYS):
@@ -174,6 +184,13 @@ def installed_file(package: str, ending: str) -> Path | None:
         if entry.as_posix().endswith(ending) and path.is_file():
             return path.resolve()
     return None
+
+
+def chromium() -> Path | None:
+    """A Chromium of this machine, in which the tests look at pages; None where there is none."""
+    usual = Path("/usr/bin/chromium")
+    found = shutil.which("chromium")
+    return usual if usual.is_file() else Path(found) if found else None
 
 
 @contextmanager

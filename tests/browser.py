@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import needs
 import pytest
+
+from gcache import environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -23,16 +23,10 @@ FLAGS = (
 )  # fmt: skip
 
 
-def found_chromium() -> str | None:
-    """The path of a Chromium of this machine."""
-    usual = Path("/usr/bin/chromium")
-    return str(usual) if usual.is_file() else shutil.which("chromium")
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests of a file."""
-    path = found_chromium()
+    path = environment.chromium()
     if path is None:
         message = "no Chromium: neither /usr/bin/chromium nor `chromium` on PATH"
         if os.environ.get(VARIABLE) == "required":
@@ -41,7 +35,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=str(path), args=list(FLAGS))
         yield browser
         browser.close()
 

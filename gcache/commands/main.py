@@ -44,6 +44,7 @@ COMMANDS = {
     "links": Command("registries", "List the links between models there are, plug-ins included."),
     "topologies": Command("registries", "List the fixed topologies there are, plug-ins included."),
     "methods": Command("registries", "List the methods to compare there are, plug-ins included."),
+    "doctor": Command("doctor", "What is here, what is missing, and whether a graph can be run."),
 }
 
 

@@ -61,7 +61,7 @@ class TextEncoder:
     ) -> None:
         if batch_size < 1 or memo_size < 0:
             raise ConfigError(f"batch_size >= 1 and memo_size >= 0 wanted; got {batch_size} and {memo_size}")
-        self._tokenizer, self._model = _load_minilm(source or _minilm_source(), device)
+        self._tokenizer, self._model = _load_minilm(source or minilm_source(), device)
         self._batch_size, self._memo_size = batch_size, memo_size
         self._memo: dict[str, Tensor] = {}
         self._lock = threading.Lock()
@@ -157,7 +157,8 @@ def make_encoder(name: str, device: str = "cpu") -> Encoder:
     raise unknown("encoder", name, ENCODERS)
 
 
-def _minilm_source() -> str:
+def minilm_source() -> str:
+    """The folder of the installed package, else the id on the hub."""
     config = installed_file(MINILM_PACKAGE, "/model/config.json")
     if config is not None:
         return str(config.parent)

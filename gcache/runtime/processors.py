@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -29,23 +30,30 @@ def usable_cores(quota: bool = True, root: Path = Path("/")) -> int:
 
 def _quota(root: Path) -> float:
     """Processors' worth of time that the cgroups of this process allow; a large number where they do not say."""
-    allowed = float(sys.maxsize)
+    return min((_quota_of(folder) for folder in cgroups("cpu", root)), default=float(sys.maxsize))
+
+
+def cgroups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """The folders of the cgroups that this process is in, of version 2 or 1; each one's limits hold for it.
+
+    Args:
+        controller: "cpu" or "memory".
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return allowed
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
         own = top / path.lstrip("/")
         # what a group may is limited by those it is in; in a container the path may be one of outside
         for folder in (own, *own.parents):
-            allowed = min(allowed, _quota_of(folder))
+            yield folder
             if folder == top:
                 break
-    return allowed
 
 
 def _quota_of(folder: Path) -> float:

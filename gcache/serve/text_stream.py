@@ -29,9 +29,10 @@ class TextStream:
     def grow(self, text: str) -> str:
         """What can be told of the text so far, beyond what was.
 
-        >>> growing = TextStream(["STOP"])
-        >>> [growing.grow("one ST"), growing.grow("one STEP")]
-        ['one ', 'STEP']
+        Examples:
+            >>> growing = TextStream(["STOP"])
+            >>> [growing.grow("one ST"), growing.grow("one STEP")]
+            ['one ', 'STEP']
         """
         sure = self._sure(text)
         if len(sure) <= len(self.sent) or not sure.startswith(self.sent):

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcache.errors import ConfigError, GradingError
@@ -104,10 +104,12 @@ class Ran:
     Attributes:
         ended: it ran to its end: no exception, no exit on the way, no limit.
         error: else the last line it left on stderr, or "out of time".
+        layers: of `LAYERS`, those that the system granted.
     """
 
     ended: bool
     error: str = ""
+    layers: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class _Failed(Exception):
@@ -130,7 +132,22 @@ def run_program(source: str, limits: SandboxLimits | None = None) -> Ran:
     Raises:
         GradingError: the sandbox itself fails, several times in a row, which says nothing of the program.
     """
-    limits = limits or SandboxLimits()
+    ran = _settled(source, limits or SandboxLimits())
+    _warn(ran.layers)
+    return ran
+
+
+def gaps() -> list[str]:
+    """What programs of models can do on this system that they could not with all `LAYERS`; an empty one is run for it.
+
+    Raises:
+        GradingError: the sandbox itself fails.
+    """
+    return _opened(_settled("", SandboxLimits()).layers)
+
+
+def _settled(source: str, limits: SandboxLimits) -> Ran:
+    """How a program ended, once it is known what the system grants."""
     failures = 0
     refusals: dict[str, int] = {}
     while True:
@@ -174,10 +191,10 @@ def _tried(source: str, limits: SandboxLimits) -> Ran:
         raise _Refused(*first.split(" ", 2)[1:])
     if not first.startswith("ready "):
         raise _Failed(f"it did not begin within {STARTED_WITHIN:.0f} s" if out_of_time else last)
-    _warn(frozenset(first.split()[1:]))
+    layers = frozenset(first.split()[1:])
     if rest.strip() == word and not out_of_time:
-        return Ran(True)
-    return Ran(False, "out of time" if out_of_time else last)
+        return Ran(True, layers=layers)
+    return Ran(False, "out of time" if out_of_time else last, layers)
 
 
 def _readable() -> list[str]:
@@ -191,12 +208,16 @@ def _readable() -> list[str]:
     return kept
 
 
+def _opened(layers: frozenset[str]) -> list[str]:
+    held = layers | ({"landlock"} if "namespaces" in layers else set())
+    return [what for layer, what in LAYERS.items() if layer not in held]
+
+
 def _warn(layers: frozenset[str]) -> None:
     if layers in _warned:
         return
     _warned.add(layers)
-    held = layers | ({"landlock"} if "namespaces" in layers else set())
-    missing = [what for layer, what in LAYERS.items() if layer not in held]
+    missing = _opened(layers)
     if missing:
         logger.warning(
             "this system keeps the programs of models in a sandbox with gaps: they can %s; see docs/sandbox.md",

@@ -305,7 +305,17 @@ def load(
 def load_graph(
     path: str | Path, limits: Limits | None = None, api: Callable[[GraphSpec], ApiLLM] | None = None
 ) -> AgentGraph:
-    """The trained graph of a checkpoint, ready to `run`."""
+    """The trained graph of a checkpoint, ready to `run`.
+
+    Args:
+        path: the folder of a run, or of one checkpoint.
+        limits: how much the model may take at once.
+        api: makes the API of a graph that asks one; None for what the checkpoint and the environment say.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is broken, or its model is not the one it was trained with.
+        ModelError: the model cannot be had.
+    """
     return load(path, limits=limits, api=api)[0].graph
 
 

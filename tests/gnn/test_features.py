@@ -159,6 +159,6 @@ def test_unknown_encoder() -> None:
 
 def test_installed_weights_are_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(features, "installed_file", lambda package, ending: tmp_path / "config.json")
-    assert features._minilm_source() == str(tmp_path)
+    assert features.minilm_source() == str(tmp_path)
     monkeypatch.setattr(features, "installed_file", lambda package, ending: None)
-    assert features._minilm_source() == features.MINILM_HUB_ID
+    assert features.minilm_source() == features.MINILM_HUB_ID

@@ -55,6 +55,14 @@ def converted(gguf_path: Path) -> Path:
     return target
 
 
+def unpacked() -> list[tuple[str, Path]]:
+    """The GGUF files that were unpacked before: (name of the file, folder). What is in them is not checked."""
+    found = []
+    for manifest in sorted((cache_home() / "converted").glob(f"*-v{CONVERTER_VERSION}/{MANIFEST}")):
+        found.append((str(_read_json(manifest).get("gguf", "?")), manifest.parent))
+    return found
+
+
 def gguf_sha256(gguf_path: Path) -> str:
     """The sha256 (hex) of a GGUF file, remembered under its path, size and time of change.
 
