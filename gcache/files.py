@@ -123,7 +123,8 @@ def write_json(path: Path, value: Any) -> None:
 _NAMED = (
     ("graph", "llm_name"),
     ("graph", "agent_models"),
-    ("graph", "link_files"),
+    ("graph", "link_file"),
+    ("graph", "link_files"),  # its name in records that were written before
     ("graph", "route_file"),
     ("task", "data"),
 )

@@ -29,7 +29,7 @@ from gcache.training.checkpoint import load, load_graph
 from gcache.training.config import TrainConfig
 
 TASK = SplitFacts()
-CONFIG = TrainConfig(iterations=2, batch_size=2, rollouts=2, lr=0.05, train_limit=8, checkpoint_every=1)
+CONFIG = TrainConfig(iterations=2, batch_size=2, rollouts=2, lr=0.05, limit=8, checkpoint_every=1)
 
 
 def spec_of(model: Path, **more: Any) -> GraphSpec:

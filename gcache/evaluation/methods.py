@@ -15,22 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
 from gcache.cache.fusers.registry import make_fuser
 from gcache.errors import ConfigError, unknown
-from gcache.evaluation.graph_method import GraphMethod
-from gcache.evaluation.method import Method
-from gcache.gnn.providers import FixedSource, TopologySource
-from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
-from gcache.llm.local import LocalLLM
+from gcache.runtime.settings import Settings, setting
+
+if TYPE_CHECKING:  # methods are named, and their settings made, before torch is there
+    from gcache.evaluation.method import Method
+    from gcache.graph.agent_graph import AgentGraph
+    from gcache.llm.local import LocalLLM
 
 #: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
 #: what came before it, so in a sequence each reads all earlier ones; a cache carries its context.
@@ -45,33 +43,36 @@ THINK = "<think>\n"
 
 
 @dataclass(frozen=True)
-class MethodSettings:
+class MethodSettings(Settings):
     """What all methods share, and what some of them heed.
 
     Attributes:
         domain: whose decision maker answers.
-        max_new_tokens: the most tokens of every text.
-        prompt: form of text_mas and latent_mas.
-        latent_steps: of latent_mas and an untrained gcache; 0 hands over caches without any.
-        latent_only: latent_mas hands on latents alone instead of all it had.
-        think: answers begin with "<think>".
+        template: what chat templates may read.
         graph: gcache's, trained or not; also gives gdesigner its topologies.
+        The rest: see the fields' help texts.
+
+    Raises:
+        ConfigError: a value that is not allowed, or latents handed on where there are none.
     """
 
     domain: str
-    max_new_tokens: int
-    prompt: str = "sequential"
-    latent_steps: int = 10
-    latent_only: bool = False
-    think: bool = False
+    max_new_tokens: int = setting(help="the most tokens of every text", group="methods", at_least=1)
+    prompt: str = setting(
+        "sequential", help="of text_mas and latent_mas. sequential: planner, critic, refiner, judger; hierarchical: "
+        "experts and a summariser",
+        group="methods", choices=FORMS,
+    )
+    latent_steps: int = setting(
+        10, help="per agent; 0: caches are handed over without any", group="methods", at_least=0
+    )
+    latent_only: bool = setting(False, help="agents hand on their latents alone", group="methods")
+    think: bool = setting(False, help="answers begin with <think>, for reasoning models", group="methods")
     template: TemplateSettings = field(default_factory=TemplateSettings)
     graph: AgentGraph | None = None
 
     def __post_init__(self) -> None:
-        if self.prompt not in FORMS:
-            raise unknown("prompt", self.prompt, FORMS)
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        super().__post_init__()
         if self.latent_only and self.latent_steps == 0:
             raise ConfigError("latent_only hands on latents, but latent_steps is 0; set it to 1 or more")
 
@@ -88,23 +89,38 @@ class MethodSettings:
 
 
 def _speaking(
-    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], source: TopologySource
+    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], topology: Any
 ) -> Method:
+    """A method of agents that say what they think.
+
+    Args:
+        topology: a fixed one by name, or where topologies come from.
+    """
+    from gcache.evaluation.graph_method import GraphMethod
+    from gcache.gnn.providers import FixedSource
+    from gcache.graph.speakers import LocalSpeaker
+    from gcache.graph.text_graph import SpeakingGraph
+
+    source = FixedSource(topology) if isinstance(topology, str) else topology
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
     graph = SpeakingGraph(LocalSpeaker(llm, tokenizer, settings.template), agents, settings.decision, source, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    return _speaking("single", llm, tokenizer, settings, (), FixedSource("none"))
+    return _speaking("single", llm, tokenizer, settings, (), "none")
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     agents, topology, _ = FORMS[settings.prompt]
-    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedSource(topology))
+    return _speaking("text_mas", llm, tokenizer, settings, agents, topology)
 
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    from gcache.evaluation.graph_method import GraphMethod
+    from gcache.gnn.providers import FixedSource
+    from gcache.graph.cache_graph import CacheGraph
+
     agents, _, topology = FORMS[settings.prompt]
     config = GraphConfig(
         settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens,
@@ -121,6 +137,8 @@ def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Metho
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    from gcache.evaluation.graph_method import GraphMethod
+
     return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.limits.max_batch_size)
 
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.topology import Edge, Topology
 from gcache.runtime.streams import shuffler
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gcache.runtime.streams import Stream
 
 Pairs = set[tuple[int, int]]
@@ -94,5 +93,7 @@ class FixedTopology:
 
     def most_likely(self) -> tuple[Topology, Tensor]:
         """The topology; its log-probability is 0."""
+        import torch  # not at the head: the command line names topologies before torch is there
+
         pairs = TOPOLOGIES[self.name](self.n_agents, shuffler("random topology", self.seed, self.n_agents))
         return Topology(self.n_agents, tuple(Edge(s, t) for s, t in pairs)), torch.zeros(())

@@ -62,7 +62,7 @@ def close_up(
     """
     recorder = Recorder()
     result = graph.run(example, channel=recorder, keep_states=True, seed=seed)
-    n_agents, last = len(result.agents), graph.config.rounds - 1
+    n_agents, last = len(result.agents), graph.config.num_rounds - 1
     handed: dict[tuple[int, int, int], tuple[int, int]] = {}
     for (sender, receiver), passing in recorder.passed.items():
         key = (sender[1], receiver[1], receiver[0] - sender[0])
@@ -78,7 +78,7 @@ def close_up(
 
 def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Recorder) -> Tensor | None:
     """See `CloseUp.attention`; the mean over the texts, where the decision maker wrote several."""
-    n_agents, last, decision = len(result.agents), graph.config.rounds - 1, result.topology.decision_node
+    n_agents, last, decision = len(result.agents), graph.config.num_rounds - 1, result.topology.decision_node
     weights, found = edge_weights(result.topology), []
     for spoken in result.spoken:
         if spoken.generation is None or not spoken.generation.tokens:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LINKS = ("same", "vocab", "overlap", "perceiver", "text")
 #: Of `--link`: the first of same, vocab, overlap and text that the two models allow.
 AUTO = "auto"
+#: What a user may ask for.
+CHOICES = (AUTO, *LINKS[1:])
 
 
 @runtime_checkable

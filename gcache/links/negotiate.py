@@ -8,15 +8,12 @@ from pathlib import Path
 
 from gcache.errors import ConfigError, DataError, unknown
 from gcache.links.linear import FEWEST_TOKENS
-from gcache.links.link import AUTO, LINKS, Link, ModelEnds
+from gcache.links.link import AUTO, CHOICES, Link, ModelEnds
 from gcache.links.link_file import linear_link
 from gcache.links.perceiver import Perceiver
 from gcache.links.vocabulary import common_tokens, same_vocabulary
 
 logger = logging.getLogger(__name__)
-
-#: What a user may ask for.
-CHOICES = (AUTO, *LINKS[1:])
 
 
 def negotiated(sender: ModelEnds, receiver: ModelEnds, wanted: str = AUTO) -> str:

@@ -32,9 +32,7 @@ from gcache.graph.hand_over import Weights, arriving, edge_weights, fused_for, h
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
-
-AUTO = "auto"
-GRADIENTS = ("decision", "full")
+from gcache.training.config import AUTO, GRADIENTS
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     owners: list[int] = []
     for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
         result = replay.result
-        last, decision = graph.config.rounds - 1, result.topology.decision_node
+        last, decision = graph.config.num_rounds - 1, result.topology.decision_node
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
             coming = [((last, agent), (agent, decision)) for agent in spoken.heard]
@@ -166,7 +164,7 @@ def _handed_before(
             received = fused_for(graph.fuser, shared, coming, replay.weights)
             handed[node] = handed_on(graph.fuser, own[node], received, transfer)
         return handed
-    last = graph.config.rounds - 1
+    last = graph.config.num_rounds - 1
     for node in {(last, agent) for spoken in result.spoken for agent in spoken.heard}:
         cache = _crossed(graph, result, node, own)
         if cache is None:
@@ -239,7 +237,7 @@ def waves(graph: CacheGraph, result: RunResult) -> list[list[Node]]:
     """The nodes that thought, in waves: those of each have heard all they hear in earlier ones."""
     found: list[list[Node]] = []
     done: set[Node] = set()
-    waiting = sorted(result.topology.heard_nodes(graph.config.rounds))
+    waiting = sorted(result.topology.heard_nodes(graph.config.num_rounds))
     while waiting:
         found.append([n for n in waiting if all(s in done for s, _ in result.topology.senders(*n))])
         done.update(found[-1])

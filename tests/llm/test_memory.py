@@ -163,7 +163,7 @@ def free_questions() -> list[Any]:
 def test_a_run_whose_caches_were_released_is_learned_from_all_the_same(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, gradient: str, transfer: str
 ) -> None:
-    config = GraphConfig(latent_steps=2, max_new_tokens=4, transfer=transfer, rounds=2)
+    config = GraphConfig(latent_steps=2, max_new_tokens=4, transfer=transfer, num_rounds=2)
     graph = toy_built(tiny_llm, tiny_tokenizer, graph=config, topology="full").graph
 
     def asked() -> list[RunResult]:

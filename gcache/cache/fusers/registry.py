@@ -1,23 +1,53 @@
-"""Fusers by name, as a command line or a configuration names them."""
+"""Fusers by name, as a command line or a configuration names them.
+
+Each is imported when it is made: the command line names them before torch is there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from gcache.cache.fusers.base import CacheFuser
-from gcache.cache.fusers.concat import ConcatFuser
-from gcache.cache.fusers.relevance import RelevanceFuser
-from gcache.cache.fusers.simple import FirstFuser, WeightedSumFuser
-from gcache.cache.rope import Rope
 from gcache.errors import unknown
 
-FuserFactory = Callable[[tuple[int, int, int], str, Rope], CacheFuser]
+if TYPE_CHECKING:
+    from gcache.cache.fusers.base import CacheFuser
+    from gcache.cache.rope import Rope
+
+Shape = tuple[int, int, int]
+
+
+def _concat(shape: Shape, positions: str, rope: Rope) -> CacheFuser:
+    from gcache.cache.fusers.concat import ConcatFuser
+
+    return ConcatFuser(*shape, positions=positions, rope=rope)
+
+
+def _relevance(shape: Shape, positions: str, rope: Rope) -> CacheFuser:
+    from gcache.cache.fusers.relevance import RelevanceFuser
+
+    return RelevanceFuser(*shape, positions=positions, rope=rope)
+
+
+def _weighted_sum(shape: Shape, positions: str, rope: Rope) -> CacheFuser:
+    from gcache.cache.fusers.simple import WeightedSumFuser
+
+    return WeightedSumFuser(positions, rope)
+
+
+def _first(shape: Shape, positions: str, rope: Rope) -> CacheFuser:
+    from gcache.cache.fusers.simple import FirstFuser
+
+    return FirstFuser(positions, rope)
+
+
+FuserFactory = Callable[[Shape, str, "Rope"], "CacheFuser"]
 
 FUSERS: Mapping[str, FuserFactory] = {
-    "concat": lambda shape, positions, rope: ConcatFuser(*shape, positions=positions, rope=rope),
-    "relevance": lambda shape, positions, rope: RelevanceFuser(*shape, positions=positions, rope=rope),
-    "weighted_sum": lambda shape, positions, rope: WeightedSumFuser(positions, rope),
-    "first": lambda shape, positions, rope: FirstFuser(positions, rope),
+    "concat": _concat,
+    "relevance": _relevance,
+    "weighted_sum": _weighted_sum,
+    "first": _first,
 }
 
 
