@@ -49,7 +49,7 @@ class GraphSpec(Settings):
         "smollm2", help="smollm2 (embedded), a Hugging Face id, a local folder or a .gguf file", group="model"
     )
     dtype: str = setting("auto", help="of the model's weights", group="model", choices=DTYPES)
-    device: str = setting("cpu", help="cpu, cuda, cuda:1, auto, ...", group="model")
+    device: str = setting("cpu", help="cpu, auto, or another device of torch such as cuda:1", group="model")
     device_map: str | None = setting(
         None, help="passed on to transformers, for models over several devices", group="model"
     )

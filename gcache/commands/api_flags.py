@@ -90,15 +90,16 @@ def api_of_checkpoint(
     """How the API of a checkpoint is made, where its mode asks one; see `gcache.training.checkpoint.load`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: flags of an API, and no checkpoint.
         ConfigError: flags of an API, where the local model writes.
     """
     from gcache.training import step_folders
     from gcache.training.checkpoint_record import read_record
 
-    if read_record(step_folders.find(Path(checkpoint))).spec.generation_mode == "local":
+    asked = flags.given(parser, args, API_FLAGS)
+    if asked and read_record(step_folders.find(Path(checkpoint))).spec.generation_mode == "local":
         flags.refuse_unused(
-            parser, args, API_FLAGS, f"the local model writes in the checkpoint {checkpoint}, and no API is asked; "
+            parser, args, asked, f"the local model writes in the checkpoint {checkpoint}, and no API is asked; "
             "leave these out",
         )  # fmt: skip
     return lambda made: api(args, made.api_model, made.base_url)

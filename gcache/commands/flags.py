@@ -23,6 +23,7 @@ from gcache.commands.console import CONFIG, OneLineParser, boolean
 from gcache.errors import ConfigError
 from gcache.runtime.settings import About, flag_of, kind_of, settings_of
 
+TEXT = "text (address, key and model: flags, then the environment, then .env)"
 #: Titles of the groups that fields name; what has none stands among the command's own flags.
 TITLES = {
     "model": "model",
@@ -30,9 +31,9 @@ TITLES = {
     "graph": "graph",
     "choices": "choices of the policy, beside the edges within a round",
     "methods": "methods",
-    "modes": "text (address, key and model: flags, then the environment, then .env)",
-    "text": "text (address, key and model: flags, then the environment, then .env)",
-    "errors": "text (address, key and model: flags, then the environment, then .env)",
+    "modes": TEXT,
+    "text": TEXT,
+    "errors": TEXT,
     "limits": "limits (but for rounding, answers do not depend on them)",
     "training": "training",
     "fitting": "fitting",
@@ -127,18 +128,18 @@ def group(parser: argparse.ArgumentParser, name: str) -> Any:
     return found[0] if found else parser.add_argument_group(TITLES[name])
 
 
-def make(record: type[R], args: argparse.Namespace, **given: Any) -> R:
+def make(record: type[R], args: argparse.Namespace, **values: Any) -> R:
     """A record of the flags that a command has.
 
     Args:
-        given: fields that are no flags, or that are something else than their flags say.
+        values: fields that are no flags, or that are something else than their flags say.
     """
     for field, _ in settings_of(record):
         name = flag_of(field)
-        if field.name not in given and hasattr(args, name):
+        if field.name not in values and hasattr(args, name):
             value = getattr(args, name)
-            given[field.name] = tuple(value) if isinstance(value, list) else value
-    return record(**given)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return record(**values)
 
 
 def names_of(record: type, *chosen: str) -> list[str]:
@@ -146,26 +147,32 @@ def names_of(record: type, *chosen: str) -> list[str]:
     return [flag_of(field) for field, about in settings_of(record) if {about.group, field.name} & set(chosen)]
 
 
-def refuse_unused(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], why: str
-) -> None:
-    """Refuse flags that would change nothing, which whoever gives them does not expect.
+def given(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Those of some flags that are not at their defaults.
 
-    What a file of settings says was given as well; not so what the whole configuration of a run says, of which a
-    command takes what it can use.
-
-    Raises:
-        ConfigError: some of these flags are not at their defaults.
+    What a file of settings says was given as well; not so what a training run wrote down, of which a command takes
+    what it can use.
     """
     unasked: dict[str, Any] = getattr(parser, "unasked", {})
-    given = [
+    return [
         name for name in names
         if hasattr(args, name)
         and getattr(args, name) != parser.get_default(name)
         and not (name in unasked and getattr(args, name) == unasked[name])
     ]  # fmt: skip
-    if given:
-        raise ConfigError(f"{', '.join(f'--{name}' for name in given)}: {why}")
+
+
+def refuse_unused(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], why: str
+) -> None:
+    """Refuse flags that would change nothing, which whoever gives them does not expect.
+
+    Raises:
+        ConfigError: some of these flags are given.
+    """
+    found = given(parser, args, names)
+    if found:
+        raise ConfigError(f"{', '.join(f'--{name}' for name in found)}: {why}")
 
 
 def refuse_changed(
@@ -177,7 +184,7 @@ def refuse_changed(
         checkpoint: how it was named.
 
     Raises:
-        ConfigError: some of these flags are not at their defaults.
+        ConfigError: some of these flags are given.
     """
     refuse_unused(
         parser, args, names, "a checkpoint has its own model and graph; leave these out, or leave out "

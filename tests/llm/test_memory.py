@@ -47,8 +47,8 @@ class Finished:
         ({"max_batch_size": 0}, "max_batch_size must be 1 or more, got 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be 1 or more, got -1"),
         ({"max_gradient_tokens": 0}, "max_gradient_tokens must be 1 or more, got 0"),
-        ({"max_cache_gb": 0.0}, "max_cache_gb must be a number above 0, got 0"),
-        ({"max_cache_gb": float("nan")}, "max_cache_gb must be a number above 0, got nan"),
+        ({"max_cache_gb": 0.0}, "max_cache_gb must be a finite number above 0, got 0"),
+        ({"max_cache_gb": float("nan")}, "max_cache_gb must be a finite number above 0, got nan"),
     ],
 )
 def test_impossible_limits_are_refused(bad: dict[str, Any], named: str) -> None:
