@@ -37,7 +37,7 @@ class CostlessLLM:
 
     def think(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
         self.calls += len(requests)
-        return [self.caches[request.source] for request in requests]
+        return [self.caches[request.owner] for request in requests]
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
         self.calls += len(requests)
@@ -55,7 +55,7 @@ def _cache(source: int) -> KVCache:
         positions=ordinals if source == SHARED else ordinals + SLOTS,
         mask=torch.ones_like(ordinals).bool(),
         kinds=torch.full_like(ordinals, int(kind)),
-        sources=torch.full_like(ordinals, source),
+        owners=torch.full_like(ordinals, source),
         ordinals=ordinals,
     )
 

@@ -217,7 +217,7 @@ def ours(bench: Bench, topology: str, transfer: str) -> System:
             def advance(number: int, result: RunResult) -> None:
                 bar.update()
 
-            results = graph.run_all(examples, in_flight=in_flight, keep_caches=False, on_result=advance)
+            results = graph.run_all(examples, max_concurrent=in_flight, keep_caches=False, on_result=advance)
         tokens = {kind: sum(result.tokens[kind] for result in results) for kind in ("prefilled", "latent", "generated")}
         return Answers(tuple(result.answer for result in results), **tokens)
 

@@ -82,7 +82,7 @@ class Side:
         self.llm = LocalLLM(loaded.model, loaded.tokenizer, loaded.label)
         self.ends = ModelEnds.of(loaded.model, loaded.tokenizer, loaded.label, loaded.fingerprint)
         self.layout = ChatLayout.of(loaded.tokenizer)
-        asked = ThinkRequest(self.layout.question(QUESTION), source=SHARED, kind=SlotKind.PREFIX)
+        asked = ThinkRequest(self.layout.question(QUESTION), owner=SHARED, kind=SlotKind.PREFIX)
         (self.shared,) = self.llm.think([asked])
 
     def tokens(self, text: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from gcache.agents.decision import decision_maker
 from gcache.agents.roles import Agent, pick_agents
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.fixed import FixedTopology
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.tasks.example import Example
@@ -87,11 +87,11 @@ def cost(topology: str, agents: int, in_flight: int, repeats: int) -> Cost:
     llm = CostlessLLM(agents)
     graph = _graph(llm, topology, agents)
     questions = [Example(str(number), f"what is {number} ?", "1") for number in range(in_flight)]
-    graph.run_all(questions[:1], in_flight=1)
+    graph.run_all(questions[:1], max_concurrent=1)
     calls = llm.calls * in_flight
     found = interleaved(
         {
-            "graph": lambda: len(graph.run_all(questions, in_flight=in_flight)),
+            "graph": lambda: len(graph.run_all(questions, max_concurrent=in_flight)),
             "bare": lambda: asyncio.run(_bare(calls)),
         },
         repeats,
@@ -121,7 +121,7 @@ def _graph(llm: CostlessLLM, topology: str, agents: int) -> CacheGraph:
     ]
     config = GraphConfig(latent_steps=1)
     return CacheGraph(
-        llm, word_tokenizer(), people, decision_maker(DOMAIN), FixedSource(topology), ConcatFuser(*SHAPE), config
+        llm, word_tokenizer(), people, decision_maker(DOMAIN), FixedProvider(topology), ConcatFuser(*SHAPE), config
     )
 
 

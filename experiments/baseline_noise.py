@@ -23,7 +23,7 @@ from gcache.runtime.streams import resampling
 from gcache.tasks.example import Example
 from gcache.training.config import BASELINES
 from gcache.training.metrics import running_mean
-from gcache.training.objective import Prices, advantages
+from gcache.training.objective import LossWeights, advantages
 from gcache.training.trainer import Reinforce
 
 REFERENCE = "leave_one_out"
@@ -81,7 +81,7 @@ def compare_baselines(
 
 def _gradients(trainer: Reinforce, groups: Sequence[Sequence[RunResult]], advantage: Tensor) -> dict[str, Tensor]:
     trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.objective.backward(groups, advantage, Prices())
+    trainer.objective.backward(groups, advantage, LossWeights())
     found = {
         name: torch.cat([
             (torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1).cpu() for p in part.parameters()

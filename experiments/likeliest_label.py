@@ -37,7 +37,7 @@ from gcache.config import TaskSpec
 from gcache.errors import ConfigError
 from gcache.evaluation.intervals import paired_difference, wilson
 from gcache.files import write_json
-from gcache.graph.agent_models import Thinker
+from gcache.graph.agent_models import AgentModel
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver
 from gcache.llm.cache_budget import Limits
@@ -77,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
     fit = PerceiverFit(graph, Perceiver.load(file, sender, receiver), FitConfig())
     labels = examples[0].meta["labels"].split("; ")
     ways: list[tuple[str, Score]] = [
-        ("receiver, nothing", lambda e, ls: in_words(graph, graph.thinkers[0], e, ls, told=False)),
-        ("receiver, text", lambda e, ls: in_words(graph, graph.thinkers[0], e, ls)),
+        ("receiver, nothing", lambda e, ls: in_words(graph, graph.models[0], e, ls, told=False)),
+        ("receiver, text", lambda e, ls: in_words(graph, graph.models[0], e, ls)),
         ("receiver, perceiver", lambda e, ls: carried(fit, e, ls)),
-        ("sender, text", lambda e, ls: in_words(graph, graph.thinkers[1], e, ls)),
+        ("sender, text", lambda e, ls: in_words(graph, graph.models[1], e, ls)),
     ]
     rows, first = [], []
     print("| given | accuracy | difference to the first | seconds a question |\n|---|---|---|---|")
@@ -112,11 +112,11 @@ def likeliest(score: Score, example: Example, labels: Sequence[str]) -> str:
 
 @torch.no_grad()
 def in_words(
-    graph: CacheGraph, thinker: Thinker, example: Example, labels: Sequence[str], told: bool = True
+    graph: CacheGraph, agent_model: AgentModel, example: Example, labels: Sequence[str], told: bool = True
 ) -> list[float]:
     """Labels behind the question and, where told, the agents' notes in words; the prompt is read once for all."""
-    llm, layout = local(thinker), thinker.layout
-    shared = question(thinker, example.question)
+    llm, layout = local(agent_model), agent_model.layout
+    shared = question(agent_model, example.question)
     said = [(note.role, note.text) for note in example.notes] if told else []
     words = with_said(graph.decision.instructions, said)
     prompt = layout.decision(
@@ -131,10 +131,10 @@ def in_words(
 
 
 @functools.lru_cache(maxsize=4)
-def question(thinker: Thinker, text: str) -> KVCache:
+def question(agent_model: AgentModel, text: str) -> KVCache:
     """Its cache, which all questions of a classification share."""
-    asked = ThinkRequest(thinker.layout.question(text), source=SHARED, kind=SlotKind.PREFIX)
-    return local(thinker).think([asked])[0]
+    asked = ThinkRequest(agent_model.layout.question(text), owner=SHARED, kind=SlotKind.PREFIX)
+    return local(agent_model).think([asked])[0]
 
 
 @torch.no_grad()

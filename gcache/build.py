@@ -20,12 +20,12 @@ from gcache.config import LEARNED, GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.features import Encoder, make_encoder
 from gcache.gnn.policy import TopologyPolicy
-from gcache.gnn.providers import FixedSource, PolicySource, TopologySource
+from gcache.gnn.providers import FixedProvider, PolicyProvider, TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.agent_models import Mixture, Thinker
+from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.speakers import ApiSpeaker, LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import ApiTextBackend, LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.graph.writers.registry import make_writer
 from gcache.links.link import Link, ModelEnds
 from gcache.links.negotiate import make_link, negotiated
@@ -97,7 +97,7 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         api = ApiLLM(ApiSettings.found(spec.api_model, spec.base_url))
     if spec.generation_mode == "api":
         assert api is not None
-        return _built(spec, SpeakingGraph(ApiSpeaker(api), *cast_of(spec), spec.graph, spec.generation_mode))
+        return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
@@ -106,8 +106,8 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     )  # fmt: skip
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
-    mixture = load_mixture(spec, llm, loaded)
-    return assemble(spec, llm, loaded.tokenizer, "+".join(mixture.fingerprints), api, mixture)
+    agent_models = load_agent_models(spec, llm, loaded)
+    return assemble(spec, llm, loaded.tokenizer, "+".join(agent_models.fingerprints), api, agent_models)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -133,29 +133,29 @@ def assemble(
     tokenizer: Any,
     fingerprint: str = "",
     api: ApiLLM | None = None,
-    mixture: Mixture | None = None,
+    agent_models: AgentModels | None = None,
 ) -> Built:
-    """Put a graph together around a model that is there already, and others where there is a mixture."""
-    agents, decision, source = cast_of(spec)
+    """Put a graph together around a model that is there already, and others where there is a agent_models."""
+    agents, decision, source = team_of(spec)
     if spec.graph.hands == "text":
-        speaker = LocalSpeaker(llm, tokenizer, spec.graph.template)
-        speaking = SpeakingGraph(speaker, agents, decision, source, spec.graph)
+        backend = LocalTextBackend(llm, tokenizer, spec.graph.template)
+        speaking = TextGraph(backend, agents, decision, source, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
     layout = ChatLayout.of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
-    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer, mixture)
+    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer, agent_models)
     return _built(spec, graph, llm, fingerprint)
 
 
 def _built(spec: GraphSpec, graph: AgentGraph, llm: LocalLLM | None = None, fingerprint: str = "") -> Built:
-    source = graph.source_of_topologies
-    return Built(spec, graph, llm, source.policy if isinstance(source, PolicySource) else None, fingerprint)
+    source = graph.topology_provider
+    return Built(spec, graph, llm, source.policy if isinstance(source, PolicyProvider) else None, fingerprint)
 
 
-def cast_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologySource]:
+def team_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologyProvider]:
     """Who the agents are, who decides, and where topologies come from."""
-    source = PolicySource(*_policy(spec)) if spec.topology == LEARNED else FixedSource(spec.topology, spec.seed)
+    source = PolicyProvider(*_policy(spec)) if spec.topology == LEARNED else FixedProvider(spec.topology, spec.seed)
     agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
     return agents, decision_maker(spec.domain, spec.decision_method), source
 
@@ -171,10 +171,10 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
     return policy, encoder
 
 
-def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixture:
+def load_agent_models(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> AgentModels:
     """The models of `spec.agent_models`.
 
-    Where none differs from the decision maker's, the mixture is that of one model.
+    Where none differs from the decision maker's, the agent_models is that of one model.
 
     Args:
         main: the decision maker's model; its limits and its count of cache bytes are for all.
@@ -197,19 +197,19 @@ def load_mixture(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> Mixtur
     links = {(a, b): _link(spec, spec.link, ends[a], ends[b]) for a, b in pairs}
     # only the decision maker's fuser is reached by the text's log-probability; the others join what arrives as it is
     others = [
-        Thinker(
+        AgentModel(
             llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
             spec.graph.template,
         )
         for llm, made in models[1:]
     ]
-    mixture = Mixture(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
+    agent_models = AgentModels(tuple(others), tuple(on), links, tuple(made.fingerprint for _, made in models))
     if spec.route == "none" or not others:
-        return mixture
+        return agent_models
     assert spec.route_file is not None
     learned = {(a, b): _link(spec, "perceiver", ends[a], ends[b]) for a, b in pairs}
-    routed = {"classification": replace(mixture, links=learned), "reasoning": mixture}
-    return replace(mixture, router=Router.load(Path(spec.route_file)), routed=routed)
+    routed = {"classification": replace(agent_models, links=learned), "reasoning": agent_models}
+    return replace(agent_models, router=Router.load(Path(spec.route_file)), routed=routed)
 
 
 def _marked(loaded: LoadedModel, quantization: str) -> LoadedModel:

@@ -194,20 +194,20 @@ class ScriptedLLM:
     @property
     def asked(self) -> list[list[int]]:
         """The sources of every batch of thoughts."""
-        return [[request.source for request in batch] for batch in self.thoughts]
+        return [[request.owner for request in batch] for batch in self.thoughts]
 
     @staticmethod
     def words(past: FusedCache | None, source: int) -> tuple[int, ...]:
         """The token ids that a source's slots stand for."""
         if past is None:
             return ()
-        return tuple(past.values[0, 0, 0, past.sources[0] == source, 0].long().tolist())
+        return tuple(past.values[0, 0, 0, past.owners[0] == source, 0].long().tolist())
 
     @staticmethod
     def _slots(request: ThinkRequest) -> KVCache:
         ids = torch.tensor([*request.tokens, *[-1] * request.latent_steps])
         ordinals = torch.arange(len(ids))[None]
-        sources = torch.full_like(ordinals, request.source)
+        sources = torch.full_like(ordinals, request.owner)
         start = 0 if request.past is None else int(request.past.next_positions[0])
         return KVCache(
             keys=torch.stack((sources, ordinals), dim=-1).float()[None, :, None],
@@ -215,7 +215,7 @@ class ScriptedLLM:
             positions=start + ordinals,
             mask=torch.ones_like(ordinals).bool(),
             kinds=torch.where(ids[None] < 0, int(SlotKind.LATENT), int(request.kind)),
-            sources=sources,
+            owners=sources,
             ordinals=ordinals,
         )
 

@@ -23,7 +23,7 @@ from gcache.graph.result import RunResult, Spoken
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import Generation
 from gcache.tasks.example import Example
-from gcache.training.objective import Objective, Prices
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.replay import Replay, log_probs
 
 #: How far two ways to compute one thing in float64 may be apart: rounding (1e-16), through tiny models that make it
@@ -135,7 +135,7 @@ def assert_objective_is_exact(built: Built, llm: LocalLLM, task: ToyTask) -> flo
     outcomes, chances = enumerated(built, task, task.train()[0])
     exact = gradient(built, chances.sum())
     shares = chances.detach()[None] * len(outcomes)
-    Objective(built.graph, llm, Prices(), gradient="full").backward([outcomes], shares)
+    Objective(built.graph, llm, LossWeights(), gradient="full").backward([outcomes], shares)
     size = sum(p.numel() for p in built.policy.parameters())
     for part in (slice(None, size), slice(size, None)):
         found, wanted = -gradient(built)[part], exact[part]

@@ -27,7 +27,7 @@ OPENAI_ASKED = "create or ((retrieve or list) and (TestModels or TestAsyncModels
 
 
 @dataclass(frozen=True)
-class Places:
+class AdmissionQueue:
     """Where everything is.
 
     Attributes:
@@ -55,7 +55,7 @@ def gcache(*args: str) -> str:
     return done.stdout
 
 
-def versions(places: Places) -> None:
+def versions(places: AdmissionQueue) -> None:
     """A line for each client, by what is installed."""
     for name, packages in (
         ("openai", ("openai",)), ("langchain", ("langchain-openai", "langchain-tests")), ("litellm", ("litellm",)),
@@ -93,7 +93,7 @@ def suite(done: subprocess.CompletedProcess[str], refused: str = "") -> str:
     return f"{last}; failed are {len(failed)} that send what is refused" if failed else last
 
 
-def langchain_suite(places: Places, url: str) -> str:
+def langchain_suite(places: AdmissionQueue, url: str) -> str:
     copy = places.work / "langchain" / "test_served.py"
     copy.parent.mkdir()
     shutil.copy(SCRIPTS / "langchain_suite.py", copy)
@@ -107,7 +107,7 @@ def langchain_suite(places: Places, url: str) -> str:
     )  # fmt: skip
 
 
-def openai_suite(places: Places, url: str) -> str:
+def openai_suite(places: AdmissionQueue, url: str) -> str:
     """openai-python's own tests, with our model's name and key in the place of theirs."""
     source = places.work / "openai"
     shutil.copytree(places.home / "openai-source", source)
@@ -124,7 +124,7 @@ def openai_suite(places: Places, url: str) -> str:
     return suite(done, "with_all_params")
 
 
-def clients(checks: Checks, places: Places, url: str) -> None:
+def clients(checks: Checks, places: AdmissionQueue, url: str) -> None:
     for title, environment, name in (
         ("openai-python", "openai", "openai_client"), ("langchain-openai", "langchain", "langchain_client"),
         ("litellm", "litellm", "litellm_client"), ("llama-index", "llama_index", "llama_index_client"),
@@ -140,7 +140,7 @@ def main() -> int:
     home, gsm8k = Path(sys.argv[1]), Path(sys.argv[2])
     checks = Checks()
     with tempfile.TemporaryDirectory() as folder:
-        places = Places(home, gsm8k, Path(folder))
+        places = AdmissionQueue(home, gsm8k, Path(folder))
         versions(places)
         graph = places.work / "graph"
         gcache(

@@ -54,7 +54,7 @@ def made(folders: dict[str, str], *agents: str, llm: str = "big", **settings: An
 
 def links(built: Built) -> dict[tuple[int, int], str]:
     assert isinstance(built.graph, CacheGraph)
-    return {pair: "text" if link is None else link.name for pair, link in built.graph.mixture.links.items()}
+    return {pair: "text" if link is None else link.name for pair, link in built.graph.agent_models.links.items()}
 
 
 def test_each_model_is_loaded_once(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_each_model_is_loaded_once(folders: dict[str, str], monkeypatch: pytest.
     built = made(folders, "small", "big", "small", "turned")
     assert isinstance(built.graph, CacheGraph)
     assert [Path(name).name for name in names] == [Path(folders[n]).name for n in ("big", "small", "turned")]
-    assert built.graph.mixture.on == (1, 0, 1, 2)
+    assert built.graph.agent_models.on == (1, 0, 1, 2)
     assert links(built) == {
         (0, 1): "vocab", (1, 0): "vocab", (0, 2): "overlap", (2, 0): "overlap", (1, 2): "overlap", (2, 1): "overlap",
     }  # fmt: skip
@@ -76,7 +76,7 @@ def test_each_model_is_loaded_once(folders: dict[str, str], monkeypatch: pytest.
 def test_one_name_is_for_all_agents(folders: dict[str, str]) -> None:
     built = made(folders, "small")
     assert isinstance(built.graph, CacheGraph)
-    assert built.graph.mixture.models(4) == (1, 1, 1, 1, 0)
+    assert built.graph.agent_models.numbers(4) == (1, 1, 1, 1, 0)
 
 
 def test_the_same_weights_under_another_name_are_no_other_model(folders: dict[str, str], tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_the_same_weights_in_another_quantization_are_another_model(
     monkeypatch.setattr(build_module, "load_model", lambda name, *_: real(name, "float32"))
     built = made(folders, "big", "big", "big", "big", agent_quantization=("none", "8bit", "none", "8bit"))
     assert isinstance(built.graph, CacheGraph)
-    assert built.graph.mixture.on == (0, 1, 0, 1)
+    assert built.graph.agent_models.on == (0, 1, 0, 1)
     assert links(built) == {(0, 1): "vocab", (1, 0): "vocab"}
-    first, second = built.graph.mixture.fingerprints
+    first, second = built.graph.agent_models.fingerprints
     assert second == f"{first}/8bit"
     assert set(built.graph.run("what is 2 + 3").edge_bytes) == {(0, 1), (1, 2), (2, 3), (3, 4)}
 
@@ -183,10 +183,10 @@ def test_from_the_command_line(folders: dict[str, str], tmp_path: Path, capsys: 
 
 
 def test_a_mixed_graph_is_not_served(folders: dict[str, str]) -> None:
-    from gcache.serve.model import Served
+    from gcache.serve.model import ServedModel
 
     with pytest.raises(ConfigError, match="several models, and a service counts the context of one"):
-        Served.of(made(folders, "small"), "mixed")
+        ServedModel.of(made(folders, "small"), "mixed")
 
 
 def test_controls_that_are_of_one_model_are_refused(folders: dict[str, str], tmp_path: Path) -> None:
@@ -201,6 +201,6 @@ def test_controls_that_are_of_one_model_are_refused(folders: dict[str, str], tmp
 def test_all_models_count_their_caches_together(folders: dict[str, str]) -> None:
     built = made(folders, "small")
     assert isinstance(built.graph, CacheGraph)
-    ledgers = {id(thinker.llm.ledger) for thinker in built.graph.thinkers}
+    ledgers = {id(agent_model.llm.ledger) for agent_model in built.graph.models}
     assert len(ledgers) == 1
     assert torch.is_tensor(built.graph.run("what is 2").shared.keys)

@@ -14,14 +14,14 @@ import torch
 from inspect_views import PLAIN
 from safetensors.torch import load_file, save_file
 
-from gcache.build import cast_of
+from gcache.build import team_of
 from gcache.commands import train as training
 from gcache.commands.compare_topologies import compare_topologies
-from gcache.commands.inspect import load_cast, look_at, look_closely, run_folder, write_view
+from gcache.commands.inspect import load_team, look_at, look_closely, run_folder, write_view
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
-from gcache.gnn.providers import PolicySource
-from gcache.gnn.team import Cast
+from gcache.gnn.providers import PolicyProvider
+from gcache.gnn.team import Team
 from gcache.gnn.topology import DECISION
 from gcache.graph.run_config import GraphConfig
 from gcache.tasks.split_facts import SplitFacts
@@ -57,9 +57,9 @@ def other(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(model_folder, tmp_path_factory.mktemp("two") / "out", replace(CONFIG, seed=5), seed=5)
 
 
-def chances(cast: Cast) -> torch.Tensor:
+def chances(team: Team) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([cast.distribution(example).probabilities for example in TASK.test(5)])  # type: ignore[union-attr]
+        return torch.cat([team.distribution(example).probabilities for example in TASK.test(5)])  # type: ignore[union-attr]
 
 
 def rewritten(trained: Path, to: Path, **values: Any) -> Path:
@@ -72,23 +72,23 @@ def rewritten(trained: Path, to: Path, **values: Any) -> Path:
     return to
 
 
-# -- a cast without its model ---------------------------------------------------------------
+# -- a team without its model ---------------------------------------------------------------
 
 
 def test_a_cast_says_what_the_graph_says_that_was_loaded_with_its_model(trained: Path) -> None:
-    cast, found = load_cast(trained)
+    team, found = load_team(trained)
     graph = load_graph(trained)
     assert found.step == 2
-    assert torch.equal(chances(cast), chances(graph))
+    assert torch.equal(chances(team), chances(graph))
     for example in TASK.test(5):
-        assert cast.topology(example) == graph.topology(example)
-        assert cast.names_of(example) == graph.names_of(example)
-    assert not torch.allclose(chances(cast), chances(Cast(*cast_of(found.spec))), atol=1e-3), "nothing was learned"
+        assert team.topology(example) == graph.topology(example)
+        assert team.names_of(example) == graph.names_of(example)
+    assert not torch.allclose(chances(team), chances(Team(*team_of(found.spec))), atol=1e-3), "nothing was learned"
 
 
 def test_no_model_is_needed_for_it(trained: Path, tmp_path: Path) -> None:
     gone = rewritten(trained, tmp_path / "gone", graph={"llm_name": str(tmp_path / "no-model")})
-    assert torch.equal(chances(load_cast(gone)[0]), chances(load_cast(trained)[0]))
+    assert torch.equal(chances(load_team(gone)[0]), chances(load_team(trained)[0]))
     assert look_at(gone, limit=3).edges == look_at(trained, limit=3).edges
     with pytest.raises(ModelError):
         load(gone)
@@ -99,18 +99,18 @@ def test_no_model_is_needed_for_it(trained: Path, tmp_path: Path) -> None:
 def test_what_was_pruned_stays_away(trained: Path, tmp_path: Path) -> None:
     example = TASK.test(1)[0]
     cut = [[example.notes[1].role, "decision maker", 0]]
-    cast = load_cast(rewritten(trained, tmp_path / "pruned", pruned=cut))[0]
-    source = cast.source_of_topologies
-    assert isinstance(source, PolicySource) and source.pruned == {tuple(cut[0])}
-    whole, pruned = (c.distribution(example) for c in (load_cast(trained)[0], cast))
+    team = load_team(rewritten(trained, tmp_path / "pruned", pruned=cut))[0]
+    source = team.topology_provider
+    assert isinstance(source, PolicyProvider) and source.pruned == {tuple(cut[0])}
+    whole, pruned = (c.distribution(example) for c in (load_team(trained)[0], team))
     assert set(whole.candidates) - set(pruned.candidates) == {(1, 5)}  # type: ignore[union-attr]
 
 
 def test_a_fixed_topology_needs_no_policy(model_folder: Path, tmp_path: Path) -> None:
     out = train(model_folder, tmp_path / "out", replace(CONFIG, iterations=1), topology="chain")
-    cast, _ = load_cast(out)
+    team, _ = load_team(out)
     example = TASK.test(1)[0]
-    assert cast.topology(example) == load_graph(out).topology(example)
+    assert team.topology(example) == load_graph(out).topology(example)
     view = look_at(out, limit=2)
     assert view.subtitle == "a fixed topology" and {edge.probability for edge in view.edges} >= {1.0}
     assert [len(frame.edges) > 0 for frame in view.frames] == [True]
@@ -123,20 +123,20 @@ def test_weights_of_another_shape_are_refused_and_none_loaded(trained: Path, tmp
     tensors["policy.read.weight"] = tensors["policy.read.weight"][:3].contiguous()
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=r"of another shape: read.weight is \(3, "):
-        load_cast(tmp_path / "other")
+        load_team(tmp_path / "other")
     found = checkpoints.read(tmp_path / "other")
-    cast = Cast(*cast_of(found.spec))
-    before = chances(cast)
+    team = Team(*team_of(found.spec))
+    before = chances(team)
     with pytest.raises(CheckpointError):
-        checkpoints.restore_policy(found, cast)
-    assert torch.equal(chances(cast), before)
+        checkpoints.restore_policy(found, team)
+    assert torch.equal(chances(team), before)
 
 
 def test_a_fuser_of_another_shape_is_no_hindrance(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "other")
     file = checkpoints.read(tmp_path / "other").folder / "weights.safetensors"
     save_file({k: v for k, v in load_file(file).items() if k.startswith("policy.")}, file)
-    assert torch.equal(chances(load_cast(tmp_path / "other")[0]), chances(load_cast(trained)[0]))
+    assert torch.equal(chances(load_team(tmp_path / "other")[0]), chances(load_team(trained)[0]))
 
 
 # -- where a run is -------------------------------------------------------------------------
@@ -191,20 +191,20 @@ def test_a_checkpoint_without_its_run_has_neither_frames_nor_curves(trained: Pat
 def test_cuts_stand_at_the_edges_that_are_used(trained: Path) -> None:
     view = look_at(trained, limit=4, cuts=3, progress=False)
     costs = {(e.source, e.target): e.cost for e in view.edges if e.cost is not None}
-    drawn = {ends for e in TASK.test(3) for ends in _ends(load_cast(trained)[0], e)}
+    drawn = {ends for e in TASK.test(3) for ends in _ends(load_team(trained)[0], e)}
     assert set(costs) == drawn != set()
     assert {cost.n for cost in costs.values()} == {3}
 
 
-def _ends(cast: Cast, example: Any) -> set[tuple[str, str]]:
-    names = [agent.label for agent in cast.agents_of(example)] + ["decision maker"]
-    return {(names[edge.source], names[edge.target]) for edge in cast.topology(example).edges}
+def _ends(team: Team, example: Any) -> set[tuple[str, str]]:
+    names = [agent.label for agent in team.agents_of(example)] + ["decision maker"]
+    return {(names[edge.source], names[edge.target]) for edge in team.topology(example).edges}
 
 
 def test_cuts_without_an_edge_to_cut_say_so(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agents = [agent for example in TASK.test(4) for agent in load_cast(trained)[0].agents_of(example)]
+    agents = [agent for example in TASK.test(4) for agent in load_team(trained)[0].agents_of(example)]
     ends = [*(agent.role for agent in agents), DECISION]
     bare = rewritten(trained, tmp_path / "bare", pruned=[[a, b, 0] for a in set(ends) for b in set(ends)])
     view = look_at(bare, limit=4, cuts=3, progress=False)

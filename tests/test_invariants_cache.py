@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
@@ -42,7 +42,7 @@ def handed_over(llm: LocalLLM, sizes: list[int], latent_steps: int) -> FusedCach
     """What an agent may receive: a prefix, then one sender per further size, each at its own weight."""
     parts = [think(llm, sizes[0])]
     for number, size in enumerate(sizes[1:], start=1):
-        own = think(llm, size, parts[0], latent_steps, source=number)
+        own = think(llm, size, parts[0], latent_steps, owner=number)
         parts.append(replace(own, bias=own.bias - 0.7 * number))
     return fuse(parts)
 
@@ -57,7 +57,7 @@ def pasts_of_many_lengths(llm: LocalLLM, count: int, latent_steps: int) -> list[
 
 
 def assert_close_caches(left: KVCache, right: KVCache, close: float = CLOSE) -> None:
-    for name in ("positions", "mask", "kinds", "sources", "ordinals"):
+    for name in ("positions", "mask", "kinds", "owners", "ordinals"):
         assert torch.equal(getattr(left, name), getattr(right, name)), name
     torch.testing.assert_close(left.keys, right.keys, atol=close, rtol=0)
     torch.testing.assert_close(left.values, right.values, atol=close, rtol=0)
@@ -71,7 +71,7 @@ def check_batching(
     prompts = [some_tokens(llm, size) for size in prompt_sizes]
     pairs = list(zip(prompts, pasts, strict=True))
 
-    thoughts = [ThinkRequest(tokens, past, latent_steps, source=5) for tokens, past in pairs]
+    thoughts = [ThinkRequest(tokens, past, latent_steps, owner=5) for tokens, past in pairs]
     caches = llm.think(thoughts)
     for request, cache in zip(thoughts, caches, strict=True):
         assert_close_caches(llm.think([request])[0], cache, close)
@@ -146,7 +146,7 @@ def test_batching_changes_no_gradient(tiny_llm: LocalLLM) -> None:
 def in_flight_at(llm: LocalLLM, tokens: tuple[int, ...], first: int, steps: int) -> tuple[Tensor, Tensor]:
     """Keys and values of a prompt and `steps` latents that start at position `first`."""
     embeds = llm.model.get_input_embeddings()(torch.tensor([tokens]))
-    batch = InFlight(llm.model.model, llm.empty_cache())
+    batch = GradientPass(llm.model.model, llm.empty_cache())
     batch.next_positions = batch.next_positions + first
     with torch.no_grad():
         hidden = batch.feed(embeds, torch.tensor([len(tokens)]))[:, -1]
@@ -185,7 +185,7 @@ def test_moving_everything_an_agent_reads_by_n_moves_what_it_thinks_by_n(tiny_ll
 
 
 def test_permuting_predecessors_changes_nothing_with_parallel_positions(tiny_llm: LocalLLM) -> None:
-    prefix = think(tiny_llm, 7, source=SHARED)
+    prefix = think(tiny_llm, 7, owner=SHARED)
     sizes = [(1, 2), (6, 0), (2, 2)]  # 3, 6 and 4 slots, all from position 7 on
     siblings = [think(tiny_llm, size, prefix, steps, source) for source, (size, steps) in enumerate(sizes)]
     prompt, completion = some_tokens(tiny_llm, 3), some_tokens(tiny_llm, 5)

@@ -73,15 +73,15 @@ def test_rollouts_that_share_thoughts_get_what_they_get_alone(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, choice: str
 ) -> None:
     """A thought that depends on a choice must not be taken for one of another choice."""
-    from gcache.graph.memo import Thoughts
+    from gcache.graph.memo import RolloutMemo
 
     graph = built_for(choice, double(tiny_llm), tiny_tokenizer).graph
-    shared, fresh, all_of_them = Thoughts(), 0, 0
+    shared, fresh, all_of_them = RolloutMemo(), 0, 0
 
     async def together() -> list[RunResult]:
         return list(
             await asyncio.gather(*(
-                graph.arun(QUESTIONS[2], sample=True, temperature=1.0, seed=s, thoughts=shared) for s in range(30)
+                graph.arun(QUESTIONS[2], sample=True, temperature=1.0, seed=s, memo=shared) for s in range(30)
             ))
         )  # fmt: skip
 
@@ -200,7 +200,7 @@ def _trained(llm: LocalLLM, tokenizer: Any, out: Path, stop: int = 0) -> tuple[d
     trainer.train(progress=False)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     kept = [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines]
-    pruned = trainer.built.graph.source_of_topologies.pruned
+    pruned = trainer.built.graph.topology_provider.pruned
     return {k: v.clone() for k, v in trainer.parts.state_dict().items()}, kept, pruned
 
 

@@ -56,13 +56,13 @@ def test_permuting_predecessors_changes_nothing_in_the_embedded_model(embedded_l
     graph = graph_of(embedded_llm, latent_steps=0, max_new_tokens=6)
     (example,) = SplitFacts().train(1, seed=6)
     (shared,) = embedded_llm.think([ThinkRequest(graph.layout.question(example.question))])
-    past = graph.thinkers[0].fuse(shared, [], {})
+    past = graph.models[0].fuse(shared, [], {})
     own = [graph.layout.agent(note.text, False, example.question) for note in example.notes]
-    words = [ThinkRequest(tokens, past, source=i) for i, tokens in enumerate(own)]
+    words = [ThinkRequest(tokens, past, owner=i) for i, tokens in enumerate(own)]
     notes = embedded_llm.think(words)
     weights = {(i, 5): torch.tensor(0.2 + 0.1 * i) for i in range(5)}
     orders = ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [1, 0, 4, 3, 2])
-    fused = [graph.thinkers[0].fuse(shared, [(notes[i], (i, 5)) for i in order], weights) for order in orders]
+    fused = [graph.models[0].fuse(shared, [(notes[i], (i, 5)) for i in order], weights) for order in orders]
     completion = embedded_llm.tokenizer(" 481").input_ids
     asked = graph.decision_tokens(example.question)
     scores = embedded_llm.log_prob([LogProbRequest(asked, tuple(completion), f) for f in fused])

@@ -15,7 +15,7 @@ from gcache.cache.fusers.base import CacheFuser, Incoming
 from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.graph.hand_over import handed_on
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 
@@ -45,7 +45,7 @@ def made(name: str, llm: LocalLLM, how: str = "trained", positions: str = "paral
 
 def read(llm: LocalLLM) -> tuple[KVCache, list[KVCache]]:
     """The question, and what each agent thinks of it alone."""
-    (shared,) = llm.think([ThinkRequest(QUESTION, source=SHARED, kind=SlotKind.PREFIX)])
+    (shared,) = llm.think([ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)])
     past = FusedCache.plain(shared)
     return shared, llm.think([ThinkRequest(words, past, 1, source) for source, words in enumerate(WORDS)])
 
@@ -58,7 +58,7 @@ def on(caches: Sequence[KVCache], weights: Sequence[float]) -> list[Incoming]:
 def heard(llm: LocalLLM, fused: FusedCache, place: int | None = None) -> Tensor:
     """Hidden states of the receiver's words, from `place` on: the receiver continues after the last occupied slot,
     however lightly that slot weighs."""
-    batch = InFlight(llm.model.model, fused)
+    batch = GradientPass(llm.model.model, fused)
     if place is not None:
         batch.next_positions = torch.tensor([place])
     return batch.feed(*llm.embed([LAST]))
@@ -126,7 +126,7 @@ def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, t
     def at_the_end(weight: float, hears: bool = True) -> tuple[FusedCache, int]:
         received = fuser(shared, on([caches[0]], [weight])) if hears else FusedCache.plain(shared)
         place = int(received.next_positions[0])
-        (own,) = llm.think([ThinkRequest(WORDS[2], received, source=1)])
+        (own,) = llm.think([ThinkRequest(WORDS[2], received, owner=1)])
         handed = handed_on(fuser, own, received, transfer)
         direct = fuser.prepare(caches[0])
         return fuser(
@@ -137,13 +137,13 @@ def test_an_edge_that_fades_two_hops_away_is_no_edge(llm: LocalLLM, name: str, t
         faded, place = at_the_end(1e-12)
         # agent 1 stands where it stands with the edge: its place is still counted
         moved = FusedCache.plain(shared)
-        late = InFlight(llm.model.model, moved)
+        late = GradientPass(llm.model.model, moved)
         late.next_positions = torch.tensor([place])
         late.feed(*llm.embed([WORDS[2]]))
         keys, values = late.store.new_slots()
-        (known,) = llm.think([ThinkRequest(WORDS[2], moved, source=1)])
+        (known,) = llm.think([ThinkRequest(WORDS[2], moved, owner=1)])
         own = KVCache(
-            keys, values, place + known.ordinals, known.mask, known.kinds, known.sources, known.ordinals
+            keys, values, place + known.ordinals, known.mask, known.kinds, known.owners, known.ordinals
         )
         handed = handed_on(fuser, own, moved, transfer)
         direct = fuser.prepare(caches[0])
@@ -194,7 +194,7 @@ def test_the_order_of_whole_contexts_changes_nothing(llm: LocalLLM, name: str, w
         contexts = []
         for source, weight in ((1, 0.2), (2, 0.8)):
             received = fuser(shared, on([caches[0]], [weight]))
-            (own,) = llm.think([ThinkRequest(WORDS[2], received, source=source)])
+            (own,) = llm.think([ThinkRequest(WORDS[2], received, owner=source)])
             contexts.append(handed_on(fuser, own, received, "context"))
     arriving = [Incoming(c, torch.tensor(w), True) for c, w in zip(contexts, weights, strict=True)]
     scores = [

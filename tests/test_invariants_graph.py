@@ -20,15 +20,15 @@ from gcache.cache.fusers.registry import FUSERS, make_fuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.topology import Edge, Topology, is_acyclic
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, Prices, advantages
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.replay import Replay, log_probs
 from gcache.training.trainer import Reinforce
 
@@ -62,7 +62,7 @@ def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenize
 
 
 def _pieces(llm: LocalLLM) -> tuple[KVCache, KVCache]:
-    (shared,) = llm.think([ThinkRequest(QUESTION, source=SHARED, kind=SlotKind.PREFIX)])
+    (shared,) = llm.think([ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)])
     (own,) = llm.think([ThinkRequest(WORDS, FusedCache.plain(shared))])
     return shared, own
 
@@ -89,13 +89,13 @@ def test_fusing_with_weight_to_zero_is_no_edge(tiny_llm: LocalLLM, name: str) ->
     shared, own = _pieces(llm)
     fuser = make_fuser(name, llm.cache_shape, "parallel", llm.rope)
     embeds, lengths = llm.embed([LAST])
-    without = InFlight(llm.model.model, FusedCache.plain(shared))
+    without = GradientPass(llm.model.model, FusedCache.plain(shared))
     without.next_positions = without.next_positions + own.slots
     reference = without.feed(embeds, lengths)
     gaps = []
     for weight in (1e-2, 1e-4, 1e-8, 0.0):
         fused = fuser(shared, [Incoming(own, torch.tensor(weight))])
-        hidden = InFlight(llm.model.model, fused).feed(embeds, lengths)
+        hidden = GradientPass(llm.model.model, fused).feed(embeds, lengths)
         gaps.append(float((hidden - reference).detach().abs().max()))
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[0] > 1e-3, "a light edge must still be heard, or this test shows nothing"
@@ -174,13 +174,13 @@ def test_the_mean_reinforce_gradient_is_the_exact_one(
     example = task.train()[0]
     exact = _exact_gradient(built, task, example)
 
-    objective = Objective(built.graph, llm, Prices(), gradient="full")
+    objective = Objective(built.graph, llm, LossWeights(), gradient="full")
     rollouts, batches = 8, 60
 
     async def group(batch: int) -> list[RunResult]:
-        shared = Thoughts()
+        shared = RolloutMemo()
         seeds = [batch * rollouts + k for k in range(rollouts)]
-        runs = (built.graph.arun(example, sample=True, temperature=1.0, seed=s, thoughts=shared) for s in seeds)
+        runs = (built.graph.arun(example, sample=True, temperature=1.0, seed=s, memo=shared) for s in seeds)
         return list(await asyncio.gather(*runs))
 
     estimates = []

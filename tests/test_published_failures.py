@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.registry import make_fuser
 from gcache.cache.kv_cache import KVCache, SlotKind
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
@@ -68,13 +68,13 @@ def test_the_last_state_of_a_right_padded_row_is_that_of_its_last_token(tiny_llm
 @torch.no_grad()
 def test_padding_of_a_past_is_not_attended_to(tiny_llm: LocalLLM) -> None:
     """A mask of all ones over a padded past lets every row read its padding."""
-    long, short = tiny_llm.think([ThinkRequest(LONG, source=1), ThinkRequest(SHORT, source=2)])
+    long, short = tiny_llm.think([ThinkRequest(LONG, owner=1), ThinkRequest(SHORT, owner=2)])
     both = KVCache.batch([long, short])
     assert both.mask.tolist() == [[True] * 8, [True] * 3 + [False] * 5]
     padded = both.unbatch()[1].pad_to(8)
     prompt = (33, 34)
     ones = KVCache(
-        padded.keys, padded.values, torch.arange(8)[None], torch.ones_like(padded.mask), padded.kinds, padded.sources,
+        padded.keys, padded.values, torch.arange(8)[None], torch.ones_like(padded.mask), padded.kinds, padded.owners,
         torch.arange(8)[None],
     )  # fmt: skip
     requests = [ThinkRequest(prompt, FusedCache.plain(cache)) for cache in (short, padded, ones)]
@@ -90,7 +90,7 @@ def graph(llm: LocalLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     """Two agents in a chain."""
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope)
     settings = GraphConfig(**{"max_new_tokens": 6, "transfer": "context", **config})
-    return CacheGraph(llm, tokenizer, AGENTS[:2], DECISION, FixedSource("chain"), fuser, settings)
+    return CacheGraph(llm, tokenizer, AGENTS[:2], DECISION, FixedProvider("chain"), fuser, settings)
 
 
 def test_no_latent_step_is_none_and_the_cache_is_handed_over_all_the_same(

@@ -19,10 +19,10 @@ import gcache
 from gcache.agents.decision import DecisionMaker
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
@@ -51,11 +51,11 @@ def _draws(graph: CacheGraph, count: int) -> list[RunResult]:
     """Runs of one question, each with its own drawn topology and text."""
 
     async def all_of_them() -> list[RunResult]:
-        shared = Thoughts()
+        shared = RolloutMemo()
         found: list[RunResult] = []
         for first in range(0, count, 500):
             runs = (
-                graph.arun(QUESTIONS[0], sample=True, temperature=1.0, seed=seed, thoughts=shared)
+                graph.arun(QUESTIONS[0], sample=True, temperature=1.0, seed=seed, memo=shared)
                 for seed in range(first, min(first + 500, count))
             )
             found += await asyncio.gather(*runs)
@@ -115,7 +115,7 @@ def test_no_two_texts_share_a_seed(scripted_llm: ScriptedLLM, tiny_tokenizer: An
     for method in ("vote", "refer"):
         decision = DecisionMaker("decides", "answer", method=method)
         fuser, config = ConcatFuser(1, 1, 2), GraphConfig(latent_steps=0, max_new_tokens=3)
-        graph = CacheGraph(scripted_llm, tiny_tokenizer, AGENTS, decision, FixedSource("star"), fuser, config)
+        graph = CacheGraph(scripted_llm, tiny_tokenizer, AGENTS, decision, FixedProvider("star"), fuser, config)
         for question in QUESTIONS[:2]:
             for seed in range(4):
                 graph.run(question, temperature=1.0, seed=seed if method == "refer" else seed + 10)

@@ -65,6 +65,6 @@ def toy_built(
     made = assemble(
         GraphSpec(graph=graph or GraphConfig(latent_steps=1, max_new_tokens=3), **settings), llm, tokenizer, api=api
     )
-    source, fuser, config = made.graph.source_of_topologies, made.graph.fuser, made.graph.config
+    source, fuser, config = made.graph.topology_provider, made.graph.fuser, made.graph.config
     toy = CacheGraph(llm, tokenizer, AGENTS[:n_agents], DECISION, source, fuser, config, made.graph.writer)
     return Built(made.spec, toy, llm, made.policy, made.fingerprint)

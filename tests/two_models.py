@@ -12,8 +12,8 @@ from conftest import CHAT_TEMPLATE, TINY, WORDS
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.registry import make_fuser
-from gcache.gnn.providers import FixedSource
-from gcache.graph.agent_models import Mixture, Thinker
+from gcache.gnn.providers import FixedProvider
+from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
 from gcache.links.link import Link, ModelEnds
@@ -128,9 +128,9 @@ def across(
     """
     first, second = (LocalLLM(model, tokenizer) for model, tokenizer in (main, other))
     its = make_fuser("concat", second.cache_shape, "parallel", second.rope)
-    mixture = Mixture((Thinker(second, other[1], its),), tuple(on), {(1, 0): link, (0, 1): back})
+    agent_models = AgentModels((AgentModel(second, other[1], its),), tuple(on), {(1, 0): link, (0, 1): back})
     return CacheGraph(
-        first, main[1], AGENTS, DecisionMaker("decides", "answer"), FixedSource(topology),
+        first, main[1], AGENTS, DecisionMaker("decides", "answer"), FixedProvider(topology),
         make_fuser(fuser, first.cache_shape, "parallel", first.rope),
-        GraphConfig(**{"latent_steps": 3, "max_new_tokens": 6, **config}), mixture=mixture,
+        GraphConfig(**{"latent_steps": 3, "max_new_tokens": 6, **config}), agent_models=agent_models,
     )  # fmt: skip

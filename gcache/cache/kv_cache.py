@@ -118,7 +118,7 @@ class KVCache:
     @cached_property
     def makers(self) -> frozenset[int]:
         """The sources that its slots come from, over all sequences."""
-        return frozenset(self.sources.unique().tolist())
+        return frozenset(self.owners.unique().tolist())
 
     @cached_property
     def nbytes(self) -> int:

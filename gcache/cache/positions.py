@@ -73,4 +73,4 @@ def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
 
 def _names(cache: KVCache) -> torch.Tensor:
     """(T,) one number per slot's name."""
-    return (cache.sources[0] << 40) + cache.ordinals[0]
+    return (cache.owners[0] << 40) + cache.ordinals[0]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcache.commands.inspect import load_cast
+from gcache.commands.inspect import load_team
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json
@@ -62,7 +62,7 @@ def compare_topologies(
 
     if limit < 1:
         raise ConfigError(f"the limit must be 1 or more, got {limit}")
-    (one, found), (two, other) = load_cast(first), load_cast(second)
+    (one, found), (two, other) = load_team(first), load_team(second)
     task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     for path, each in ((first, found), (second, other)):
         require_domain(path, each.spec, task)

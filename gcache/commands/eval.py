@@ -13,7 +13,7 @@ from gcache.commands.api_flags import API_FLAGS, add_api_flags, api_of_checkpoin
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json
-from gcache.graph.result import IN_FLIGHT
+from gcache.graph.result import MAX_CONCURRENT
 from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
     parser.add_argument(
-        "--batch_size", type=int, default=IN_FLIGHT, help="questions in flight at once (default: %(default)s)"
+        "--batch_size", type=int, default=MAX_CONCURRENT, help="questions in flight at once (default: %(default)s)"
     )
     add_api_flags(parser, modes=False)
     compare.add_method_flags(parser)
@@ -89,7 +89,7 @@ def evaluate_checkpoint(
     limit: int = 200,
     seed: int = 0,
     json_file: Path | None = None,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     limits: Limits | None = None,
     api: Callable[[GraphSpec], ApiLLM] | None = None,
@@ -113,7 +113,7 @@ def evaluate_checkpoint(
     task = (task_spec or trained_on).make()
     require_domain(checkpoint, built.spec, task)
     found = evaluate(
-        built.graph, task, list(task.test(limit, seed)), task.name, in_flight=in_flight, progress=progress,
+        built.graph, task, list(task.test(limit, seed)), task.name, max_concurrent=max_concurrent, progress=progress,
         on_error=on_error,
     )  # fmt: skip
     if json_file:

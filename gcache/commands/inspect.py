@@ -18,7 +18,7 @@ from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
     from gcache.config import GraphSpec, TaskSpec
-    from gcache.gnn.team import Cast
+    from gcache.gnn.team import Team
     from gcache.inspect.view import View
     from gcache.llm.api.client import ApiLLM
     from gcache.tasks.example import Example, Task
@@ -93,20 +93,20 @@ def _inspect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     return 0
 
 
-def load_cast(path: str | Path) -> tuple[Cast, checkpoints.Checkpoint]:
+def load_team(path: str | Path) -> tuple[Team, checkpoints.Checkpoint]:
     """Who hands to whom in a checkpoint, without its language model.
 
     Raises:
         CheckpointError: missing or broken.
     """
-    from gcache.build import cast_of
-    from gcache.gnn.team import Cast
+    from gcache.build import team_of
+    from gcache.gnn.team import Team
     from gcache.training import checkpoint as checkpoints
 
     found = checkpoints.read(path)
-    cast = Cast(*cast_of(found.spec))
-    checkpoints.restore_policy(found, cast)
-    return cast, found
+    team = Team(*team_of(found.spec))
+    checkpoints.restore_policy(found, team)
+    return team, found
 
 
 def look_at(
@@ -135,7 +135,7 @@ def look_at(
 
     if limit < 1 or cuts < 0:
         raise ConfigError(f"the limit must be 1 or more and the cuts 0 or more, got {limit} and {cuts}")
-    cast, found = load_cast(checkpoint)
+    team, found = load_team(checkpoint)
     task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     require_domain(checkpoint, found.spec, task)
     examples = list(task.test(limit, seed))
@@ -148,7 +148,7 @@ def look_at(
     run = run_folder(checkpoint)
     metrics = read_metrics(run) if (run / "metrics.jsonl").is_file() else []
     return overview(
-        cast, examples, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step,
+        team, examples, title=_title(checkpoint, task), task=task.name, model=_model(found.spec), step=found.step,
         metrics=metrics[: found.step], costs=costs,
     )  # fmt: skip
 
@@ -171,9 +171,9 @@ def look_closely(
     Raises:
         CheckpointError: missing or broken, or of a graph whose agents hand on no caches.
     """
-    from gcache.build import cast_of
+    from gcache.build import team_of
     from gcache.config import TaskSpec
-    from gcache.gnn.team import Cast
+    from gcache.gnn.team import Team
     from gcache.graph.cache_graph import CacheGraph
     from gcache.inspect.close_up import close_up, view_of
     from gcache.training import checkpoint as checkpoints
@@ -182,8 +182,8 @@ def look_closely(
     found = checkpoints.read(checkpoint)
     task = (task_spec or TaskSpec.from_json(found.task, found.folder)).make()
     require_domain(checkpoint, found.spec, task)
-    cast = Cast(*cast_of(found.spec))
-    example = _asked(cast, task, question, seed)
+    team = Team(*team_of(found.spec))
+    example = _asked(team, task, question, seed)
     built, _ = load(checkpoint, limits=limits, api=api)
     if not isinstance(built.graph, CacheGraph) or built.llm is None:
         raise CheckpointError(f"the agents of checkpoint {checkpoint} hand on text alone: no cache to look into")
@@ -211,14 +211,14 @@ def run_folder(checkpoint: str | Path) -> Path:
     return folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent
 
 
-def _asked(cast: Cast, task: Task, question: str, seed: int) -> Example:
+def _asked(team: Team, task: Task, question: str, seed: int) -> Example:
     """A question in words, where the graph has agents of its own; else one of the task's."""
     from gcache.inspect.close_up import find_example
     from gcache.tasks.example import Example
 
     if not question.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
-    return Example("question", question, "") if cast.agents else find_example(list(task.test(None, seed)), question)
+    return Example("question", question, "") if team.agents else find_example(list(task.test(None, seed)), question)
 
 
 def _title(checkpoint: str | Path, task: Task) -> str:

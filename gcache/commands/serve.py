@@ -17,7 +17,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from gcache.serve.model import Served
+    from gcache.serve.model import ServedModel
 
 EXAMPLES = """examples:
   gcache serve runs/split_facts --port 8000
@@ -67,7 +67,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     return 0
 
 
-def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[str, Callable[[], Served]]:
+def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[str, Callable[[], ServedModel]]:
     """What is served, by name, and how it is loaded; flags are checked before that.
 
     Raises:
@@ -80,23 +80,23 @@ def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[
         asks = api_of_checkpoint(parser, args, folder)
         resolved = folder.resolve()
 
-        def trained() -> Served:
-            from gcache.serve.model import Served
+        def trained() -> ServedModel:
+            from gcache.serve.model import ServedModel
             from gcache.training.checkpoint import load
 
             built, _ = load(folder, limits=limits, api=asks)
-            return Served.of(built, name)
+            return ServedModel.of(built, name)
 
         name = args.name or resolved.name
         return name, trained
     spec = graph_spec(args, "maths", 256)
     api = api_if_asked(parser, args, spec)
 
-    def untrained() -> Served:
+    def untrained() -> ServedModel:
         from gcache.build import build
-        from gcache.serve.model import Served
+        from gcache.serve.model import ServedModel
 
-        return Served.of(build(spec, limits, api), name)
+        return ServedModel.of(build(spec, limits, api), name)
 
     name = args.name or f"{args.topology}-{Path(args.llm_name).stem}"
     return name, untrained

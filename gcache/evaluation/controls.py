@@ -39,7 +39,7 @@ from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import IN_FLIGHT, RunResult
+from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.runtime.streams import generator as generator_of
 from gcache.runtime.streams import shuffler
@@ -94,7 +94,7 @@ class Trial:
     ) -> Evaluation:
         """On the trained graph's topologies, unless told otherwise."""
         chosen = topology or (lambda example: self.topology[example.id])
-        return evaluate(self.graph, self.task, self.examples, name, chosen, IN_FLIGHT, self.progress, ask=ask)
+        return evaluate(self.graph, self.task, self.examples, name, chosen, MAX_CONCURRENT, self.progress, ask=ask)
 
     def changed(self, name: str, **options: Any) -> Evaluation:
         """With runs that differ by these options of `arun`: a channel, or an alignment."""
@@ -239,7 +239,7 @@ def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, 
     Raises:
         ConfigError: one of them is asked for.
     """
-    ropes = [t.fuser.rope for t in graph.thinkers if t.fuser.rope is not None and t.fuser.rope.fixed]
+    ropes = [t.fuser.rope for t in graph.models if t.fuser.rope is not None and t.fuser.rope.fixed]
     if not ropes:
         return ()
     if set(names) & set(OF_PLACES):

@@ -13,7 +13,7 @@ from gcache.evaluation.evaluate import Evaluation, evaluate
 from gcache.evaluation.intervals import bootstrap_difference
 from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.summary import LATER
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.tasks.example import Example, Task
@@ -27,9 +27,9 @@ def ends_of(edge: Edge, names: Sequence[str]) -> Ends:
     return names[edge.source], names[edge.target] + (LATER if edge.delay else "")
 
 
-def kinds_of(cast: Cast, example: Example) -> list[str]:
+def kinds_of(team: Team, example: Example) -> list[str]:
     """The kind of each agent of a question, then the decision maker."""
-    return [agent.label for agent in cast.agents_of(example)] + [DECISION]
+    return [agent.label for agent in team.agents_of(example)] + [DECISION]
 
 
 def cost_of_edges(

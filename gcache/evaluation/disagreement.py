@@ -16,7 +16,7 @@ from gcache.evaluation.tables import markdown
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.greedy import common_name, topology_name
 from gcache.gnn.summary import LATER
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import EdgeKey
 from gcache.tasks.example import Example
 
@@ -83,7 +83,7 @@ class Disagreement:
         return asdict(self)
 
 
-def disagreement(first: Cast, second: Cast, examples: Sequence[Example], seed: int = 0) -> Disagreement:
+def disagreement(first: Team, second: Team, examples: Sequence[Example], seed: int = 0) -> Disagreement:
     """Compare who hands to whom, question by question.
 
     Args:
@@ -125,14 +125,14 @@ def disagreement(first: Cast, second: Cast, examples: Sequence[Example], seed: i
         same,
         tuple(sorted(edges, key=lambda e: -abs(e.difference))),
         tuple(sorted(rows, key=lambda row: -row.distance)[:NAMED]),
-        common_name([topology_name(cast, *examples) for cast in (first, second)]),
+        common_name([topology_name(team, *examples) for team in (first, second)]),
     )
 
 
-def _chances(cast: Cast, example: Example) -> tuple[dict[EdgeKey, float], frozenset[EdgeKey]]:
+def _chances(team: Team, example: Example) -> tuple[dict[EdgeKey, float], frozenset[EdgeKey]]:
     """The probability of every edge, and the edges of the topology that is run."""
     with torch.no_grad():
-        distribution = cast.distribution(example)
+        distribution = team.distribution(example)
         drawn = distribution.most_likely()[0].pairs
     if not isinstance(distribution, EdgeDistribution):
         return dict.fromkeys(drawn, 1.0), drawn

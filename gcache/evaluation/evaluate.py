@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
@@ -18,7 +18,7 @@ from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.result import IN_FLIGHT, TOKENS, RunResult
+from gcache.graph.result import MAX_CONCURRENT, TOKENS, RunResult
 from gcache.tasks.example import Example, Grade, Task, grade_text
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def evaluate(
     examples: Sequence[Example],
     name: str = "graph",
     topology: Callable[[Example], Topology] | None = None,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     on_error: str = "stop",
     ask: Ask | None = None,
@@ -116,7 +116,7 @@ def evaluate(
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, in_flight=in_flight, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
+            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
             lenient=on_error == "skip", ask=ask,
         )  # fmt: skip
     if not results:
@@ -140,7 +140,7 @@ def evaluate_text(
     task: Task,
     examples: Sequence[Example],
     name: str,
-    in_flight: int = IN_FLIGHT,
+    max_concurrent: int = MAX_CONCURRENT,
     progress: bool = True,
     topology: Callable[[Example], Topology] | None = None,
     on_error: str = "stop",
@@ -156,8 +156,8 @@ def evaluate_text(
     cut: list[bool] = []
     failures: list[QuestionError] = []
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
-        for first in range(0, len(examples), in_flight):
-            chunk = examples[first : first + in_flight]
+        for first in range(0, len(examples), max_concurrent):
+            chunk = examples[first : first + max_concurrent]
             answers = answer_all_in_one_prompt(graph, chunk, heard)
             for example, answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, QuestionError):
@@ -165,7 +165,7 @@ def evaluate_text(
                     continue
                 generation, prompt = answer
                 whole = generation.finished
-                text = told_apart(generation.text, graph.layout.thinks).answer
+                text = split_thinking(generation.text, graph.layout.thinks).answer
                 found = _grade(task, text, example, not whole, on_error, failures)
                 if found is None:
                     continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gcache.evaluation.method import Answer
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.result import IN_FLIGHT
+from gcache.graph.result import MAX_CONCURRENT
 from gcache.tasks.example import Example
 
 
@@ -16,16 +16,16 @@ class GraphMethod:
     """Greedy answers on the graph's most likely topology; with many agents, on its greedy one.
 
     Args:
-        in_flight: questions at once.
+        max_concurrent: questions at once.
     """
 
     name: str
     graph: AgentGraph
-    in_flight: int = IN_FLIGHT
+    max_concurrent: int = MAX_CONCURRENT
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method`."""
-        results = self.graph.run_all(examples, in_flight=self.in_flight, on_result=lambda *_: on_answer())
+        results = self.graph.run_all(examples, max_concurrent=self.max_concurrent, on_result=lambda *_: on_answer())
         return [
             Answer(
                 r.example,

@@ -74,7 +74,7 @@ class Recorder:
             raise ConfigError(f"nothing passed from {passing.sender} to {passing.receiver}; record the same topology")
         known = self.passed[passing.sender, passing.receiver]
         offset = int(passing.shared.next_positions[0]) - int(known.shared.next_positions[0])
-        own = known.cache.take(known.cache.sources[0] != SHARED)
+        own = known.cache.take(known.cache.owners[0] != SHARED)
         if passing.rope is None:
             raise ConfigError("the graph's fuser knows no rotation, so no cache can be moved; make it with the model's")
         return own.shift(offset, passing.rope)

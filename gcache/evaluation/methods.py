@@ -97,13 +97,13 @@ def _speaking(
         topology: a fixed one by name, or where topologies come from.
     """
     from gcache.evaluation.graph_method import GraphMethod
-    from gcache.gnn.providers import FixedSource
-    from gcache.graph.speakers import LocalSpeaker
-    from gcache.graph.text_graph import SpeakingGraph
+    from gcache.gnn.providers import FixedProvider
+    from gcache.graph.text_backends import LocalTextBackend
+    from gcache.graph.text_graph import TextGraph
 
-    source = FixedSource(topology) if isinstance(topology, str) else topology
+    source = FixedProvider(topology) if isinstance(topology, str) else topology
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
-    graph = SpeakingGraph(LocalSpeaker(llm, tokenizer, settings.template), agents, settings.decision, source, config)
+    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, source, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 
@@ -118,7 +118,7 @@ def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     from gcache.evaluation.graph_method import GraphMethod
-    from gcache.gnn.providers import FixedSource
+    from gcache.gnn.providers import FixedProvider
     from gcache.graph.cache_graph import CacheGraph
 
     agents, _, topology = FORMS[settings.prompt]
@@ -127,13 +127,13 @@ def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Meth
         chat_template_kwargs=settings.template.kwargs, prompt_date=settings.template.date,
     )  # fmt: skip
     fuser = make_fuser("concat", llm.cache_shape, "parallel", llm.rope).to(llm.device)
-    graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedSource(topology), fuser, config)
+    graph = CacheGraph(llm, tokenizer, agents, settings.decision, FixedProvider(topology), fuser, config)
     return GraphMethod("latent_mas", graph, IN_HAND * llm.limits.max_batch_size)
 
 
 def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     graph = settings.the_graph("gdesigner")
-    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.source_of_topologies)
+    return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.topology_provider)
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:

@@ -9,7 +9,7 @@ import torch
 
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.mode import EXACT_AGENTS
-from gcache.gnn.team import Cast, as_example
+from gcache.gnn.team import Team, as_example
 from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
@@ -22,8 +22,8 @@ SAMPLES = 1000
 MODE, GREEDY, EITHER = "most likely", "greedy", "most likely or greedy"
 
 
-def is_greedy(graph: Cast, example: Example | str) -> bool:
-    """Whether `Cast.topology` of a question is greedy and not the mode for certain."""
+def is_greedy(graph: Team, example: Example | str) -> bool:
+    """Whether `Team.topology` of a question is greedy and not the mode for certain."""
     if len(graph.agents_of(as_example(example))) <= EXACT_AGENTS:
         return False
     with torch.no_grad():
@@ -31,8 +31,8 @@ def is_greedy(graph: Cast, example: Example | str) -> bool:
     return isinstance(found, EdgeDistribution) and not found.is_exact
 
 
-def topology_name(graph: Cast, *examples: Example | str) -> str:
-    """What `Cast.topology` of these questions is called; of several, "most likely or greedy" where it depends."""
+def topology_name(graph: Team, *examples: Example | str) -> str:
+    """What `Team.topology` of these questions is called; of several, "most likely or greedy" where it depends."""
     return common_name([GREEDY if is_greedy(graph, example) else MODE for example in examples])
 
 
@@ -41,7 +41,7 @@ def common_name(names: Sequence[str]) -> str:
     return (set(names) or {MODE}).pop() if len(set(names)) < 2 else EITHER
 
 
-def warn_where_greedy(graph: Cast, examples: Sequence[Example]) -> list[float]:
+def warn_where_greedy(graph: Team, examples: Sequence[Example]) -> list[float]:
     """Log how far greedy topologies are from the best of `SAMPLES` drawn ones; nothing where none is greedy.
 
     Returns, of the first few questions that have one, log p(greedy) less log p(best drawn): below 0, greedy misses the

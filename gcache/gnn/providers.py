@@ -29,7 +29,7 @@ class TopologyDistribution(Protocol):
     def most_likely(self) -> tuple[Topology, Tensor]: ...
 
 
-class TopologySource(Protocol):
+class TopologyProvider(Protocol):
     """Maps a question and its agents to a distribution over topologies."""
 
     def distribution(
@@ -38,7 +38,7 @@ class TopologySource(Protocol):
 
 
 @dataclass(frozen=True)
-class FixedSource:
+class FixedProvider:
     """The same named topology for every question."""
 
     name: str
@@ -56,7 +56,7 @@ class FixedSource:
 RoleEdge = tuple[str, str, int]
 
 
-class PolicySource:
+class PolicyProvider:
     """A topology policy and the encoder of its features.
 
     Args:

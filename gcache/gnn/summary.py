@@ -13,7 +13,7 @@ from torch import Tensor
 from gcache.agents.roles import agents_for
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.greedy import GREEDY, MODE, common_name
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import DECISION
 from gcache.tasks.example import Example
 
@@ -79,7 +79,7 @@ class LearnedConsulting:
     high: float
 
 
-def learned_edges(graph: Cast, examples: Sequence[Example]) -> list[LearnedEdge]:
+def learned_edges(graph: Team, examples: Sequence[Example]) -> list[LearnedEdge]:
     """One row per pair of kinds: those into the decision maker first, then by probability.
 
     Empty where the topology is fixed.
@@ -114,7 +114,7 @@ def learned_edges(graph: Cast, examples: Sequence[Example]) -> list[LearnedEdge]
     return sorted(rows, key=lambda row: (row.target != DECISION, row.target.endswith(LATER), -row.probability))
 
 
-def learned_steps(graph: Cast, examples: Sequence[Example]) -> list[LearnedSteps]:
+def learned_steps(graph: Team, examples: Sequence[Example]) -> list[LearnedSteps]:
     """One row per kind of agent, by name; empty where latent steps are no choice."""
     found: dict[str, list[list[float]]] = defaultdict(list)
     choices: tuple[int, ...] = ()
@@ -130,7 +130,7 @@ def learned_steps(graph: Cast, examples: Sequence[Example]) -> list[LearnedSteps
     ]
 
 
-def learned_consulting(graph: Cast, examples: Sequence[Example]) -> LearnedConsulting | None:
+def learned_consulting(graph: Team, examples: Sequence[Example]) -> LearnedConsulting | None:
     """How likely the decision maker is to consult anybody; None where that is no choice of its own."""
     found = []
     for _, distribution in _distributions(graph, examples):
@@ -147,7 +147,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
     return float(tensor.mean()), low, high
 
 
-def _distributions(graph: Cast, examples: Sequence[Example]) -> Iterator[tuple[list[str], EdgeDistribution]]:
+def _distributions(graph: Team, examples: Sequence[Example]) -> Iterator[tuple[list[str], EdgeDistribution]]:
     """The names of all nodes, and the distribution, of each question; none where the topology is fixed."""
     for example in examples:
         with torch.no_grad():

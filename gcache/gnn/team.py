@@ -13,14 +13,14 @@ from gcache.agents.roles import Agent, agents_for
 from gcache.errors import DataError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.mode import EXACT_AGENTS
-from gcache.gnn.providers import TopologyDistribution, TopologySource
+from gcache.gnn.providers import TopologyDistribution, TopologyProvider
 from gcache.gnn.topology import DECISION, Topology
 from gcache.tasks.example import Example
 
 logger = logging.getLogger(__name__)
 
 
-class Cast:
+class Team:
     """Agents, a decision maker, and a source of topologies.
 
     Args:
@@ -29,16 +29,16 @@ class Cast:
         source: where topologies come from.
     """
 
-    def __init__(self, agents: Sequence[Agent], decision: DecisionMaker, source: TopologySource) -> None:
+    def __init__(self, agents: Sequence[Agent], decision: DecisionMaker, provider: TopologyProvider) -> None:
         self.agents = tuple(agents)
         self.decision = decision
-        self.source_of_topologies = source
+        self.topology_provider = source
         self.said_greedy = False  # whether it was logged that a topology is greedy
 
     def distribution(self, example: Example | str) -> TopologyDistribution:
         """What the source says of a question; with gradient where it learns."""
         asked = as_example(example)
-        return self.source_of_topologies.distribution(self.agents_of(asked), self.decision, asked.question)
+        return self.topology_provider.distribution(self.agents_of(asked), self.decision, asked.question)
 
     def topology(self, example: Example | str) -> Topology:
         """The most likely topology of a question; greedy with many agents (`EdgeDistribution.most_likely`)."""

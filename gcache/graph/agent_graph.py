@@ -16,16 +16,16 @@ from gcache.agents.chat_template import as_text
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import BudgetSpent, ConfigError, QuestionError
-from gcache.gnn.providers import TopologySource
-from gcache.gnn.team import Cast, as_example
+from gcache.gnn.providers import TopologyProvider
+from gcache.gnn.team import Team, as_example
 from gcache.gnn.topology import Topology
 from gcache.graph.begin import Start
+from gcache.graph.context_length import PlannedRun
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel
-from gcache.graph.result import IN_FLIGHT, RunResult
-from gcache.graph.room import Place
+from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.context import too_long
 from gcache.llm.forward.alignment import Alignment
@@ -36,7 +36,7 @@ from gcache.tasks.example import Example
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 
 
-class AgentGraph(Cast, ABC):
+class AgentGraph(Team, ABC):
     """Agents that answer questions together.
 
     Args:
@@ -52,7 +52,7 @@ class AgentGraph(Cast, ABC):
         self,
         agents: Sequence[Agent],
         decision: DecisionMaker,
-        source: TopologySource,
+        provider: TopologyProvider,
         config: GraphConfig | None = None,
         mode: str = "local",
         learns: bool = True,
@@ -66,11 +66,11 @@ class AgentGraph(Cast, ABC):
     async def start(self, start: Start) -> RunResult:
         """Run one question from its start to its answer."""
 
-    def positions(self, place: Place) -> tuple[int, int | None]:
+    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """The positions that a question takes, and those that the local model was made for; None for no limit."""
         return 0, None
 
-    def require_room(self, place: Place, name: str = "") -> None:
+    def require_context(self, place: PlannedRun, name: str = "") -> None:
         """Refuse a question that would go beyond the model's context.
 
         Args:
@@ -93,7 +93,7 @@ class AgentGraph(Cast, ABC):
         sample: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
-        thoughts: Thoughts | None = None,
+        thoughts: RolloutMemo | None = None,
         keep_caches: bool = True,
         lenient: bool = False,
         channel: Channel | None = None,
@@ -145,7 +145,7 @@ class AgentGraph(Cast, ABC):
                 log_prob = float(drawn)
         variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens
-        self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
+        self.require_context(PlannedRun(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
                 asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
@@ -165,7 +165,7 @@ class AgentGraph(Cast, ABC):
         self,
         examples: Sequence[Example],
         *,
-        in_flight: int = IN_FLIGHT,
+        max_concurrent: int = MAX_CONCURRENT,
         keep_caches: bool = False,
         topology: Callable[[Example], Topology] | None = None,
         ask: Ask | None = None,
@@ -176,7 +176,7 @@ class AgentGraph(Cast, ABC):
         """Answer many questions, so many at a time; results in the order of the questions.
 
         Args:
-            in_flight: questions that are thought about or written at once: as one is answered,
+            max_concurrent: questions that are thought about or written at once: as one is answered,
                 the next begins. Twice the batch of texts keeps that batch full.
             topology: of each question; else the source's.
             ask: how a question is run, on its topology; else by `arun`, with the `options`.
@@ -189,8 +189,8 @@ class AgentGraph(Cast, ABC):
 
         The first run that fails otherwise stops the others and raises.
         """
-        if in_flight < 1:
-            raise ConfigError(f"in_flight must be 1 or more, got {in_flight}")
+        if max_concurrent < 1:
+            raise ConfigError(f"max_concurrent must be 1 or more, got {max_concurrent}")
         results: dict[int, RunResult] = {}
         coming = iter(enumerate(examples))
 
@@ -213,7 +213,7 @@ class AgentGraph(Cast, ABC):
                 if on_result:
                     on_result(number, result)
 
-        workers = [asyncio.create_task(one_after_another()) for _ in range(min(in_flight, len(examples)))]
+        workers = [asyncio.create_task(one_after_another()) for _ in range(min(max_concurrent, len(examples)))]
         try:
             await asyncio.gather(*workers)
         finally:

@@ -32,7 +32,7 @@ SPEAK = "Say in a few sentences what you found, for the others to go on from."
 KNOWN_PROMPTS = 1000
 
 
-class Thinker:
+class AgentModel:
     """One model of a graph, its tokens, and how caches become one in it.
 
     Args:
@@ -88,7 +88,7 @@ class Thinker:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class AgentModels:
     """Which agents think with which model. Number 0 is the decision maker's model.
 
     Attributes:
@@ -103,12 +103,12 @@ class Mixture:
         ConfigError: a number without a model, or two models without a link.
     """
 
-    others: tuple[Thinker, ...] = ()
+    others: tuple[AgentModel, ...] = ()
     on: tuple[int, ...] = (0,)
     links: Mapping[tuple[int, int], Link | None] = field(default_factory=dict)
     fingerprints: tuple[str, ...] = ()
     router: Router | None = None
-    routed: Mapping[str, Mixture] = field(default_factory=dict)
+    routed: Mapping[str, AgentModels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.others) + 1
@@ -118,7 +118,7 @@ class Mixture:
             if pair[0] in self.on and pair not in self.links:
                 raise ConfigError(f"no link from model {pair[0]} to model {pair[1]}; pass None for text")
 
-    def for_question(self, question: str) -> Mixture:
+    def for_question(self, question: str) -> AgentModels:
         """The one with the links that a question goes over."""
         return self if self.router is None else self.routed[self.router.route(question)]
 

@@ -8,7 +8,7 @@ from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
 from gcache.gnn.topology import Topology
 from gcache.graph.events import Watch
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel
 from gcache.llm.forward.alignment import Alignment
 from gcache.llm.requests import require_top_p
@@ -40,7 +40,7 @@ class Start:
     topology_log_prob: float = 0.0
     temperature: float = 0.0
     seed: int = 0
-    thoughts: Thoughts | None = None
+    thoughts: RolloutMemo | None = None
     keep_caches: bool = True
     lenient: bool = False
     channel: Channel | None = None
@@ -57,7 +57,7 @@ class Start:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
         require_top_p(self.top_p)
-        if self.thoughts is not None and self.keep_states:
+        if self.memo is not None and self.keep_states:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
-        if self.thoughts is not None and (self.channel or self.alignment):
+        if self.memo is not None and (self.channel or self.alignment):
             raise ConfigError("runs that share thoughts must not differ in them: no channel or alignment of their own")

@@ -10,11 +10,11 @@ from typing import Any
 from gcache.graph.loops import cancel_all
 
 
-class Thoughts:
+class RolloutMemo:
     """What the rollouts of one question have in common, computed once.
 
     A thought is known by everything it depends on: its agent, its round, and the thoughts and
-    weights that came in. Rollouts that share a `Thoughts` must share the question, its agents and
+    weights that came in. Rollouts that share a `RolloutMemo` must share the question, its agents and
     the graph. What is known is known in every event loop; what is being made is made in each loop that asks.
     """
 

@@ -10,7 +10,7 @@ from gcache.agents.prompts import with_said
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.base import CacheFuser
 from gcache.gnn.topology import Node, Topology
-from gcache.graph.agent_models import Mixture, Thinker
+from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import LocalWriter, Writer
 from gcache.llm.scheduler import LLM
@@ -20,7 +20,7 @@ class Parts:
     """The parts of a `CacheGraph`, see there, that a run and its replay share.
 
     Attributes:
-        thinkers: a model each, with its prompts and its fuser; the decision maker's is the first.
+        models: a model each, with its prompts and its fuser; the decision maker's is the first.
     """
 
     def __init__(
@@ -31,18 +31,18 @@ class Parts:
         fuser: CacheFuser,
         config: GraphConfig,
         writer: Writer | None = None,
-        mixture: Mixture | None = None,
+        agent_models: AgentModels | None = None,
     ) -> None:
         self.config, self.decision = config, decision
-        self.mixture = mixture or Mixture()
-        self.thinkers = (Thinker(llm, tokenizer, fuser, config.template), *self.mixture.others)
-        self.llm, self.layout, self.fuser = self.thinkers[0].llm, self.thinkers[0].layout, fuser
+        self.agent_models = agent_models or AgentModels()
+        self.models = (AgentModel(llm, tokenizer, fuser, config.template), *self.agent_models.others)
+        self.llm, self.layout, self.fuser = self.models[0].llm, self.models[0].layout, fuser
         self.writer: Writer = writer or LocalWriter()
 
     @property
     def is_mixed(self) -> bool:
         """Whether any agent thinks with another model than the decision maker."""
-        return bool(self.mixture.others)
+        return bool(self.agent_models.others)
 
     def agent_tokens(
         self,
@@ -56,13 +56,13 @@ class Parts:
         """An agent's prompt behind a question, with what others said, as (role, words), before its own words; None
         latent steps are as many as everybody's. `variables`: of the chat template, see `Layouts.of`."""
         steps = self.config.latent_steps if latent_steps is None else latent_steps
-        return self.thinkers[model].agent_tokens(agent.prompt, said, steps > 0, question, variables)
+        return self.models[model].agent_tokens(agent.prompt, said, steps > 0, question, variables)
 
     def decision_tokens(
         self, question: str, said: Sequence[tuple[str, str]] = (), variables: str = ""
     ) -> tuple[int, ...]:
         """The decision maker's prompt behind a question, with what others said before its own words."""
-        return self.thinkers[0].layouts.of(variables).decision(
+        return self.models[0].layouts.of(variables).decision(
             with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn,
             question=question,
         )  # fmt: skip

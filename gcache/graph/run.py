@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Node
 from gcache.graph.begin import Start
@@ -25,11 +25,11 @@ from gcache.graph.events import Event, TextWatch
 from gcache.graph.loops import cancel_all
 from gcache.graph.parts import Parts
 from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
-from gcache.graph.schedule import Coming, take_turns
+from gcache.graph.schedule import Coming, run_in_dag_order
 from gcache.graph.thought import Thought, think
 from gcache.graph.trace import Trace
 from gcache.graph.transport import Transport
-from gcache.graph.writers.base import Asked
+from gcache.graph.writers.base import WriterInput
 from gcache.graph.writers.registry import api_tokens
 from gcache.llm.requests import ThinkRequest
 from gcache.runtime.streams import derive
@@ -43,7 +43,7 @@ class Run:
         self.example, self.agents, self.topology = start.example, start.agents, start.topology
         self.transport = Transport(parts, start)
         self.trace = Trace(start.watch, start.keep_states)
-        self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.thinkers]
+        self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.models]
         self.own: dict[Node, KVCache] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.thinking = 0  # tokens of latent steps and of agents' texts
@@ -63,7 +63,7 @@ class Run:
     async def _go(self) -> RunResult:
         self.trace.tell(Event("topology", self.topology))
         await self._read_question()
-        await take_turns(self.topology, self.config.num_rounds, self.transport.heard, self._think, self._note_unheard)
+        await run_in_dag_order(self.topology, self.config.num_rounds, self.transport.heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
         self.parts.llm.ledger.finished(kept)
@@ -80,9 +80,9 @@ class Run:
         await asyncio.gather(*(self._read_with(model) for model in models))
 
     async def _read_with(self, model: int) -> None:
-        thinker, tokens = self.parts.thinkers[model], self.questions[model]
-        request = ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)
-        cache, fresh = await self._once(("question", model), lambda: thinker.llm.think(request))
+        agent_model, tokens = self.parts.models[model], self.questions[model]
+        request = ThinkRequest(tokens, owner=SHARED, kind=SlotKind.PREFIX)
+        cache, fresh = await self._once(("question", model), lambda: agent_model.llm.think(request))
         self.transport.shared[model] = cache
         what, prefilled = ("think", len(tokens)) if fresh else ("shared", 0)
         self.trace.note(Step(SHARED, "question", 0, what, 0.0, self.trace.now(), prefilled))
@@ -100,7 +100,7 @@ class Run:
         received = await self.transport.fused(node, coming)
         slots = self.transport.slots(node, received)
         request = ThinkRequest(
-            tokens, received, steps, self.parts.source(node, len(self.agents)),
+            tokens, received, steps, self.parts.node_id(node, len(self.agents)),
             alignment=self.start.alignment if model == 0 else None,
         )  # fmt: skip
         del received
@@ -123,7 +123,7 @@ class Run:
     async def _thought(self, node: Node, request: ThinkRequest) -> Thought:
         crosses, speaks = self.transport.crosses(node), node in self.transport.speakers
         return await think(
-            self.parts, self.transport.thinker(node), request,
+            self.parts, self.transport.agent_model(node), request,
             wants_states=self.parts.writer.wants_states or self.start.keep_states or crosses, crosses=crosses,
             question=self.example.question if speaks else None, variables=self.start.variables,
             context=self.questions[self.transport.models[node[1]]],
@@ -134,8 +134,8 @@ class Run:
         self.transport.take(node, thought)
         self.thinking += steps
         if thought.said is not None:
-            layout = self.transport.thinker(node).layouts.of(self.start.variables)
-            self.transport.said[node] = told_apart(thought.said.text, layout.thinks).answer
+            layout = self.transport.agent_model(node).layouts.of(self.start.variables)
+            self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
@@ -157,13 +157,13 @@ class Run:
                 fused = await transport.fused(receiver, coming)
                 received += transport.slots(receiver, fused)
                 read += len(tokens)
-                asked = Asked(
+                asked = WriterInput(
                     self.example.question, decision.instructions, tokens, self.questions[0], fused,
                     tuple(heard[i] for i in group), self.start.max_new_tokens or self.config.max_new_tokens,
                     self.start.temperature, derive("text", self.start.seed, self.example.question, number),
                     self.start.stop, watching.written if watching else None, self.start.top_p,
                     self.start.top_log_probs, watching.scored if watching else None,
-                    self.parts.thinkers[0].layouts.of(self.start.variables).thinks,
+                    self.parts.models[0].layouts.of(self.start.variables).thinks,
                 )  # fmt: skip
                 texts.append(asyncio.ensure_future(self.parts.writer.write(self.parts.llm, asked)))
             del fused, asked, heard
@@ -187,8 +187,8 @@ class Run:
     # -- what is shared, and what is noted ------------------------------------------------------
 
     async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        """See `Thoughts.once`; where nothing is shared, nothing is remembered."""
-        return (await make(), True) if self.start.thoughts is None else await self.start.thoughts.once(key, make)
+        """See `RolloutMemo.once`; where nothing is shared, nothing is remembered."""
+        return (await make(), True) if self.start.memo is None else await self.start.memo.once(key, make)
 
     def _note_unheard(self, node: Node) -> None:
         now = self.trace.now()

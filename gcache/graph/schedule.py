@@ -12,7 +12,7 @@ from gcache.graph.loops import cancel_all
 Coming = Sequence[tuple[Node, EdgeKey | None]]
 
 
-async def take_turns(
+async def run_in_dag_order(
     topology: Topology,
     rounds: int,
     heard: Collection[Node],

@@ -18,16 +18,16 @@ import torch
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ApiError, BudgetSpent, ConfigError
-from gcache.gnn.providers import TopologyDistribution, TopologySource
+from gcache.gnn.providers import TopologyDistribution, TopologyProvider
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.begin import Start
+from gcache.graph.context_length import PlannedRun, positions_of_words
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
-from gcache.graph.room import Place, positions_of_words
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.schedule import Coming, take_turns
-from gcache.graph.speakers import LocalSpeaker, Prompt, Speaker, Utterance
+from gcache.graph.schedule import Coming, run_in_dag_order
+from gcache.graph.text_backends import LocalTextBackend, Prompt, TextBackend, TextOutput
 from gcache.graph.trace import Trace
 from gcache.runtime.streams import derive
 from gcache.tasks.example import Example
@@ -36,31 +36,31 @@ if TYPE_CHECKING:
     from gcache.runtime.streams import Stream
 
 
-class SpeakingGraph(AgentGraph):
+class TextGraph(AgentGraph):
     """Agents that answer by handing each other text; none at all is one prompt alone.
 
     Args:
-        speaker: says everything.
+        backend: says everything.
         agents, decision, source, config, mode: see `AgentGraph`.
     """
 
     def __init__(
         self,
-        speaker: Speaker,
+        backend: TextBackend,
         agents: Sequence[Agent],
         decision: DecisionMaker,
-        source: TopologySource,
+        provider: TopologyProvider,
         config: GraphConfig | None = None,
         mode: str = "local",
     ) -> None:
-        self.speaker = speaker
+        self.backend = backend
         super().__init__(agents, decision, source, config, mode, learns=False)
 
-    def positions(self, place: Place) -> tuple[int, int | None]:
+    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """See `AgentGraph`."""
-        if not isinstance(self.speaker, LocalSpeaker):
+        if not isinstance(self.backend, LocalTextBackend):
             return 0, None
-        context, layout = getattr(self.speaker.llm.llm, "context", None), self.speaker.layouts.of(place.variables)
+        context, layout = getattr(self.backend.llm.llm, "context", None), self.backend.layouts.of(place.variables)
         if context is None:
             return 0, None
         return positions_of_words(self.config, self.decision.instructions, layout, place), context
@@ -97,7 +97,7 @@ class _Alone:
 class _Talk:
     """One question's way through the graph."""
 
-    def __init__(self, graph: SpeakingGraph, start: Start) -> None:
+    def __init__(self, graph: TextGraph, start: Start) -> None:
         self.graph, self.config, self.begin = graph, graph.config, start
         self.agents, self.topology = start.agents, start.topology
         self.said: dict[Node, str] = {}
@@ -108,7 +108,7 @@ class _Talk:
     async def go(self) -> RunResult:
         self.trace.tell(Event("topology", self.topology))
         heard = self.topology.heard_nodes(self.config.num_rounds)
-        await take_turns(self.topology, self.config.num_rounds, heard, self._speak, self._note_unheard)
+        await run_in_dag_order(self.topology, self.config.num_rounds, heard, self._speak, self._note_unheard)
         spoken, answer = await self._answer()
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
@@ -157,7 +157,7 @@ class _Talk:
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip
-        utterances = await asyncio.gather(*(self.graph.speaker.say(prompt) for prompt in prompts))
+        utterances = await asyncio.gather(*(self.graph.backend.say(prompt) for prompt in prompts))
         spoken = tuple(
             Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api, thinks=u.thinks)
             for group, u in zip(groups, utterances, strict=True)
@@ -168,18 +168,18 @@ class _Talk:
     def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:
         return [(self.agents[node[1]].role, self.said[node]) for node in nodes if self.said.get(node, "").strip()]
 
-    async def _once(self, node: Node, prompt: Prompt) -> tuple[Utterance, bool]:
+    async def _once(self, node: Node, prompt: Prompt) -> tuple[TextOutput, bool]:
         """Rollouts of a question that heard the same say the same."""
-        if self.begin.thoughts is None:
-            return await self.graph.speaker.say(prompt), True
-        return await self.begin.thoughts.once(self._key(node, prompt), lambda: self.graph.speaker.say(prompt))
+        if self.begin.memo is None:
+            return await self.graph.backend.say(prompt), True
+        return await self.begin.memo.once(self._key(node, prompt), lambda: self.graph.backend.say(prompt))
 
     @staticmethod
     def _key(node: Node, prompt: Prompt) -> Hashable:
         return node, tuple(prompt.said)
 
     def _note(
-        self, agent: int, round_: int, what: str, started: float, said: Sequence[Utterance] = (), note: str = ""
+        self, agent: int, round_: int, what: str, started: float, said: Sequence[TextOutput] = (), note: str = ""
     ) -> None:
         written = [u.generation for u in said if u.generation is not None]
         asked = [u.api for u in said if u.api is not None]

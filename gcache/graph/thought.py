@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.graph.agent_models import Thinker
+from gcache.graph.agent_models import AgentModel
 from gcache.graph.hand_over import handed_on
 from gcache.graph.parts import Parts
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -37,7 +37,7 @@ class Thought:
 
 async def think(
     parts: Parts,
-    thinker: Thinker,
+    agent_model: AgentModel,
     request: ThinkRequest,
     wants_states: bool,
     crosses: bool,
@@ -58,21 +58,21 @@ async def think(
     outputs: list[Tensor] = []
     if wants_states:
         request = replace(request, watch=states.append, watch_prompt=outputs.append if crosses else None)
-    own = await thinker.llm.think(request)
+    own = await agent_model.llm.think(request)
     received = request.past
     assert received is not None
     with torch.no_grad():
-        handed = handed_on(thinker.fuser, own, received, parts.config.transfer)
+        handed = handed_on(agent_model.fuser, own, received, parts.config.transfer)
     for part in FusedCache.plain(handed).parts:
         if all(part is not known for known in (own, *received.parts)):
             parts.llm.ledger.hold(part)
     said: Generation | None = None
     asked: tuple[int, ...] = ()
     if question is not None:
-        asked = thinker.speak_tokens(question, variables)
+        asked = agent_model.speak_tokens(question, variables)
         whole = FusedCache.join([received, FusedCache.plain(own)])
         # greedy: an agent's words are part of the environment, only the answer is drawn
-        said = await thinker.llm.generate(
+        said = await agent_model.llm.generate(
             GenerateRequest(asked, whole, parts.config.speak_tokens, context=tuple(context))
         )
     return Thought(own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None)

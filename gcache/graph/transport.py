@@ -16,16 +16,16 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.gnn.topology import Edge, EdgeKey, Node
-from gcache.graph.agent_models import Thinker
+from gcache.graph.agent_models import AgentModel
 from gcache.graph.begin import Start
 from gcache.graph.hand_over import edge_weights, handed_states, over_edge
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.parts import Parts
 from gcache.graph.passing import Passing
 from gcache.graph.result import Carried
 from gcache.graph.schedule import Coming
 from gcache.graph.thought import Thought
-from gcache.graph.writers.base import Heard
+from gcache.graph.writers.base import Received
 from gcache.links.link import Link
 
 
@@ -47,11 +47,11 @@ class Transport:
     def __init__(self, parts: Parts, start: Start) -> None:
         self.parts, self.config = parts, parts.config
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
-        self.mixture = parts.mixture.for_question(self.question)
-        self.models = self.mixture.models(len(start.agents))
+        self.agent_models = parts.agent_models.for_question(self.question)
+        self.models = self.agent_models.numbers(len(start.agents))
         self.weights = edge_weights(start.topology)
-        self.keep, self._channel, self._thoughts = start.keep_caches, start.channel, start.thoughts
-        self._over_links = start.thoughts or Thoughts()
+        self.keep, self._channel, self._thoughts = start.keep_caches, start.channel, start.memo
+        self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
         self.handed: dict[Node, KVCache] = {}
@@ -73,13 +73,13 @@ class Transport:
         }  # fmt: skip
         return Counter(sender for _, (sender, _) in crossed), frozenset(speakers)
 
-    def thinker(self, node: Node) -> Thinker:
+    def agent_model(self, node: Node) -> AgentModel:
         """The model that a node thinks with; the decision maker's is the first."""
-        return self.parts.thinkers[self.models[node[1]]]
+        return self.parts.models[self.models[node[1]]]
 
     def crosses(self, node: Node) -> bool:
         """Whether another model might hear a node."""
-        return self.mixture.carries(self.models[node[1]])
+        return self.agent_models.carries(self.models[node[1]])
 
     def name(self, node: Node) -> Hashable:
         """Names a node's thought by all it depends on, where others may share it; else by the node."""
@@ -106,7 +106,7 @@ class Transport:
 
     async def fused(self, receiver: Node, coming: Coming) -> FusedCache:
         """One cache of the question and all that arrives at a receiver."""
-        thinker, shared = self.thinker(receiver), self.shared[self.models[receiver[1]]]
+        agent_model, shared = self.agent_model(receiver), self.shared[self.models[receiver[1]]]
         caches: list[tuple[KVCache, EdgeKey | None]] = []
         for sender, key in coming:
             handed, size = await self._over(sender, receiver, key)
@@ -115,20 +115,20 @@ class Transport:
             crossed = (sender[1], receiver[1])
             self.edge_bytes[crossed] = self.edge_bytes.get(crossed, 0) + size
             if self._channel is not None and key is not None:  # what an agent keeps for itself is on no edge
-                handed = self._channel(Passing(self.question, sender, receiver, handed, shared, thinker.fuser.rope))
+                handed = self._channel(Passing(self.question, sender, receiver, handed, shared, agent_model.fuser.rope))
             caches.append((handed, key))
-        return thinker.fuse(shared, caches, self.weights)
+        return agent_model.fuse(shared, caches, self.weights)
 
     def words(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
         """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
         told = [sender for sender, key in coming if self._tells(sender, receiver, key)]
         return [(self.agents[node[1]].role, self.said[node]) for node in told if self.said.get(node, "").strip()]
 
-    async def heard_over(self, sender: Node, edge: Edge) -> Heard:
+    async def heard_over(self, sender: Node, edge: Edge) -> Received:
         """What a writer hears over an edge into the decision maker."""
         receiver = (sender[0], self.topology.decision_node)
         cache, _ = await self._over(sender, receiver, edge.key)
-        return Heard(
+        return Received(
             sender[1], self.agents[sender[1]].role, edge.weight,
             self.handed[sender].of_kind() if cache is None else cache,
             None if cache is None else self.states.get(sender),
@@ -159,7 +159,7 @@ class Transport:
         """Whether words go over an edge: its channel, or the link between two models, may be text."""
         if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
             return True
-        return self.mixture.tells(self.models[sender[1]], self.models[receiver[1]])
+        return self.agent_models.tells(self.models[sender[1]], self.models[receiver[1]])
 
     async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, int]:
         """What goes over an edge, prepared for its receiver, and the bytes that crossed; None where words go."""
@@ -168,7 +168,7 @@ class Transport:
             handed = over_edge(self.handed[sender], key, self.topology)
             return handed, 0 if handed is None else handed.nbytes
         assert key is not None  # what an agent remembers is in its own model
-        channel, link = self.topology.channels[key], self.mixture.links[mine, theirs]
+        channel, link = self.topology.channels[key], self.agent_models.links[mine, theirs]
         if link is None or channel == "text":
             return None, 0
         states = handed_states(
@@ -187,10 +187,10 @@ class Transport:
     async def _carry(self, link: Link, sender: Node, states: Tensor, model: int) -> tuple[KVCache, KVCache, int]:
         """What a link brings to a model, as slots of that model; the same prepared for fusing; and the bytes that
         crossed: of the states or the embeddings, whichever are less, for a map may stand on either side."""
-        thinker = self.parts.thinkers[model]
+        agent_model = self.parts.models[model]
         with torch.no_grad():
             embeds = link.carry(states)
-        carried = await thinker.read(embeds, self.shared[model], self.parts.source(sender, len(self.agents)))
+        carried = await agent_model.read(embeds, self.shared[model], self.parts.node_id(sender, len(self.agents)))
         size = min(states.nelement(), embeds.nelement()) * states.element_size()
         with torch.no_grad():
-            return carried, thinker.fuser.prepare(carried), size
+            return carried, agent_model.fuser.prepare(carried), size

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gcache.errors import ModelError
 from gcache.llm.forward.attention import is_grouped, watching
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest
 
@@ -33,5 +33,5 @@ def attention_shares(llm: LocalLLM, request: LogProbRequest) -> Tensor:
 
     embeds, lengths = llm.embed([request.tokens + request.completion[:-1]])
     with watching(keep):
-        InFlight(llm.base, past).feed(embeds, lengths)
+        GradientPass(llm.base, past).feed(embeds, lengths)
     return torch.stack([layers[number] for number in sorted(layers)])

@@ -85,10 +85,10 @@ def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Re
             continue
         edges = [e for e in result.topology.into(decision) if e.source in spoken.heard]
         passed = [(recorder.passed.get(((last, e.source), (last, decision))), e.key) for e in edges]
-        fused = graph.thinkers[0].fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
+        fused = graph.models[0].fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
         shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
         own = shares.new_zeros(shares.shape[0], n_agents + 2)
-        sources = fused.sources[0].cpu()
+        sources = fused.owners[0].cpu()
         columns = torch.where(sources == SHARED, n_agents + 1, sources % max(1, n_agents))
         columns = torch.cat((columns, columns.new_full((shares.shape[1] - len(sources),), n_agents)))
         found.append(own.index_add_(1, columns, shares))

@@ -10,7 +10,7 @@ from gcache.evaluation.cuts import Ends, ends_of, kinds_of
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.greedy import MODE
 from gcache.gnn.summary import learned_edges
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.inspect.view import Curve, Frame, View, edges_of, nodes_of
 from gcache.tasks.example import Example
 
@@ -24,7 +24,7 @@ CURVES = (
 
 
 def overview(
-    cast: Cast,
+    team: Team,
     examples: Sequence[Example],
     *,
     title: str,
@@ -48,11 +48,11 @@ def overview(
         for m in metrics
         if m.get("learned_edges")
     ]
-    found = learned_edges(cast, examples)
-    rows = [edge.ends_and_chances() for edge in found] or _fixed(cast, examples)
+    found = learned_edges(team, examples)
+    rows = [edge.ends_and_chances() for edge in found] or _fixed(team, examples)
     frames.append(Frame(step, f"after {step} steps", edges_of(rows, costs)))
     called = found[0].topologies if found else MODE
-    learned = isinstance(cast.distribution(examples[0]), EdgeDistribution)
+    learned = isinstance(team.distribution(examples[0]), EdgeDistribution)
     curves = [
         Curve(called, tuple((int(m["step"]) + 1, float(m[name])) for m in metrics if name in m))
         for name, called in CURVES
@@ -65,19 +65,19 @@ def overview(
         task,
         model,
         step,
-        nodes_of(frames, [agent.label for agent in cast.agents_of(examples[0])]),
+        nodes_of(frames, [agent.label for agent in team.agents_of(examples[0])]),
         tuple(frames),
         curves=tuple(curve for curve in curves if curve.points),
         topologies=called,
     )
 
 
-def _fixed(cast: Cast, examples: Sequence[Example]) -> list[list[Any]]:
+def _fixed(team: Team, examples: Sequence[Example]) -> list[list[Any]]:
     """Rows of a fixed topology: of the pairs of kinds that have an edge in any question, the share that has it."""
     counts: dict[Ends, int] = {}
     for example in examples:
-        names = kinds_of(cast, example)
-        for ends in dict.fromkeys(ends_of(edge, names) for edge in cast.topology(example).edges):
+        names = kinds_of(team, example)
+        for ends in dict.fromkeys(ends_of(edge, names) for edge in team.topology(example).edges):
             counts[ends] = counts.get(ends, 0) + 1
     shares = {ends: count / len(examples) for ends, count in counts.items()}
     return [[*ends, share, share, share, share] for ends, share in shares.items()]

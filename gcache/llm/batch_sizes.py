@@ -13,7 +13,7 @@ PADDING_SHARE = 0.25
 
 
 @dataclass(frozen=True, order=True)
-class Size:
+class RequestSize:
     """Slots of a request: read at once (its prompt), carried (its past), added one by one."""
 
     read: int
@@ -21,7 +21,7 @@ class Size:
     later: int
 
     @classmethod
-    def of(cls, request: ThinkRequest | GenerateRequest | LogProbRequest) -> Size:
+    def of(cls, request: ThinkRequest | GenerateRequest | LogProbRequest) -> RequestSize:
         past = 0 if request.past is None else request.past.slots
         if isinstance(request, LogProbRequest):
             return cls(len(request.tokens) + len(request.completion) - 1, past, 0)
@@ -35,7 +35,7 @@ class Size:
 
 
 def batches(
-    sizes: Sequence[Size], keys: Sequence[Hashable], most_slots: int, most_rows: int
+    sizes: Sequence[RequestSize], keys: Sequence[Hashable], most_slots: int, most_rows: int
 ) -> Iterator[list[int]]:
     """Numbers of requests to run as one batch, the shortest prompts first.
 
@@ -58,7 +58,7 @@ def batches(
         yield batch
 
 
-def alike(lengths: Sequence[int]) -> Iterator[slice]:
+def group_similar_lengths(lengths: Sequence[int]) -> Iterator[slice]:
     """Neighbours that are read in one pass: all, unless padding them would cost more than a pass."""
     start = 0
     for stop in range(1, len(lengths) + 1):

@@ -27,8 +27,8 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ModelError
-from gcache.llm.forward.gradient_pass import InFlight
-from gcache.llm.forward.paged_batch import Rows
+from gcache.llm.forward.gradient_pass import GradientPass
+from gcache.llm.forward.paged_batch import PagedBatch
 from gcache.llm.refusing import WAY_OUT, kind_of, refusing
 from gcache.runtime.streams import generator as generator_of
 
@@ -179,7 +179,7 @@ class _Trial:
     def __init__(self, llm: FrozenModel, own: OwnForward) -> None:
         self.llm, self.own = llm, own
         self.by_steps, self.by_autograd = torch.zeros((len(STEPS), MOVED)), torch.zeros(MOVED)
-        self.rows = Rows(llm.decoder, llm.cache_shape, llm.dtype, llm.device)  # nobody's memory is counted by it
+        self.rows = PagedBatch(llm.decoder, llm.cache_shape, llm.dtype, llm.device)  # nobody's memory is counted by it
 
     @torch.no_grad()
     def without_gradient(self) -> list[tuple[str, Tensor, Tensor]]:
@@ -217,7 +217,7 @@ class _Trial:
         steps = [torch.zeros(start, requires_grad=True) for start in _starts()]
         with torch.enable_grad():
             moved = [weighted(past, step) for past, step in zip(pasts, steps, strict=True)]
-            batch = InFlight(self.llm.base, FusedCache.batch([*pasts, *moved]))
+            batch = GradientPass(self.llm.base, FusedCache.batch([*pasts, *moved]))
             embeds = self._embeds([range(start, start + TOGETHER) for start in _starts()] * 2)
             lengths = torch.full((2 * len(pasts),), TOGETHER, device=self.llm.device)
             found = self._log_probs(batch.feed(embeds, lengths))

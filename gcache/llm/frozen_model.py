@@ -21,7 +21,7 @@ from gcache.llm.forward.alignment import Alignment
 from gcache.llm.forward.attention import use_grouped_attention
 from gcache.llm.forward.hf_decoder import TransformersDecoder
 from gcache.llm.forward.packing import can_pack, pack
-from gcache.llm.forward.paged_batch import Rows
+from gcache.llm.forward.paged_batch import PagedBatch
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.head import head_of
 from gcache.llm.keys import measured_caches
@@ -99,9 +99,9 @@ class FrozenModel:
         layers, heads, dim = self.cache_shape
         return 2 * layers * heads * dim * self.dtype.itemsize
 
-    def rows(self) -> Rows:
+    def rows(self) -> PagedBatch:
         """An empty batch in flight."""
-        rows = Rows(self.decoder, self.cache_shape, self.dtype, self.device)
+        rows = PagedBatch(self.decoder, self.cache_shape, self.dtype, self.device)
         self.ledger.watch(rows)
         return rows
 

@@ -20,12 +20,12 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
 from gcache.errors import ModelError
-from gcache.llm.batch_sizes import Size, alike, batches
+from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.exactness import OwnForward, require_exact
-from gcache.llm.forward.gradient_pass import InFlight, last_real, own_slots
-from gcache.llm.forward.pages import room_of
+from gcache.llm.forward.gradient_pass import GradientPass, last_real, own_slots
+from gcache.llm.forward.pages import padded_slots
 from gcache.llm.frozen_model import FrozenModel
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
@@ -118,7 +118,7 @@ class LocalLLM(FrozenModel):
         rows = self.rows()
         rows.add(pasts, [r.prompt_slots + steps for r in requests])
         states: list[Tensor] = []
-        for part in alike([r.prompt_slots for r in requests]):
+        for part in group_similar_lengths([r.prompt_slots for r in requests]):
             embeds, lengths = self.embed_prompts(requests[part])
             read = rows.feed(embeds, lengths, part.start)
             states.append(last_real(read, lengths))
@@ -132,7 +132,7 @@ class LocalLLM(FrozenModel):
             fed.append(hidden)
             hidden = rows.feed(align(hidden)[:, None])[:, 0]
         thoughts = [
-            rows.slots_of(row, 0 if past is None else past.slots, request.prompt_slots, request.source, request.kind)
+            rows.slots_of(row, 0 if past is None else past.slots, request.prompt_slots, request.owner, request.kind)
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
         ]
         for thought in thoughts:
@@ -145,21 +145,21 @@ class LocalLLM(FrozenModel):
     def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
         steps = requests[0].latent_steps
         embeds, lengths = self.embed_prompts(requests)
-        batch = InFlight(self.base, self._past(requests))
+        batch = GradientPass(self.base, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
         one = torch.ones_like(lengths)
         align = requests[0].alignment or self.alignment
         for _ in range(steps):
             hidden = batch.feed(align(hidden)[:, None], one)[:, 0]
-        sources = [r.source for r in requests]
+        sources = [r.owner for r in requests]
         return own_slots(batch, start, lengths, embeds.shape[1], sources, requests[0].kind).unbatch()
 
     def _log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         scores: list[LogProbs] = []
-        for part in alike([Size.of(r).read for r in requests]):
+        for part in group_similar_lengths([RequestSize.of(r).read for r in requests]):
             embeds, lengths = self.embed([r.tokens + r.completion[:-1] for r in requests[part]])
-            hidden = InFlight(self.base, self._past(requests[part])).feed(embeds, lengths)
+            hidden = GradientPass(self.base, self._past(requests[part])).feed(embeds, lengths)
             scores += [self._scores(states, request) for states, request in zip(hidden, requests[part], strict=True)]
         return scores
 
@@ -183,7 +183,7 @@ class LocalLLM(FrozenModel):
     ) -> list[Any]:
         """Run requests in batches that fit; results in the order asked."""
         results: dict[int, Any] = {}
-        sizes = [Size.of(request) for request in requests]
+        sizes = [RequestSize.of(request) for request in requests]
         keys = [(getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None))) for r in requests]
         for batch in batches(sizes, keys, self.limits.max_batch_tokens, self.limits.max_batch_size):
             while batch:
@@ -192,13 +192,13 @@ class LocalLLM(FrozenModel):
                 batch = batch[count:]
         return [results[index] for index in range(len(requests))]
 
-    def _most_that_fit(self, sizes: Sequence[Size]) -> int:
+    def _most_that_fit(self, sizes: Sequence[RequestSize]) -> int:
         """How many of a batch's requests, from the first on, the limit of cache bytes allows."""
         return self.ledger.most_that_fit(len(sizes), lambda count: self._bytes(sizes[:count]))
 
-    def _bytes(self, sizes: Sequence[Size]) -> int:
+    def _bytes(self, sizes: Sequence[RequestSize]) -> int:
         """Of a batch in flight, and of what it leaves behind."""
-        return sum(room_of(size.total) + size.read + size.later for size in sizes) * self.slot_bytes
+        return sum(padded_slots(size.total) + size.read + size.later for size in sizes) * self.slot_bytes
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])

@@ -145,7 +145,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class LogProbRequest:
-    """How likely was this completion? Asked again with gradient to `past`.
+    """How likely was this completion? WriterInput again with gradient to `past`.
 
     Attributes:
         tokens: the prompt's token ids, at least one.

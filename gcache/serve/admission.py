@@ -14,7 +14,7 @@ LATEST = 0.2
 LONGEST_WAIT = 60
 
 
-class Places:
+class AdmissionQueue:
     """Places in the engine; for one event loop.
 
     Args:

@@ -9,25 +9,25 @@ from typing import Any
 from gcache.agents.chat_template import as_text
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
-from gcache.agents.thinking import Parting
+from gcache.agents.thinking import ThinkSplitter
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.agent_models import Thinker
+from gcache.graph.agent_models import AgentModel
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import Event
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult, Spoken
-from gcache.graph.speakers import LocalSpeaker
+from gcache.graph.text_backends import LocalTextBackend
 from gcache.llm.decode.decoding import first_stop
+from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.completing import all_of
 from gcache.serve.context_length import check_characters, check_room, check_told
+from gcache.serve.deltas import Answer, Choice, Delta, SamplingParams, Tell
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
-from gcache.serve.telling import Telling
-from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 from gcache.tasks.example import Example
 
 
@@ -44,13 +44,13 @@ class AskGraph:
     """
 
     example: Example
-    draw: Draw
+    draw: SamplingParams
     most: int
     trace: bool = False
     stream: bool = True
     template: Mapping[str, Any] = field(default_factory=dict)
 
-    async def __call__(self, served: Served, tell: Tell) -> Answer:
+    async def __call__(self, served: ServedModel, tell: Tell) -> Answer:
         graph = served.graph
         _check_example(served, self.example)
         agents = graph.agents_of(self.example)
@@ -60,13 +60,13 @@ class AskGraph:
         check_told(self.draw.n * most, self.draw.top_log_probs)
         layout = layout_of(served, self.template)
         check_room(served, self.example.question, agents, topology, most, as_text(self.template))
-        tell(Told())  # it has begun
+        tell(Delta())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
-        thoughts = Thoughts() if self.draw.n > 1 else None
+        thoughts = RolloutMemo() if self.draw.n > 1 else None
         answering = _Answering(self, served, agents, topology, most, tell, thoughts, layout)
         results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
         if self.trace:
-            tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
+            tell(Delta(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
         return _answer(results, self.trace)
 
 
@@ -75,19 +75,19 @@ class _Answering:
     """What all choices of a question have in common."""
 
     ask: AskGraph
-    served: Served
+    served: ServedModel
     agents: tuple[Agent, ...]
     topology: Topology
     most: int
     tell: Tell
-    thoughts: Thoughts | None
+    thoughts: RolloutMemo | None
     layout: ChatLayout | None
 
     async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:
         """One choice."""
         ask, served, draw = self.ask, self.served, self.ask.draw
-        parting = None if self.layout is None else Parting(self.layout.thinks)
-        telling = Telling(served, draw, self.tell, number, parting=parting)
+        parting = None if self.layout is None else ThinkSplitter(self.layout.thinks)
+        telling = ChoiceStream(served, draw, self.tell, number, parting=parting)
 
         def watch(event: Event) -> None:
             if event.kind == "text":
@@ -95,10 +95,10 @@ class _Answering:
                     telling.scores(event.scores)
                     telling.written(event.tokens)
             elif ask.trace:
-                self.tell(Told(event=event_json(event, self.agents, served.llm)))
+                self.tell(Delta(event=event_json(event, self.agents, served.llm)))
 
         result = await served.graph.arun(
-            ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, thoughts=self.thoughts,
+            ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, memo=self.memo,
             keep_caches=False, max_new_tokens=self.most, stop=draw.stop,
             watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
             top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template,
@@ -109,15 +109,15 @@ class _Answering:
         return result, Choice(text, "stop" if whole else "length", told, spoken.reasoning)
 
 
-def layout_of(served: Served, template: Mapping[str, Any]) -> ChatLayout | None:
+def layout_of(served: ServedModel, template: Mapping[str, Any]) -> ChatLayout | None:
     """How the local model's prompts are laid out under variables of the template; None where an API says everything.
 
     Raises:
         Refused: they are none, or the template fails with them.
     """
     graph = served.graph
-    speaker = graph.thinkers[0] if isinstance(graph, CacheGraph) else getattr(graph, "speaker", None)
-    if not isinstance(speaker, (Thinker, LocalSpeaker)):
+    speaker = graph.models[0] if isinstance(graph, CacheGraph) else getattr(graph, "backend", None)
+    if not isinstance(speaker, (AgentModel, LocalTextBackend)):
         if template:
             why = "null or left out (an API writes here, and its templates are its own)"
             raise Refused(400, f"chat_template_kwargs must be: {why}", "chat_template_kwargs", "invalid_value")
@@ -128,7 +128,7 @@ def layout_of(served: Served, template: Mapping[str, Any]) -> ChatLayout | None:
         raise Refused(400, str(error), "chat_template_kwargs", "invalid_value") from error
 
 
-def check_draw(graph: AgentGraph, topology: Topology, draw: Draw) -> None:
+def check_draw(graph: AgentGraph, topology: Topology, draw: SamplingParams) -> None:
     """Refuse a way to draw, or to tell of it, that the writer of this graph's answers does not have.
 
     Raises:
@@ -154,7 +154,7 @@ class AskTopology:
 
     example: Example
 
-    async def __call__(self, served: Served) -> dict[str, Any]:
+    async def __call__(self, served: ServedModel) -> dict[str, Any]:
         _check_example(served, self.example)
         topology = served.graph.topology(self.example)
         return {
@@ -164,7 +164,7 @@ class AskTopology:
         }  # fmt: skip
 
 
-def _check_example(served: Served, example: Example) -> None:
+def _check_example(served: ServedModel, example: Example) -> None:
     """Refuse what need not be looked at closer.
 
     Raises:

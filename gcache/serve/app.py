@@ -20,6 +20,7 @@ from gcache.serve import documents as docs
 from gcache.serve.answers import AskGraph, AskTopology
 from gcache.serve.completing import AskModel
 from gcache.serve.conversation import question
+from gcache.serve.deltas import SamplingParams
 from gcache.serve.fitting import check_chat, check_completion
 from gcache.serve.guards import BodyLimit, Deadline, Headers, Key
 from gcache.serve.metrics import Counted
@@ -36,14 +37,13 @@ from gcache.serve.requests import (
 )
 from gcache.serve.responses import JSON, Answering, error_response, json_response
 from gcache.serve.service import Service
-from gcache.serve.told import Draw
 from gcache.serve.validation import read
 from gcache.serve.wire import Form
 from gcache.tasks.example import Example, Note
 
 logger = logging.getLogger(__name__)
 
-Asked = TypeVar("Asked", bound=BaseModel)
+WriterInput = TypeVar("WriterInput", bound=BaseModel)
 #: Tokens of a completion that says nothing of its length, as OpenAI has it.
 COMPLETION_TOKENS = 16
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -181,7 +181,7 @@ def _model(service: Service) -> dict[str, Any]:
     return {"id": service.name, "object": "model", "created": created, "owned_by": "gcache"}
 
 
-async def _asked(request: Request, model: type[Asked]) -> Asked:
+async def _asked(request: Request, model: type[WriterInput]) -> WriterInput:
     """The request in a body.
 
     Only JSON is taken: a page elsewhere can make a browser send other types without asking this server first.
@@ -196,9 +196,9 @@ def _example(text: str, agents: list[AgentNote] | None) -> Example:
     return Example("question", text, "", notes)
 
 
-def _draw(asked: Drawn, most: int | None, likeliest: int | None) -> Draw:
+def _draw(asked: Drawn, most: int | None, likeliest: int | None) -> SamplingParams:
     top_p = 1.0 if asked.top_p is None else asked.top_p
-    return Draw(most, asked.temperature or 0.0, asked.seed or 0, asked.stops, top_p, asked.n or 1, likeliest)
+    return SamplingParams(most, asked.temperature or 0.0, asked.seed or 0, asked.stops, top_p, asked.n or 1, likeliest)
 
 
 def _form(service: Service, asked: Drawn, chat: bool) -> Form:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation
+from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.context_length import check_completion, check_told
-from gcache.serve.model import Served
+from gcache.serve.deltas import Answer, Choice, Delta, SamplingParams, Tell
+from gcache.serve.model import ServedModel
 from gcache.serve.prompts import Prompt, ReadPrompt, read_prompt
 from gcache.serve.refusals import Refused
-from gcache.serve.telling import Telling
-from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 
 T = TypeVar("T")
 
@@ -30,12 +30,12 @@ class AskModel:
     """
 
     prompts: tuple[Prompt, ...]
-    draw: Draw
+    draw: SamplingParams
     stream: bool = True
     echo: bool = False
     specials: bool = True
 
-    async def __call__(self, served: Served, tell: Tell) -> Answer:
+    async def __call__(self, served: ServedModel, tell: Tell) -> Answer:
         batching, llm = served.batching, served.llm
         if batching is None or llm is None:
             raise Refused(400, "this graph has no local model, so there is nothing that completes a prompt")
@@ -48,7 +48,7 @@ class AskModel:
             for number, prompt in enumerate(prompts)
             for of_prompt, seed in enumerate(self.draw.seeds)
         ]
-        tell(Told())
+        tell(Delta())
         done = await all_of([batching.generate(writing.request) for writing in writings])
         choices = tuple(writing.choice(self, text) for writing, text in zip(writings, done, strict=True))
         read, written = sum(prompt.slots for prompt in prompts), sum(len(text.tokens) for text in done)
@@ -61,18 +61,18 @@ class _Writing:
     """One choice, as it is asked of the model, and as far as it is told."""
 
     request: GenerateRequest
-    telling: Telling
+    telling: ChoiceStream
     echoed: str
 
     @classmethod
     def of(
-        cls, ask: AskModel, served: Served, llm: LocalLLM, prompt: ReadPrompt, seed: int, tell: Tell, number: int
+        cls, ask: AskModel, served: ServedModel, llm: LocalLLM, prompt: ReadPrompt, seed: int, tell: Tell, number: int
     ) -> _Writing:
         """Raises Refused where the prompt leaves no room."""
         draw = ask.draw
         most = check_completion(served, prompt.slots, 1 if draw.max_tokens is None else draw.max_tokens)
         echoed = prompt.text(llm) if ask.echo else ""
-        telling = Telling(served, draw, tell, number, echoed, prompt.tokens if ask.echo else ())
+        telling = ChoiceStream(served, draw, tell, number, echoed, prompt.tokens if ask.echo else ())
         watched, scored = ask.stream and most > 0, draw.top_log_probs is not None
         request = GenerateRequest(
             prompt.tokens, None, max(1, most), draw.temperature, seed, stop=draw.stop,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from gcache.agents.roles import Agent
 from gcache.errors import ContextError
 from gcache.gnn.topology import Topology
-from gcache.graph.room import Place
-from gcache.serve.model import Served
+from gcache.graph.context_length import PlannedRun
+from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
 
 #: Log-probabilities that one request may ask for: 128 prompts of 4096 tokens, with the likeliest of each.
@@ -16,7 +16,7 @@ MOST_TOLD = 2**20
 
 
 def check_room(
-    served: Served, question: str, agents: Sequence[Agent], topology: Topology, most: int, variables: str = ""
+    served: ServedModel, question: str, agents: Sequence[Agent], topology: Topology, most: int, variables: str = ""
 ) -> None:
     """Refuse a question that would go beyond the model's context.
 
@@ -28,12 +28,12 @@ def check_room(
         Refused: it does not fit.
     """
     try:
-        served.graph.require_room(Place(question, agents, topology, most, variables, at_longest=True))
+        served.graph.require_context(PlannedRun(question, agents, topology, most, variables, at_longest=True))
     except ContextError as error:
         raise Refused(400, str(error), code="context_length_exceeded") from error
 
 
-def check_characters(served: Served, text: str) -> None:
+def check_characters(served: ServedModel, text: str) -> None:
     """Refuse a text that cannot fit, however its tokens fall: to make tokens of megabytes takes seconds.
 
     Raises:
@@ -44,7 +44,7 @@ def check_characters(served: Served, text: str) -> None:
         raise too_long(-(-len(text) // served.longest_token), context, 0)
 
 
-def check_completion(served: Served, count: int, most: int) -> int:
+def check_completion(served: ServedModel, count: int, most: int) -> int:
     """Tokens that may be written after a prompt: what is asked for, or what the context leaves, as vLLM has it.
 
     Args:

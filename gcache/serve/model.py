@@ -11,8 +11,8 @@ from gcache.build import Built
 from gcache.errors import ConfigError
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
 from gcache.llm.scheduler import BatchingLLM
 from gcache.serve.pieces import Pieces
@@ -21,7 +21,7 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A graph that is there to be asked.
 
     Attributes:
@@ -36,7 +36,7 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def of(cls, built: Built, name: str) -> Served:
+    def of(cls, built: Built, name: str) -> ServedModel:
         """A graph that was built.
 
         Raises:
@@ -54,14 +54,14 @@ class Served:
         """The queue of the local model, which the graph's agents use as well."""
         if isinstance(self.graph, CacheGraph):
             return self.graph.llm
-        if isinstance(self.graph, SpeakingGraph) and isinstance(self.graph.speaker, LocalSpeaker):
-            return self.graph.speaker.llm
+        if isinstance(self.graph, TextGraph) and isinstance(self.graph.backend, LocalTextBackend):
+            return self.graph.backend.llm
         return None
 
     @property
     def brings_agents(self) -> bool:
         """Whether it has agents for questions that come without any."""
-        return bool(self.graph.agents) or isinstance(self.graph, SpeakingGraph)
+        return bool(self.graph.agents) or isinstance(self.graph, TextGraph)
 
     @property
     def context(self) -> int | None:

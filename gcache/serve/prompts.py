@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gcache.llm.local import LocalLLM
 from gcache.serve.context_length import check_characters
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.prompt_embeds import decoded
 from gcache.serve.raw_text import raw_tokens
 from gcache.serve.refusals import Refused
@@ -97,7 +97,7 @@ def _one(item: str | int | list[int]) -> str | tuple[int, ...]:
     return item if isinstance(item, str) else tuple(item)
 
 
-def read_prompt(prompt: Prompt, served: Served, llm: LocalLLM, specials: bool = True) -> ReadPrompt:
+def read_prompt(prompt: Prompt, served: ServedModel, llm: LocalLLM, specials: bool = True) -> ReadPrompt:
     """A prompt as the model reads it; see `gcache.serve.raw_text` for `specials`, which are a text's alone.
 
     Raises:

@@ -15,7 +15,7 @@ import uvicorn
 
 from gcache.errors import ConfigError
 from gcache.serve.app import create_app
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 256
 
 
-def serve(name: str, settings: ServeSettings, load: Callable[[], Served], announce: Callable[[str], None]) -> None:
+def serve(name: str, settings: ServeSettings, load: Callable[[], ServedModel], announce: Callable[[str], None]) -> None:
     """Serve until the process is told to stop.
 
     It listens before the model is there, so that it can say that it is being loaded.
@@ -83,7 +83,7 @@ class Serving:
             )
         )  # fmt: skip
 
-    async def go(self, load: Callable[[], Served], announce: Callable[[str], None] = lambda url: None) -> None:
+    async def go(self, load: Callable[[], ServedModel], announce: Callable[[str], None] = lambda url: None) -> None:
         """Serve until `stop` is called.
 
         Raises:
@@ -110,7 +110,7 @@ class Serving:
         self.service.draining = True
         self.server.should_exit = True
 
-    async def _load(self, load: Callable[[], Served], announce: Callable[[str], None]) -> None:
+    async def _load(self, load: Callable[[], ServedModel], announce: Callable[[str], None]) -> None:
         try:
             await self.service.load(load)
         except BaseException:

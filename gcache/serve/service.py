@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gcache.errors import GcacheError
-from gcache.serve.admission import Places
+from gcache.serve.admission import AdmissionQueue
+from gcache.serve.deltas import Answer, Tell, Work
 from gcache.serve.engine import Engine
 from gcache.serve.metrics import Metrics
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused, refused
 from gcache.serve.settings import LOADING_SECONDS, ServeSettings
-from gcache.serve.told import Answer, Tell, Work
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Service:
     def __init__(self, name: str, settings: ServeSettings) -> None:
         self.name, self.settings = name, settings
         self.engine = Engine()
-        self.places = Places(settings.max_running, settings.max_waiting)
-        self.served: Served | None = None
+        self.places = AdmissionQueue(settings.max_running, settings.max_waiting)
+        self.served: ServedModel | None = None
         self.draining = False
         self.metrics = Metrics(
             running=lambda: self.places.running,
@@ -45,14 +45,14 @@ class Service:
     def ready(self) -> bool:
         return self.served is not None and not self.draining
 
-    async def load(self, make: Callable[[], Served]) -> None:
+    async def load(self, make: Callable[[], ServedModel]) -> None:
         """Load what is served, in the engine's thread.
 
         Raises:
             GcacheError: whatever `make` raises.
         """
 
-        async def loaded() -> Served:
+        async def loaded() -> ServedModel:
             return make()
 
         self.served = await self.engine.run(loaded)
@@ -86,7 +86,7 @@ class Service:
         self.metrics.tokens(answer.prefilled, answer.generated)
         return answer
 
-    async def work(self, work: Callable[[Served], Coroutine[Any, Any, T]]) -> T:
+    async def work(self, work: Callable[[ServedModel], Coroutine[Any, Any, T]]) -> T:
         """Likewise, for anything that takes a place."""
         served = self.served
         if served is None:

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 HALF = "\ufffd"
 
 
-class Growing:
+class TextStream:
     """Holds back what may still change: half a character, the beginning of a stop word.
 
     Args:
@@ -29,7 +29,7 @@ class Growing:
     def grow(self, text: str) -> str:
         """What can be told of the text so far, beyond what was.
 
-        >>> growing = Growing(["STOP"])
+        >>> growing = TextStream(["STOP"])
         >>> [growing.grow("one ST"), growing.grow("one STEP")]
         ['one ', 'STEP']
         """

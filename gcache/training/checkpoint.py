@@ -27,8 +27,8 @@ from gcache.build import Built, build
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError
 from gcache.files import sync_file, sync_folder, write_bytes, write_text
-from gcache.gnn.providers import PolicySource
-from gcache.gnn.team import Cast
+from gcache.gnn.providers import PolicyProvider
+from gcache.gnn.team import Team
 from gcache.graph.agent_graph import AgentGraph
 from gcache.llm.api.client import ApiLLM
 from gcache.llm.cache_budget import Limits
@@ -76,8 +76,8 @@ def trainable(built: Built) -> nn.ModuleDict:
 
 def learned(built: Built) -> str:
     """What stands for all that a graph has learned so far: its weights, and what was pruned."""
-    source = built.graph.source_of_topologies
-    pruned = sorted(source.pruned) if isinstance(source, PolicySource) else []
+    source = built.graph.topology_provider
+    pruned = sorted(source.pruned) if isinstance(source, PolicyProvider) else []
     return f"{tensors_hash(_flat(trainable(built).state_dict()))} {pruned}"
 
 
@@ -96,7 +96,7 @@ def take(
         running: the running mean of utilities, for the baseline "ema".
         watched: see `gcache.training.pruning.Pruner.to_json`.
     """
-    source, parts = built.graph.source_of_topologies, trainable(built)
+    source, parts = built.graph.topology_provider, trainable(built)
     moments = moments_of(parts, optimizer)
     record = {
         "format": FORMAT,
@@ -105,7 +105,7 @@ def take(
         "task": dict(task),
         "training": dict(training),
         "running_utility": running,
-        "pruned": sorted(source.pruned) if isinstance(source, PolicySource) else [],
+        "pruned": sorted(source.pruned) if isinstance(source, PolicyProvider) else [],
         "watched_edges": list(watched),
         "model_fingerprint": built.fingerprint,
         "moments": None if optimizer is None else sorted({name.rpartition(".")[0] for name in moments}),
@@ -226,14 +226,14 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
         optimizer.state.update(moments)
 
 
-def restore_policy(checkpoint: Checkpoint, cast: Cast) -> None:
-    """Load the policy alone, into a cast that has one; no language model is needed for that.
+def restore_policy(checkpoint: Checkpoint, team: Team) -> None:
+    """Load the policy alone, into a team that has one; no language model is needed for that.
 
     Raises:
         CheckpointError: of another shape; nothing is loaded then.
     """
-    source = cast.source_of_topologies
-    if isinstance(source, PolicySource):
+    source = team.topology_provider
+    if isinstance(source, PolicyProvider):
         own = {
             name.removeprefix("policy."): value
             for name, value in checkpoint.weights.items()
@@ -241,7 +241,7 @@ def restore_policy(checkpoint: Checkpoint, cast: Cast) -> None:
         }
         _require_alike(checkpoint, _flat(source.policy.state_dict()), own)
         source.policy.load_state_dict(own)
-        _restore_pruned(checkpoint, cast)
+        _restore_pruned(checkpoint, team)
 
 
 def _require_alike(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -260,9 +260,9 @@ def _require_alike(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found
             )
 
 
-def _restore_pruned(checkpoint: Checkpoint, cast: Cast) -> None:
-    source = cast.source_of_topologies
-    if isinstance(source, PolicySource):
+def _restore_pruned(checkpoint: Checkpoint, team: Team) -> None:
+    source = team.topology_provider
+    if isinstance(source, PolicyProvider):
         source.pruned = frozenset(checkpoint.pruned)
 
 

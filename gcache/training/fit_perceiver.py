@@ -29,7 +29,7 @@ from gcache.cache.fusers.base import Incoming
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, DataError, TrainingError
 from gcache.files import write_text
-from gcache.graph.agent_models import Thinker
+from gcache.graph.agent_models import AgentModel
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
 from gcache.links.link import ModelEnds
@@ -67,7 +67,7 @@ class PerceiverFit:
     """
 
     def __init__(self, graph: CacheGraph, perceiver: Perceiver, config: FitConfig) -> None:
-        if len(graph.thinkers) != 2 or set(graph.mixture.on) != {1}:
+        if len(graph.models) != 2 or set(graph.agent_models.on) != {1}:
             raise ConfigError(
                 "a perceiver is fitted from one model to another: name one model for all agents by --agent_models, "
                 "and another by --llm_name"
@@ -79,7 +79,7 @@ class PerceiverFit:
     @property
     def llm(self) -> LocalLLM:
         """The receiver's model."""
-        return local(self.graph.thinkers[0])
+        return local(self.graph.models[0])
 
     # -- what there is to learn from ---------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class PerceiverFit:
     def see(self, examples: Sequence[Example], progress: bool = True) -> list[Seen]:
         """Let the agents of every question think, each by itself."""
         found: list[Seen] = []
-        sender, chunk = local(self.graph.thinkers[1]), 32
+        sender, chunk = local(self.graph.models[1]), 32
         with tqdm(total=len(examples), desc="states", unit="question", disable=not progress) as bar:
             for start in range(0, len(examples), chunk):
                 some = examples[start : start + chunk]
@@ -96,9 +96,9 @@ class PerceiverFit:
         return found
 
     def _see(self, sender: LocalLLM, examples: Sequence[Example]) -> list[Seen]:
-        layout, config = self.graph.thinkers[1].layout, self.graph.config
+        layout, config = self.graph.models[1].layout, self.graph.config
         questions = list(dict.fromkeys(e.question for e in examples))
-        asked = [ThinkRequest(layout.question(text), source=SHARED, kind=SlotKind.PREFIX) for text in questions]
+        asked = [ThinkRequest(layout.question(text), owner=SHARED, kind=SlotKind.PREFIX) for text in questions]
         read = dict(zip(questions, sender.think(asked), strict=True))
         agents = [self.graph.agents_of(example) for example in examples]
         prompts: list[list[Tensor]] = [[] for _ in range(sum(map(len, agents)))]
@@ -225,7 +225,7 @@ class PerceiverFit:
             with torch.no_grad():
                 tokens = self.graph.layout.question(question)
                 (self._questions[question],) = self.llm.think(
-                    [ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)]
+                    [ThinkRequest(tokens, owner=SHARED, kind=SlotKind.PREFIX)]
                 )
         return self._questions[question]
 
@@ -262,10 +262,10 @@ def ends_of(graph: CacheGraph) -> tuple[ModelEnds, ModelEnds]:
     Raises:
         ConfigError: it has one, or more than two.
     """
-    marks = graph.mixture.fingerprints or ("",) * len(graph.thinkers)
+    marks = graph.agent_models.fingerprints or ("",) * len(graph.models)
     found = [
         ModelEnds.of(local(t).model, t.layout.tokenizer, local(t).label, mark)
-        for t, mark in zip(graph.thinkers, marks, strict=True)
+        for t, mark in zip(graph.models, marks, strict=True)
     ]
     if len(found) != 2:
         raise ConfigError(
@@ -275,9 +275,9 @@ def ends_of(graph: CacheGraph) -> tuple[ModelEnds, ModelEnds]:
     return found[1], found[0]
 
 
-def local(thinker: Thinker) -> LocalLLM:
-    """The model behind a thinker's queue."""
-    llm = thinker.llm.llm
+def local(agent_model: AgentModel) -> LocalLLM:
+    """The model behind a agent_model's queue."""
+    llm = agent_model.llm.llm
     if not isinstance(llm, LocalLLM):
         raise ConfigError(f"a perceiver is fitted to a local model, got {type(llm).__name__}")
     return llm

@@ -90,12 +90,12 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
         edges: of one topology, or all that may be drawn, in which there may be cycles.
         weights_learn: whether a gradient to the edges' weights is wanted.
     """
-    models = graph.mixture.models(n_agents)
+    models = graph.agent_models.numbers(n_agents)
     fuser_learns = any(parameter.requires_grad for parameter in graph.fuser.parameters())
     last = graph.config.num_rounds - 1
 
     def carried(source: int, target: int) -> bool:
-        return any(not m.tells(models[source], models[target]) for m in (graph.mixture, *graph.mixture.routed.values()))
+        return any(not m.tells(models[source], models[target]) for m in (graph.agent_models, *graph.agent_models.routed.values()))
 
     nodes = [(round_, agent) for round_ in range(last + 1) for agent in range(n_agents)]
     heard_by = {node: [s for s in senders(edges, *node) if carried(s[0][1], node[1])] for node in nodes}
@@ -123,7 +123,7 @@ def _characters(agents: Sequence[Agent]) -> tuple[int, list[str]]:
 
 
 def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
-    config, policy = graph.config, getattr(graph.source_of_topologies, "policy", None)
+    config, policy = graph.config, getattr(graph.topology_provider, "policy", None)
     steps = max(policy.latent_choices) if policy is not None and policy.latent_choices else config.latent_steps
     speak = config.hands == "both" or (policy is not None and "text" in policy.channels)
     said = [(agent.role, "") for agent in agents] if speak else []

@@ -45,7 +45,7 @@ def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor
 
 
 @dataclass(frozen=True)
-class Prices:
+class LossWeights:
     """lambda, beta and alpha: per expected edge, for the entropy of the edges and other choices, and per squared
     distance to the fixed topology named `anchor`, which has no edges from the round before."""
 
@@ -67,10 +67,10 @@ def _reaches_fuser(graph: CacheGraph, replay: Replay) -> bool:
     """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
     result = replay.result
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
-    mixture = graph.mixture.for_question(result.example.question)
-    models = mixture.models(len(result.agents))
+    agent_models = graph.agent_models.for_question(result.example.question)
+    models = agent_models.numbers(len(result.agents))
     edges = [edge for edge in result.topology.into(result.topology.decision_node) if edge.source in heard]
-    return any(edge.channel != "text" and not mixture.tells(models[edge.source], models[-1]) for edge in edges)
+    return any(edge.channel != "text" and not agent_models.tells(models[edge.source], models[-1]) for edge in edges)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Objective:
     """Accumulates the gradient of L into the parameters.
 
     Args:
-        prices: see `Prices`.
+        prices: see `LossWeights`.
         gradient: see `gcache.training.replay`.
 
     At most `llm.limits.max_gradient_tokens` tokens are replayed in one pass, which bounds the memory.
@@ -86,11 +86,11 @@ class Objective:
 
     graph: AgentGraph
     llm: LocalLLM | None
-    prices: Prices
+    prices: LossWeights
     gradient: str = AUTO
 
     def backward(
-        self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: Prices | None = None
+        self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: LossWeights | None = None
     ) -> dict[str, float]:
         """Backward through L for Q groups of K runs and their (Q, K) advantages.
 
@@ -179,7 +179,7 @@ class Objective:
         learned: Sequence[EdgeDistribution | None],
         weights: Sequence[Tensor | None],
         advantage: Tensor,
-        prices: Prices,
+        prices: LossWeights,
     ) -> None:
         """Backward through log p(G), the prices, and what reached the edge weights."""
         loss = torch.zeros(())

@@ -132,7 +132,7 @@ def _kept(
             "them again; raise --max_cache_gb, or lower --batch_size or --rollouts"
         )
     questions = [
-        ThinkRequest(graph.layout.question(r.example.question), source=SHARED, kind=SlotKind.PREFIX) for r in gone
+        ThinkRequest(graph.layout.question(r.example.question), owner=SHARED, kind=SlotKind.PREFIX) for r in gone
     ]
     shared = llm.think(questions)
     replays = [Replay(result, edge_weights(result.topology)) for result in gone]
@@ -178,12 +178,12 @@ def _handed_before(
 def _crossed(graph: CacheGraph, result: RunResult, node: Node, own: Mapping[Node, KVCache]) -> KVCache | None:
     """What the decision maker's model has of an agent, before it is prepared: the agent's own slots, or what a link
     brought of them; None where words alone went."""
-    mixture = graph.mixture.for_question(result.example.question)
-    models = mixture.models(len(result.agents))
+    agent_models = graph.agent_models.for_question(result.example.question)
+    models = agent_models.numbers(len(result.agents))
     if models[node[1]] == models[-1]:
         return own[node]
     channel = result.topology.channels[node[1], result.topology.decision_node]
-    if channel == "text" or mixture.tells(models[node[1]], models[-1]):
+    if channel == "text" or agent_models.tells(models[node[1]], models[-1]):
         return None
     # an agent that takes no latent step has none to hand on
     return result.kept.carried().get((node, models[-1], channel == "latents"))
@@ -230,7 +230,7 @@ def _request(
     received = fused_for(graph.fuser, shared, coming, replay.weights)
     tokens = result.prompts[node]  # what others said included
     steps = graph.latent_steps(result.topology, node[1])
-    return ThinkRequest(tokens, received, steps, graph.source(node, len(result.agents)))
+    return ThinkRequest(tokens, received, steps, graph.node_id(node, len(result.agents)))
 
 
 def waves(graph: CacheGraph, result: RunResult) -> list[list[Node]]:

@@ -15,7 +15,7 @@ import torch
 from gcache.errors import BudgetSpent, GradingError, QuestionError
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.loops import run_to_end
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.writers.registry import api_tokens
 from gcache.runtime.streams import derive, stream
@@ -108,11 +108,11 @@ class Rollouts:
         temperature = config.scheduled("temperature", step)
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
-            thoughts = Thoughts()
+            thoughts = RolloutMemo()
             seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(
-                    example, sample=True, temperature=temperature, seed=seed, thoughts=thoughts,
+                    example, sample=True, temperature=temperature, seed=seed, memo=thoughts,
                     lenient=config.on_error == "skip",
                 )
                 for seed in seeds

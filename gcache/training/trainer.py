@@ -29,7 +29,7 @@ from gcache.errors import (
     TrainingError,
 )
 from gcache.files import append_line, sync_file, write_text, writing
-from gcache.gnn.providers import PolicySource
+from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.summary import learned_edges
 from gcache.graph.result import RunResult
 from gcache.tasks.example import Example, Task
@@ -38,7 +38,7 @@ from gcache.training.config import AUTO, TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics import Idleness, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
-from gcache.training.objective import Objective, Prices, advantages
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.pruning import Pruner
 from gcache.training.rollouts import Graded, Rollouts
 from gcache.training.same_run import gradient_of, require_same_settings
@@ -211,21 +211,21 @@ class Reinforce:
         self.optimizer.step()
         noise = signal_to_noise(self.optimizer, self._named_parts())
         measured = {**measured, **noise, "net_utility": float(net.mean())}
-        measured["told_apart"] = self.idleness.told_apart(net)
+        measured["told_apart"] = self.idleness.mixed_groups(net)
         self._prune(step, groups)
         return self._metrics(step, graded, measured, norms, started, ran)
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
-        source = self.built.graph.source_of_topologies
+        source = self.built.graph.topology_provider
         cut = self.pruner.after(step, groups)
-        if cut is not None and isinstance(source, PolicySource):
+        if cut is not None and isinstance(source, PolicyProvider):
             source.pruned |= cut
             logger.info("pruned %d of %d edges between roles that were seen", len(cut), len(self.pruner.seen))
 
-    def _prices(self, step: int) -> Prices:
+    def _prices(self, step: int) -> LossWeights:
         config = self.config
         entropy = config.scheduled("entropy_bonus", step)
-        return Prices(config.edge_price, entropy, config.anchor_strength, config.anchor)
+        return LossWeights(config.edge_price, entropy, config.anchor_strength, config.anchor)
 
     def _checked_norms(self) -> dict[str, float]:
         """Gradient norm of each part before clipping; clips."""

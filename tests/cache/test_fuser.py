@@ -45,7 +45,7 @@ def slots(
         positions=where,
         mask=torch.ones_like(where).bool(),
         kinds=torch.full_like(where, int(SlotKind.PREFIX if source == SHARED else SlotKind.PROMPT)),
-        sources=torch.full_like(where, source),
+        owners=torch.full_like(where, source),
         ordinals=torch.tensor([list(ordinals)]) if ordinals is not None else torch.arange(len(positions))[None],
     )
 
@@ -55,7 +55,7 @@ def on(cache: KVCache, weight: float) -> Incoming:
 
 
 def names(cache: KVCache) -> list[tuple[int, int]]:
-    return list(zip(cache.sources[0].tolist(), cache.ordinals[0].tolist(), strict=True))
+    return list(zip(cache.owners[0].tolist(), cache.ordinals[0].tolist(), strict=True))
 
 
 def with_random_parameters(fuser: Fuser) -> Fuser:
@@ -176,7 +176,7 @@ def test_nothing_new_on_any_edge_leaves_the_prefix_at_weight_one(prefix: KVCache
 
 def test_slots_that_only_look_alike_are_both_kept(prefix: KVCache) -> None:
     first = slots(0, [3, 4])
-    twin = KVCache(**{**first.__dict__, "sources": torch.full_like(first.sources, 1)})
+    twin = KVCache(**{**first.__dict__, "owners": torch.full_like(first.owners, 1)})
     fused = ConcatFuser(*SHAPE)(prefix, [on(first, 1.0), on(twin, 1.0)])
     assert names(fused)[3:] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
@@ -207,15 +207,15 @@ def test_sequential_keys_are_those_rotated_to_their_new_positions(prefix: KVCach
 def test_sequential_positions_equal_recomputation_by_the_model(tiny_llm: LocalLLM) -> None:
     nothing = tiny_llm.empty_cache()
     first, second = tiny_llm.think(
-        [ThinkRequest((30, 31, 4), source=0), ThinkRequest((35, 29), latent_steps=1, source=1)]
+        [ThinkRequest((30, 31, 4), owner=0), ThinkRequest((35, 29), latent_steps=1, owner=1)]
     )
     fuser = make_fuser("concat", tiny_llm.cache_shape, "sequential", tiny_llm.rope)
     fused = fuser(nothing, [on(first, 1.0), on(second, 1.0)])
     # the second agent again, behind the first one's slots but deaf to them
     behind = fuser(nothing, [on(first, 0.0)])
-    (again,) = tiny_llm.think([ThinkRequest((35, 29), behind, latent_steps=1, source=1)])
+    (again,) = tiny_llm.think([ThinkRequest((35, 29), behind, latent_steps=1, owner=1)])
     assert again.positions.tolist() == [[3, 4, 5]]
-    moved = fused.take(fused.sources[0] == 1)
+    moved = fused.take(fused.owners[0] == 1)
     assert moved.positions.tolist() == again.positions.tolist()
     torch.testing.assert_close(moved.keys, again.keys, atol=1e-4, rtol=0)
     torch.testing.assert_close(moved.values, again.values, atol=1e-4, rtol=0)

@@ -36,7 +36,7 @@ def make(
         positions=places,
         mask=valid.bool(),
         kinds=torch.full_like(places, int(SlotKind.PROMPT)),
-        sources=torch.full_like(places, source),
+        owners=torch.full_like(places, source),
         ordinals=torch.arange(slots).expand(batch, slots),
     )
 
@@ -54,7 +54,7 @@ def assert_same(left: KVCache, right: KVCache) -> None:
 # -- shapes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["positions", "mask", "kinds", "sources", "ordinals"])
+@pytest.mark.parametrize("name", ["positions", "mask", "kinds", "owners", "ordinals"])
 def test_slots_that_do_not_agree_with_the_keys_are_refused_by_name(name: str) -> None:
     cache = make([[0, 1, 2]])
     short = {name: getattr(cache, name)[:, :2]}
@@ -136,7 +136,7 @@ def test_shift_moves_every_sequence_by_its_own_offset() -> None:
 
 
 def test_shift_leaves_values_and_names_of_slots_alone() -> None:
-    cache = weighted(make([[0, 1, 2]], mask=[[1, 1, 0]], source=3), [[-1.0, -2.0, 0.0]])
+    cache = weighted(make([[0, 1, 2]], mask=[[1, 1, 0]], owner=3), [[-1.0, -2.0, 0.0]])
     moved = cache.shift(5, QUARTER_TURN)
     assert_same(replace(moved, keys=cache.keys, positions=cache.positions), cache)
 
@@ -188,7 +188,7 @@ def test_of_kind_of_a_batch_is_refused() -> None:
 
 
 def test_batch_then_unbatch_gives_the_sequences_back() -> None:
-    caches = [make([[0, 1, 2]], source=SHARED), make([[]]), make([[5]], source=2), make([[0, 1, 7, 3]])]
+    caches = [make([[0, 1, 2]], owner=SHARED), make([[]]), make([[5]], owner=2), make([[0, 1, 7, 3]])]
     batch = KVCache.batch(caches)
     assert (batch.batch_size, batch.slots) == (4, 4)
     assert batch.lengths.tolist() == [3, 0, 1, 4]
@@ -217,10 +217,10 @@ def test_pad_then_unbatch_gives_the_cache_back() -> None:
 
 
 def test_join_then_take_gives_the_parts_back() -> None:
-    left, right = make([[0, 1]], source=1), make([[1, 2, 3]], source=2)
+    left, right = make([[0, 1]], owner=1), make([[1, 2, 3]], owner=2)
     joined = KVCache.join([left, right])
     assert joined.positions.tolist() == [[0, 1, 1, 2, 3]]  # nothing is moved
-    assert joined.sources.tolist() == [[1, 1, 2, 2, 2]]
+    assert joined.owners.tolist() == [[1, 1, 2, 2, 2]]
     assert_same(joined.take(torch.arange(2)), left)
     assert_same(joined.take(torch.arange(2, 5)), right)
 

@@ -20,9 +20,9 @@ NOTES = ((30, 31, 32, 33), (30, 21, 22, 33), (30, 31, 34, 33))
 
 
 def read(llm: LocalLLM) -> tuple[KVCache, list[KVCache]]:
-    (shared,) = llm.think([ThinkRequest(QUESTION, source=SHARED, kind=SlotKind.PREFIX)])
+    (shared,) = llm.think([ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)])
     past = FusedCache.plain(shared)
-    return shared, llm.think([ThinkRequest(note, past, source=i) for i, note in enumerate(NOTES)])
+    return shared, llm.think([ThinkRequest(note, past, owner=i) for i, note in enumerate(NOTES)])
 
 
 def made(llm: LocalLLM) -> RelevanceFuser:

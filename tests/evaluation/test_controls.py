@@ -20,7 +20,7 @@ from gcache.evaluation.controls import (
     run_controls,
 )
 from gcache.evaluation.evaluate import Evaluation, Row
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.passing import Passing
@@ -37,7 +37,7 @@ def chain(llm: LocalLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     settings = GraphConfig(**{"latent_steps": 1, "max_new_tokens": 3, **config})
     layers, heads, dim = llm.cache_shape
     return CacheGraph(
-        llm, tokenizer, AGENTS, DECISION, FixedSource("chain"), ConcatFuser(layers, heads, dim, rope=llm.rope), settings
+        llm, tokenizer, AGENTS, DECISION, FixedProvider("chain"), ConcatFuser(layers, heads, dim, rope=llm.rope), settings
     )
 
 
@@ -126,7 +126,7 @@ def test_text_is_of_those_that_are_heard(tiny_llm: LocalLLM, tiny_tokenizer: Any
     layers, heads, dim = tiny_llm.cache_shape
     fuser = ConcatFuser(layers, heads, dim, rope=tiny_llm.rope)
     settings = GraphConfig(latent_steps=1, max_new_tokens=8)
-    alone = CacheGraph(tiny_llm, tiny_tokenizer, AGENTS, DECISION, FixedSource("none"), fuser, settings)
+    alone = CacheGraph(tiny_llm, tiny_tokenizer, AGENTS, DECISION, FixedProvider("none"), fuser, settings)
     rows = run_controls(
         alone, tiny_llm, TASK, TASK.test(), ["no transfer", "same words as text"], progress=False
     )  # fmt: skip
@@ -250,6 +250,6 @@ def toy_split_facts(llm: LocalLLM) -> CacheGraph:
     layers, heads, dim = llm.cache_shape
     nobody: tuple[Agent, ...] = ()
     return Oracle(
-        llm, llm.tokenizer, nobody, decision_maker("split_facts"), FixedSource("none"),
+        llm, llm.tokenizer, nobody, decision_maker("split_facts"), FixedProvider("none"),
         ConcatFuser(layers, heads, dim, rope=llm.rope), GraphConfig(latent_steps=0, max_new_tokens=6),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from gcache.cache.kv_cache import SHARED
 from gcache.errors import ConfigError
 from gcache.evaluation.cost import Cost
 from gcache.evaluation.cuts import cost_of_edges, ends_of, kinds_of
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION, Edge
 from gcache.graph.cache_graph import CacheGraph
@@ -41,7 +41,7 @@ def needs(*agents: int) -> Callable[[GenerateRequest], str]:
 
     def write(request: GenerateRequest) -> str:
         assert request.past is not None
-        found = set(request.past.sources[0].tolist()) - {SHARED}
+        found = set(request.past.owners[0].tolist()) - {SHARED}
         return "1" if set(agents) <= found else "you"
 
     return write
@@ -90,7 +90,7 @@ def test_an_edge_that_harms_gains_and_counts_over_all_questions(
 def test_what_is_behind_a_cut_edge_is_lost_with_it(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     """The planner is heard through the critic alone; cutting either edge of the chain loses it."""
     scripted_llm.write = needs(0, 1)
-    graph = graph_of(scripted_llm, tiny_tokenizer, FixedSource("chain"), transfer="context")
+    graph = graph_of(scripted_llm, tiny_tokenizer, FixedProvider("chain"), transfer="context")
     _, costs = cost_of_edges(graph, TASK, EXAMPLES[:2], progress=False)
     assert {ends: cost.difference for ends, cost in costs.items()} == {
         ("planner", "critic"): -1.0, ("critic", DECISION): -1.0
@@ -101,7 +101,7 @@ def test_edges_between_agents_of_a_kind_are_cut_together(scripted_llm: ScriptedL
     notes = (Note("baker", "bakes", "red", kind="keeper"), Note("miller", "grinds", "blue", kind="keeper"))
     examples = [Example(f"q{n}", question, "", notes) for n, question in enumerate(QUESTIONS[:2])]
     scripted_llm.write = lambda request: needs(0)(request) if needs(1)(request) != "1" else "1"  # either is enough
-    graph = graph_of(scripted_llm, tiny_tokenizer, FixedSource("star"))
+    graph = graph_of(scripted_llm, tiny_tokenizer, FixedProvider("star"))
     _, costs = cost_of_edges(graph, TASK, examples, progress=False)
     assert costs == {("keeper", DECISION): Cost(-1.0, -1.0, -1.0, 2, 2)}
     assert kinds_of(graph, examples[0]) == ["keeper", "keeper", DECISION]
@@ -121,7 +121,7 @@ def test_an_edge_from_the_round_before_is_another_edge(scripted_llm: ScriptedLLM
 
 
 def test_without_any_edge_nothing_is_cut(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    graph = graph_of(scripted_llm, tiny_tokenizer, FixedSource("none"))
+    graph = graph_of(scripted_llm, tiny_tokenizer, FixedProvider("none"))
     assert cost_of_edges(graph, TASK, EXAMPLES, progress=False)[1] == {}
     assert sum(map(len, scripted_llm.texts)) == 4
 
@@ -130,7 +130,7 @@ def test_without_any_edge_nothing_is_cut(scripted_llm: ScriptedLLM, tiny_tokeniz
 def test_an_interval_needs_two_questions(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any, examples: Sequence[Example]
 ) -> None:
-    graph = graph_of(scripted_llm, tiny_tokenizer, FixedSource("star"))
+    graph = graph_of(scripted_llm, tiny_tokenizer, FixedProvider("star"))
     with pytest.raises(ConfigError, match=rf"needs 2 questions or more, got {len(examples)}; raise the limit"):
         cost_of_edges(graph, TASK, examples, progress=False)
     assert scripted_llm.thoughts == []

@@ -12,9 +12,9 @@ from tables import AGENTS, DECIDES, Table
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
 from gcache.evaluation.disagreement import NAMED, Disagreement, disagreement, disagreement_table
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.summary import LATER
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import DECISION
 from gcache.tasks.example import Example, Note
 
@@ -24,8 +24,8 @@ SECOND = {"one": (0.3, 0.2, 0.4, 0.9), "two": (0.6, 0.7, 0.9, 0.3)}
 EXAMPLES = [Example(f"q-{question}", question, "") for question in FIRST]
 
 
-def cast(source: Any, agents: Sequence[Agent] = AGENTS) -> Cast:
-    return Cast(agents, DECIDES, source)
+def cast(source: Any, agents: Sequence[Agent] = AGENTS) -> Team:
+    return Team(agents, DECIDES, source)
 
 
 def found_between(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> Disagreement:
@@ -80,7 +80,7 @@ def test_agents_of_one_kind_are_averaged_within_a_question() -> None:
 
 
 def test_fixed_topologies_have_each_edge_or_not() -> None:
-    found = disagreement(cast(FixedSource("chain")), cast(FixedSource("star")), EXAMPLES)
+    found = disagreement(cast(FixedProvider("chain")), cast(FixedProvider("star")), EXAMPLES)
     # planner -> critic -> decision maker beside planner -> decision maker <- critic
     assert {(e.source, e.target): (e.first, e.second, e.apart) for e in found.edges} == {
         ("planner", "critic"): (1.0, 0.0, 1.0),
@@ -88,7 +88,7 @@ def test_fixed_topologies_have_each_edge_or_not() -> None:
         ("critic", DECISION): (1.0, 1.0, 0.0),
     }
     assert found.same == 0.0 and [q.distance for q in found.questions] == [2.0, 2.0]
-    learned = disagreement(cast(Table(FIRST)), cast(FixedSource("none")), EXAMPLES)
+    learned = disagreement(cast(Table(FIRST)), cast(FixedProvider("none")), EXAMPLES)
     assert {(e.source, e.target): e.second for e in learned.edges} == dict.fromkeys(
         [("planner", DECISION), ("critic", DECISION), ("planner", "critic"), ("critic", "planner")], 0.0
     )

@@ -12,7 +12,7 @@ from gcache.agents.roles import Agent
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED
 from gcache.evaluation.evaluate import evaluate, evaluate_text
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
@@ -46,7 +46,7 @@ def graph(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> CacheGraph:
     settings = GraphConfig(latent_steps=1, max_new_tokens=3)
     decision = DecisionMaker("decides", "answer")
     return CacheGraph(
-        scripted_llm, tiny_tokenizer, AGENTS, decision, FixedSource("chain"), ConcatFuser(1, 1, 2), settings
+        scripted_llm, tiny_tokenizer, AGENTS, decision, FixedProvider("chain"), ConcatFuser(1, 1, 2), settings
     )
 
 
@@ -73,7 +73,7 @@ def test_edges_and_tokens_per_question_by_hand(graph: CacheGraph) -> None:
 
 
 def test_questions_go_through_in_batches_and_come_back_in_order(graph: CacheGraph, scripted_llm: ScriptedLLM) -> None:
-    found = evaluate(graph, ToyTask(), EXAMPLES[::-1], in_flight=3, progress=False)
+    found = evaluate(graph, ToyTask(), EXAMPLES[::-1], max_concurrent=3, progress=False)
     assert [row.id for row in found.rows] == ["q3", "q2", "q1", "q0"]
     assert [len(batch) for batch in scripted_llm.texts] == [3, 1]
     assert {request.temperature for batch in scripted_llm.texts for request in batch} == {0.0}
@@ -139,7 +139,7 @@ def test_unstated_and_cut_texts_are_counted_apart(
 
 
 def test_the_text_baseline_is_graded_alike(graph: CacheGraph, scripted_llm: ScriptedLLM) -> None:
-    found = evaluate_text(graph, ToyTask(), EXAMPLES, "one prompt", in_flight=3, progress=False)
+    found = evaluate_text(graph, ToyTask(), EXAMPLES, "one prompt", max_concurrent=3, progress=False)
     assert [row.outcome for row in found.rows] == ["right", "wrong", "unparsed", "right"]
     assert (found.name, found.accuracy, found.unparsed, found.edges, found.edges_kept) == ("one prompt", 0.5, 1, 0, 0)
     # the question, both agents' words (1 + 2), the decision maker's 7

@@ -24,10 +24,10 @@ from gcache.evaluation.method import Answer
 from gcache.evaluation.methods import METHODS, MethodSettings, make_method
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
@@ -59,7 +59,7 @@ def shown(tokenizer: Any, request: GenerateRequest) -> str:
 
 def text_graph(llm: Any, tokenizer: Any, *pairs: tuple[int, int], **config: Any) -> GraphMethod:
     made = GraphConfig(**{"max_new_tokens": 9, "speak_tokens": 9, "hands": "text", **config})
-    return GraphMethod("text", SpeakingGraph(LocalSpeaker(llm, tokenizer), AGENTS, DECISION, Drawn(*pairs), made))
+    return GraphMethod("text", TextGraph(LocalTextBackend(llm, tokenizer), AGENTS, DECISION, Drawn(*pairs), made))
 
 
 def test_text_goes_along_the_edges(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
@@ -100,8 +100,8 @@ def test_rollouts_share_what_agents_say_and_draw_their_own_answers(tiny_llm: Loc
     graph = text_graph(tiny_llm, tiny_tokenizer, (0, 1), (1, 3)).graph
 
     async def rollouts() -> list[Any]:
-        thoughts = Thoughts()
-        runs = (graph.arun(QUESTIONS[0], temperature=2.0, seed=seed, thoughts=thoughts) for seed in range(4))
+        thoughts = RolloutMemo()
+        runs = (graph.arun(QUESTIONS[0], temperature=2.0, seed=seed, memo=thoughts) for seed in range(4))
         return list(await asyncio.gather(*runs))
 
     first, *others = asyncio.run(rollouts())

@@ -18,9 +18,9 @@ from gcache.evaluation.disagreement import disagreement, disagreement_table
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.greedy import is_greedy, topology_name, warn_where_greedy
 from gcache.gnn.mode import greedy_edges, likeliest_edges, score
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.summary import learned_edges
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import CHANNELS
 from gcache.graph.run_config import GraphConfig
 from gcache.inspect.formats import as_json, edges_table, graphml, table
@@ -136,7 +136,7 @@ def test_of_six_agents_no_draw_is_likelier(n_agents: int, spread: float) -> None
     assert found >= score(pairs, drawn, left, set(greedy_edges(pairs, drawn, left)))
 
 
-class Uneven(FixedSource):
+class Uneven(FixedProvider):
     """Edges a little more likely than not, so that greedy misses the mode."""
 
     def distribution(self, agents, decision, question):  # type: ignore[no-untyped-def, override]
@@ -146,14 +146,14 @@ class Uneven(FixedSource):
 def test_with_more_agents_it_is_called_greedy_and_measured(caplog: pytest.LogCaptureFixture) -> None:
     many = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
     examples = [Example(str(n), question, "") for n, question in enumerate(QUESTIONS[:2])]
-    cast = Cast(many, DECISION, Uneven("star"))
-    assert is_greedy(cast, QUESTIONS[0]) and topology_name(cast, QUESTIONS[0]) == "greedy"
+    team = Team(many, DECISION, Uneven("star"))
+    assert is_greedy(team, QUESTIONS[0]) and topology_name(team, QUESTIONS[0]) == "greedy"
     with caplog.at_level(logging.WARNING):
-        gaps = warn_where_greedy(cast, examples)
+        gaps = warn_where_greedy(team, examples)
     assert len(gaps) == 2
     assert "the topologies of 7 agents are greedy, on 2 of 2 questions" in caplog.text
     assert "best of 1000 drawn ones" in caplog.text
-    table = disagreement_table(disagreement(cast, cast, examples), "a", "b")
+    table = disagreement_table(disagreement(team, team, examples), "a", "b")
     assert table.startswith("The greedy topologies are the same")
 
 
@@ -164,32 +164,32 @@ def asked(number: int, agents: int) -> Example:
 
 
 def test_every_question_is_looked_at_and_four_greedy_ones_are_measured(caplog: pytest.LogCaptureFixture) -> None:
-    cast = Cast((), DECISION, Uneven("star"))
+    team = Team((), DECISION, Uneven("star"))
     examples = [asked(number, 3) for number in range(4)] + [asked(number, 7 + number % 2) for number in range(4, 10)]
     with caplog.at_level(logging.WARNING):
-        gaps = warn_where_greedy(cast, examples)
+        gaps = warn_where_greedy(team, examples)
     assert len(gaps) == 4
     assert "the topologies of 7 to 8 agents are greedy, on 6 of 10 questions" in caplog.text
-    assert topology_name(cast, *examples) == "most likely or greedy"
-    assert topology_name(cast, *examples[:4]) == "most likely" and topology_name(cast, *examples[4:]) == "greedy"
+    assert topology_name(team, *examples) == "most likely or greedy"
+    assert topology_name(team, *examples[:4]) == "most likely" and topology_name(team, *examples[4:]) == "greedy"
 
 
 def test_all_tables_and_files_say_what_the_topologies_are() -> None:
     many = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
     examples = [Example(str(n), question, "") for n, question in enumerate(QUESTIONS[:3])]
-    greedy, fixed = Cast(many, DECISION, Uneven("star")), Cast(many, DECISION, FixedSource("star"))
-    own = Cast((), DECISION, Uneven("star"))
-    for cast, asked_of, called in (
+    greedy, fixed = Team(many, DECISION, Uneven("star")), Team(many, DECISION, FixedProvider("star"))
+    own = Team((), DECISION, Uneven("star"))
+    for team, asked_of, called in (
         (greedy, examples, "greedy"),
-        (Cast(AGENTS, DECISION, Uneven("star")), examples, "most likely"),
+        (Team(AGENTS, DECISION, Uneven("star")), examples, "most likely"),
         (own, [asked(0, 3), asked(1, 7)], "most likely or greedy"),
     ):
-        view = overview(cast, asked_of, title="t", task="t", model="m", step=1)
+        view = overview(team, asked_of, title="t", task="t", model="m", step=1)
         assert ("greedy" in view.subtitle) == ("greedy" in called)
         assert f"| kept ({called}) |" in edges_table(view.edges, view.topologies) and f"kept ({called})" in table(view)
         assert json.loads(as_json(view))["topologies"] == called and f">{called}<" in graphml(view)
-        assert f"| kept ({called}) |" in edges_markdown(learned_edges(cast, asked_of))
-        assert all(edge.topologies == called for edge in learned_edges(cast, asked_of))
+        assert f"| kept ({called}) |" in edges_markdown(learned_edges(team, asked_of))
+        assert all(edge.topologies == called for edge in learned_edges(team, asked_of))
     for one, other in ((fixed, greedy), (greedy, fixed)):
         found = disagreement(one, other, examples)
         assert found.topologies == "most likely or greedy"
@@ -201,7 +201,7 @@ def test_a_single_run_says_once_that_its_topology_is_greedy(
 ) -> None:
     graph = toy_built(tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=2)).graph
     graph.agents = tuple(Agent(f"agent {n}", f"the agent {n}", "think") for n in range(7))
-    graph.source_of_topologies = Uneven("star")
+    graph.topology_provider = Uneven("star")
     with caplog.at_level(logging.WARNING):
         graph.run(QUESTIONS[0], sample=True)
         assert "greedy" not in caplog.text
@@ -215,7 +215,7 @@ def test_what_is_measured_edge_by_edge_says_so_first(look: Any, caplog: pytest.L
     class Stopped(Exception):
         pass
 
-    class Looked(Cast):
+    class Looked(Team):
         def topology(self, example: Any) -> Any:
             raise Stopped
 
@@ -229,8 +229,8 @@ def test_what_is_measured_edge_by_edge_says_so_first(look: Any, caplog: pytest.L
 
 
 def test_with_few_agents_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    for source in (Uneven("star"), FixedSource("full")):
-        cast = Cast(AGENTS, DECISION, source)
-        assert topology_name(cast, QUESTIONS[0]) == "most likely"
-        assert warn_where_greedy(cast, [Example("0", QUESTIONS[0], "")]) == []
+    for source in (Uneven("star"), FixedProvider("full")):
+        team = Team(AGENTS, DECISION, source)
+        assert topology_name(team, QUESTIONS[0]) == "most likely"
+        assert warn_where_greedy(team, [Example("0", QUESTIONS[0], "")]) == []
     assert not caplog.records

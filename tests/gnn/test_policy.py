@@ -13,7 +13,7 @@ from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
-from gcache.gnn.providers import PolicySource
+from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.topology import Edge, Topology
 
 WIDTH = 16
@@ -140,7 +140,7 @@ def test_a_single_agent_has_one_edge() -> None:
 def test_the_source_shows_the_policy_roles_and_question_and_nothing_private() -> None:
     torch.manual_seed(0)
     encoder = HashEncoder(WIDTH)
-    source = PolicySource(trained(), encoder)
+    source = PolicyProvider(trained(), encoder)
     decision = DecisionMaker("decides", "answer")
 
     def logits(private: str, description: str = "bakes bread", kind: str = "", question: str = "who ?") -> Tensor:

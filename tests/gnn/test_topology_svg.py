@@ -11,7 +11,7 @@ import pytest
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.cache.fusers.concat import ConcatFuser
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.svg import AGENT, DECIDES, topology_svg
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
@@ -97,7 +97,7 @@ def test_a_run_shows_its_question_answer_topology_and_trace(scripted_llm: Script
     scripted_llm.write = lambda _: "4 < 5 <script>x</script>"
     agents = (Agent("<i>planner", "plans", "plan"), Agent("critic", "checks", "find it"))
     graph = CacheGraph(
-        scripted_llm, tiny_tokenizer, agents, DecisionMaker("d", "answer"), FixedSource("chain"),
+        scripted_llm, tiny_tokenizer, agents, DecisionMaker("d", "answer"), FixedProvider("chain"),
         ConcatFuser(1, 1, 2), GraphConfig(latent_steps=2),
     )  # fmt: skip
     result = graph.run("is 4 < 5 & <b>?")

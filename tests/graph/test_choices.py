@@ -17,7 +17,7 @@ from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError
-from gcache.gnn.providers import FixedSource, PolicySource, role_edge
+from gcache.gnn.providers import FixedProvider, PolicyProvider, role_edge
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
@@ -36,12 +36,12 @@ QUESTION = "how many ?"
 def make(llm: ScriptedLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 3, **config})
     decision = DecisionMaker("decides", "answer")
-    return CacheGraph(llm, tokenizer, AGENTS, decision, FixedSource("star"), ConcatFuser(1, 1, 2), settings)
+    return CacheGraph(llm, tokenizer, AGENTS, decision, FixedProvider("star"), ConcatFuser(1, 1, 2), settings)
 
 
 def kinds(past: FusedCache | None, source: int) -> set[SlotKind]:
     assert past is not None
-    return {SlotKind(kind) for kind in past.kinds[0][past.sources[0] == source].tolist()}
+    return {SlotKind(kind) for kind in past.kinds[0][past.owners[0] == source].tolist()}
 
 
 def test_each_edge_carries_what_its_channel_says(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
@@ -69,7 +69,7 @@ def test_an_agent_may_speak_to_one_and_hand_its_cache_to_another(
     scripted_llm.write = lambda request: "4"
     topology = Topology(3, (Edge(0, 1, channel="text"), Edge(0, 3, channel="cache"), Edge(1, 3, channel="cache")))
     make(scripted_llm, tiny_tokenizer).run(QUESTION, topology=topology)
-    (critic,) = [r for batch in scripted_llm.thoughts for r in batch if r.source == 1]
+    (critic,) = [r for batch in scripted_llm.thoughts for r in batch if r.owner == 1]
     assert kinds(critic.past, 0) == set() and "4" in tiny_tokenizer.decode(critic.tokens).split()
     answer = scripted_llm.texts[-1][0]
     assert kinds(answer.past, 0) and "4" not in tiny_tokenizer.decode(answer.tokens).split()
@@ -91,7 +91,7 @@ def test_the_channel_cache_everywhere_is_no_choice_at_all(scripted_llm: Scripted
 def test_each_agent_takes_its_own_number_of_latent_steps(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     topology = Topology(3, (Edge(0, 3), Edge(1, 3), Edge(2, 3)), latent_steps=(0, 1, 5))
     result = make(scripted_llm, tiny_tokenizer).run(QUESTION, topology=topology)
-    taken = {r.source: r.latent_steps for batch in scripted_llm.thoughts[1:] for r in batch}
+    taken = {r.owner: r.latent_steps for batch in scripted_llm.thoughts[1:] for r in batch}
     assert taken == {0: 0, 1: 1, 2: 5} and result.thinking == 6 == result.tokens["latent"]
     # who takes none does not open a turn to think in
     prompts = [tiny_tokenizer.decode(result.prompts[0, agent]) for agent in range(3)]
@@ -106,16 +106,16 @@ def test_an_edge_from_the_round_before_brings_what_was_thought_then(
     graph = make(scripted_llm, tiny_tokenizer, num_rounds=2)
     result = graph.run(QUESTION, topology=topology)
     assert [sorted(batch) for batch in scripted_llm.asked] == [[SHARED], [0, 1], [3, 4]]  # 3: round 1's begin
-    first, second = sorted(scripted_llm.thoughts[2], key=lambda request: request.source)
+    first, second = sorted(scripted_llm.thoughts[2], key=lambda request: request.owner)
     for request, own, other, weight in ((first, 0, 1, 0.25), (second, 1, 0, 0.5)):
         assert request.past is not None
-        heard = request.past.sources[0]
+        heard = request.past.owners[0]
         assert set(heard.tolist()) == {SHARED, own, other}
         of_other = request.past.bias[0][heard == other].exp()
         assert of_other.tolist() == pytest.approx([weight] * len(of_other))
         assert bool((request.past.bias[0][heard == own] == 0).all()), "memory has weight 1"
     answer = scripted_llm.texts[-1][0].past
-    assert answer is not None and set(answer.sources[0].tolist()) == {SHARED, 3, 4}
+    assert answer is not None and set(answer.owners[0].tolist()) == {SHARED, 3, 4}
     assert [s.round for s in result.trace if s.what == "unheard"] == [0, 1]  # the solver, both times
 
 
@@ -167,10 +167,10 @@ def test_pruned_edges_are_known_by_roles_and_never_drawn(scripted_llm: ScriptedL
 
     policy = TopologyPolicy(8, 4, decision_probability=0.9, agent_probability=0.9, temporal=True)
     cut = {("critic", "decision maker", 0), ("planner", "solver", 1)}
-    source = PolicySource(policy, HashEncoder(8), cut)
+    source = PolicyProvider(policy, HashEncoder(8), cut)
     for agents in (AGENTS, AGENTS[::-1]):
         distribution = source.distribution(agents, DecisionMaker("decides", "answer"), QUESTION)
-        gone = set(PolicySource(policy, HashEncoder(8)).distribution(
+        gone = set(PolicyProvider(policy, HashEncoder(8)).distribution(
             agents, DecisionMaker("decides", "answer"), QUESTION
         ).candidates) - set(distribution.candidates)  # fmt: skip
         assert {role_edge(key, agents) for key in gone} == cut

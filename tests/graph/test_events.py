@@ -15,15 +15,15 @@ from toy import AGENTS, DECISION, QUESTIONS, toy_built
 
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import ConfigError
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.events import KINDS, Event
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.graph.writers.registry import LocalWriter
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
@@ -36,7 +36,7 @@ QUESTION = QUESTIONS[0]
 
 def scripted(llm: ScriptedLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 3, **config})
-    return CacheGraph(llm, tokenizer, AGENTS, DECISION, FixedSource("star"), ConcatFuser(1, 1, 2), settings)
+    return CacheGraph(llm, tokenizer, AGENTS, DECISION, FixedProvider("star"), ConcatFuser(1, 1, 2), settings)
 
 
 def local(llm: LocalLLM, tokenizer: Any, method: str = "refer", **config: Any) -> CacheGraph:
@@ -45,13 +45,13 @@ def local(llm: LocalLLM, tokenizer: Any, method: str = "refer", **config: Any) -
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 8, **config})
     decision = replace(DECISION, method=method)
     fuser = ConcatFuser(*llm.cache_shape, rope=llm.rope)
-    return CacheGraph(llm, tokenizer, AGENTS, decision, FixedSource("chain"), fuser, settings)
+    return CacheGraph(llm, tokenizer, AGENTS, decision, FixedProvider("chain"), fuser, settings)
 
 
-def speaking(llm: LocalLLM, tokenizer: Any, **config: Any) -> SpeakingGraph:
+def speaking(llm: LocalLLM, tokenizer: Any, **config: Any) -> TextGraph:
     llm.stop_tokens = frozenset()
     settings = GraphConfig(**{"hands": "text", "max_new_tokens": 8, "speak_tokens": 3, **config})
-    return SpeakingGraph(LocalSpeaker(llm, tokenizer), AGENTS, DECISION, FixedSource("chain"), settings)
+    return TextGraph(LocalTextBackend(llm, tokenizer), AGENTS, DECISION, FixedProvider("chain"), settings)
 
 
 def edges(*pairs: tuple[int, ...]) -> Topology:
@@ -61,7 +61,7 @@ def edges(*pairs: tuple[int, ...]) -> Topology:
 CHAIN = edges((0, 1), (1, 2), (2, 3))
 
 
-def told(graph: CacheGraph | SpeakingGraph, **options: Any) -> tuple[RunResult, list[Event]]:
+def told(graph: CacheGraph | TextGraph, **options: Any) -> tuple[RunResult, list[Event]]:
     events: list[Event] = []
     result = graph.run(QUESTION, watch=events.append, **options)
     return result, events
@@ -127,8 +127,8 @@ def test_rollouts_that_share_thoughts_are_told_of_all_the_same(tiny_llm: LocalLL
     seen: list[list[Event]] = [[], []]
 
     async def both() -> None:
-        thoughts = Thoughts()
-        await asyncio.gather(*(graph.arun(QUESTION, thoughts=thoughts, watch=events.append) for events in seen))
+        thoughts = RolloutMemo()
+        await asyncio.gather(*(graph.arun(QUESTION, memo=thoughts, watch=events.append) for events in seen))
 
     asyncio.run(both())
     first, second = ([short(event) for event in events] for events in seen)
@@ -154,7 +154,7 @@ def test_the_events_of_agents_that_speak(tiny_llm: LocalLLM, tiny_tokenizer: Any
 
 @pytest.mark.parametrize("make", [local, speaking])
 def test_the_last_text_is_what_was_spoken(
-    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | SpeakingGraph]
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | TextGraph]
 ) -> None:
     result, events = told(make(tiny_llm, tiny_tokenizer))
     (spoken,) = result.spoken
@@ -204,7 +204,7 @@ def test_a_draft_is_no_answer_so_it_is_neither_told_nor_ended_by_a_word(
 
 @pytest.mark.parametrize("make", [local, speaking])
 def test_an_answer_has_its_own_length_and_ends_at_a_word(
-    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | SpeakingGraph]
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | TextGraph]
 ) -> None:
     graph = make(tiny_llm, tiny_tokenizer, max_new_tokens=3)
     options = {"temperature": 1.0, "seed": 1}
@@ -296,7 +296,7 @@ def test_states_that_the_writer_alone_wants_are_not_told(tiny_llm: LocalLLM, tin
 
 def test_runs_that_share_thoughts_keep_no_states(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="runs that share thoughts keep no states"):
-        scripted(scripted_llm, tiny_tokenizer).run(QUESTION, thoughts=Thoughts(), keep_states=True)
+        scripted(scripted_llm, tiny_tokenizer).run(QUESTION, memo=RolloutMemo(), keep_states=True)
 
 
 # -- a watcher that fails -------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_runs_that_share_thoughts_keep_no_states(scripted_llm: ScriptedLLM, tiny
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [local, speaking])
 def test_a_watcher_that_raises_fails_its_run_alone(
-    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | SpeakingGraph], kind: str
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, make: Callable[..., CacheGraph | TextGraph], kind: str
 ) -> None:
     graph = make(tiny_llm, tiny_tokenizer)
     expected = [graph.run(question).answer for question in QUESTIONS[:3]]

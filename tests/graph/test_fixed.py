@@ -8,7 +8,7 @@ from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
 from gcache.gnn.fixed import TOPOLOGIES, FixedTopology
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 
 FULL = {(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)}
 OF_FOUR = {
@@ -65,7 +65,7 @@ def test_sampling_is_the_most_likely_whatever_the_generator() -> None:
 
 
 def test_unknown_names_and_no_agents_are_refused() -> None:
-    for make in (lambda: FixedTopology("ring", 3), lambda: FixedSource("ring")):
+    for make in (lambda: FixedTopology("ring", 3), lambda: FixedProvider("ring")):
         with pytest.raises(ConfigError, match="unknown topology 'ring'; choose one of: chain, debate, full"):
             make()
     with pytest.raises(ConfigError, match="n_agents must be 1 or more, got 0"):
@@ -73,7 +73,7 @@ def test_unknown_names_and_no_agents_are_refused() -> None:
 
 
 def test_a_fixed_source_is_the_same_for_every_question_and_as_large_as_its_agents() -> None:
-    source, decision = FixedSource("random", seed=5), DecisionMaker("decides", "decide")
+    source, decision = FixedProvider("random", seed=5), DecisionMaker("decides", "decide")
     agents = [Agent("a", "an agent")] * 4
     first, second = (source.distribution(agents, decision, question) for question in ("what is 2 ?", "who ?"))
     assert first == second == FixedTopology("random", 4, seed=5)

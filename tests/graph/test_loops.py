@@ -17,13 +17,13 @@ from two_models import MANY_WORDS, QUESTION, across, model_of, tokenizer_of
 
 from gcache.errors import GcacheError
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.graph.writers.prompt_embeds import PROBE, EmbedsWriter
 from gcache.inspect.readings import readings
 from gcache.links.linear import fit_vocab
@@ -52,7 +52,7 @@ def test_eight_threads_that_ask_one_graph_get_what_one_gets(tiny_llm: LocalLLM, 
     config = GraphConfig(latent_steps=1, max_new_tokens=6)
     graph = toy_built(tiny_llm, tiny_tokenizer, graph=config).graph
     again = toy_built(tiny_llm, tiny_tokenizer, graph=config).graph  # of the same policy's weights or of others
-    again.source_of_topologies = graph.source_of_topologies
+    again.topology_provider = graph.topology_provider
     alone = asked(graph, range(THREADS * EACH))
 
     def ask(number: int) -> Callable[[], list[Any]]:
@@ -69,8 +69,8 @@ def test_threads_that_ask_a_graph_whose_agents_speak(tiny_llm: LocalLLM, tiny_to
     config = GraphConfig(latent_steps=1, max_new_tokens=6, hands=hands, speak_tokens=4)
     graph: AgentGraph
     if hands == "text":
-        speaker = LocalSpeaker(tiny_llm, tiny_tokenizer)
-        graph = SpeakingGraph(speaker, AGENTS, DECISION, FixedSource("chain"), config)
+        speaker = LocalTextBackend(tiny_llm, tiny_tokenizer)
+        graph = TextGraph(speaker, AGENTS, DECISION, FixedProvider("chain"), config)
     else:
         graph = toy_built(tiny_llm, tiny_tokenizer, topology="chain", graph=config).graph
     expected = asked(graph, range(4))
@@ -95,7 +95,7 @@ def test_threads_that_ask_for_many_questions_each(tiny_llm: LocalLLM, tiny_token
     examples = [Example(str(number), question, "") for number, question in enumerate(QUESTIONS)]
 
     def ask() -> list[Any]:
-        return [said(result) for result in graph.run_all(examples, in_flight=5, temperature=0.5)]
+        return [said(result) for result in graph.run_all(examples, max_concurrent=5, temperature=0.5)]
 
     expected = ask()
     assert at_once([ask] * 3) == [expected] * 3
@@ -134,7 +134,7 @@ def test_a_call_inside_of_a_running_loop_names_the_way_out(tiny_llm: LocalLLM, t
 
 
 def test_thoughts_are_known_in_every_loop() -> None:
-    thoughts, made = Thoughts(), []
+    thoughts, made = RolloutMemo(), []
 
     async def make() -> str:
         made.append(1)
@@ -150,7 +150,7 @@ def test_thoughts_are_known_in_every_loop() -> None:
 
 
 def test_a_thought_that_is_being_made_in_one_loop_is_made_in_another() -> None:
-    thoughts = Thoughts()
+    thoughts = RolloutMemo()
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
 
     async def make() -> str:
@@ -173,7 +173,7 @@ def test_a_thought_that_is_being_made_in_one_loop_is_made_in_another() -> None:
 
 
 def test_a_thought_that_failed_fails_for_all_and_one_that_was_cancelled_is_made_anew() -> None:
-    thoughts, made = Thoughts(), []
+    thoughts, made = RolloutMemo(), []
 
     async def fails() -> str:
         made.append(1)
@@ -201,7 +201,7 @@ def test_a_thought_that_failed_fails_for_all_and_one_that_was_cancelled_is_made_
 
 
 def test_names_of_thoughts_differ_in_all_threads() -> None:
-    thoughts = Thoughts()
+    thoughts = RolloutMemo()
 
     def name(first: int) -> Callable[[], list[int]]:
         return lambda: [thoughts.name((first + number) % 2000) for number in range(2000)]
@@ -252,7 +252,7 @@ def test_a_loop_that_is_closed_half_way_raises_nothing_where_nobody_can_catch_it
     for turns in range(1, 160, 17):
         loop = asyncio.new_event_loop()
         tasks = [
-            loop.create_task(graph.arun(QUESTIONS[0], thoughts=Thoughts())), loop.create_task(graph.arun_all(examples)),
+            loop.create_task(graph.arun(QUESTIONS[0], memo=RolloutMemo())), loop.create_task(graph.arun_all(examples)),
         ]  # fmt: skip
         for _ in range(turns):
             loop.run_until_complete(asyncio.sleep(0))

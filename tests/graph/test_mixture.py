@@ -14,10 +14,10 @@ from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.errors import ConfigError, GcacheError
 from gcache.evaluation.interventions import Recorder, masked
 from gcache.gnn.topology import Edge, Topology
-from gcache.graph.agent_models import Mixture
+from gcache.graph.agent_models import AgentModels
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import handed_states
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Passing
 from gcache.graph.result import RunResult
 from gcache.graph.writers.registry import HintWriter
@@ -55,7 +55,7 @@ def test_what_crosses_is_the_senders_states(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.edge_bytes == {(0, 1): (prompt + 3) * 64 * 4, (1, 2): (len(result.prompts[0, 1]) + 2) * 32 * 4}
     assert received(result)["critic"] == prompt + 3
     (carried,) = result.kept.carried().values()
-    assert set(carried.sources[0].tolist()) == {1}
+    assert set(carried.owners[0].tolist()) == {1}
     assert set(carried.kinds[0].tolist()) == {SlotKind.LATENT}
     assert carried.shape[0] == 2 and carried.shape[4] == 12  # slots of the receiver's model
     start = int(result.shared.next_positions[0])
@@ -66,7 +66,7 @@ def test_an_edge_within_a_model_is_as_if_there_were_no_other() -> None:
     """Agents that are all on the decision maker's model, and those of a graph of one model."""
     mixed = graph(on=(0, 0)).run(QUESTION, topology=CHAIN)
     alone = CacheGraph(
-        graph().llm.llm, WORDS, graph().agents, graph().decision, graph().source_of_topologies, graph().fuser,
+        graph().llm.llm, WORDS, graph().agents, graph().decision, graph().topology_provider, graph().fuser,
         graph().config,
     ).run(QUESTION, topology=CHAIN)  # fmt: skip
     assert log_probs(mixed) == log_probs(alone)
@@ -148,18 +148,18 @@ def test_many_at_once_are_each_alone() -> None:
 
 
 def test_rollouts_share_what_was_carried() -> None:
-    one, thoughts = graph(on=(1, 1)), Thoughts()
+    one, thoughts = graph(on=(1, 1)), RolloutMemo()
     calls: list[int] = []
-    real = one.thinkers[0].read
+    real = one.models[0].read
 
     async def counted(*args: Any) -> Any:
         calls.append(1)
         return await real(*args)
 
-    one.thinkers[0].read = counted  # type: ignore[method-assign]
+    one.models[0].read = counted  # type: ignore[method-assign]
 
     async def both() -> list[RunResult]:
-        runs = [one.arun(QUESTION, topology=BOTH, thoughts=thoughts, seed=seed) for seed in (0, 1)]
+        runs = [one.arun(QUESTION, topology=BOTH, memo=thoughts, seed=seed) for seed in (0, 1)]
         return list(await asyncio.gather(*runs))
 
     first, second = asyncio.run(both())
@@ -197,7 +197,7 @@ def test_controls_see_what_the_receiver_gets() -> None:
 
     one = graph(on=(1, 1))
     one.run(QUESTION, topology=CHAIN, channel=look)
-    assert [p.rope for p in passed] == [one.thinkers[1].fuser.rope, one.thinkers[0].fuser.rope]
+    assert [p.rope for p in passed] == [one.models[1].fuser.rope, one.models[0].fuser.rope]
     assert [p.cache.shape[4] for p in passed] == [p.shared.shape[4] for p in passed] == [8, 12]
     recorder = Recorder()
     one.run("what is 4 and the red box", topology=CHAIN, channel=recorder)
@@ -211,11 +211,11 @@ def test_what_cannot_be_mixed_is_refused() -> None:
     with pytest.raises(ConfigError, match="the question has 2 agents, but models are named for 3"):
         graph(on=(1, 0, 1)).run(QUESTION)
     with pytest.raises(ConfigError, match=r"agents are on models 0 to 0, got \(1,\)"):
-        Mixture((), (1,))
+        AgentModels((), (1,))
     with pytest.raises(ConfigError, match="no link from model 1 to model 0; pass None for text"):
-        Mixture(graph().mixture.others, (1,))
+        AgentModels(graph().agent_models.others, (1,))
     with pytest.raises(ConfigError, match=r"the mode 'api_hint' reads the thoughts of one model.*local or hybrid"):
         CacheGraph(
-            graph().llm.llm, WORDS, graph().agents, graph().decision, graph().source_of_topologies, graph().fuser,
-            writer=HintWriter(api=None, hint=None), mixture=graph().mixture,  # type: ignore[arg-type]
+            graph().llm.llm, WORDS, graph().agents, graph().decision, graph().topology_provider, graph().fuser,
+            writer=HintWriter(api=None, hint=None), agent_models=graph().agent_models,  # type: ignore[arg-type]
         )  # fmt: skip

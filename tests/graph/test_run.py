@@ -24,10 +24,10 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.requests import GenerateRequest, ThinkRequest
@@ -49,7 +49,7 @@ SLOT = 16  # bytes
 def make(llm: ScriptedLLM, tokenizer: Any, n_agents: int = 3, method: str = "refer", **config: Any) -> CacheGraph:
     decision = DecisionMaker("decides", "answer", method=method)
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 3, **config})
-    return CacheGraph(llm, tokenizer, AGENTS[:n_agents], decision, FixedSource("star"), ConcatFuser(1, 1, 2), settings)
+    return CacheGraph(llm, tokenizer, AGENTS[:n_agents], decision, FixedProvider("star"), ConcatFuser(1, 1, 2), settings)
 
 
 def edges(n_agents: int, *pairs: tuple[int, int] | tuple[int, int, float]) -> Topology:
@@ -64,19 +64,19 @@ def here(result: RunResult) -> dict[str, int]:
 
 def sources(past: FusedCache | None) -> set[int]:
     assert past is not None
-    return set(past.sources[0].tolist())
+    return set(past.owners[0].tolist())
 
 
 def names(past: FusedCache | None) -> list[tuple[int, int]]:
     assert past is not None
-    return list(zip(past.sources[0].tolist(), past.ordinals[0].tolist(), strict=True))
+    return list(zip(past.owners[0].tolist(), past.ordinals[0].tolist(), strict=True))
 
 
 def weights(past: FusedCache | None) -> dict[int, float]:
     """The weight of each source's slots, which must be the same for all of them."""
     assert past is not None
     found: dict[int, set[float]] = {}
-    for source, bias in zip(past.sources[0].tolist(), past.bias[0].tolist(), strict=True):
+    for source, bias in zip(past.owners[0].tolist(), past.bias[0].tolist(), strict=True):
         found.setdefault(source, set()).add(round(math.exp(bias), 6))
     assert all(len(values) == 1 for values in found.values()), found
     return {source: values.pop() for source, values in found.items()}
@@ -113,7 +113,7 @@ def test_agents_think_as_soon_as_their_predecessors_are_done_and_no_sooner(
         if target < 3:
             assert thoughts[target].started >= thoughts[source].ended
     for request in (r for batch in scripted_llm.thoughts[1:] for r in batch):
-        assert sources(request.past) == {SHARED, *(e.source for e in topology.into(request.source))}
+        assert sources(request.past) == {SHARED, *(e.source for e in topology.into(request.owner))}
     ((asked,),) = scripted_llm.texts
     assert sources(asked.past) == {SHARED, *(e.source for e in topology.into(3))}
 
@@ -205,11 +205,11 @@ def test_in_the_same_turn_the_decision_maker_opens_none(scripted_llm: ScriptedLL
 
 def test_rollouts_that_share_thoughts_think_equal_ones_once(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     graph = make(scripted_llm, tiny_tokenizer)
-    thoughts = Thoughts()
+    thoughts = RolloutMemo()
     short = edges(3, (0, 1, 0.5), (1, 3))
     longer = edges(3, (0, 1, 0.5), (1, 2), (2, 3))
     lighter = edges(3, (0, 1, 0.4), (1, 3))
-    results = gathered(*(graph.arun(QUESTION, topology=t, thoughts=thoughts) for t in (short, short, longer, lighter)))
+    results = gathered(*(graph.arun(QUESTION, topology=t, memo=thoughts) for t in (short, short, longer, lighter)))
     counts = Counter(source for batch in scripted_llm.asked for source in batch)
     # agent 1 thinks again where agent 0 reaches it at another weight
     assert counts == {SHARED: 1, 0: 1, 1: 2, 2: 1}
@@ -229,9 +229,9 @@ def test_thoughts_are_shared_with_later_rollouts_too(scripted_llm: ScriptedLLM, 
     graph = make(scripted_llm, tiny_tokenizer)
 
     async def one_after_another() -> None:
-        thoughts = Thoughts()
+        thoughts = RolloutMemo()
         for seed in (1, 2):
-            await graph.arun(QUESTION, thoughts=thoughts, seed=seed)
+            await graph.arun(QUESTION, memo=thoughts, seed=seed)
 
     asyncio.run(one_after_another())
     assert scripted_llm.asked == [[SHARED], [0, 1, 2]]
@@ -253,7 +253,7 @@ def test_in_the_second_round_each_agent_also_hears_its_own_earlier_self(
 ) -> None:
     graph = make(scripted_llm, tiny_tokenizer, n_agents=2, num_rounds=2)
     result = graph.run(QUESTION, topology=edges(2, (0, 1, 0.5), (1, 2, 0.25)))
-    heard = {request.source: weights(request.past) for batch in scripted_llm.thoughts[1:] for request in batch}
+    heard = {request.owner: weights(request.past) for batch in scripted_llm.thoughts[1:] for request in batch}
     assert heard == {
         0: {SHARED: 1.0},
         1: {SHARED: 1.0, 0: 0.5},
@@ -294,14 +294,14 @@ def test_context_hands_on_all_that_an_agent_had_at_the_product_of_the_weights(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
     past = decision_past(scripted_llm, tiny_tokenizer, CHAIN, "context")
-    assert Counter(past.sources[0].tolist()) == {SHARED: 5, 0: 6, 1: 7, 2: 8}
+    assert Counter(past.owners[0].tolist()) == {SHARED: 5, 0: 6, 1: 7, 2: 8}
     assert weights(past) == {SHARED: 1.0, 0: 0.125, 1: 0.25, 2: 0.5}
 
 
 def test_context_that_arrives_over_two_paths_is_there_once(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     diamond = edges(3, (0, 1), (0, 2), (1, 3, 0.5), (2, 3, 0.25))
     past = decision_past(scripted_llm, tiny_tokenizer, diamond, "context")
-    assert Counter(past.sources[0].tolist()) == {SHARED: 5, 0: 6, 1: 7, 2: 8}
+    assert Counter(past.owners[0].tolist()) == {SHARED: 5, 0: 6, 1: 7, 2: 8}
     assert len(set(names(past))) == 26
     assert weights(past) == {SHARED: 1.0, 0: 0.5, 1: 0.5, 2: 0.25}
 
@@ -310,7 +310,7 @@ def test_an_agents_kept_cache_is_its_own_slots_whatever_it_hands_on(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
     result = make(scripted_llm, tiny_tokenizer, transfer="context").run(QUESTION, topology=CHAIN)
-    assert {node: set(cache.sources[0].tolist()) for node, cache in result.caches.items()} == {
+    assert {node: set(cache.owners[0].tolist()) for node, cache in result.caches.items()} == {
         (0, 0): {0}, (0, 1): {1}, (0, 2): {2}
     }  # fmt: skip
     assert result.shared.slots == 5
@@ -367,9 +367,9 @@ def test_a_cancelled_rollout_leaves_the_thoughts_that_others_wait_for(
     graph = make(scripted_llm, tiny_tokenizer)
 
     async def cancel_the_first() -> RunResult:
-        thoughts = Thoughts()
-        first = asyncio.create_task(graph.arun(QUESTION, thoughts=thoughts))
-        second = asyncio.create_task(graph.arun(QUESTION, thoughts=thoughts))
+        thoughts = RolloutMemo()
+        first = asyncio.create_task(graph.arun(QUESTION, memo=thoughts))
+        second = asyncio.create_task(graph.arun(QUESTION, memo=thoughts))
         await asyncio.sleep(0)  # both have asked for the question's cache; the first one makes it
         first.cancel()
         result = await asyncio.wait_for(second, timeout=10)
@@ -511,7 +511,7 @@ def test_what_is_handed_on_is_corrected_once_however_far_it_goes(
     made = {SHARED: result.shared, **{agent: cache for (_, agent), cache in result.caches.items()}}
     for source, expected in made.items():
         if source in sources(past):
-            kept = past.take(past.sources[0] == source)
+            kept = past.take(past.owners[0] == source)
             own = expected.take(kept.ordinals[0])
             assert torch.equal(kept.values, own.values if source == SHARED else 2 * own.values)
     assert sources(past) == ({SHARED, 0, 1, 2} if transfer == "context" else {SHARED, 2})
@@ -527,7 +527,7 @@ def test_many_questions_come_back_in_order_and_only_so_many_are_in_flight(
     scripted_llm.write = lambda request: str(len(request.tokens))
     questions = [Example(str(n), "how many " + "red " * n + "?", "") for n in range(7)]
     answered: list[int] = []
-    results = graph.run_all(questions, in_flight=3, on_result=lambda number, _: answered.append(number))
+    results = graph.run_all(questions, max_concurrent=3, on_result=lambda number, _: answered.append(number))
     assert [r.example.id for r in results] == [str(n) for n in range(7)]
     assert sorted(answered) == list(range(7))
     alone = [graph.run(question) for question in questions]
@@ -549,9 +549,9 @@ def test_a_question_that_fails_stops_the_others_and_raises(scripted_llm: Scripte
     graph = make(scripted_llm, tiny_tokenizer)
     scripted_llm.breaks_on = lambda request: isinstance(request, GenerateRequest)
     with pytest.raises(RuntimeError, match="the model broke"):
-        graph.run_all([Example(str(n), QUESTION, "") for n in range(9)], in_flight=2)
-    with pytest.raises(ConfigError, match="in_flight must be 1 or more, got 0"):
-        graph.run_all([Example("0", QUESTION, "")], in_flight=0)
+        graph.run_all([Example(str(n), QUESTION, "") for n in range(9)], max_concurrent=2)
+    with pytest.raises(ConfigError, match="max_concurrent must be 1 or more, got 0"):
+        graph.run_all([Example("0", QUESTION, "")], max_concurrent=0)
 
 
 @pytest.mark.parametrize("transfer", ["own", "latent", "context"])

@@ -19,14 +19,14 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.config import GraphSpec
 from gcache.errors import ApiError, BudgetSpent, ConfigError, QuestionError
 from gcache.evaluation.evaluate import evaluate
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import GENERATION_MODES, make_writer
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, Prices
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.trainer import Reinforce
 
 FREE = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
@@ -163,8 +163,8 @@ def test_what_was_drawn_after_speech_can_be_replayed(tiny_llm: LocalLLM, tiny_to
     graph = toy_built(tiny_llm, tiny_tokenizer, topology="full", graph=config).graph
 
     async def rollouts() -> list[Any]:
-        thoughts = Thoughts()
-        runs = (graph.arun(QUESTIONS[2], temperature=1.0, seed=seed, thoughts=thoughts) for seed in range(3))
+        thoughts = RolloutMemo()
+        runs = (graph.arun(QUESTIONS[2], temperature=1.0, seed=seed, memo=thoughts) for seed in range(3))
         return list(await asyncio.gather(*runs))
 
     results = asyncio.run(rollouts())
@@ -268,7 +268,7 @@ def norms(made: Built) -> dict[str, float]:
         for question in QUESTIONS[:3]
     ]
     advantage = torch.tensor([[1.0, -0.5, -0.5], [-1.0, 0.5, 0.5], [0.3, 0.3, -0.6]])
-    Objective(graph, made.llm, Prices()).backward(groups, advantage)
+    Objective(graph, made.llm, LossWeights()).backward(groups, advantage)
     assert made.policy is not None
     parts = {"policy": made.policy, "fuser": graph.fuser}
     return {
@@ -358,7 +358,7 @@ def test_a_failed_question_is_left_out_or_ends_the_run_and_is_never_graded(
 
 def test_a_spent_budget_keeps_what_was_answered(tiny_llm: LocalLLM, tiny_tokenizer: Any, server: ChatServer) -> None:
     graph = built(tiny_llm, tiny_tokenizer, server.base_url, "hybrid", Budget(5), topology="star").graph
-    found = evaluate(graph, ToyTask(), ToyTask().test(), in_flight=2, progress=False)
+    found = evaluate(graph, ToyTask(), ToyTask().test(), max_concurrent=2, progress=False)
     assert (found.n, found.failed, len(server.seen)) == (5, 0, 5)
     assert "budget of 5 requests is spent" in found.stopped
 

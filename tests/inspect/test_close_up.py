@@ -14,7 +14,7 @@ from gcache.agents.roles import Agent
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import GcacheError
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
@@ -47,7 +47,7 @@ def graph_of(
     agents: tuple[Agent, ...] = AGENTS, **config: Any,
 ) -> CacheGraph:  # fmt: skip
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 4, **config})
-    source: Any = FixedSource(topology) if isinstance(topology, str) else Given(topology)
+    source: Any = FixedProvider(topology) if isinstance(topology, str) else Given(topology)
     fuser = ConcatFuser(*llm.cache_shape, rope=llm.rope)
     return CacheGraph(llm, tokenizer, agents, replace(toy.DECISION, method=method), source, fuser, settings)
 

@@ -13,7 +13,7 @@ from gcache.cache.fusers.concat import ConcatFuser
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import TopologyPolicy
-from gcache.gnn.providers import FixedSource, PolicySource, TopologySource
+from gcache.gnn.providers import FixedProvider, PolicyProvider, TopologyProvider
 from gcache.gnn.summary import (
     LATER,
     learned_consulting,
@@ -41,7 +41,7 @@ class Table:
         return EdgeDistribution(2, tuple(candidate_edges(2)), torch.logit(torch.tensor(CHANCES[question])))
 
 
-def around(source: TopologySource, llm: ScriptedLLM, tokenizer: Any) -> CacheGraph:
+def around(provider: TopologyProvider, llm: ScriptedLLM, tokenizer: Any) -> CacheGraph:
     return CacheGraph(llm, tokenizer, AGENTS, DecisionMaker("decides", "answer"), source, ConcatFuser(1, 1, 2))
 
 
@@ -82,7 +82,7 @@ def test_rows_of_a_policy_that_cannot_tell_its_agents_apart(scripted_llm: Script
     with torch.no_grad():
         for head in policy.heads:
             head[-1].weight.zero_()  # only the configured probabilities are left
-    rows = learned_edges(around(PolicySource(policy, HashEncoder(8)), scripted_llm, tiny_tokenizer), EXAMPLES)
+    rows = learned_edges(around(PolicyProvider(policy, HashEncoder(8)), scripted_llm, tiny_tokenizer), EXAMPLES)
     assert {(r.target == DECISION, round(r.probability, 5), r.kept) for r in rows} == {
         (True, 0.7, 1.0), (False, 0.2, 0.0)
     }  # fmt: skip
@@ -91,7 +91,7 @@ def test_rows_of_a_policy_that_cannot_tell_its_agents_apart(scripted_llm: Script
 
 
 def test_a_fixed_topology_has_learned_nothing(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    assert learned_edges(around(FixedSource("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
+    assert learned_edges(around(FixedProvider("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
 
 
 def test_nothing_is_asked_of_the_model(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
@@ -129,7 +129,7 @@ def test_channels_latent_steps_and_edges_over_rounds_are_told(scripted_llm: Scri
 
 def test_without_a_choice_no_steps_are_told(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     assert learned_steps(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES) == []
-    assert learned_steps(around(FixedSource("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
+    assert learned_steps(around(FixedProvider("chain"), scripted_llm, tiny_tokenizer), EXAMPLES) == []
 
 
 class Consults(Table):
@@ -150,4 +150,4 @@ def test_how_often_anybody_is_consulted(scripted_llm: ScriptedLLM, tiny_tokenize
     assert planner.probability == pytest.approx((0.9 * 0.8 + 0.1 * 0.6) / 2)
     assert planner.kept == 0.5
     assert learned_consulting(around(Table(), scripted_llm, tiny_tokenizer), EXAMPLES) is None
-    assert learned_consulting(around(FixedSource("full"), scripted_llm, tiny_tokenizer), EXAMPLES) is None
+    assert learned_consulting(around(FixedProvider("full"), scripted_llm, tiny_tokenizer), EXAMPLES) is None

@@ -9,9 +9,9 @@ import pytest
 from tables import AGENTS, DECIDES, Table
 
 from gcache.evaluation.cost import Cost
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.summary import LATER
-from gcache.gnn.team import Cast
+from gcache.gnn.team import Team
 from gcache.gnn.topology import DECISION
 from gcache.inspect.overview import overview
 from gcache.inspect.view import Frame, View, ViewEdge, edges_of, nodes_of
@@ -25,7 +25,7 @@ BEFORE = [["planner", DECISION, 0.5, 0.4, 0.6, 0.0], ["poet", "critic" + LATER, 
 
 def of(source: Any, examples: list[Example] = EXAMPLES, **more: Any) -> View:
     return overview(
-        Cast(AGENTS, DECIDES, source), examples, title="toy: run", task="toy", model="tiny", step=2, **more
+        Team(AGENTS, DECIDES, source), examples, title="toy: run", task="toy", model="tiny", step=2, **more
     )
 
 
@@ -73,7 +73,7 @@ def test_costs_stand_at_their_edges() -> None:
 
 
 def test_a_fixed_topology_has_the_share_of_questions_that_have_an_edge() -> None:
-    view = of(FixedSource("chain"))
+    view = of(FixedProvider("chain"))
     assert view.subtitle == "a fixed topology"
     assert [(e.source, e.target, e.probability, e.kept) for e in view.edges] == [
         ("planner", "critic", 1.0, 1.0), ("critic", DECISION, 1.0, 1.0)
@@ -81,13 +81,13 @@ def test_a_fixed_topology_has_the_share_of_questions_that_have_an_edge() -> None
     notes = tuple(Note(f"n{i}", "", "x", kind="keeper") for i in range(3))
     mixed = [Example("1", "one", "", notes[:1]), Example("2", "two", "", notes)]
     # one agent alone has nobody to hand to
-    assert {(e.source, e.target): e.probability for e in of(FixedSource("chain"), mixed).edges} == {
+    assert {(e.source, e.target): e.probability for e in of(FixedProvider("chain"), mixed).edges} == {
         ("keeper", DECISION): 1.0, ("keeper", "keeper"): 0.5
     }  # fmt: skip
 
 
 def test_agents_without_an_edge_are_there() -> None:
-    view = of(FixedSource("none"))
+    view = of(FixedProvider("none"))
     assert view.edges == () and [node.id for node in view.nodes] == ["critic", "planner", DECISION]
 
 

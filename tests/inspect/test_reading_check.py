@@ -12,7 +12,7 @@ from gcache.agents.decision import decision_maker
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.errors import ConfigError
 from gcache.evaluation.intervals import wilson
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
@@ -110,7 +110,7 @@ def test_questions_all_of_one_place_are_refused() -> None:
 
 def graph_of(llm: LocalLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     return CacheGraph(
-        llm, tokenizer, (), decision_maker("split_facts"), FixedSource("full"),
+        llm, tokenizer, (), decision_maker("split_facts"), FixedProvider("full"),
         ConcatFuser(*llm.cache_shape, rope=llm.rope), GraphConfig(latent_steps=2, max_new_tokens=2, **config),
     )  # fmt: skip
 

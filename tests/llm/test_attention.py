@@ -34,7 +34,7 @@ def test_weighted_keys_attend_as_the_formula_says(scaling: float | None, gradien
 
 def _scores(llm: LocalLLM, weights: Tensor) -> tuple[list[Tensor], Tensor]:
     """log pi of two texts on pasts of different lengths, and its gradient to the log-weights."""
-    owns = llm.think([ThinkRequest((5, 9, 8), source=0), ThinkRequest((7, 6), source=1)])
+    owns = llm.think([ThinkRequest((5, 9, 8), owner=0), ThinkRequest((7, 6), owner=1)])
     leaf = weights.log().requires_grad_()
     one, two = (FusedCache.plain(own).weighted(log_weight) for own, log_weight in zip(owns, leaf, strict=True))
     requests = [

@@ -9,7 +9,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ModelError
 from gcache.inspect.attention_shares import attention_shares
 from gcache.llm.forward.attention import watching
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_a_weight_scales_the_odds_of_its_slots_in_the_first_layer(tiny_llm: Loca
     def share(weight: float) -> torch.Tensor:
         seen: list[torch.Tensor] = []
         with torch.no_grad(), watching(lambda layer, weights: seen.append(weights)):
-            InFlight(tiny_llm.model.model, past.weighted(torch.tensor(weight).log())).feed(embeds, lengths)
+            GradientPass(tiny_llm.model.model, past.weighted(torch.tensor(weight).log())).feed(embeds, lengths)
         return seen[0][0, :, 0, :6].sum(dim=-1)
 
     whole = share(1.0)

@@ -18,7 +18,7 @@ from toy import QUESTIONS, toy_built
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.local import LocalLLM
@@ -301,9 +301,9 @@ def test_a_run_that_is_cancelled_keeps_no_cache_though_its_task_is_kept(
     counted = Counted(llm)
 
     async def give_up() -> tuple[int, int, int]:
-        thoughts = Thoughts() if share else None
+        thoughts = RolloutMemo() if share else None
         tasks = [asyncio.create_task(graph.arun(QUESTIONS[number])) for number in range(2)]
-        sharing = [asyncio.create_task(graph.arun(QUESTIONS[2], thoughts=thoughts)) for _ in range(2)]
+        sharing = [asyncio.create_task(graph.arun(QUESTIONS[2], memo=thoughts)) for _ in range(2)]
         await turns(waited)
         assert not any(task.done() for task in tasks + sharing)
         for task in tasks + sharing:
@@ -327,8 +327,8 @@ def test_rollouts_that_are_all_cancelled_give_up_the_thoughts_they_shared(
     monkeypatch.setattr(llm, "think", lambda requests: asked.append(len(requests)) or think(requests))
 
     async def give_up() -> None:
-        thoughts = Thoughts()
-        tasks = [asyncio.create_task(graph.arun(QUESTIONS[0], thoughts=thoughts)) for _ in range(3)]
+        thoughts = RolloutMemo()
+        tasks = [asyncio.create_task(graph.arun(QUESTIONS[0], memo=thoughts)) for _ in range(3)]
         await turns(4)
         for task in tasks:
             task.cancel()

@@ -154,13 +154,13 @@ def test_without_latent_steps_thinking_gives_exactly_the_prompts_slots(tiny_llm:
 
 
 def test_own_slots_say_what_they_are_and_follow_the_past(tiny_llm: LocalLLM) -> None:
-    past = think(tiny_llm, (5, 9, 17, 40, 41), source=SHARED, kind=SlotKind.PREFIX)
-    assert past.kinds.tolist() == [[SlotKind.PREFIX] * 5] and past.sources.tolist() == [[SHARED] * 5]
-    own = think(tiny_llm, (7, 8, 6), past, latent_steps=2, source=4)
+    past = think(tiny_llm, (5, 9, 17, 40, 41), owner=SHARED, kind=SlotKind.PREFIX)
+    assert past.kinds.tolist() == [[SlotKind.PREFIX] * 5] and past.owners.tolist() == [[SHARED] * 5]
+    own = think(tiny_llm, (7, 8, 6), past, latent_steps=2, owner=4)
     assert own.positions.tolist() == [[5, 6, 7, 8, 9]]  # after the past, which is not repeated
     assert own.kinds.tolist() == [[SlotKind.PROMPT] * 3 + [SlotKind.LATENT] * 2]
     assert own.ordinals.tolist() == [[0, 1, 2, 3, 4]]
-    assert own.sources.tolist() == [[4] * 5]
+    assert own.owners.tolist() == [[4] * 5]
     assert bool(own.mask.all())
 
 

@@ -36,7 +36,7 @@ def test_it_computes_what_transformers_computes(tiny_llm: LocalLLM) -> None:
 
 
 def test_a_decoder_of_another_shape_goes_through_transformers(other_llm: LocalLLM) -> None:
-    """Thoughts, texts and log-probabilities of it agree with each other, in a batch and alone."""
+    """RolloutMemo, texts and log-probabilities of it agree with each other, in a batch and alone."""
     llm = other_llm
     assert not isinstance(llm.decoder, PlainDecoder)
     past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8), latent_steps=2)])[0])

@@ -16,10 +16,10 @@ from exact import CLOSE_AS_KEPT, CLOSE_IN_DOUBLE, double
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import Limits
-from gcache.llm.forward.gradient_pass import InFlight
+from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.forward.plain_decoder import PlainDecoder
-from gcache.llm.line import Line
 from gcache.llm.local import LocalLLM
+from gcache.llm.request_queue import RequestQueue
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM
 
@@ -33,7 +33,7 @@ def words(rng: random.Random, count: int) -> tuple[int, ...]:
 
 
 def mixed_requests(llm: LocalLLM, count: int = 64) -> list[Request]:
-    """Thoughts, texts and log-probabilities in no order; 5 to 700 slots each, about half of them
+    """RolloutMemo, texts and log-probabilities in no order; 5 to 700 slots each, about half of them
     carried by a past of two parts at different weights."""
     rng = random.Random(0)
     requests: list[Request] = []
@@ -43,12 +43,12 @@ def mixed_requests(llm: LocalLLM, count: int = 64) -> list[Request]:
         if number % 2 and length > 8:
             prompt = rng.randrange(1, length - 4)
             first = FusedCache.plain(llm.think([ThinkRequest(words(rng, (length - prompt) // 2))])[0])
-            more = llm.think([ThinkRequest(words(rng, length - prompt - first.slots), first, source=1)])[0]
+            more = llm.think([ThinkRequest(words(rng, length - prompt - first.slots), first, owner=1)])[0]
             past = FusedCache.join([first, FusedCache.plain(more).weighted(torch.tensor(-0.7))])
             assert past.slots + prompt == length
         tokens = words(rng, prompt)
         if number % 3 == 0:
-            requests.append(ThinkRequest(tokens, past, latent_steps=number % 4, source=2))
+            requests.append(ThinkRequest(tokens, past, latent_steps=number % 4, owner=2))
         elif number % 3 == 1:
             warm = 0.8 if number % 4 == 0 else 0.0
             requests.append(GenerateRequest(tokens, past, 1 + number % 9, temperature=warm, seed=number))
@@ -60,7 +60,7 @@ def mixed_requests(llm: LocalLLM, count: int = 64) -> list[Request]:
 
 def assert_same(together: Any, alone: Any, close: float = CLOSE) -> None:
     if isinstance(alone, KVCache):
-        for name in ("positions", "mask", "kinds", "sources", "ordinals"):
+        for name in ("positions", "mask", "kinds", "owners", "ordinals"):
             assert torch.equal(getattr(together, name), getattr(alone, name)), name
         torch.testing.assert_close(together.keys, alone.keys, atol=close, rtol=0)
         torch.testing.assert_close(together.values, alone.values, atol=close, rtol=0)
@@ -106,18 +106,18 @@ def test_64_mixed_requests_give_what_they_give_one_by_one(
 
 def before_each_pass(monkeypatch: pytest.MonkeyPatch, look: Callable[[torch.Tensor], object]) -> None:
     """Call `look` with the (B, S, E) embeddings of every pass, with gradient and without."""
-    plain, with_gradient = PlainDecoder.__call__, InFlight.feed
+    plain, with_gradient = PlainDecoder.__call__, GradientPass.feed
 
     def decode(self: PlainDecoder, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
         look(embeds)
         return plain(self, embeds, *rest)
 
-    def feed(self: InFlight, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def feed(self: GradientPass, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
         look(embeds)
         return with_gradient(self, embeds, *rest)
 
     monkeypatch.setattr(PlainDecoder, "__call__", decode)
-    monkeypatch.setattr(InFlight, "feed", feed)
+    monkeypatch.setattr(GradientPass, "feed", feed)
 
 
 def broken_for(llm: LocalLLM, marked: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_thoughts_do_not_starve_behind_texts_nor_texts_behind_thoughts(tiny_llm:
 
 def test_a_fault_of_the_scheduler_reaches_whoever_waits(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = BatchingLLM(tiny_llm)
-    monkeypatch.setattr(Line, "_thoughts_first", lambda _: 1 / 0)
+    monkeypatch.setattr(RequestQueue, "_thoughts_first", lambda _: 1 / 0)
     outcomes = through(scheduler, [ThinkRequest((5,)), GenerateRequest((5,))])
     assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
     monkeypatch.undo()

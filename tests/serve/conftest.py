@@ -16,13 +16,13 @@ from toy import DECISION, toy_built
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gcache.build import Built
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import Prompt, Utterance
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import Prompt, TextOutput
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.api.client import ApiText
 from gcache.llm.local import LocalLLM
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.server import Serving, listening
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings
@@ -51,7 +51,7 @@ class Running:
 
 
 @contextmanager
-def running(name: str, settings: ServeSettings, make: Callable[[], Served]) -> Iterator[Running]:
+def running(name: str, settings: ServeSettings, make: Callable[[], ServedModel]) -> Iterator[Running]:
     """A service in a thread, from when it answers to its end in good order."""
     service = Service(name, settings)
     loop = asyncio.new_event_loop()
@@ -91,7 +91,7 @@ class Held:
     open: bool = False
     _waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
 
-    async def say(self, prompt: Prompt) -> Utterance:
+    async def say(self, prompt: Prompt) -> TextOutput:
         event = asyncio.Event()
         self._waiting.append((asyncio.get_running_loop(), event))
         self.asked.release()
@@ -103,7 +103,7 @@ class Held:
             raise
         if self.error is not None:
             raise self.error
-        return Utterance((), api=ApiText(self.answer, 3, 2, "stop", 1))
+        return TextOutput((), api=ApiText(self.answer, 3, 2, "stop", 1))
 
     def came(self, count: int = 1) -> None:
         """Wait until so many questions are here."""
@@ -116,9 +116,9 @@ class Held:
         for loop, event in self._waiting:
             loop.call_soon_threadsafe(event.set)
 
-    def served(self) -> Served:
-        graph = SpeakingGraph(self, (), DECISION, FixedSource("none"), GraphConfig(hands="text"), "api")
-        return Served("held", graph, None)
+    def served(self) -> ServedModel:
+        graph = TextGraph(self, (), DECISION, FixedProvider("none"), GraphConfig(hands="text"), "api")
+        return ServedModel("held", graph, None)
 
 
 Start = Callable[..., Running]
@@ -140,7 +140,7 @@ def toy(tiny_llama: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -
 def server(toy: Callable[..., Built]) -> Iterator[Running]:
     """A toy graph behind a service, for tests that leave it as it was."""
     settings = ServeSettings(port=0, allow_prompt_embeds=True, max_tokens=200)
-    with running("toy", settings, lambda: Served.of(toy(), "toy")) as found:
+    with running("toy", settings, lambda: ServedModel.of(toy(), "toy")) as found:
         yield found
 
 
@@ -149,8 +149,8 @@ def start(toy: Callable[..., Built]) -> Iterator[Start]:
     """Starts services with settings of their own."""
     with ExitStack() as stack:
 
-        def started(make: Callable[[], Served] | None = None, **settings: Any) -> Running:
-            chosen = make or (lambda: Served.of(toy(), "toy"))
+        def started(make: Callable[[], ServedModel] | None = None, **settings: Any) -> Running:
+            chosen = make or (lambda: ServedModel.of(toy(), "toy"))
             return stack.enter_context(running("toy", ServeSettings(port=0, **settings), chosen))
 
         yield started

@@ -18,7 +18,7 @@ from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.tasks.example import Example, Note
 
 
@@ -133,10 +133,10 @@ def test_guessed_tokens_change_nothing_of_an_answer_with_a_stop_word(
 ) -> None:
     """Greedy texts of tiny models go round in circles, so that most guesses come true."""
 
-    def made(lookup: bool) -> Served:
+    def made(lookup: bool) -> ServedModel:
         llm = LocalLLM(tiny_llama, tiny_tokenizer, "tiny", Limits(prompt_lookup=lookup))
         llm.stop_tokens = frozenset()
-        return Served.of(toy(llm), "toy")
+        return ServedModel.of(toy(llm), "toy")
 
     guessing, plain = start(lambda: made(True)), start(lambda: made(False))
     words = plain.ask(QUESTIONS[0], max_tokens=80)["choices"][0]["message"]["content"].split()
@@ -235,9 +235,9 @@ def test_a_question_may_bring_its_agents(server: Any, graph: AgentGraph) -> None
 
 
 def test_a_graph_without_agents_asks_for_them(start: Any, toy: Callable[..., Built]) -> None:
-    from gcache.serve.model import Served
+    from gcache.serve.model import ServedModel
 
-    served = start(lambda: Served.of(toy(n_agents=0), "toy"))
+    served = start(lambda: ServedModel.of(toy(n_agents=0), "toy"))
     answer = served.post(messages=talk(QUESTIONS[0]))
     assert answer.status_code == 400 and "agents" in answer.json()["error"]["message"]
     assert served.post("/v1/topology", question=QUESTIONS[0]).status_code == 400
@@ -246,10 +246,10 @@ def test_a_graph_without_agents_asks_for_them(start: Any, toy: Callable[..., Bui
 
 
 def test_the_topology_alone(start: Any, toy: Callable[..., Built]) -> None:
-    from gcache.serve.model import Served
+    from gcache.serve.model import ServedModel
 
     learned = toy(topology="learned", graph=None)
-    served = start(lambda: Served.of(toy(topology="learned", graph=None), "toy"))
+    served = start(lambda: ServedModel.of(toy(topology="learned", graph=None), "toy"))
     expected = learned.graph.topology(QUESTIONS[0])
     body = served.post("/v1/topology", question=QUESTIONS[0]).json()
     assert body["called"] == "most likely"

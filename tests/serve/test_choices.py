@@ -14,7 +14,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.runtime.streams import derive
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 
 PROMPT = "how many red apples are"
 WARM: dict[str, Any] = {"temperature": 1.4, "seed": 7}
@@ -42,8 +42,8 @@ def test_each_choice_of_a_chat_is_the_answer_of_its_own_seed(server: Any) -> Non
 def test_the_agents_think_once_for_all_choices(start: Any, toy: Callable[..., Built]) -> None:
     thinking: list[int] = []
 
-    def made() -> Served:
-        served = Served.of(toy(), "toy")
+    def made() -> ServedModel:
+        served = ServedModel.of(toy(), "toy")
         assert isinstance(served.graph, CacheGraph) and served.llm is not None
         think = served.llm.think
         served.llm.think = lambda requests, *more: thinking.append(len(requests)) or think(requests, *more)  # type: ignore[method-assign]
@@ -106,7 +106,7 @@ def test_an_api_that_writes_is_asked_once_for_each_choice(start: Any, held: Any)
 @pytest.mark.parametrize("hands", ["cache", "both"])
 def test_choices_where_agents_speak(start: Any, toy: Callable[..., Built], hands: str) -> None:
     config = GraphConfig(hands=hands, max_new_tokens=5, speak_tokens=4)
-    served = start(lambda: Served.of(toy(graph=config), "toy"))
+    served = start(lambda: ServedModel.of(toy(graph=config), "toy"))
     body = served.ask(QUESTIONS[0], n=3, **WARM)
     assert texts(body) == [texts(served.ask(QUESTIONS[0], **{**WARM, "seed": seed}))[0] for seed in seeds(3)]
 

@@ -86,7 +86,7 @@ def test_every_field_of_the_official_client_is_known(document: dict[str, Any]) -
     ],
 )
 def test_streams_are_what_the_document_says(api: Any, path: str, asked: dict[str, Any]) -> None:
-    """Asked for by name: whether a drawn request streams depends on what modules the process happens to hold."""
+    """WriterInput for by name: whether a drawn request streams depends on what modules the process happens to hold."""
     case = api[path]["POST"].Case(body={**asked, "stream": True}, media_type="application/json")
     answer = case.call_and_validate()
     assert answer.headers["content-type"][0].startswith("text/event-stream")

@@ -18,7 +18,7 @@ from toy import QUESTIONS
 from gcache.build import Built
 from gcache.errors import ApiError
 from gcache.serve.app import create_app
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.service import Service
 from gcache.serve.settings import ServeSettings
 
@@ -148,7 +148,7 @@ def test_a_body_that_never_ends_is_cut_off(start: Any, held: Any) -> None:
 async def test_a_client_that_reads_nothing_holds_no_place_past_the_deadline(toy: Callable[..., Built]) -> None:
     service = Service("toy", ServeSettings(deadline=0.5))
     service.engine.start()
-    await service.load(lambda: Served.of(toy(), "toy"))
+    await service.load(lambda: ServedModel.of(toy(), "toy"))
     body = json.dumps({**ASKED, "stream": True}).encode()
     came = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[str] = []
@@ -277,9 +277,9 @@ async def test_it_is_ready_when_the_model_is_there(toy: Callable[..., Built]) ->
     service.engine.start()
     goes_on = threading.Event()
 
-    def slow() -> Served:
+    def slow() -> ServedModel:
         goes_on.wait(20)
-        return Served.of(toy(), "toy")
+        return ServedModel.of(toy(), "toy")
 
     transport = httpx2.ASGITransport(create_app(service))
     async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:

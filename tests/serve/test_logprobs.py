@@ -14,17 +14,17 @@ import torch
 from toy import AGENTS, DECISION, QUESTIONS
 
 from gcache.build import Built
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import edge_weights
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.graph.writers.prompt_embeds import encoded
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.local import LocalLLM
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.pieces import Piece, Pieces, places
 from gcache.serve.scores import LEAST
 from gcache.training.replay import Replay, log_probs
@@ -267,15 +267,15 @@ def test_where_no_one_text_has_chances_they_are_refused_with_why(
     talk = {"messages": [{"role": "user", "content": QUESTIONS[0]}]}
     api = ApiLLM(ApiSettings("toy", f"{server.url}/v1", retries=0))
     for mode in ("hybrid", "api_hint"):
-        served = start(lambda mode=mode: Served.of(toy(api=api, generation_mode=mode), "toy"))
+        served = start(lambda mode=mode: ServedModel.of(toy(api=api, generation_mode=mode), "toy"))
         assert f"in the mode {mode} an API writes" in refusal(served.post(**talk, logprobs=True))
         assert f"in the mode {mode} an API writes" in refusal(served.post(**talk, temperature=1, top_p=0.5))
         assert served.post(**talk, n=2).status_code == 200
 
-    def voting() -> Served:
+    def voting() -> ServedModel:
         built = toy(topology="full", graph=GraphConfig(latent_steps=1, max_new_tokens=4))
         built.graph.decision = dataclasses.replace(built.graph.decision, method="vote")
-        return Served.of(built, "toy")
+        return ServedModel.of(built, "toy")
 
     served = start(voting)
     assert "3 texts vote" in refusal(served.post(**talk, logprobs=True))
@@ -283,8 +283,8 @@ def test_where_no_one_text_has_chances_they_are_refused_with_why(
 
 
 def test_where_the_agents_hand_on_text_the_answer_has_chances(start: Any, llm: LocalLLM) -> None:
-    speaker, config = LocalSpeaker(llm, llm.tokenizer), GraphConfig(hands="text", max_new_tokens=6, speak_tokens=4)
-    served = start(lambda: Served("toy", SpeakingGraph(speaker, AGENTS, DECISION, FixedSource("chain"), config), llm))
+    speaker, config = LocalTextBackend(llm, llm.tokenizer), GraphConfig(hands="text", max_new_tokens=6, speak_tokens=4)
+    served = start(lambda: ServedModel("toy", TextGraph(speaker, AGENTS, DECISION, FixedProvider("chain"), config), llm))
     choice = chat(served, QUESTIONS[0], top_logprobs=1)
     assert choice["logprobs"]["content"]
 

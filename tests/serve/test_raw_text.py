@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.raw_text import raw_tokens
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -34,9 +34,9 @@ def starting(tiny_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast
     return with_template(tiny_tokenizer, f"{START} $A")
 
 
-def served(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Served:
+def served(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> ServedModel:
     llm = LocalLLM(tiny_llama, tokenizer, "tiny")
-    return Served.of(toy_built(llm, tokenizer, topology="chain", graph=GraphConfig(max_new_tokens=6)), "toy")
+    return ServedModel.of(toy_built(llm, tokenizer, topology="chain", graph=GraphConfig(max_new_tokens=6)), "toy")
 
 
 def test_a_prompt_counts_the_tokens_that_transformers_counts(

@@ -15,9 +15,9 @@ from toy import QUESTIONS, toy_built
 
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.serve.model import Served
-from gcache.serve.telling import Telling
-from gcache.serve.told import Draw
+from gcache.serve.choice_stream import ChoiceStream
+from gcache.serve.deltas import SamplingParams
+from gcache.serve.model import ServedModel
 
 #: Words of the toy vocabulary that are other ones here.
 TAGS = {"red": "<think>", "blue": "</think>"}
@@ -67,7 +67,7 @@ def served(start: Any, tiny_llama: Any) -> Callable[[str, str], Any]:
         llm.limits = replace(llm.limits, prompt_lookup=False)
         llm.head = Writes(tokenizer(f"{text} <|im_end|>", add_special_tokens=False)["input_ids"])
         graph = GraphConfig(latent_steps=1, max_new_tokens=12)
-        return start(lambda: Served.of(toy_built(llm, tokenizer, topology="chain", graph=graph), "toy"))
+        return start(lambda: ServedModel.of(toy_built(llm, tokenizer, topology="chain", graph=graph), "toy"))
 
     return make
 
@@ -189,8 +189,8 @@ def test_a_stream_of_bytes_is_the_whole_text(of_bytes: Any, tiny_llama: Any, tok
     vocabulary = of_bytes.get_vocab()
     ids = tuple(vocabulary[token if isinstance(token, str) else f"<0x{token:02X}>"] for token in tokens)
     told: list[str] = []
-    served: Any = Served("bytes", None, model)  # type: ignore[arg-type]
-    telling = Telling(served, Draw(), lambda more: told.append(more.text))
+    served: Any = ServedModel("bytes", None, model)  # type: ignore[arg-type]
+    telling = ChoiceStream(served, SamplingParams(), lambda more: told.append(more.text))
     for count in range(1, len(ids) + 1):
         telling.written(ids[:count])
     telling.finish(model.text(ids), (), True)

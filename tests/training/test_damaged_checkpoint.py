@@ -80,7 +80,7 @@ def state_of(learner: Reinforce) -> dict[str, Any]:
         for name, parameter in learner.parts.named_parameters()
         for key, value in learner.optimizer.state.get(parameter, {}).items()
     }
-    source: Any = learner.built.graph.source_of_topologies
+    source: Any = learner.built.graph.topology_provider
     tensors = {**learner.parts.state_dict(), **moments}
     return {
         "tensors": {name: (str(t.dtype), tuple(t.shape), t.numpy().tobytes()) for name, t in tensors.items()},

@@ -123,9 +123,9 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 def test_both_models_stay_frozen() -> None:
     fitting = fit(steps=1)
-    before = [p.clone() for t in fitting.graph.thinkers for p in local(t).model.parameters()]
+    before = [p.clone() for t in fitting.graph.models for p in local(t).model.parameters()]
     fitting.fit(fitting.see(EXAMPLES, progress=False), progress=False)
-    after = [p for t in fitting.graph.thinkers for p in local(t).model.parameters()]
+    after = [p for t in fitting.graph.models for p in local(t).model.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)
 

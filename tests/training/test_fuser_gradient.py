@@ -17,7 +17,7 @@ from two_models import MANY_WORDS, across, ends, model_of, tokenizer_of
 from gcache.build import Built
 from gcache.cache.fusers.registry import FUSERS
 from gcache.errors import CheckpointError
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
@@ -163,14 +163,14 @@ def test_agents_on_several_models_learn_by_the_last_hop_and_it_says_what_that_is
 
     for topology, exact in (("star", True), ("chain", False)):
         made = mixed_graph()
-        made.source_of_topologies = FixedSource(topology)
+        made.topology_provider = FixedProvider(topology)
         taken = take_gradient("auto", made, EXAMPLES)
         assert taken.name == "decision"
         assert taken.why.startswith("exact:" if exact else "an approximation: agents hand to each other")
     # an agent on the other model remembers through a fuser that does not learn, one on the first through one that does
     for on, exact in (((1, 1), True), ((1, 0), False)):
         made = mixed_graph(on=on, num_rounds=2)
-        made.source_of_topologies = FixedSource("star")
+        made.topology_provider = FixedProvider("star")
         assert decision_is_exact(made, EXAMPLES) == exact
 
 

@@ -15,12 +15,12 @@ from gcache.build import Built
 from gcache.cache.fusers.registry import FUSERS
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError, TrainingError
-from gcache.gnn.providers import PolicySource
+from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.linear import fit_vocab
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, Prices
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.replay import Replay, log_probs
 from gcache.training.trainer import Reinforce
 
@@ -72,7 +72,7 @@ def test_only_texts_on_a_cache_are_replayed(edges: tuple[Edge, ...], texts: int)
     made = graph(link=None)
     results = [made.run(QUESTION, topology=Topology(2, edges), temperature=1.0, seed=seed) for seed in (0, 1)]
     assert results[0].answer != results[1].answer
-    objective = Objective(made, llm_of(made), Prices())
+    objective = Objective(made, llm_of(made), LossWeights())
     assert objective.backward([results], torch.tensor([[0.5, -0.5]]))["replayed"] == texts
     reached = [parameter.grad is not None for parameter in made.fuser.parameters()]
     assert all(reached) if texts else not any(reached)
@@ -86,7 +86,7 @@ def learned(on: tuple[int, ...] = (1, 0)) -> Built:
     encoder = make_encoder("hash")
     policy = TopologyPolicy(encoder.dim, 8, 0.6, 0.4)
     made = graph(on=on)
-    made.source_of_topologies = PolicySource(policy, encoder)
+    made.topology_provider = PolicyProvider(policy, encoder)
     return Built(GraphSpec(encoder="hash", hidden_dim=8), made, llm_of(made), policy, "big+small")
 
 
@@ -106,9 +106,9 @@ def test_a_mixed_graph_trains(tmp_path: Path) -> None:
 def test_the_frozen_models_get_no_gradient() -> None:
     made = graph()
     results = [made.run(QUESTIONS[0], topology=BOTH, temperature=1.0, seed=seed) for seed in (0, 1)]
-    Objective(made, llm_of(made), Prices()).backward([results], torch.tensor([[0.5, -0.5]]))
-    assert all(p.grad is None for thinker in made.thinkers for p in thinker.llm.llm.model.parameters())  # type: ignore[attr-defined]
-    assert all(p.grad is None for p in made.thinkers[1].fuser.parameters())
+    Objective(made, llm_of(made), LossWeights()).backward([results], torch.tensor([[0.5, -0.5]]))
+    assert all(p.grad is None for agent_model in made.models for p in agent_model.llm.llm.model.parameters())  # type: ignore[attr-defined]
+    assert all(p.grad is None for p in made.models[1].fuser.parameters())
 
 
 def test_what_cannot_be_learned_is_refused() -> None:

@@ -15,7 +15,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.metrics import EMA, IDLE, signal_to_noise
-from gcache.training.objective import Objective, Prices, advantages
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.replay import log_probs, replayed_tokens
 from gcache.training.trainer import Reinforce
 
@@ -86,12 +86,12 @@ def test_questions_told_apart_by_hand(
     same, one = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]])
     with caplog.at_level("WARNING", logger="gcache"):
         for _ in range(IDLE - 1):
-            assert learner.idleness.told_apart(same) == 0.0
-        assert learner.idleness.told_apart(one) == 0.5
+            assert learner.idleness.mixed_groups(same) == 0.0
+        assert learner.idleness.mixed_groups(one) == 0.5
         for _ in range(IDLE - 1):
-            assert learner.idleness.told_apart(same) == 0.0
+            assert learner.idleness.mixed_groups(same) == 0.0
         assert not caplog.records
-        learner.idleness.told_apart(same)
+        learner.idleness.mixed_groups(same)
     assert len(caplog.records) == 1
 
 
@@ -135,7 +135,7 @@ def test_passes_of_few_tokens_add_up_to_the_same_gradient(
         built.graph.fuser.zero_grad()
         built.policy.zero_grad()
         seen.clear()
-        Objective(built.graph, tiny_llm, Prices(), gradient).backward([runs], advantage)
+        Objective(built.graph, tiny_llm, LossWeights(), gradient).backward([runs], advantage)
         parameters = [*built.graph.fuser.parameters(), *built.policy.parameters()]
         found.append((torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), list(seen)))
     (whole, one_pass), (halves, passes), (singles, runs_alone) = found
@@ -157,11 +157,11 @@ def test_the_distance_to_an_anchor_by_hand() -> None:
     # 0 -> decision maker, 1 -> decision maker, 0 -> 1, 1 -> 0
     chances = torch.tensor([0.9, 0.3, 0.2, 0.4])
     distribution = EdgeDistribution(2, tuple(candidate_edges(2)), torch.logit(chances))
-    star = Prices(anchor="star").distance(distribution)
+    star = LossWeights(anchor="star").distance(distribution)
     assert float(star) == pytest.approx(0.1**2 + 0.7**2 + 0.2**2 + 0.4**2)
-    chain = Prices(anchor="chain").distance(distribution)  # 0 -> 1 -> decision maker
+    chain = LossWeights(anchor="chain").distance(distribution)  # 0 -> 1 -> decision maker
     assert float(chain) == pytest.approx(0.9**2 + 0.7**2 + 0.8**2 + 0.4**2)
-    assert float(Prices().distance(distribution)) == 0.0
+    assert float(LossWeights().distance(distribution)) == 0.0
 
 
 def test_an_anchor_pulls(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def built_with(llm: LocalLLM, tokenizer: Any, **part: Any) -> tuple[Built, Loude
     fuser, louder = WithLouder(*llm.cache_shape, rope=llm.rope), Louder()
     fuser.louder = [louder]
     made.graph.fuser = fuser  # type: ignore[attr-defined]
-    made.graph.thinkers[0].fuser = fuser  # type: ignore[attr-defined]
+    made.graph.models[0].fuser = fuser  # type: ignore[attr-defined]
     return replace(made, parts={"fuser": Part(fuser, "fuser_lr"), "louder": Part(louder, **part)}), louder
 
 

@@ -14,7 +14,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.tasks.example import Grade
 from gcache.training.config import TrainConfig
-from gcache.training.objective import Objective, Prices
+from gcache.training.objective import LossWeights, Objective
 from gcache.training.trainer import Reinforce
 
 
@@ -37,7 +37,7 @@ def test_only_texts_on_a_cache_are_replayed(
     topology = Topology(3, edges)
     results = [built.graph.run(QUESTIONS[0], topology=topology, temperature=1.0, seed=seed) for seed in (0, 1)]
     assert results[0].answer != results[1].answer
-    objective = Objective(built.graph, tiny_llm, Prices())
+    objective = Objective(built.graph, tiny_llm, LossWeights())
     measured = objective.backward([results], torch.tensor([[0.5, -0.5]]))
     assert measured["replayed"] == texts
     reached = [parameter.grad is not None for parameter in built.graph.fuser.parameters()]

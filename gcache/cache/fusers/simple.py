@@ -55,7 +55,7 @@ class WeightedSumFuser(CacheFuser):
             mean([cache.values for cache in moved]).to(longest.dtype),
             longest.positions + (end - longest.next_positions)[:, None],
             torch.stack([pad(cache.mask, more) for cache, more in zip(caches, missing, strict=True)]).any(dim=0),
-            longest.kinds, longest.sources, longest.ordinals,
+            longest.kinds, longest.owners, longest.ordinals,
         )  # fmt: skip
         return [FusedCache.of_parts((merged,), (log_weight(_any_of(weights)),))]
 

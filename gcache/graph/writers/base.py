@@ -13,7 +13,7 @@ from gcache.llm.requests import GenerateRequest, TokenScore
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     """What came over one edge.
 
     Attributes:
@@ -31,7 +31,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Asked:
+class WriterInput:
     """What there is to write from.
 
     Attributes:
@@ -49,7 +49,7 @@ class Asked:
     prompt: tuple[int, ...]
     context: tuple[int, ...]
     received: FusedCache
-    heard: tuple[Heard, ...]
+    heard: tuple[Received, ...]
     max_new_tokens: int
     temperature: float
     seed: int
@@ -60,7 +60,7 @@ class Asked:
     watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
     thinks: bool = False
 
-    def unwatched(self) -> Asked:
+    def unwatched(self) -> WriterInput:
         """The same for a draft, which is no answer: nobody watches it, and no stop word ends it."""
         return replace(self, stop=(), watch=None, top_log_probs=None, watch_scores=None)
 

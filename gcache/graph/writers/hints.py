@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from gcache.graph.writers.base import Asked
+    from gcache.graph.writers.base import WriterInput
     from gcache.llm.requests import Generation
     from gcache.llm.scheduler import BatchingLLM
 
@@ -30,7 +30,7 @@ class Hint(Protocol):
 
     wants_states: bool
 
-    async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
+    async def read(self, llm: BatchingLLM, asked: WriterInput) -> tuple[str, Generation | None]:
         """The words, "" for none, and what the local model wrote for them."""
         ...
 
@@ -40,7 +40,7 @@ class Meta:
 
     wants_states = False
 
-    async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
+    async def read(self, llm: BatchingLLM, asked: WriterInput) -> tuple[str, Generation | None]:
         slots = sum(heard.cache.slots for heard in asked.heard)
         size = sum(heard.cache.nbytes for heard in asked.heard)
         weights = ", ".join(f"{heard.role} {heard.weight:.2f}" for heard in asked.heard) or "none"
@@ -55,7 +55,7 @@ class Lens:
 
     wants_states = True
 
-    async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
+    async def read(self, llm: BatchingLLM, asked: WriterInput) -> tuple[str, Generation | None]:
         model: Any = llm.llm
         lines = []
         for heard in asked.heard:
@@ -72,7 +72,7 @@ class Draft:
 
     wants_states = False
 
-    async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
+    async def read(self, llm: BatchingLLM, asked: WriterInput) -> tuple[str, Generation | None]:
         written = await llm.generate(asked.unwatched().request(min(DRAFT_TOKENS, asked.max_new_tokens)))
         words = written.text.strip()
         return (f"A colleague who has read what others thought noted:\n{words}" if words else ""), written
@@ -83,7 +83,7 @@ class Text:
 
     wants_states = False
 
-    async def read(self, llm: BatchingLLM, asked: Asked) -> tuple[str, Generation | None]:
+    async def read(self, llm: BatchingLLM, asked: WriterInput) -> tuple[str, Generation | None]:
         said = [f"- {heard.role}: {heard.text.strip()}" for heard in asked.heard if heard.text.strip()]
         return ("Other agents said:\n" + "\n".join(said) if said else ""), None
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from gcache.errors import ApiError, BudgetSpent
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import Spoken
-from gcache.graph.writers.base import Asked
+from gcache.graph.writers.base import WriterInput
 from gcache.llm.api.client import ApiLLM, ApiText, Content
 from gcache.llm.scheduler import BatchingLLM
 
@@ -55,9 +55,9 @@ class EmbedsWriter:
     mode: str = "api_embeds"
     learns: bool = False
     wants_states: bool = True
-    _probed: Thoughts = field(default_factory=Thoughts, repr=False)
+    _probed: RolloutMemo = field(default_factory=RolloutMemo, repr=False)
 
-    async def write(self, llm: BatchingLLM, asked: Asked) -> Spoken:
+    async def write(self, llm: BatchingLLM, asked: WriterInput) -> Spoken:
         model: Any = llm.llm
         thoughts = [model.alignment(h.states) for h in asked.heard if h.states is not None and len(h.states)]
         heard, most, temperature, seed = (

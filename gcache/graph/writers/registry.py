@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from gcache.errors import ConfigError, unknown
 from gcache.graph.result import Spoken
 from gcache.graph.run_config import ENDPOINTS, GENERATION_MODES
-from gcache.graph.writers.base import Asked
+from gcache.graph.writers.base import WriterInput
 from gcache.graph.writers.hints import HINTS, Hint
 from gcache.graph.writers.prompt_embeds import EmbedsWriter
 from gcache.llm.api.client import ApiLLM, ApiText
@@ -54,7 +54,7 @@ class Writer(Protocol):
         """Whether it reads the agents' latent states."""
         ...
 
-    def write(self, llm: BatchingLLM, asked: Asked) -> Coroutine[Any, Any, Spoken]:
+    def write(self, llm: BatchingLLM, asked: WriterInput) -> Coroutine[Any, Any, Spoken]:
         """The text. While it waits, it holds no cache that it need not hold.
 
         Raises:
@@ -70,7 +70,7 @@ class LocalWriter:
     learns = True
     wants_states = False
 
-    def write(self, llm: BatchingLLM, asked: Asked) -> Coroutine[Any, Any, Spoken]:
+    def write(self, llm: BatchingLLM, asked: WriterInput) -> Coroutine[Any, Any, Spoken]:
         # no coroutine function: its frame would hold the caches of `asked` until the text is there
         text = llm.generate(asked.request())
         return _spoken(tuple(h.agent for h in asked.heard), asked.prompt, text, asked.thinks)
@@ -85,7 +85,7 @@ class HybridWriter:
     learns: bool = True
     wants_states: bool = False
 
-    async def write(self, llm: BatchingLLM, asked: Asked) -> Spoken:
+    async def write(self, llm: BatchingLLM, asked: WriterInput) -> Spoken:
         writing = LocalWriter().write(llm, asked.unwatched())
         question, ask = asked.question, asking(self.api, asked)
         del asked
@@ -112,7 +112,7 @@ class HintWriter:
     def wants_states(self) -> bool:
         return self.hint.wants_states
 
-    async def write(self, llm: BatchingLLM, asked: Asked) -> Spoken:
+    async def write(self, llm: BatchingLLM, asked: WriterInput) -> Spoken:
         hint, local = await self.hint.read(llm, asked)
         heard, prompt, question = tuple(h.agent for h in asked.heard), asked.prompt, asked.question
         ask = asking(self.api, asked)
@@ -121,7 +121,7 @@ class HintWriter:
         return Spoken(heard, prompt, local, text, hint)
 
 
-def asking(api: ApiLLM, asked: Asked) -> Callable[[str], Coroutine[Any, Any, ApiText]]:
+def asking(api: ApiLLM, asked: WriterInput) -> Callable[[str], Coroutine[Any, Any, ApiText]]:
     """Asks the API with the decision maker's instructions and some words; holds no cache."""
     instructions, most, temperature, seed = asked.instructions, asked.max_new_tokens, asked.temperature, asked.seed
 
@@ -150,7 +150,7 @@ def make_writer(
     if mode == "local":
         return LocalWriter()
     if mode == "api":
-        raise ConfigError("in the mode 'api' there is no cache to write on; the graph is a SpeakingGraph")
+        raise ConfigError("in the mode 'api' there is no cache to write on; the graph is a TextGraph")
     if api is None:
         raise ConfigError(f"the generation mode {mode!r} needs an API; name its model by --api_model, or use local")
     if mode == "api_embeds":

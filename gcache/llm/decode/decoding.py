@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from gcache.llm.batch_sizes import Size, alike
-from gcache.llm.decode.prompt_lookup import REMEMBERED, Luck, guessed
+from gcache.llm.batch_sizes import RequestSize, group_similar_lengths
+from gcache.llm.decode.prompt_lookup import REMEMBERED, AcceptanceRate, guessed
 from gcache.llm.decode.sampling import drawn, raw_log_probs, scores, uniforms
 from gcache.llm.forward.gradient_pass import last_real
 from gcache.llm.forward.paged_batch import grown
-from gcache.llm.forward.pages import room_of
+from gcache.llm.forward.pages import padded_slots
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Decoding(Generic[Ticket]):
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[_Ends] = []  # of each row
         self._written = _PerRow(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
-        self._luck = Luck()
+        self._luck = AcceptanceRate()
         self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Decoding(Generic[Ticket]):
         vacant = min(self.llm.limits.max_batch_size - len(self), len(waiting))
         if vacant <= 0 or (len(self) > self.rows_worth_filling and vacant < len(waiting)):
             return 0
-        slots = [Size.of(request).total for request in waiting[:vacant]]
+        slots = [RequestSize.of(request).total for request in waiting[:vacant]]
         while vacant and self._block(slots[:vacant]) > self.llm.limits.max_batch_tokens and vacant + len(self) > 1:
             vacant -= 1
         if not vacant:
@@ -89,7 +89,7 @@ class Decoding(Generic[Ticket]):
 
     def _kept(self, more: Sequence[int]) -> int:
         """Slots that are kept for them."""
-        return sum(map(room_of, (*self._slots, *more)))
+        return sum(map(padded_slots, (*self._slots, *more)))
 
     def join(self, tickets: Sequence[Ticket], requests: list[GenerateRequest]) -> list[tuple[Ticket, Outcome]]:
         """Read the requests' prompts and let them write along; returns those that are done already.
@@ -103,7 +103,7 @@ class Decoding(Generic[Ticket]):
         outcomes: list[tuple[Ticket, Outcome]] = []
         most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
-            together = next(alike([request.prompt_slots for _, request in reversed(joining)])).stop
+            together = next(group_similar_lengths([request.prompt_slots for _, request in reversed(joining)])).stop
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
             read = [joining.pop() for _ in range(together)]
@@ -131,7 +131,7 @@ class Decoding(Generic[Ticket]):
             one_by_one = (self._join([t], [r]) for t, r in zip(tickets, requests, strict=True))
             return [outcome for outcomes in one_by_one for outcome in outcomes]
         self.tickets += tickets
-        self._slots += [Size.of(request).total for request in requests]
+        self._slots += [RequestSize.of(request).total for request in requests]
         self._ends += [
             _Ends((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests
         ]
@@ -206,7 +206,7 @@ class Decoding(Generic[Ticket]):
                 states.append(embeds[row : row + 1])
                 errors[row] = error
         hidden = torch.cat(states)
-        for gone in sorted(errors, reverse=True):  # as `Rows.remove` fills the places
+        for gone in sorted(errors, reverse=True):  # as `PagedBatch.remove` fills the places
             hidden[gone] = hidden[-1]
             hidden = hidden[:-1]
         return hidden, self._leave(list(errors), list(errors.values()))

@@ -25,7 +25,7 @@ MOST_GUESSES, MOST_TOKENS = 3, 48
 LEAST_RIGHT = 0.15
 #: The running mean of these at first, the weight of a step in it, and what a step without guesses
 #: adds to it, so that guessing is tried again after some tens of steps.
-HOPE, MEMORY, REGAINED = 0.5, 0.1, 0.001
+INITIAL, EMA_WEIGHT, RECOVERY = 0.5, 0.1, 0.001
 
 
 def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
@@ -64,11 +64,11 @@ def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor
     return known[following.clamp_max(len(known) - 1)]
 
 
-class Luck:
+class AcceptanceRate:
     """Whether guesses pay: how many of a row's were right of late."""
 
     def __init__(self) -> None:
-        self.right = HOPE
+        self.right = INITIAL
 
     def guesses(self, rows: int) -> int:
         """How many to make for each of so many rows."""
@@ -77,7 +77,7 @@ class Luck:
         return max(0, min(MOST_GUESSES, MOST_TOKENS // rows - 1))
 
     def tried(self, rows: int, right: int) -> None:
-        self.right += MEMORY * (right / rows - self.right)
+        self.right += EMA_WEIGHT * (right / rows - self.right)
 
     def not_tried(self) -> None:
-        self.right = min(HOPE, self.right + REGAINED)
+        self.right = min(INITIAL, self.right + RECOVERY)

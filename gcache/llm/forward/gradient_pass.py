@@ -19,7 +19,7 @@ from gcache.llm.forward.attention import is_grouped
 from gcache.llm.forward.hf_decoder import SlotStore, TransformersDecoder, lowest
 
 
-class InFlight:
+class GradientPass:
     """B sequences being continued.
 
     Args:
@@ -70,7 +70,7 @@ def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 
 def own_slots(
-    batch: InFlight, start: Tensor, prompt_lengths: Tensor, prompt_width: int, sources: Sequence[int], kind: SlotKind
+    batch: GradientPass, start: Tensor, prompt_lengths: Tensor, prompt_width: int, sources: Sequence[int], kind: SlotKind
 ) -> KVCache:
     """What a batch appended, as a cache: `prompt_width` padded prompt slots, then latents.
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
-from gcache.llm.forward.pages import NOBODYS, PAGE, Pages
+from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
 
 Decoder = PlainDecoder | TransformersDecoder
 
 
-class Rows(TransformersCache):
+class PagedBatch(TransformersCache):
     """A batch in flight, in the form in which transformers asks for a cache.
 
     Args:
@@ -105,7 +105,7 @@ class Rows(TransformersCache):
         """Room for so many rows of so many pages; whatever is there stays."""
         rows, pages = max(rows, len(self._ends)), max(pages, self._table.shape[1])
         if (rows, pages) != self._table.shape:
-            self._table = grown(self._table, (rows, pages))  # what is new is NOBODYS
+            self._table = grown(self._table, (rows, pages))  # what is new is PAD_PAGE
             self._bias = grown(self._bias, (rows, pages * PAGE))
             self._ends = grown(self._ends, (rows,))
             self.positions = grown(self.positions, (rows,))
@@ -124,7 +124,7 @@ class Rows(TransformersCache):
                 self.used[row], self._owned[row] = self.used[last], self._owned[last]
                 for per_row in (self._table, self._bias, self._ends, self.positions):
                     per_row[row] = per_row[last]
-            self._table[last] = NOBODYS
+            self._table[last] = PAD_PAGE
             del self.used[last], self._owned[last]
         if len(self.pages.free) > self.count or not self.count:
             self._compact()

@@ -13,10 +13,10 @@ from torch import Tensor
 #: Slots of a page.
 PAGE = 8
 #: Nobody's page: what rows of unlike length write behind their ends goes there, and nobody attends to it.
-NOBODYS = 0
+PAD_PAGE = 0
 
 
-def room_of(slots: int) -> int:
+def padded_slots(slots: int) -> int:
     """Slots that a row of so many takes: whole pages, and one that it may be given ahead of time."""
     return (-(-slots // PAGE) + 1) * PAGE
 
@@ -51,7 +51,7 @@ class Pages:
         if wanted > len(self.free):
             before = self.count
             self._remake(before + wanted - len(self.free) + ahead + (before == 0))
-            self.free += range(max(before, NOBODYS + 1), self.count)
+            self.free += range(max(before, PAD_PAGE + 1), self.count)
         taken, self.free = self.free[:wanted], self.free[wanted:]
         self._empty([page for page in taken if page in self._given_back])
         return taken

@@ -6,18 +6,18 @@ import asyncio
 
 import pytest
 
-from gcache.serve.admission import Places
+from gcache.serve.admission import AdmissionQueue
 from gcache.serve.refusals import Refused
 
 
-async def waiters(places: Places, count: int) -> list[asyncio.Task[None]]:
+async def waiters(places: AdmissionQueue, count: int) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(places.take()) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
 
 
 async def test_places_are_handed_on_in_the_order_of_arrival() -> None:
-    places = Places(1, 2)
+    places = AdmissionQueue(1, 2)
     await places.take()
     first, second = await waiters(places, 2)
     assert (places.running, places.waiting) == (1, 2)
@@ -31,7 +31,7 @@ async def test_places_are_handed_on_in_the_order_of_arrival() -> None:
 
 
 async def test_past_the_limit_it_says_when_to_come_back() -> None:
-    places = Places(1, 1)
+    places = AdmissionQueue(1, 1)
     await places.take()
     (waiting,) = await waiters(places, 1)
     with pytest.raises(Refused) as refused:
@@ -42,7 +42,7 @@ async def test_past_the_limit_it_says_when_to_come_back() -> None:
 
 
 async def test_a_newcomer_does_not_overtake() -> None:
-    places = Places(1, 2)
+    places = AdmissionQueue(1, 2)
     await places.take()
     (waiting,) = await waiters(places, 1)
     places.give_back()  # passed on to who waits, who has not run yet
@@ -52,7 +52,7 @@ async def test_a_newcomer_does_not_overtake() -> None:
 
 
 async def test_who_gives_up_leaves_the_queue() -> None:
-    places = Places(1, 2)
+    places = AdmissionQueue(1, 2)
     await places.take()
     first, second = await waiters(places, 2)
     first.cancel()
@@ -64,7 +64,7 @@ async def test_who_gives_up_leaves_the_queue() -> None:
 
 
 async def test_a_place_that_came_as_its_taker_went_is_passed_on() -> None:
-    places = Places(1, 2)
+    places = AdmissionQueue(1, 2)
     await places.take()
     first, second = await waiters(places, 2)
     places.give_back()  # to the first
@@ -76,7 +76,7 @@ async def test_a_place_that_came_as_its_taker_went_is_passed_on() -> None:
 
 
 async def test_slow_runs_make_it_ask_for_more_patience() -> None:
-    places = Places(1, 1)
+    places = AdmissionQueue(1, 1)
     before = places.retry_after
     for _ in range(20):
         await places.take()

@@ -143,7 +143,7 @@ def test_a_graph_stays_under_its_limit_and_its_trace_says_what_gave_way(
     everything = tiny_llm.ledger.peak
     llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, tiny_llm.label, Limits(max_cache_gb=everything / 3 / GB))
     graph = toy_built(llm, tiny_tokenizer, graph=config, topology="full").graph
-    results = graph.run_all(free_questions(), in_flight=2, keep_caches=True)
+    results = graph.run_all(free_questions(), max_concurrent=2, keep_caches=True)
     assert [r.answer for r in results] == [r.answer for r in expected]
     assert 0 < llm.ledger.peak <= everything / 3 + 1
     assert any(r.kept.released for r in results) and not results[-1].kept.released

@@ -17,15 +17,15 @@ from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.evaluation import interventions as channels
 from gcache.evaluation.interventions import Recorder
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.memo import Thoughts
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel, Passing
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import ThinkRequest
 
@@ -47,7 +47,7 @@ def around(llm: LocalLLM, tokenizer: Any, agents: tuple[Agent, ...] = AGENTS, **
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 6, **config})
     layers, heads, dim = llm.cache_shape
     fuser = ConcatFuser(layers, heads, dim, rope=llm.rope)
-    return CacheGraph(llm, tokenizer, agents, DECISION, FixedSource("chain"), fuser, settings)
+    return CacheGraph(llm, tokenizer, agents, DECISION, FixedProvider("chain"), fuser, settings)
 
 
 def answer(
@@ -92,8 +92,8 @@ def test_masking_is_as_good_as_a_weight_of_nothing(tiny_llm: LocalLLM, tiny_toke
 def passing(llm: LocalLLM, question: str = QUESTIONS[0], latent_steps: int = 3) -> Passing:
     """A hand-over from agent 1 to the decision maker by hand: five words behind a question."""
     tokens = tuple(llm.tokenizer(question)["input_ids"])
-    (shared,) = llm.think([ThinkRequest(tokens, source=SHARED, kind=SlotKind.PREFIX)])
-    (own,) = llm.think([ThinkRequest((20, 21, 22, 23, 24), FusedCache.plain(shared), latent_steps, source=1)])
+    (shared,) = llm.think([ThinkRequest(tokens, owner=SHARED, kind=SlotKind.PREFIX)])
+    (own,) = llm.think([ThinkRequest((20, 21, 22, 23, 24), FusedCache.plain(shared), latent_steps, owner=1)])
     return Passing(question, (0, 1), (0, 3), own, shared, llm.rope)
 
 
@@ -201,9 +201,9 @@ def test_latent_steps_may_be_aligned_otherwise_beside_others(tiny_llm: LocalLLM,
 def test_where_it_makes_no_sense_it_is_refused(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = around(tiny_llm, tiny_tokenizer)
     with pytest.raises(ConfigError, match="share thoughts"):
-        answer(graph, channels.masked, thoughts=Thoughts())
-    speaking = SpeakingGraph(
-        LocalSpeaker(tiny_llm, tiny_tokenizer), AGENTS, DECISION, FixedSource("chain"), GraphConfig(hands="text")
+        answer(graph, channels.masked, memo=RolloutMemo())
+    speaking = TextGraph(
+        LocalTextBackend(tiny_llm, tiny_tokenizer), AGENTS, DECISION, FixedProvider("chain"), GraphConfig(hands="text")
     )
     with pytest.raises(ConfigError, match="text alone"):
         speaking.run(QUESTIONS[0], channel=channels.masked)

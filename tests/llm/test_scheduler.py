@@ -17,7 +17,7 @@ BAD = 13
 
 
 def thought(number: int) -> ThinkRequest:
-    return ThinkRequest((number,), source=number)
+    return ThinkRequest((number,), owner=number)
 
 
 def text(number: int) -> GenerateRequest:
@@ -49,7 +49,7 @@ def test_every_caller_gets_its_own_result(scripted_llm: ScriptedLLM) -> None:
         )
 
     caches, texts = asyncio.run(both())
-    assert [int(cache.sources[0, 0]) for cache in caches] == [5, 4, 6]
+    assert [int(cache.owners[0, 0]) for cache in caches] == [5, 4, 6]
     assert [generation.text for generation in texts] == ["text 9", "text 8"]
 
 
@@ -120,7 +120,7 @@ def test_a_failing_request_fails_alone(scripted_llm: ScriptedLLM, requests: list
         if number == BAD:
             assert isinstance(result, RuntimeError) and str(result) == "the model broke"
         else:
-            assert isinstance(result, KVCache) and int(result.sources[0, 0]) == number
+            assert isinstance(result, KVCache) and int(result.owners[0, 0]) == number
     again = asyncio.run(at_once(batching.think, [thought(3)]))
     assert isinstance(again[0], KVCache)
 

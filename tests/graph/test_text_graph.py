@@ -16,12 +16,12 @@ from gcache.commands.main import main
 from gcache.config import GraphSpec
 from gcache.errors import ApiError, ConfigError, GcacheError
 from gcache.evaluation.evaluate import evaluate
-from gcache.gnn.providers import FixedSource
+from gcache.gnn.providers import FixedProvider
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import ApiSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import ApiTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
@@ -35,9 +35,9 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def speaking(url: str, topology: str = "chain", config: GraphConfig = TEXT) -> SpeakingGraph:
-    speaker = ApiSpeaker(ApiLLM(ApiSettings("toy", url, retries=0)))
-    return SpeakingGraph(speaker, AGENTS, DECISION, FixedSource(topology), config, "api")
+def speaking(url: str, topology: str = "chain", config: GraphConfig = TEXT) -> TextGraph:
+    speaker = ApiTextBackend(ApiLLM(ApiSettings("toy", url, retries=0)))
+    return TextGraph(speaker, AGENTS, DECISION, FixedProvider(topology), config, "api")
 
 
 def by_role(**texts: str) -> Behaviour:
@@ -104,7 +104,7 @@ def spec(**values: Any) -> GraphSpec:
 def test_the_topology_learns_without_any_local_model(tmp_path: Path) -> None:
     with serving(says("sum 5"), says("box"), says("sum 5"), says("red")) as server:
         made = build(spec(), api=ApiLLM(ApiSettings("toy", server.base_url)))
-        assert made.llm is None and isinstance(made.graph, SpeakingGraph) and made.policy is not None
+        assert made.llm is None and isinstance(made.graph, TextGraph) and made.policy is not None
         before = [parameter.clone() for parameter in made.policy.parameters()]
         config = TrainConfig(iterations=2, batch_size=2, rollouts=2, baseline="none", checkpoint_every=1)
         history = Reinforce(made, ToyTask(), config, tmp_path / "out").train(progress=False)
@@ -133,7 +133,7 @@ def test_modes_that_do_not_fit(values: dict[str, Any], said: str) -> None:
 
 def test_a_local_model_may_speak_as_well(model_folder: Path) -> None:
     local = build(spec(generation_mode="local", llm_name=str(model_folder)))
-    assert isinstance(local.graph, SpeakingGraph) and local.llm is not None and not local.graph.learns
+    assert isinstance(local.graph, TextGraph) and local.llm is not None and not local.graph.learns
     assert isinstance(
         build(spec(generation_mode="local", llm_name=str(model_folder), graph=GraphConfig())).graph, CacheGraph
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.decode import decoding
-from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, Luck, guessed
+from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, AcceptanceRate, guessed
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
@@ -171,7 +171,7 @@ def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypa
 
 
 def test_a_full_batch_is_not_made_longer() -> None:
-    luck = Luck()
+    luck = AcceptanceRate()
     assert [luck.guesses(rows) for rows in (1, 12, 16, 24, 32, 64)] == [MOST_GUESSES, 3, 2, 1, 0, 0]
     assert all(rows * (1 + luck.guesses(rows)) <= MOST_TOKENS for rows in range(1, 49))
     while luck.right >= LEAST_RIGHT:

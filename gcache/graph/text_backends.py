@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import ChatLayout, Layouts, with_said
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.llm.api.client import ApiLLM, ApiText
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 from gcache.llm.scheduler import LLM, BatchingLLM
@@ -16,7 +16,7 @@ from gcache.llm.scheduler import LLM, BatchingLLM
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a speaker is asked.
+    """What a backend is asked.
 
     Attributes:
         words: the agent's, or the decision maker's.
@@ -42,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class TextOutput:
     """What it said; `tokens` is the prompt of the local model, empty where an API spoke, and `thinks` whether that
     ended inside a think tag."""
 
@@ -54,7 +54,7 @@ class Utterance:
     @property
     def answer(self) -> str:
         """What it said, without its thinking."""
-        return told_apart(self.text, self.thinks if self.api is None else None).answer
+        return split_thinking(self.text, self.thinks if self.api is None else None).answer
 
     @property
     def text(self) -> str:
@@ -63,20 +63,20 @@ class Utterance:
         return "" if self.generation is None else self.generation.text
 
 
-class Speaker(Protocol):
+class TextBackend(Protocol):
     """Says something."""
 
-    async def say(self, prompt: Prompt) -> Utterance: ...
+    async def say(self, prompt: Prompt) -> TextOutput: ...
 
 
-class LocalSpeaker:
+class LocalTextBackend:
     """The local model, in the question's own turn; its calls are batched over all runs in flight."""
 
     def __init__(self, llm: LLM, tokenizer: Any, template: TemplateSettings | None = None) -> None:
         self.llm = BatchingLLM(llm)
         self.layouts = Layouts(tokenizer, template or TemplateSettings())
 
-    async def say(self, prompt: Prompt) -> Utterance:
+    async def say(self, prompt: Prompt) -> TextOutput:
         words = with_said(prompt.words, prompt.said)
         layout = self.layouts.of(prompt.variables)
         question = prompt.question
@@ -85,7 +85,7 @@ class LocalSpeaker:
             tokens, None, prompt.max_new_tokens, prompt.temperature, prompt.seed, stop=prompt.stop, watch=prompt.watch,
             top_p=prompt.top_p, top_log_probs=prompt.top_log_probs, watch_scores=prompt.watch_scores,
         )  # fmt: skip
-        return Utterance(tokens, await self.llm.generate(request), thinks=layout.thinks)
+        return TextOutput(tokens, await self.llm.generate(request), thinks=layout.thinks)
 
     @property
     def layout(self) -> ChatLayout:
@@ -93,14 +93,14 @@ class LocalSpeaker:
 
 
 @dataclass(frozen=True)
-class ApiSpeaker:
-    """An API: the speaker's words are the system's, the question and what was said the user's.
+class ApiTextBackend:
+    """An API: the backend's words are the system's, the question and what was said the user's.
 
     A prefix is left out: no server puts words into its own mouth.
     """
 
     api: ApiLLM
 
-    async def say(self, prompt: Prompt) -> Utterance:
+    async def say(self, prompt: Prompt) -> TextOutput:
         talk = [("system", prompt.words), ("user", with_said(prompt.question, prompt.said, first=False))]
-        return Utterance((), api=await self.api.chat(talk, prompt.max_new_tokens, prompt.temperature, prompt.seed))
+        return TextOutput((), api=await self.api.chat(talk, prompt.max_new_tokens, prompt.temperature, prompt.seed))

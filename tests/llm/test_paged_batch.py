@@ -7,9 +7,9 @@ import torch
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
-from gcache.llm.batch_sizes import Size, alike, batches
-from gcache.llm.forward.gradient_pass import InFlight, last_real
-from gcache.llm.forward.pages import NOBODYS, PAGE, room_of
+from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
+from gcache.llm.forward.gradient_pass import GradientPass, last_real
+from gcache.llm.forward.pages import PAD_PAGE, PAGE, padded_slots
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
@@ -20,13 +20,13 @@ def reference(llm: LocalLLM, tokens: tuple[int, ...], past: FusedCache | None) -
     """(E,) last state by the pass that writes nothing in place."""
     embeds, lengths = llm.embed([tokens])
     with torch.no_grad():
-        return last_real(InFlight(llm.model.model, past or llm.empty_cache()).feed(embeds, lengths), lengths)[0]
+        return last_real(GradientPass(llm.model.model, past or llm.empty_cache()).feed(embeds, lengths), lengths)[0]
 
 
 @torch.no_grad()
 def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> None:
-    one = FusedCache.plain(tiny_llm.think([ThinkRequest((5, 9, 8), source=0)])[0])
-    two = FusedCache.plain(tiny_llm.think([ThinkRequest((7, 6), one, source=1)])[0]).weighted(torch.tensor(-0.4))
+    one = FusedCache.plain(tiny_llm.think([ThinkRequest((5, 9, 8), owner=0)])[0])
+    two = FusedCache.plain(tiny_llm.think([ThinkRequest((7, 6), one, owner=1)])[0]).weighted(torch.tensor(-0.4))
     pasts = [None, one, FusedCache.join([one, two])]
     histories: list[tuple[int, ...]] = [(4,), (10, 11, 12), (20, 21)]
     rows = tiny_llm.rows()
@@ -48,7 +48,7 @@ def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> No
     for state, history, past in zip(states, histories, pasts, strict=True):
         torch.testing.assert_close(state, reference(tiny_llm, history, past), atol=CLOSE, rtol=0)
 
-    own = rows.slots_of(1, one.slots, 3, source=9, kind=SlotKind.PROMPT)
+    own = rows.slots_of(1, one.slots, 3, owner=9, kind=SlotKind.PROMPT)
     assert own.slots == len(histories[1])
     assert own.kinds[0].tolist() == [int(SlotKind.PROMPT)] * 3 + [int(SlotKind.LATENT)] * 64
     assert own.positions[0].tolist() == list(range(3, 3 + own.slots))
@@ -89,7 +89,7 @@ def test_a_row_costs_what_it_is_long_and_leaves_its_room_to_others(tiny_llm: Loc
     rows.feed(embeds, sizes)
 
     def most(used: list[int]) -> int:
-        return (sum(map(room_of, used)) + PAGE) * tiny_llm.slot_bytes  # nobody's page, too
+        return (sum(map(padded_slots, used)) + PAGE) * tiny_llm.slot_bytes  # nobody's page, too
 
     assert rows.nbytes <= most(lengths) < 4 * 120 * tiny_llm.slot_bytes
     for _ in range(2 * PAGE):
@@ -126,11 +126,11 @@ def test_no_page_has_two_owners_and_none_is_lost(tiny_llm: LocalLLM) -> None:
         assert sorted([*owned, *rows.pages.free]) == list(range(1, rows.pages.count))
         for row, pages in enumerate(rows._owned):
             assert len(pages) * PAGE >= rows.used[row]
-            assert rows._table[row].tolist() == pages + [NOBODYS] * (rows._table.shape[1] - len(pages))
+            assert rows._table[row].tolist() == pages + [PAD_PAGE] * (rows._table.shape[1] - len(pages))
 
 
 def test_fusing_copies_no_slot(tiny_llm: LocalLLM) -> None:
-    shared = tiny_llm.think([ThinkRequest((5, 9, 8), source=-1)])[0]
+    shared = tiny_llm.think([ThinkRequest((5, 9, 8), owner=-1)])[0]
     own = tiny_llm.think([ThinkRequest((7, 6), FusedCache.plain(shared))])[0]
     fused = FusedCache.join([shared, FusedCache.plain(own).weighted(torch.tensor(-1.0))])
     assert fused.parts[0] is shared and fused.parts[1] is own
@@ -149,17 +149,17 @@ def test_fusing_copies_no_slot(tiny_llm: LocalLLM) -> None:
     ],
 )
 def test_prompts_of_like_length_are_read_together(lengths: list[int], expected: list[tuple[int, int]]) -> None:
-    assert [(part.start, part.stop) for part in alike(lengths)] == expected
+    assert [(part.start, part.stop) for part in group_similar_lengths(lengths)] == expected
 
 
 def test_batches_keep_to_their_limits_and_their_keys() -> None:
-    sizes = [Size(read, past, 2) for read, past in ((10, 0), (3, 30), (12, 0), (4, 0), (100, 0))]
+    sizes = [RequestSize(read, past, 2) for read, past in ((10, 0), (3, 30), (12, 0), (4, 0), (100, 0))]
     found = list(batches(sizes, [0, 0, 1, 0, 0], most_slots=80, most_rows=2))
     assert found == [[1, 3], [0], [4], [2]]  # by prompt, two rows at most, 80 slots at most, one alone over it
     assert sorted(index for batch in found for index in batch) == list(range(5))
 
 
 def test_sizes() -> None:
-    assert Size.of(ThinkRequest((1, 2), None, 3)) == Size(2, 0, 3)
-    assert Size.of(GenerateRequest((1, 2), None, 7)).total == 9
-    assert Size.of(LogProbRequest((1, 2), (3, 4, 5))) == Size(4, 0, 0)
+    assert RequestSize.of(ThinkRequest((1, 2), None, 3)) == RequestSize(2, 0, 3)
+    assert RequestSize.of(GenerateRequest((1, 2), None, 7)).total == 9
+    assert RequestSize.of(LogProbRequest((1, 2), (3, 4, 5))) == RequestSize(4, 0, 0)

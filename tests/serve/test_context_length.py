@@ -11,14 +11,14 @@ from toy import QUESTIONS
 from gcache.agents.decision import DecisionMaker
 from gcache.build import Built
 from gcache.config import GraphSpec
-from gcache.gnn.providers import FixedSource
-from gcache.graph.room import AROUND_WORDS
+from gcache.gnn.providers import FixedProvider
+from gcache.graph.context_length import AROUND_WORDS
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.speakers import LocalSpeaker
-from gcache.graph.text_graph import SpeakingGraph
+from gcache.graph.text_backends import LocalTextBackend
+from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
 from gcache.serve.context_length import check_characters, check_room
-from gcache.serve.model import Served
+from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
 
 QUESTION = QUESTIONS[0]
@@ -28,7 +28,7 @@ def fits(built: Built, graph: Any, positions: int, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patched:
         patched.setattr(LocalLLM, "context", positions)
         try:
-            check_room(Served("toy", graph, built.llm), QUESTION, graph.agents, graph.topology(QUESTION), 5)
+            check_room(ServedModel("toy", graph, built.llm), QUESTION, graph.agents, graph.topology(QUESTION), 5)
         except Refused:
             return False
     return True
@@ -82,10 +82,10 @@ def test_texts_on_the_edges_are_counted_at_their_longest(
 ) -> None:
     config = GraphConfig(latent_steps=2, hands="both", speak_tokens=9)
     both: Any = toy(llm, graph=config).graph
-    speaker = LocalSpeaker(llm, llm.tokenizer)
+    speaker = LocalTextBackend(llm, llm.tokenizer)
     decision = DecisionMaker("you answer", "what is the answer ?")
     config = GraphConfig(hands="text", speak_tokens=9)
-    alone = SpeakingGraph(speaker, both.agents, decision, FixedSource("chain"), config)
+    alone = TextGraph(speaker, both.agents, decision, FixedProvider("chain"), config)
     for graph, batching in ((both, both.llm), (alone, speaker.llm)):
         needed = taken(graph, batching, monkeypatch)
         monkeypatch.undo()
@@ -96,7 +96,7 @@ def test_texts_on_the_edges_are_counted_at_their_longest(
 
 def test_a_text_of_megabytes_is_not_made_tokens_of(toy: Callable[..., Built], monkeypatch: pytest.MonkeyPatch) -> None:
     built = toy()
-    served = Served("toy", built.graph, built.llm)
+    served = ServedModel("toy", built.graph, built.llm)
     longest = max(len(token) for token in built.graph.layout.tokenizer.get_vocab())
     check_characters(served, "a" * (512 * longest))
     with pytest.raises(Refused, match="context has 512"):
