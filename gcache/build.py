@@ -135,29 +135,29 @@ def assemble(
     api: ApiLLM | None = None,
     agent_models: AgentModels | None = None,
 ) -> Built:
-    """Put a graph together around a model that is there already, and others where there is a agent_models."""
-    agents, decision, source = team_of(spec)
+    """Put a graph together around a model that is there already, and others where the agents have their own."""
+    agents, decision, provider = team_of(spec)
     if spec.graph.hands == "text":
         backend = LocalTextBackend(llm, tokenizer, spec.graph.template)
-        speaking = TextGraph(backend, agents, decision, source, spec.graph)
+        speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
     layout = ChatLayout.of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
-    graph = CacheGraph(llm, tokenizer, agents, decision, source, fuser, spec.graph, writer, agent_models)
+    graph = CacheGraph(llm, tokenizer, agents, decision, provider, fuser, spec.graph, writer, agent_models)
     return _built(spec, graph, llm, fingerprint)
 
 
 def _built(spec: GraphSpec, graph: AgentGraph, llm: LocalLLM | None = None, fingerprint: str = "") -> Built:
-    source = graph.topology_provider
-    return Built(spec, graph, llm, source.policy if isinstance(source, PolicyProvider) else None, fingerprint)
+    provider = graph.topology_provider
+    return Built(spec, graph, llm, provider.policy if isinstance(provider, PolicyProvider) else None, fingerprint)
 
 
 def team_of(spec: GraphSpec) -> tuple[tuple[Agent, ...], DecisionMaker, TopologyProvider]:
     """Who the agents are, who decides, and where topologies come from."""
-    source = PolicyProvider(*_policy(spec)) if spec.topology == LEARNED else FixedProvider(spec.topology, spec.seed)
+    provider = PolicyProvider(*_policy(spec)) if spec.topology == LEARNED else FixedProvider(spec.topology, spec.seed)
     agents = pick_agents(spec.domain, spec.roles, spec.agent_nums)
-    return agents, decision_maker(spec.domain, spec.decision_method), source
+    return agents, decision_maker(spec.domain, spec.decision_method), provider
 
 
 def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
@@ -174,7 +174,7 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
 def load_agent_models(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> AgentModels:
     """The models of `spec.agent_models`.
 
-    Where none differs from the decision maker's, the agent_models is that of one model.
+    Where none differs from the decision maker's, there is one model.
 
     Args:
         main: the decision maker's model; its limits and its count of cache bytes are for all.

@@ -193,7 +193,7 @@ class ScriptedLLM:
 
     @property
     def asked(self) -> list[list[int]]:
-        """The sources of every batch of thoughts."""
+        """The owners of every batch of thoughts."""
         return [[request.owner for request in batch] for batch in self.thoughts]
 
     @staticmethod
@@ -207,15 +207,15 @@ class ScriptedLLM:
     def _slots(request: ThinkRequest) -> KVCache:
         ids = torch.tensor([*request.tokens, *[-1] * request.latent_steps])
         ordinals = torch.arange(len(ids))[None]
-        sources = torch.full_like(ordinals, request.owner)
+        owners = torch.full_like(ordinals, request.owner)
         start = 0 if request.past is None else int(request.past.next_positions[0])
         return KVCache(
-            keys=torch.stack((sources, ordinals), dim=-1).float()[None, :, None],
+            keys=torch.stack((owners, ordinals), dim=-1).float()[None, :, None],
             values=torch.stack((ids, torch.zeros_like(ids)), dim=-1).float()[None, None, None],
             positions=start + ordinals,
             mask=torch.ones_like(ordinals).bool(),
             kinds=torch.where(ids[None] < 0, int(SlotKind.LATENT), int(request.kind)),
-            owners=sources,
+            owners=owners,
             ordinals=ordinals,
         )
 

@@ -54,11 +54,11 @@ class FusedCache(KVCache):
         positions: Tensor,
         mask: Tensor,
         kinds: Tensor,
-        sources: Tensor,
+        owners: Tensor,
         ordinals: Tensor,
         bias: Tensor,
     ) -> None:
-        part = KVCache(keys, values, positions, mask, kinds, sources, ordinals)
+        part = KVCache(keys, values, positions, mask, kinds, owners, ordinals)
         if bias.shape != mask.shape:
             raise ConfigError(f"bias must be (B, T) = {tuple(mask.shape)} like the keys, got {tuple(bias.shape)}")
         self._set((part,), (bias,))
@@ -104,7 +104,7 @@ class FusedCache(KVCache):
     positions = _joined("positions", 1)
     mask = _joined("mask", 1)
     kinds = _joined("kinds", 1)
-    sources = _joined("sources", 1)
+    owners = _joined("owners", 1)
     ordinals = _joined("ordinals", 1)
 
     @property  # type: ignore[no-redef]

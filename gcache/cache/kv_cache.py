@@ -19,7 +19,7 @@ from torch import Tensor
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
 
-#: `source` of the slots of the question, which belong to no agent.
+#: `owner` of the slots of the question, which belong to no agent.
 SHARED = -1
 
 
@@ -42,8 +42,8 @@ class KVCache:
         positions: (B, T) int64, the RoPE position of each slot.
         mask: (B, T) bool, False where a slot is padding.
         kinds: (B, T) int64, a `SlotKind`.
-        sources: (B, T) int64, the node of the graph that made the slot, or `SHARED`.
-        ordinals: (B, T) int64, the slot's number among those of its source. (source, ordinal)
+        owners: (B, T) int64, the node of the graph that made the slot, or `SHARED`.
+        ordinals: (B, T) int64, the slot's number among those of its owner. (owner, ordinal)
             names a slot for life: a shift changes its position, never its name.
 
     Raises:
@@ -55,7 +55,7 @@ class KVCache:
     positions: Tensor
     mask: Tensor
     kinds: Tensor
-    sources: Tensor
+    owners: Tensor
     ordinals: Tensor
     #: Whether slots have weights, which a plain cache cannot hold.
     is_weighted: ClassVar[bool] = False
@@ -117,7 +117,7 @@ class KVCache:
 
     @cached_property
     def makers(self) -> frozenset[int]:
-        """The sources that its slots come from, over all sequences."""
+        """The owners of its slots, over all sequences."""
         return frozenset(self.owners.unique().tolist())
 
     @cached_property

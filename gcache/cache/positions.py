@@ -62,7 +62,7 @@ def without_lighter_repeats(caches: Sequence[FusedCache]) -> list[FusedCache]:
 def first_seen(caches: Sequence[KVCache]) -> list[torch.Tensor]:
     """For each cache of one sequence, a (T,) mask of the slots that no earlier cache brought.
 
-    A slot is known by (source, ordinal), so one that arrives over two paths is kept once, and
+    A slot is known by (owner, ordinal), so one that arrives over two paths is kept once, and
     two slots that merely look alike are both kept.
     """
     names = [_names(cache) for cache in caches]

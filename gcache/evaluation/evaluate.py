@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcache.agents.thinking import split_thinking
+from gcache.agents.thinking import told_apart
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
@@ -89,7 +89,7 @@ def evaluate(
     on_error: str = "stop",
     ask: Ask | None = None,
 ) -> Evaluation:
-    """Greedy answers on the source's most likely topology, with many agents its greedy one, or on `topology(example)`.
+    """Greedy answers on the most likely topology, with many agents the greedy one, or on `topology(example)`.
 
     `ask` runs a question, where it is not the graph itself that does.
 
@@ -116,8 +116,8 @@ def evaluate(
 
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         results = graph.run_all(
-            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(), on_failure=failed,
-            lenient=on_error == "skip", ask=ask,
+            examples, max_concurrent=max_concurrent, topology=topology, on_result=lambda *_: bar.update(),
+            on_failure=failed, lenient=on_error == "skip", ask=ask,
         )  # fmt: skip
     if not results:
         raise failures[-1]
@@ -165,7 +165,7 @@ def evaluate_text(
                     continue
                 generation, prompt = answer
                 whole = generation.finished
-                text = split_thinking(generation.text, graph.layout.thinks).answer
+                text = told_apart(generation.text, graph.layout.thinks).answer
                 found = _grade(task, text, example, not whole, on_error, failures)
                 if found is None:
                     continue

@@ -101,9 +101,9 @@ def _speaking(
     from gcache.graph.text_backends import LocalTextBackend
     from gcache.graph.text_graph import TextGraph
 
-    source = FixedProvider(topology) if isinstance(topology, str) else topology
+    provider = FixedProvider(topology) if isinstance(topology, str) else topology
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
-    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, source, config)
+    graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, provider, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
 
 

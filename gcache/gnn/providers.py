@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TopologyDistribution(Protocol):
-    """What a source says of one question."""
+    """What a provider says of one question."""
 
     def sample(self, generator: Stream | None = None) -> tuple[Topology, Tensor]: ...
 

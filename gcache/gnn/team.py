@@ -21,22 +21,22 @@ logger = logging.getLogger(__name__)
 
 
 class Team:
-    """Agents, a decision maker, and a source of topologies.
+    """Agents, a decision maker, and a provider of topologies.
 
     Args:
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
     """
 
     def __init__(self, agents: Sequence[Agent], decision: DecisionMaker, provider: TopologyProvider) -> None:
         self.agents = tuple(agents)
         self.decision = decision
-        self.topology_provider = source
+        self.topology_provider = provider
         self.said_greedy = False  # whether it was logged that a topology is greedy
 
     def distribution(self, example: Example | str) -> TopologyDistribution:
-        """What the source says of a question; with gradient where it learns."""
+        """What the provider says of a question; with gradient where it learns."""
         asked = as_example(example)
         return self.topology_provider.distribution(self.agents_of(asked), self.decision, asked.question)
 
@@ -46,7 +46,7 @@ class Team:
             return self.likeliest(self.distribution(example))[0]
 
     def likeliest(self, found: TopologyDistribution) -> tuple[Topology, Tensor]:
-        """The topology that is run, of what the source says of a question, and its log-probability. That it is greedy
+        """The topology that is run, of what the provider says of a question, and its log-probability. That it is greedy
         and not the mode for certain is logged, once a graph."""
         if isinstance(found, EdgeDistribution) and not found.is_exact and not self.said_greedy:
             self.said_greedy = True

@@ -20,19 +20,19 @@ from gcache.gnn.providers import TopologyProvider
 from gcache.gnn.team import Team, as_example
 from gcache.gnn.topology import Topology
 from gcache.graph.begin import Start
-from gcache.graph.context_length import PlannedRun
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel
 from gcache.graph.result import MAX_CONCURRENT, RunResult
+from gcache.graph.room import Place
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.context import too_long
 from gcache.llm.forward.alignment import Alignment
 from gcache.runtime.streams import stream
 from gcache.tasks.example import Example
 
-#: Runs a question on a topology; None for the source's.
+#: Runs a question on a topology; None for the provider's.
 Ask = Callable[[Example, Topology | None], Awaitable[RunResult]]
 
 
@@ -42,7 +42,7 @@ class AgentGraph(Team, ABC):
     Args:
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
         config: see `GraphConfig`.
         mode: the generation mode's name.
         learns: whether the fuser and the edge weights learn from the answer's log-probability.
@@ -57,7 +57,7 @@ class AgentGraph(Team, ABC):
         mode: str = "local",
         learns: bool = True,
     ) -> None:
-        super().__init__(agents, decision, source)
+        super().__init__(agents, decision, provider)
         self.config = config or GraphConfig()
         self.mode = mode
         self.learns = learns
@@ -66,11 +66,11 @@ class AgentGraph(Team, ABC):
     async def start(self, start: Start) -> RunResult:
         """Run one question from its start to its answer."""
 
-    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
+    def positions(self, place: Place) -> tuple[int, int | None]:
         """The positions that a question takes, and those that the local model was made for; None for no limit."""
         return 0, None
 
-    def require_context(self, place: PlannedRun, name: str = "") -> None:
+    def require_room(self, place: Place, name: str = "") -> None:
         """Refuse a question that would go beyond the model's context.
 
         Args:
@@ -93,7 +93,7 @@ class AgentGraph(Team, ABC):
         sample: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
-        thoughts: RolloutMemo | None = None,
+        memo: RolloutMemo | None = None,
         keep_caches: bool = True,
         lenient: bool = False,
         channel: Channel | None = None,
@@ -110,12 +110,12 @@ class AgentGraph(Team, ABC):
 
         Args:
             example: a question, or a task's example.
-            topology: run on this one; else on the source's most likely one, or with `sample`
+            topology: run on this one; else on the provider's most likely one, or with `sample`
                 on one drawn by `seed`.
             temperature: of the answer's text; 0 is greedy.
             seed: of all draws of this run; the topology and each text have a stream of their own, of this seed
                 and the question.
-            thoughts: share equal thoughts with the other rollouts of this question.
+            memo: share equal thoughts with the other rollouts of this question.
             keep_caches: whether the result holds the caches of the question and the agents.
             lenient: whether an agent whose API fails for good is gone on without; the decision
                 maker's failure is the run's.
@@ -145,10 +145,10 @@ class AgentGraph(Team, ABC):
                 log_prob = float(drawn)
         variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens
-        self.require_context(PlannedRun(asked.question, agents, topology, most, variables), asked.id)
+        self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
-                asked, agents, topology, log_prob, temperature, seed, thoughts, keep_caches, lenient, channel,
+                asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, channel,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
             )
         )
@@ -178,7 +178,7 @@ class AgentGraph(Team, ABC):
         Args:
             max_concurrent: questions that are thought about or written at once: as one is answered,
                 the next begins. Twice the batch of texts keeps that batch full.
-            topology: of each question; else the source's.
+            topology: of each question; else the provider's.
             ask: how a question is run, on its topology; else by `arun`, with the `options`.
             on_result: called with a question's number and result as soon as it is answered.
             options: see `arun`.

@@ -80,11 +80,11 @@ class AgentModel:
         with torch.no_grad():
             return fused_for(self.fuser, shared, arriving, weights)
 
-    async def read(self, embeds: torch.Tensor, shared: KVCache, source: int) -> KVCache:
+    async def read(self, embeds: torch.Tensor, shared: KVCache, owner: int) -> KVCache:
         """What a link brought, (S, E) embeddings, as slots of this model behind its question, before its fuser has
         prepared them."""
         past = FusedCache.plain(shared)
-        return await self.llm.think(ThinkRequest((), past, 0, source, SlotKind.LATENT, embeds=embeds))
+        return await self.llm.think(ThinkRequest((), past, 0, owner, SlotKind.LATENT, embeds=embeds))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class AgentModels:
         """The one with the links that a question goes over."""
         return self if self.router is None else self.routed[self.router.route(question)]
 
-    def models(self, n_agents: int) -> tuple[int, ...]:
+    def numbers(self, n_agents: int) -> tuple[int, ...]:
         """The model of each agent, and of the decision maker at last.
 
         Raises:

@@ -21,7 +21,7 @@ class Start:
 
     Attributes:
         topology_log_prob: log p(G | q) of `topology`.
-        thoughts: what the rollouts of this question share; None where there are no others.
+        memo: what the rollouts of this question share; None where there are no others.
         keep_caches: whether the result holds the caches.
         lenient: whether an agent whose API fails for good is gone on without.
         channel: what becomes of every cache on its way; see `gcache.evaluation.interventions`.
@@ -40,7 +40,7 @@ class Start:
     topology_log_prob: float = 0.0
     temperature: float = 0.0
     seed: int = 0
-    thoughts: RolloutMemo | None = None
+    memo: RolloutMemo | None = None
     keep_caches: bool = True
     lenient: bool = False
     channel: Channel | None = None

@@ -13,9 +13,9 @@ from gcache.gnn.providers import TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.agent_models import AgentModels
 from gcache.graph.begin import Start
-from gcache.graph.context_length import PlannedRun, positions_of_caches
 from gcache.graph.parts import Parts
 from gcache.graph.result import RunResult
+from gcache.graph.room import Place, positions_of_caches
 from gcache.graph.run import Run
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import Writer
@@ -29,18 +29,18 @@ class CacheGraph(Parts, AgentGraph):
     """Agents that answer by handing each other caches.
 
     Args:
-        llm: what the decision maker thinks with, and the agents, unless a `agent_models` says otherwise.
+        llm: what the decision maker thinks with, and the agents, unless `agent_models` says otherwise.
         tokenizer: its tokenizer, with a chat template.
         agents: who they are, for questions that bring no agents of their own.
         decision: who answers.
-        source: where topologies come from.
+        provider: where topologies come from.
         fuser: how incoming caches become one.
         config: see `GraphConfig`.
         writer: who writes the decision maker's text; see `gcache.graph.writers.registry`.
         agent_models: other models, and which agents think with them; see `gcache.graph.agent_models`.
 
     Raises:
-        ConfigError: a agent_models in a mode, or with a transfer, that is for one model.
+        ConfigError: several models in a mode, or with a transfer, that is for one model.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CacheGraph(Parts, AgentGraph):
     ) -> None:
         config = config or GraphConfig()
         Parts.__init__(self, llm, tokenizer, decision, fuser, config, writer, agent_models)
-        AgentGraph.__init__(self, agents, decision, source, config, self.writer.mode, self.writer.learns)
+        AgentGraph.__init__(self, agents, decision, provider, config, self.writer.mode, self.writer.learns)
         if self.is_mixed:
             self._require_mixable()
 
@@ -72,7 +72,7 @@ class CacheGraph(Parts, AgentGraph):
                 "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
             )
 
-    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
+    def positions(self, place: Place) -> tuple[int, int | None]:
         """See `AgentGraph`. Where models are mixed, each is asked as far as it goes."""
         context = getattr(self.llm.llm, "context", None)
         return (0, None) if context is None or self.is_mixed else (positions_of_caches(self, place), context)

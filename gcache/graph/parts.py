@@ -71,6 +71,6 @@ class Parts:
         """How many an agent takes: the topology's number, or everybody's."""
         return self.config.latent_steps if topology.latent_steps is None else topology.latent_steps[agent]
 
-    def source(self, node: Node, n_agents: int) -> int:
+    def node_id(self, node: Node, n_agents: int) -> int:
         """The number that marks a node's slots."""
         return node[0] * n_agents + node[1]

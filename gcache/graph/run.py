@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from gcache.agents.thinking import split_thinking
+from gcache.agents.thinking import told_apart
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Node
 from gcache.graph.begin import Start
@@ -76,7 +76,7 @@ class Run:
         )  # fmt: skip
 
     async def _read_question(self) -> None:
-        models = sorted({0, *(self.transport.models[node[1]] for node in self.transport.heard)})
+        models = sorted({0, *(self.transport.model_of[node[1]] for node in self.transport.heard)})
         await asyncio.gather(*(self._read_with(model) for model in models))
 
     async def _read_with(self, model: int) -> None:
@@ -90,7 +90,7 @@ class Run:
     async def _think(self, node: Node, coming: Coming) -> None:
         round_, agent = node
         started = self.trace.turn(round_, agent)
-        model = self.transport.models[agent]
+        model = self.transport.model_of[agent]
         steps = self.parts.latent_steps(self.topology, agent)
         tokens = self.parts.agent_tokens(
             self.agents[agent], self.example.question, self.transport.words(node, coming), steps, model,
@@ -126,7 +126,7 @@ class Run:
             self.parts, self.transport.agent_model(node), request,
             wants_states=self.parts.writer.wants_states or self.start.keep_states or crosses, crosses=crosses,
             question=self.example.question if speaks else None, variables=self.start.variables,
-            context=self.questions[self.transport.models[node[1]]],
+            context=self.questions[self.transport.model_of[node[1]]],
         )  # fmt: skip
 
     def _take(self, node: Node, thought: Thought, steps: int) -> None:
@@ -135,7 +135,7 @@ class Run:
         self.thinking += steps
         if thought.said is not None:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
-            self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
+            self.transport.said[node] = told_apart(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:

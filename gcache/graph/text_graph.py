@@ -22,9 +22,9 @@ from gcache.gnn.providers import TopologyDistribution, TopologyProvider
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.begin import Start
-from gcache.graph.context_length import PlannedRun, positions_of_words
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
+from gcache.graph.room import Place, positions_of_words
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.schedule import Coming, run_in_dag_order
 from gcache.graph.text_backends import LocalTextBackend, Prompt, TextBackend, TextOutput
@@ -41,7 +41,7 @@ class TextGraph(AgentGraph):
 
     Args:
         backend: says everything.
-        agents, decision, source, config, mode: see `AgentGraph`.
+        agents, decision, provider, config, mode: see `AgentGraph`.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class TextGraph(AgentGraph):
         mode: str = "local",
     ) -> None:
         self.backend = backend
-        super().__init__(agents, decision, source, config, mode, learns=False)
+        super().__init__(agents, decision, provider, config, mode, learns=False)
 
-    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
+    def positions(self, place: Place) -> tuple[int, int | None]:
         """See `AgentGraph`."""
         if not isinstance(self.backend, LocalTextBackend):
             return 0, None
@@ -128,18 +128,18 @@ class _Talk:
             self.config.speak_tokens, variables=self.begin.variables,
         )  # fmt: skip
         try:
-            utterance, fresh = await self._once(node, prompt)
+            output, fresh = await self._once(node, prompt)
         except ApiError as error:
             if not self.begin.lenient or isinstance(error, BudgetSpent):
                 raise
             self._note(agent, round_, "failed", started, note=str(error))
             return
-        self.said[node], self.prompts[node] = utterance.answer, utterance.tokens
-        if utterance.generation is not None:
-            self.thinking += len(utterance.generation.tokens)
-        if utterance.api is not None:
-            self.thinking += utterance.api.completion_tokens or 0
-        self._note(agent, round_, "say" if fresh else "shared", started, [utterance] if fresh else [])
+        self.said[node], self.prompts[node] = output.answer, output.tokens
+        if output.generation is not None:
+            self.thinking += len(output.generation.tokens)
+        if output.api is not None:
+            self.thinking += output.api.completion_tokens or 0
+        self._note(agent, round_, "say" if fresh else "shared", started, [output] if fresh else [])
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
         decision, last = self.graph.decision, self.config.num_rounds - 1
@@ -157,12 +157,12 @@ class _Talk:
             )
             for number, group in enumerate(groups)
         ]  # fmt: skip
-        utterances = await asyncio.gather(*(self.graph.backend.say(prompt) for prompt in prompts))
+        outputs = await asyncio.gather(*(self.graph.backend.say(prompt) for prompt in prompts))
         spoken = tuple(
             Spoken(tuple(edges[i].source for i in group), u.tokens, u.generation, u.api, thinks=u.thinks)
-            for group, u in zip(groups, utterances, strict=True)
+            for group, u in zip(groups, outputs, strict=True)
         )
-        self._note(self.topology.decision_node, last, "answer", started, utterances)
+        self._note(self.topology.decision_node, last, "answer", started, outputs)
         return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
 
     def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:

@@ -33,7 +33,7 @@ class Transport:
     """Holds what was handed on in one run, and gives receivers what arrives at them.
 
     Attributes:
-        models: of each agent, the number of the model it thinks with.
+        model_of: of each agent, the number of the model it thinks with.
         shared: of each model, the question's slots.
         handed: of each node, what it hands on, prepared for fusing; let go once everyone has it, unless it is kept.
         states: of each node, (S, E) of its latent steps, where somebody wants them.
@@ -48,9 +48,9 @@ class Transport:
         self.parts, self.config = parts, parts.config
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
         self.agent_models = parts.agent_models.for_question(self.question)
-        self.models = self.agent_models.numbers(len(start.agents))
+        self.model_of = self.agent_models.numbers(len(start.agents))
         self.weights = edge_weights(start.topology)
-        self.keep, self._channel, self._thoughts = start.keep_caches, start.channel, start.memo
+        self.keep, self._channel, self._memo = start.keep_caches, start.channel, start.memo
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
@@ -75,15 +75,15 @@ class Transport:
 
     def agent_model(self, node: Node) -> AgentModel:
         """The model that a node thinks with; the decision maker's is the first."""
-        return self.parts.models[self.models[node[1]]]
+        return self.parts.models[self.model_of[node[1]]]
 
     def crosses(self, node: Node) -> bool:
         """Whether another model might hear a node."""
-        return self.agent_models.carries(self.models[node[1]])
+        return self.agent_models.carries(self.model_of[node[1]])
 
     def name(self, node: Node) -> Hashable:
         """Names a node's thought by all it depends on, where others may share it; else by the node."""
-        if self._thoughts is None:
+        if self._memo is None:
             return node
         if node not in self._names:
             coming = [
@@ -91,7 +91,7 @@ class Transport:
                 for sender, key in self.topology.senders(*node)
             ]
             how = (self.parts.latent_steps(self.topology, node[1]), node in self.speakers)
-            self._names[node] = self._thoughts.name((node, how, tuple(coming)))
+            self._names[node] = self._memo.name((node, how, tuple(coming)))
         return self._names[node]
 
     def take(self, node: Node, thought: Thought) -> None:
@@ -106,7 +106,7 @@ class Transport:
 
     async def fused(self, receiver: Node, coming: Coming) -> FusedCache:
         """One cache of the question and all that arrives at a receiver."""
-        agent_model, shared = self.agent_model(receiver), self.shared[self.models[receiver[1]]]
+        agent_model, shared = self.agent_model(receiver), self.shared[self.model_of[receiver[1]]]
         caches: list[tuple[KVCache, EdgeKey | None]] = []
         for sender, key in coming:
             handed, size = await self._over(sender, receiver, key)
@@ -137,7 +137,7 @@ class Transport:
 
     def slots(self, receiver: Node, fused: FusedCache) -> int:
         """How many slots arrived, the question's aside."""
-        return fused.slots - self.shared[self.models[receiver[1]]].slots
+        return fused.slots - self.shared[self.model_of[receiver[1]]].slots
 
     # -- what is let go -------------------------------------------------------------------------
 
@@ -159,11 +159,11 @@ class Transport:
         """Whether words go over an edge: its channel, or the link between two models, may be text."""
         if key is None or self.config.hands == "both" or self.topology.channels[key] == "text":
             return True
-        return self.agent_models.tells(self.models[sender[1]], self.models[receiver[1]])
+        return self.agent_models.tells(self.model_of[sender[1]], self.model_of[receiver[1]])
 
     async def _over(self, sender: Node, receiver: Node, key: EdgeKey | None) -> tuple[KVCache | None, int]:
         """What goes over an edge, prepared for its receiver, and the bytes that crossed; None where words go."""
-        mine, theirs = self.models[sender[1]], self.models[receiver[1]]
+        mine, theirs = self.model_of[sender[1]], self.model_of[receiver[1]]
         if mine == theirs:
             handed = over_edge(self.handed[sender], key, self.topology)
             return handed, 0 if handed is None else handed.nbytes

@@ -88,9 +88,9 @@ def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult, recorder: Re
         fused = graph.models[0].fuse(result.shared, [(p.cache, key) for p, key in passed if p is not None], weights)
         shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
         own = shares.new_zeros(shares.shape[0], n_agents + 2)
-        sources = fused.owners[0].cpu()
-        columns = torch.where(sources == SHARED, n_agents + 1, sources % max(1, n_agents))
-        columns = torch.cat((columns, columns.new_full((shares.shape[1] - len(sources),), n_agents)))
+        owners = fused.owners[0].cpu()
+        columns = torch.where(owners == SHARED, n_agents + 1, owners % max(1, n_agents))
+        columns = torch.cat((columns, columns.new_full((shares.shape[1] - len(owners),), n_agents)))
         found.append(own.index_add_(1, columns, shares))
     return torch.stack(found).mean(dim=0) if found else None
 

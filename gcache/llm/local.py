@@ -152,8 +152,8 @@ class LocalLLM(FrozenModel):
         align = requests[0].alignment or self.alignment
         for _ in range(steps):
             hidden = batch.feed(align(hidden)[:, None], one)[:, 0]
-        sources = [r.owner for r in requests]
-        return own_slots(batch, start, lengths, embeds.shape[1], sources, requests[0].kind).unbatch()
+        owners = [r.owner for r in requests]
+        return own_slots(batch, start, lengths, embeds.shape[1], owners, requests[0].kind).unbatch()
 
     def _log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         scores: list[LogProbs] = []

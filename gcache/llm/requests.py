@@ -21,7 +21,7 @@ class ThinkRequest:
         tokens: the prompt's token ids, at least one unless there are `embeds`.
         past: what the agent received, or None.
         latent_steps: how often the last hidden state is fed back.
-        source: the node of the graph that asks; its slots carry this number.
+        owner: the node of the graph that asks; its slots carry this number.
         kind: what the prompt's slots are.
         watch: called with the (S, E) hidden states that the latent steps fed back, after the pass, as every watcher is;
             it may wait for another thread that uses the same model.
@@ -34,7 +34,7 @@ class ThinkRequest:
     tokens: tuple[int, ...]
     past: FusedCache | None = None
     latent_steps: int = 0
-    source: int = 0
+    owner: int = 0
     kind: SlotKind = SlotKind.PROMPT
     watch: Callable[[Tensor], None] | None = None
     alignment: Alignment | None = None

@@ -76,8 +76,8 @@ def trainable(built: Built) -> nn.ModuleDict:
 
 def learned(built: Built) -> str:
     """What stands for all that a graph has learned so far: its weights, and what was pruned."""
-    source = built.graph.topology_provider
-    pruned = sorted(source.pruned) if isinstance(source, PolicyProvider) else []
+    provider = built.graph.topology_provider
+    pruned = sorted(provider.pruned) if isinstance(provider, PolicyProvider) else []
     return f"{tensors_hash(_flat(trainable(built).state_dict()))} {pruned}"
 
 
@@ -96,7 +96,7 @@ def take(
         running: the running mean of utilities, for the baseline "ema".
         watched: see `gcache.training.pruning.Pruner.to_json`.
     """
-    source, parts = built.graph.topology_provider, trainable(built)
+    provider, parts = built.graph.topology_provider, trainable(built)
     moments = moments_of(parts, optimizer)
     record = {
         "format": FORMAT,
@@ -105,7 +105,7 @@ def take(
         "task": dict(task),
         "training": dict(training),
         "running_utility": running,
-        "pruned": sorted(source.pruned) if isinstance(source, PolicyProvider) else [],
+        "pruned": sorted(provider.pruned) if isinstance(provider, PolicyProvider) else [],
         "watched_edges": list(watched),
         "model_fingerprint": built.fingerprint,
         "moments": None if optimizer is None else sorted({name.rpartition(".")[0] for name in moments}),
@@ -232,15 +232,15 @@ def restore_policy(checkpoint: Checkpoint, team: Team) -> None:
     Raises:
         CheckpointError: of another shape; nothing is loaded then.
     """
-    source = team.topology_provider
-    if isinstance(source, PolicyProvider):
+    provider = team.topology_provider
+    if isinstance(provider, PolicyProvider):
         own = {
             name.removeprefix("policy."): value
             for name, value in checkpoint.weights.items()
             if name.startswith("policy.")
         }
-        _require_alike(checkpoint, _flat(source.policy.state_dict()), own)
-        source.policy.load_state_dict(own)
+        _require_alike(checkpoint, _flat(provider.policy.state_dict()), own)
+        provider.policy.load_state_dict(own)
         _restore_pruned(checkpoint, team)
 
 
@@ -261,9 +261,9 @@ def _require_alike(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found
 
 
 def _restore_pruned(checkpoint: Checkpoint, team: Team) -> None:
-    source = team.topology_provider
-    if isinstance(source, PolicyProvider):
-        source.pruned = frozenset(checkpoint.pruned)
+    provider = team.topology_provider
+    if isinstance(provider, PolicyProvider):
+        provider.pruned = frozenset(checkpoint.pruned)
 
 
 def _flat(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

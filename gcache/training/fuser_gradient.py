@@ -95,7 +95,8 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
     last = graph.config.num_rounds - 1
 
     def carried(source: int, target: int) -> bool:
-        return any(not m.tells(models[source], models[target]) for m in (graph.agent_models, *graph.agent_models.routed.values()))
+        routes = (graph.agent_models, *graph.agent_models.routed.values())
+        return any(not route.tells(models[source], models[target]) for route in routes)
 
     nodes = [(round_, agent) for round_ in range(last + 1) for agent in range(n_agents)]
     heard_by = {node: [s for s in senders(edges, *node) if carried(s[0][1], node[1])] for node in nodes}

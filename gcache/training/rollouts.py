@@ -108,11 +108,11 @@ class Rollouts:
         temperature = config.scheduled("temperature", step)
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
-            thoughts = RolloutMemo()
+            memo = RolloutMemo()
             seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(
-                    example, sample=True, temperature=temperature, seed=seed, memo=thoughts,
+                    example, sample=True, temperature=temperature, seed=seed, memo=memo,
                     lenient=config.on_error == "skip",
                 )
                 for seed in seeds

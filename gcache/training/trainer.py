@@ -211,15 +211,15 @@ class Reinforce:
         self.optimizer.step()
         noise = signal_to_noise(self.optimizer, self._named_parts())
         measured = {**measured, **noise, "net_utility": float(net.mean())}
-        measured["told_apart"] = self.idleness.mixed_groups(net)
+        measured["told_apart"] = self.idleness.told_apart(net)
         self._prune(step, groups)
         return self._metrics(step, graded, measured, norms, started, ran)
 
     def _prune(self, step: int, groups: Sequence[Sequence[RunResult]]) -> None:
-        source = self.built.graph.topology_provider
+        provider = self.built.graph.topology_provider
         cut = self.pruner.after(step, groups)
-        if cut is not None and isinstance(source, PolicyProvider):
-            source.pruned |= cut
+        if cut is not None and isinstance(provider, PolicyProvider):
+            provider.pruned |= cut
             logger.info("pruned %d of %d edges between roles that were seen", len(cut), len(self.pruner.seen))
 
     def _prices(self, step: int) -> LossWeights:

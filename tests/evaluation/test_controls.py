@@ -37,7 +37,8 @@ def chain(llm: LocalLLM, tokenizer: Any, **config: Any) -> CacheGraph:
     settings = GraphConfig(**{"latent_steps": 1, "max_new_tokens": 3, **config})
     layers, heads, dim = llm.cache_shape
     return CacheGraph(
-        llm, tokenizer, AGENTS, DECISION, FixedProvider("chain"), ConcatFuser(layers, heads, dim, rope=llm.rope), settings
+        llm, tokenizer, AGENTS, DECISION, FixedProvider("chain"), ConcatFuser(layers, heads, dim, rope=llm.rope),
+        settings,
     )
 
 

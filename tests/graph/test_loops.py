@@ -252,7 +252,8 @@ def test_a_loop_that_is_closed_half_way_raises_nothing_where_nobody_can_catch_it
     for turns in range(1, 160, 17):
         loop = asyncio.new_event_loop()
         tasks = [
-            loop.create_task(graph.arun(QUESTIONS[0], memo=RolloutMemo())), loop.create_task(graph.arun_all(examples)),
+            loop.create_task(graph.arun(QUESTIONS[0], memo=RolloutMemo())),
+            loop.create_task(graph.arun_all(examples)),
         ]  # fmt: skip
         for _ in range(turns):
             loop.run_until_complete(asyncio.sleep(0))

@@ -49,7 +49,8 @@ SLOT = 16  # bytes
 def make(llm: ScriptedLLM, tokenizer: Any, n_agents: int = 3, method: str = "refer", **config: Any) -> CacheGraph:
     decision = DecisionMaker("decides", "answer", method=method)
     settings = GraphConfig(**{"latent_steps": 2, "max_new_tokens": 3, **config})
-    return CacheGraph(llm, tokenizer, AGENTS[:n_agents], decision, FixedProvider("star"), ConcatFuser(1, 1, 2), settings)
+    fuser = ConcatFuser(1, 1, 2)
+    return CacheGraph(llm, tokenizer, AGENTS[:n_agents], decision, FixedProvider("star"), fuser, settings)
 
 
 def edges(n_agents: int, *pairs: tuple[int, int] | tuple[int, int, float]) -> Topology:

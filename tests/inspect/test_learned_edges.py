@@ -42,7 +42,7 @@ class Table:
 
 
 def around(provider: TopologyProvider, llm: ScriptedLLM, tokenizer: Any) -> CacheGraph:
-    return CacheGraph(llm, tokenizer, AGENTS, DecisionMaker("decides", "answer"), source, ConcatFuser(1, 1, 2))
+    return CacheGraph(llm, tokenizer, AGENTS, DecisionMaker("decides", "answer"), provider, ConcatFuser(1, 1, 2))
 
 
 def test_rows_by_hand(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:

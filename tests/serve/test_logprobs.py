@@ -284,7 +284,8 @@ def test_where_no_one_text_has_chances_they_are_refused_with_why(
 
 def test_where_the_agents_hand_on_text_the_answer_has_chances(start: Any, llm: LocalLLM) -> None:
     speaker, config = LocalTextBackend(llm, llm.tokenizer), GraphConfig(hands="text", max_new_tokens=6, speak_tokens=4)
-    served = start(lambda: ServedModel("toy", TextGraph(speaker, AGENTS, DECISION, FixedProvider("chain"), config), llm))
+    graph = TextGraph(speaker, AGENTS, DECISION, FixedProvider("chain"), config)
+    served = start(lambda: ServedModel("toy", graph, llm))
     choice = chat(served, QUESTIONS[0], top_logprobs=1)
     assert choice["logprobs"]["content"]
 

@@ -70,7 +70,12 @@ def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 
 def own_slots(
-    batch: GradientPass, start: Tensor, prompt_lengths: Tensor, prompt_width: int, sources: Sequence[int], kind: SlotKind
+    batch: GradientPass,
+    start: Tensor,
+    prompt_lengths: Tensor,
+    prompt_width: int,
+    owners: Sequence[int],
+    kind: SlotKind,
 ) -> KVCache:
     """What a batch appended, as a cache: `prompt_width` padded prompt slots, then latents.
 
@@ -85,5 +90,5 @@ def own_slots(
     mask = ~is_prompt | (columns < prompt_lengths[:, None])  # (B, S)
     ordinals = torch.where(is_prompt, columns, columns - prompt_width + prompt_lengths[:, None]).expand(mask.shape)
     kinds = torch.where(is_prompt, int(kind), int(SlotKind.LATENT)).expand(mask.shape)
-    owner = torch.tensor(list(sources), device=keys.device)[:, None].expand(mask.shape)
+    owner = torch.tensor(list(owners), device=keys.device)[:, None].expand(mask.shape)
     return KVCache(keys, values, start[:, None] + ordinals, mask, kinds, owner, ordinals)

@@ -211,7 +211,7 @@ class PagedBatch(TransformersCache):
 
     # -- what was added -----------------------------------------------------------------------
 
-    def slots_of(self, row: int, start: int, prompt: int, source: int, kind: SlotKind) -> KVCache:
+    def slots_of(self, row: int, start: int, prompt: int, owner: int, kind: SlotKind) -> KVCache:
         """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
         stop = self.used[row]
         keys, values = self.pages.slots(self._table[row], start, stop)
@@ -223,7 +223,7 @@ class PagedBatch(TransformersCache):
             self.positions[row] - (stop - start) + ordinals,
             torch.ones_like(ordinals, dtype=torch.bool),
             kinds,
-            torch.full_like(ordinals, source),
+            torch.full_like(ordinals, owner),
             ordinals,
         )
 

@@ -149,7 +149,7 @@ def test_a_caller_that_gave_up_is_not_computed(scripted_llm: ScriptedLLM) -> Non
         waiting[0].cancel()
         return await waiting[1]
 
-    assert int(asyncio.run(one_gives_up()).sources[0, 0]) == 2
+    assert int(asyncio.run(one_gives_up()).owners[0, 0]) == 2
     assert numbers(scripted_llm.thoughts) == [[2]]
 
 
