@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gcache.agents.chat_template import THINK_TAGS, ChatTemplate, EndOfTurn, TemplateSettings, check_variables
 from gcache.agents.prompts import ChatLayout
-from gcache.agents.thinking import Parting, told_apart
+from gcache.agents.thinking import ThinkSplitter, split_thinking
 from gcache.errors import ConfigError, ModelError
 
 ANY = settings(
@@ -101,9 +101,9 @@ def test_any_template(tiny_tokenizer: Any, template: str, kwargs: str) -> None:
 @given(parts=st.lists(pieces, max_size=8), opened=st.booleans(), size=st.integers(1, 9))
 def test_any_thinking(parts: list[str], opened: bool, size: int) -> None:
     """However a text comes, it is told apart as the whole is, and nothing that was told is taken back."""
-    text, parting = "".join(parts), Parting(opened)
+    text, parting = "".join(parts), ThinkSplitter(opened)
     told = [parting.grow(text[start : start + size]) for start in range(0, len(text), size)]
-    whole = told_apart(text, opened)
+    whole = split_thinking(text, opened)
     assert whole.thinking.startswith("".join(t.thinking for t in told))
     assert whole.answer.startswith("".join(t.answer for t in told))
     assert parting.end() == whole

@@ -18,7 +18,7 @@ from toy import QUESTIONS, toy_built
 from gcache import build as build_module
 from gcache.agents.chat_template import ChatTemplate, EndOfTurn, TemplateSettings
 from gcache.agents.prompts import ChatLayout, Layouts
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.build import dated
 from gcache.commands.train import train
 from gcache.config import GraphSpec, TaskSpec
@@ -157,7 +157,7 @@ def test_tags_that_are_special_tokens_are_not_lost(tiny_llama: Any, tiny_tokeniz
     fast.chat_template = CHAT_TEMPLATE
     llm = LocalLLM(tiny_llama, fast)
     found = written(llm, f"{start} is it 5 {end} the answer is 6 <|im_end|>")
-    assert told_apart(found.text) == ("is it 5", "the answer is 6")
+    assert split_thinking(found.text) == ("is it 5", "the answer is 6")
 
 
 # -- what comes from outside --------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Thought(NamedTuple):
     answer: str
 
 
-def told_apart(text: str, opened: bool | None = False) -> Thought:
+def split_thinking(text: str, opened: bool | None = False) -> Thought:
     """Split a text.
 
     Args:
@@ -57,12 +57,12 @@ def told_apart(text: str, opened: bool | None = False) -> Thought:
     if opened is None:  # of a prompt that nobody knows, only the usual tag says that it was open
         first = next((tag for tag in _TAG.finditer(text) if not _is_quoted(text[: tag.start()])), None)
         opened = first is not None and first.group().lower() == TAGS[0][1]
-    parting = Parting(opened)
+    parting = ThinkSplitter(opened)
     parting.grow(text)
     return parting.end()
 
 
-class Parting:
+class ThinkSplitter:
     """A text that grows, told apart; of neither part is anything ever taken back."""
 
     def __init__(self, opened: bool = False) -> None:

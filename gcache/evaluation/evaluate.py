@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
@@ -165,7 +165,7 @@ def evaluate_text(
                     continue
                 generation, prompt = answer
                 whole = generation.finished
-                text = told_apart(generation.text, graph.layout.thinks).answer
+                text = split_thinking(generation.text, graph.layout.thinks).answer
                 found = _grade(task, text, example, not whole, on_error, failures)
                 if found is None:
                     continue

@@ -20,12 +20,12 @@ from gcache.gnn.providers import TopologyProvider
 from gcache.gnn.team import Team, as_example
 from gcache.gnn.topology import Topology
 from gcache.graph.begin import Start
+from gcache.graph.context_length import PlannedRun
 from gcache.graph.events import Watch
 from gcache.graph.loops import cancel_all, run_to_end
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.passing import Channel
 from gcache.graph.result import MAX_CONCURRENT, RunResult
-from gcache.graph.room import Place
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.context import too_long
 from gcache.llm.forward.alignment import Alignment
@@ -66,11 +66,11 @@ class AgentGraph(Team, ABC):
     async def start(self, start: Start) -> RunResult:
         """Run one question from its start to its answer."""
 
-    def positions(self, place: Place) -> tuple[int, int | None]:
+    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """The positions that a question takes, and those that the local model was made for; None for no limit."""
         return 0, None
 
-    def require_room(self, place: Place, name: str = "") -> None:
+    def require_context(self, place: PlannedRun, name: str = "") -> None:
         """Refuse a question that would go beyond the model's context.
 
         Args:
@@ -145,7 +145,7 @@ class AgentGraph(Team, ABC):
                 log_prob = float(drawn)
         variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens
-        self.require_room(Place(asked.question, agents, topology, most, variables), asked.id)
+        self.require_context(PlannedRun(asked.question, agents, topology, most, variables), asked.id)
         return await self.start(
             Start(
                 asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, channel,

@@ -13,9 +13,9 @@ from gcache.gnn.providers import TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.agent_models import AgentModels
 from gcache.graph.begin import Start
+from gcache.graph.context_length import PlannedRun, positions_of_caches
 from gcache.graph.parts import Parts
 from gcache.graph.result import RunResult
-from gcache.graph.room import Place, positions_of_caches
 from gcache.graph.run import Run
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.writers.registry import Writer
@@ -72,7 +72,7 @@ class CacheGraph(Parts, AgentGraph):
                 "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
             )
 
-    def positions(self, place: Place) -> tuple[int, int | None]:
+    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """See `AgentGraph`. Where models are mixed, each is asked as far as it goes."""
         context = getattr(self.llm.llm, "context", None)
         return (0, None) if context is None or self.is_mixed else (positions_of_caches(self, place), context)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.errors import GcacheError
 
 if TYPE_CHECKING:  # a configuration is made before torch is there
@@ -84,12 +84,12 @@ class Spoken:
     @property
     def text(self) -> str:
         """The answer: the API's where there is one, else the local model's; without what stands in think tags."""
-        return told_apart(self.whole, self.thinks if self.api is None else None).answer
+        return split_thinking(self.whole, self.thinks if self.api is None else None).answer
 
     @property
     def reasoning(self) -> str:
         """What stands in think tags."""
-        return told_apart(self.whole, self.thinks if self.api is None else None).thinking
+        return split_thinking(self.whole, self.thinks if self.api is None else None).thinking
 
     @property
     def whole(self) -> str:

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.gnn.topology import DECISION, Node
 from gcache.graph.begin import Start
@@ -63,7 +63,8 @@ class Run:
     async def _go(self) -> RunResult:
         self.trace.tell(Event("topology", self.topology))
         await self._read_question()
-        await run_in_dag_order(self.topology, self.config.num_rounds, self.transport.heard, self._think, self._note_unheard)
+        rounds, heard = self.config.num_rounds, self.transport.heard
+        await run_in_dag_order(self.topology, rounds, heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
         self.parts.llm.ledger.finished(kept)
@@ -135,7 +136,7 @@ class Run:
         self.thinking += steps
         if thought.said is not None:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
-            self.transport.said[node] = told_apart(thought.said.text, layout.thinks).answer
+            self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:

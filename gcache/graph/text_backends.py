@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import ChatLayout, Layouts, with_said
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.llm.api.client import ApiLLM, ApiText
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 from gcache.llm.scheduler import LLM, BatchingLLM
@@ -54,7 +54,7 @@ class TextOutput:
     @property
     def answer(self) -> str:
         """What it said, without its thinking."""
-        return told_apart(self.text, self.thinks if self.api is None else None).answer
+        return split_thinking(self.text, self.thinks if self.api is None else None).answer
 
     @property
     def text(self) -> str:

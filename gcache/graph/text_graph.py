@@ -22,9 +22,9 @@ from gcache.gnn.providers import TopologyDistribution, TopologyProvider
 from gcache.gnn.topology import DECISION, Node, Topology
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.begin import Start
+from gcache.graph.context_length import PlannedRun, positions_of_words
 from gcache.graph.events import Event, TextWatch
 from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
-from gcache.graph.room import Place, positions_of_words
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.schedule import Coming, run_in_dag_order
 from gcache.graph.text_backends import LocalTextBackend, Prompt, TextBackend, TextOutput
@@ -56,7 +56,7 @@ class TextGraph(AgentGraph):
         self.backend = backend
         super().__init__(agents, decision, provider, config, mode, learns=False)
 
-    def positions(self, place: Place) -> tuple[int, int | None]:
+    def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """See `AgentGraph`."""
         if not isinstance(self.backend, LocalTextBackend):
             return 0, None

@@ -12,8 +12,8 @@ Within a kind, first come, first served. Nothing starves: a waiting thought lets
 tokens at most, a waiting text lets so many batches of thoughts go first. There is no clock in it,
 so the same callers are batched the same way every time.
 
-Every event loop has a line of its own (`gcache.llm.line`), in its own thread: what loops ask for is never batched
-together, and their passes go one after another. So a text is the same however many threads ask.
+Every event loop has a line of its own (`gcache.llm.request_queue`), in its own thread: what loops ask for is never
+batched together, and their passes go one after another. So a text is the same however many threads ask.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import CacheLedger
 from gcache.llm.context import misfit
-from gcache.llm.line import Line
+from gcache.llm.request_queue import RequestQueue
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
 
@@ -57,7 +57,7 @@ class _OfLoop:
         texts: its batch of texts, while it is empty; it remembers what helps to guess the next ones.
     """
 
-    line: weakref.ref[Line] | None = None
+    line: weakref.ref[RequestQueue] | None = None
     texts: Any = None
 
 
@@ -105,7 +105,7 @@ class BatchingLLM:
         del request  # a frame that waits must not keep the request's caches alive
         return await future
 
-    def _line(self) -> Line:
+    def _line(self) -> RequestQueue:
         """That of the running loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -115,14 +115,14 @@ class BatchingLLM:
             texts, own.texts = own.texts, None
             if texts is None and isinstance(self.llm, ContinuousLLM):
                 texts = self.llm.decoding()
-            line = Line(self, texts)
+            line = RequestQueue(self, texts)
             own.line = weakref.ref(line)
             # held by the loop alone, in which it always has a next step
             loop.create_task(line.serve()).add_done_callback(partial(_ended, line, own))
         return line
 
 
-def _ended(line: Line, own: _OfLoop, server: asyncio.Task[None]) -> None:
+def _ended(line: RequestQueue, own: _OfLoop, server: asyncio.Task[None]) -> None:
     """After a line's server, even if that was cancelled before it began; its batch of texts is for the next line."""
     line.end()
     own.texts = line.texts

@@ -9,7 +9,7 @@ from typing import Any
 from gcache.agents.chat_template import as_text
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
-from gcache.agents.thinking import Parting
+from gcache.agents.thinking import ThinkSplitter
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import Topology
@@ -21,13 +21,13 @@ from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.text_backends import LocalTextBackend
 from gcache.llm.decode.decoding import first_stop
+from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.completing import all_of
 from gcache.serve.context_length import check_characters, check_room, check_told
+from gcache.serve.deltas import Answer, Choice, Delta, SamplingParams, Tell
 from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_json, probabilities_json
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
-from gcache.serve.telling import Telling
-from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 from gcache.tasks.example import Example
 
 
@@ -44,7 +44,7 @@ class AskGraph:
     """
 
     example: Example
-    draw: Draw
+    draw: SamplingParams
     most: int
     trace: bool = False
     stream: bool = True
@@ -60,13 +60,13 @@ class AskGraph:
         check_told(self.draw.n * most, self.draw.top_log_probs)
         layout = layout_of(served, self.template)
         check_room(served, self.example.question, agents, topology, most, as_text(self.template))
-        tell(Told())  # it has begun
+        tell(Delta())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
         memo = RolloutMemo() if self.draw.n > 1 else None
         answering = _Answering(self, served, agents, topology, most, tell, memo, layout)
         results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
         if self.trace:
-            tell(Told(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
+            tell(Delta(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
         return _answer(results, self.trace)
 
 
@@ -86,8 +86,8 @@ class _Answering:
     async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:
         """One choice."""
         ask, served, draw = self.ask, self.served, self.ask.draw
-        parting = None if self.layout is None else Parting(self.layout.thinks)
-        telling = Telling(served, draw, self.tell, number, parting=parting)
+        parting = None if self.layout is None else ThinkSplitter(self.layout.thinks)
+        telling = ChoiceStream(served, draw, self.tell, number, parting=parting)
 
         def watch(event: Event) -> None:
             if event.kind == "text":
@@ -95,7 +95,7 @@ class _Answering:
                     telling.scores(event.scores)
                     telling.written(event.tokens)
             elif ask.trace:
-                self.tell(Told(event=event_json(event, self.agents, served.llm)))
+                self.tell(Delta(event=event_json(event, self.agents, served.llm)))
 
         result = await served.graph.arun(
             ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, memo=self.memo,
@@ -128,7 +128,7 @@ def layout_of(served: ServedModel, template: Mapping[str, Any]) -> ChatLayout | 
         raise Refused(400, str(error), "chat_template_kwargs", "invalid_value") from error
 
 
-def check_draw(graph: AgentGraph, topology: Topology, draw: Draw) -> None:
+def check_draw(graph: AgentGraph, topology: Topology, draw: SamplingParams) -> None:
     """Refuse a way to draw, or to tell of it, that the writer of this graph's answers does not have.
 
     Raises:

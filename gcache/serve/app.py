@@ -20,6 +20,7 @@ from gcache.serve import documents as docs
 from gcache.serve.answers import AskGraph, AskTopology
 from gcache.serve.completing import AskModel
 from gcache.serve.conversation import question
+from gcache.serve.deltas import SamplingParams
 from gcache.serve.fitting import check_chat, check_completion
 from gcache.serve.guards import BodyLimit, Deadline, Headers, Key
 from gcache.serve.metrics import Counted
@@ -36,7 +37,6 @@ from gcache.serve.requests import (
 )
 from gcache.serve.responses import JSON, Answering, error_response, json_response
 from gcache.serve.service import Service
-from gcache.serve.told import Draw
 from gcache.serve.validation import read
 from gcache.serve.wire import Form
 from gcache.tasks.example import Example, Note
@@ -196,9 +196,9 @@ def _example(text: str, agents: list[AgentNote] | None) -> Example:
     return Example("question", text, "", notes)
 
 
-def _draw(asked: Drawn, most: int | None, likeliest: int | None) -> Draw:
+def _draw(asked: Drawn, most: int | None, likeliest: int | None) -> SamplingParams:
     top_p = 1.0 if asked.top_p is None else asked.top_p
-    return Draw(most, asked.temperature or 0.0, asked.seed or 0, asked.stops, top_p, asked.n or 1, likeliest)
+    return SamplingParams(most, asked.temperature or 0.0, asked.seed or 0, asked.stops, top_p, asked.n or 1, likeliest)
 
 
 def _form(service: Service, asked: Drawn, chat: bool) -> Form:

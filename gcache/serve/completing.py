@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation
+from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.context_length import check_completion, check_told
+from gcache.serve.deltas import Answer, Choice, Delta, SamplingParams, Tell
 from gcache.serve.model import ServedModel
 from gcache.serve.prompts import Prompt, ReadPrompt, read_prompt
 from gcache.serve.refusals import Refused
-from gcache.serve.telling import Telling
-from gcache.serve.told import Answer, Choice, Draw, Tell, Told
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class AskModel:
     """
 
     prompts: tuple[Prompt, ...]
-    draw: Draw
+    draw: SamplingParams
     stream: bool = True
     echo: bool = False
     specials: bool = True
@@ -48,7 +48,7 @@ class AskModel:
             for number, prompt in enumerate(prompts)
             for of_prompt, seed in enumerate(self.draw.seeds)
         ]
-        tell(Told())
+        tell(Delta())
         done = await all_of([batching.generate(writing.request) for writing in writings])
         choices = tuple(writing.choice(self, text) for writing, text in zip(writings, done, strict=True))
         read, written = sum(prompt.slots for prompt in prompts), sum(len(text.tokens) for text in done)
@@ -61,7 +61,7 @@ class _Writing:
     """One choice, as it is asked of the model, and as far as it is told."""
 
     request: GenerateRequest
-    telling: Telling
+    telling: ChoiceStream
     echoed: str
 
     @classmethod
@@ -72,7 +72,7 @@ class _Writing:
         draw = ask.draw
         most = check_completion(served, prompt.slots, 1 if draw.max_tokens is None else draw.max_tokens)
         echoed = prompt.text(llm) if ask.echo else ""
-        telling = Telling(served, draw, tell, number, echoed, prompt.tokens if ask.echo else ())
+        telling = ChoiceStream(served, draw, tell, number, echoed, prompt.tokens if ask.echo else ())
         watched, scored = ask.stream and most > 0, draw.top_log_probs is not None
         request = GenerateRequest(
             prompt.tokens, None, max(1, most), draw.temperature, seed, stop=draw.stop,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gcache.agents.roles import Agent
 from gcache.errors import ContextError
 from gcache.gnn.topology import Topology
-from gcache.graph.room import Place
+from gcache.graph.context_length import PlannedRun
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
 
@@ -28,7 +28,7 @@ def check_room(
         Refused: it does not fit.
     """
     try:
-        served.graph.require_room(Place(question, agents, topology, most, variables, at_longest=True))
+        served.graph.require_context(PlannedRun(question, agents, topology, most, variables, at_longest=True))
     except ContextError as error:
         raise Refused(400, str(error), code="context_length_exceeded") from error
 

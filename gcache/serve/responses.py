@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gcache.serve.deltas import Answer, Delta, Work
 from gcache.serve.engine import post
 from gcache.serve.refusals import Refused, refused
 from gcache.serve.service import Service
-from gcache.serve.told import Answer, Told, Work
 from gcache.serve.wire import Form, as_bytes, sse
 
 JSON = "application/json"
@@ -36,7 +36,7 @@ class _Ended:
 
 
 _OVER, _GONE = _Ended(), _Ended()
-_Coming: TypeAlias = "asyncio.Queue[Told | _Ended]"
+_Coming: TypeAlias = "asyncio.Queue[Delta | _Ended]"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Answering(Response):
     async def _whole(self, coming: _Coming, work: asyncio.Task[Answer]) -> Response | None:
         """None where the client is gone."""
         events: list[dict[str, Any]] = []
-        while isinstance(told := await coming.get(), Told):
+        while isinstance(told := await coming.get(), Delta):
             if told.event is not None:
                 events.append(told.event)
         return json_response(self.form.whole(work.result(), events)) if told is _OVER else None

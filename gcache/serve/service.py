@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from gcache.errors import GcacheError
 from gcache.serve.admission import AdmissionQueue
+from gcache.serve.deltas import Answer, Tell, Work
 from gcache.serve.engine import Engine
 from gcache.serve.metrics import Metrics
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused, refused
 from gcache.serve.settings import LOADING_SECONDS, ServeSettings
-from gcache.serve.told import Answer, Tell, Work
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gcache.serve.deltas import Answer, Choice
 from gcache.serve.scores import Scored, chat_scores, text_scores
-from gcache.serve.told import Answer, Choice
 
 DONE = b"data: [DONE]\n\n"
 

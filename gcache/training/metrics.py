@@ -56,7 +56,7 @@ class Idleness:
     def __init__(self) -> None:
         self.steps = 0
 
-    def told_apart(self, net: Tensor) -> float:
+    def mixed_groups(self, net: Tensor) -> float:
         """The share of questions of which one rollout was worth more than another; warns where there are none."""
         share = float((net.amax(dim=1) > net.amin(dim=1)).float().mean())
         self.steps = 0 if share else self.steps + 1

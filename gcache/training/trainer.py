@@ -211,7 +211,7 @@ class Reinforce:
         self.optimizer.step()
         noise = signal_to_noise(self.optimizer, self._named_parts())
         measured = {**measured, **noise, "net_utility": float(net.mean())}
-        measured["told_apart"] = self.idleness.told_apart(net)
+        measured["told_apart"] = self.idleness.mixed_groups(net)
         self._prune(step, groups)
         return self._metrics(step, graded, measured, norms, started, ran)
 

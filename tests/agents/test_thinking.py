@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from gcache.agents.thinking import TAGS, Parting, opens_thinking, told_apart
+from gcache.agents.thinking import TAGS, ThinkSplitter, opens_thinking, split_thinking
 from gcache.graph.result import Spoken
 from gcache.llm.requests import Generation
 
 
 @pytest.mark.parametrize(("start", "end"), TAGS)
 def test_each_pair_of_tags(start: str, end: str) -> None:
-    assert told_apart(f"{start}\nis it 5? no\n{end}\n\nThe answer is 6.") == ("is it 5? no", "The answer is 6.")
-    assert told_apart(f" \n{start}the answer is 5") == ("the answer is 5", "")  # cut off in thought
-    assert told_apart(f"is it 5?{end}6", True) == ("is it 5?", "6")  # the template had opened it
+    assert split_thinking(f"{start}\nis it 5? no\n{end}\n\nThe answer is 6.") == ("is it 5? no", "The answer is 6.")
+    assert split_thinking(f" \n{start}the answer is 5") == ("the answer is 5", "")  # cut off in thought
+    assert split_thinking(f"is it 5?{end}6", True) == ("is it 5?", "6")  # the template had opened it
     server = ("is it 5?", "6") if end == "</think>" else ("", f"is it 5?{end}6")
-    assert told_apart(f"is it 5?{end}6", None) == server  # a server's prompt may have, and only the usual tag says so
-    assert told_apart(f"is it 5?{end}6") == ("", f"is it 5?{end}6")
+    # a server's prompt may have, and only the usual tag says so
+    assert split_thinking(f"is it 5?{end}6", None) == server
+    assert split_thinking(f"is it 5?{end}6") == ("", f"is it 5?{end}6")
     assert opens_thinking(f"<|assistant|>{start}\n") and not opens_thinking(f"<|assistant|>{start}\n\n{end}\n\n")
 
 
@@ -66,7 +67,7 @@ def test_each_pair_of_tags(start: str, end: str) -> None:
     ],
 )
 def test_texts(text: str, opened: bool, found: tuple[str, str]) -> None:
-    assert told_apart(text, opened) == found
+    assert split_thinking(text, opened) == found
 
 
 TOLD = [
@@ -85,17 +86,17 @@ TOLD = [
 @pytest.mark.parametrize("text", TOLD)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_a_text_that_grows_is_told_apart_as_the_whole_is(text: str, opened: bool, size: int) -> None:
-    parting, told = Parting(opened), [("", "")]
+    parting, told = ThinkSplitter(opened), [("", "")]
     for start in range(0, len(text), size):
         told.append(parting.grow(text[start : start + size]))
-    whole = told_apart(text, opened)
+    whole = split_thinking(text, opened)
     assert whole.thinking.startswith(parting.thinking) and whole.answer.startswith(parting.answer)
     told.append(parting.finish(*whole))
     assert ("".join(thinking for thinking, _ in told), "".join(answer for _, answer in told)) == whole
 
 
 def test_what_is_sure_is_told_at_once() -> None:
-    parting = Parting()
+    parting = ThinkSplitter()
     told = [tuple(parting.grow(more)) for more in ("<think>", "is it ", "5?</th", "ink>\n", "6", " or so")]
     assert told == [("", ""), ("is it", ""), (" 5?", ""), ("", ""), ("", "6"), ("", " or so")]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import QUESTIONS, ToyTask, toy_built
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 from gcache.evaluation.evaluate import evaluate
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.api.message import all_thinking
@@ -123,7 +123,7 @@ PIECES = st.sampled_from(["<think>", "</think>", "[THINK]", "[/THINK]", "<thinki
 
 @given(st.lists(PIECES, max_size=6).map("".join))
 def test_and_is_none_where_all_is_thought(text: str) -> None:
-    thinking, answer = told_apart(text, opened=None)
+    thinking, answer = split_thinking(text, opened=None)
     assert not all_thinking(text) or not answer.strip()
     assert all_thinking(text) or answer.strip() or not thinking
 

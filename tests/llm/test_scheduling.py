@@ -18,8 +18,8 @@ from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.forward.plain_decoder import PlainDecoder
-from gcache.llm.line import Line
 from gcache.llm.local import LocalLLM
+from gcache.llm.request_queue import RequestQueue
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM
 
@@ -240,7 +240,7 @@ def test_thoughts_do_not_starve_behind_texts_nor_texts_behind_thoughts(tiny_llm:
 
 def test_a_fault_of_the_scheduler_reaches_whoever_waits(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = BatchingLLM(tiny_llm)
-    monkeypatch.setattr(Line, "_thoughts_first", lambda _: 1 / 0)
+    monkeypatch.setattr(RequestQueue, "_thoughts_first", lambda _: 1 / 0)
     outcomes = through(scheduler, [ThinkRequest((5,)), GenerateRequest((5,))])
     assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
     monkeypatch.undo()

@@ -10,11 +10,11 @@ import pytest
 
 from gcache.serve.answers import AskGraph
 from gcache.serve.completing import AskModel
+from gcache.serve.deltas import Delta, SamplingParams
 from gcache.serve.model import ServedModel
-from gcache.serve.told import Draw, Told
 from gcache.tasks.example import Example
 
-DRAW = Draw(max_tokens=12, temperature=0.8, seed=3)
+DRAW = SamplingParams(max_tokens=12, temperature=0.8, seed=3)
 
 
 def graph_ask(stream: bool, trace: bool = False) -> AskGraph:
@@ -26,11 +26,11 @@ def model_ask(stream: bool) -> AskModel:
 
 
 @pytest.fixture
-def work(toy: Callable[..., Any]) -> Callable[[Any], tuple[Any, list[Told]]]:
+def work(toy: Callable[..., Any]) -> Callable[[Any], tuple[Any, list[Delta]]]:
     served = ServedModel.of(toy(), "toy")
 
-    def run(ask: Any) -> tuple[Any, list[Told]]:
-        told: list[Told] = []
+    def run(ask: Any) -> tuple[Any, list[Delta]]:
+        told: list[Delta] = []
         return asyncio.run(ask(served, told.append)), told
 
     return run
@@ -41,7 +41,7 @@ def test_a_text_that_nobody_reads_yet_is_not_told_piece_by_piece(work: Any, ask:
     whole, few = work(ask(stream=False))
     streamed, many = work(ask(stream=True))
     assert whole == streamed and whole.written > 2
-    assert few == [Told()]
+    assert few == [Delta()]
     assert "".join(told.text for told in many) == whole.text and len(many) > 3
 
 

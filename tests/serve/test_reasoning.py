@@ -15,9 +15,9 @@ from toy import QUESTIONS, toy_built
 
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
+from gcache.serve.choice_stream import ChoiceStream
+from gcache.serve.deltas import SamplingParams
 from gcache.serve.model import ServedModel
-from gcache.serve.telling import Telling
-from gcache.serve.told import Draw
 
 #: Words of the toy vocabulary that are other ones here.
 TAGS = {"red": "<think>", "blue": "</think>"}
@@ -190,7 +190,7 @@ def test_a_stream_of_bytes_is_the_whole_text(of_bytes: Any, tiny_llama: Any, tok
     ids = tuple(vocabulary[token if isinstance(token, str) else f"<0x{token:02X}>"] for token in tokens)
     told: list[str] = []
     served: Any = ServedModel("bytes", None, model)  # type: ignore[arg-type]
-    telling = Telling(served, Draw(), lambda more: told.append(more.text))
+    telling = ChoiceStream(served, SamplingParams(), lambda more: told.append(more.text))
     for count in range(1, len(ids) + 1):
         telling.written(ids[:count])
     telling.finish(model.text(ids), (), True)

@@ -86,12 +86,12 @@ def test_questions_told_apart_by_hand(
     same, one = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]])
     with caplog.at_level("WARNING", logger="gcache"):
         for _ in range(IDLE - 1):
-            assert learner.idleness.told_apart(same) == 0.0
-        assert learner.idleness.told_apart(one) == 0.5
+            assert learner.idleness.mixed_groups(same) == 0.0
+        assert learner.idleness.mixed_groups(one) == 0.5
         for _ in range(IDLE - 1):
-            assert learner.idleness.told_apart(same) == 0.0
+            assert learner.idleness.mixed_groups(same) == 0.0
         assert not caplog.records
-        learner.idleness.told_apart(same)
+        learner.idleness.mixed_groups(same)
     assert len(caplog.records) == 1
 
 

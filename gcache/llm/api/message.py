@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gcache.agents.thinking import told_apart
+from gcache.agents.thinking import split_thinking
 
 #: Where servers put what the model thought.
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
@@ -41,8 +41,8 @@ def all_thinking(text: str) -> bool:
 
     An empty thought that is closed says, like "", that there is no answer to give.
     """
-    thought = told_apart(text, None)
-    still_thinks = told_apart(text + "x", None).thinking  # also where nothing was thought yet
+    thought = split_thinking(text, None)
+    still_thinks = split_thinking(text + "x", None).thinking  # also where nothing was thought yet
     return not thought.answer.strip() and bool(thought.thinking or still_thinks)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gcache.agents.thinking import Parting, Thought
+from gcache.agents.thinking import ThinkSplitter, Thought
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import TokenScore
+from gcache.serve.deltas import Delta, SamplingParams, Tell
 from gcache.serve.model import ServedModel
 from gcache.serve.scores import Scored, Scorer
 from gcache.serve.text_stream import TextStream
-from gcache.serve.told import Draw, Tell, Told
 
 
-class Telling:
+class ChoiceStream:
     """A choice that is being written.
 
     Args:
@@ -26,12 +26,12 @@ class Telling:
     def __init__(
         self,
         served: ServedModel,
-        draw: Draw,
+        draw: SamplingParams,
         tell: Tell,
         number: int = 0,
         echoed: str = "",
         prompt: Sequence[int] = (),
-        parting: Parting | None = None,
+        parting: ThinkSplitter | None = None,
     ) -> None:
         self.llm: LocalLLM | None = served.llm
         self._tell, self._number, self._echoed = tell, number, echoed
@@ -80,7 +80,7 @@ class Telling:
         text, self._echoed = self._echoed + more.answer, ""
         fresh = self._fresh()
         if text or fresh or more.thinking:
-            self._tell(Told(text, choice=self._number, scored=fresh, reasoning=more.thinking))
+            self._tell(Delta(text, choice=self._number, scored=fresh, reasoning=more.thinking))
 
     def _fresh(self) -> tuple[Scored, ...]:
         fresh = () if self._scorer is None else self._scorer.more(self._scores)

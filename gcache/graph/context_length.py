@@ -22,7 +22,7 @@ AROUND_WORDS = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class PlannedRun:
     """A question that is about to be run.
 
     Attributes:
@@ -39,12 +39,12 @@ class Place:
     at_longest: bool = False
 
 
-def positions_of_caches(graph: Parts, place: Place) -> int:
+def positions_of_caches(graph: Parts, place: PlannedRun) -> int:
     """Positions that a question takes where agents hand on caches."""
     return _Lengths(graph, place).needed(place.most)
 
 
-def positions_of_words(config: GraphConfig, instructions: str, layout: ChatLayout, place: Place) -> int:
+def positions_of_words(config: GraphConfig, instructions: str, layout: ChatLayout, place: PlannedRun) -> int:
     """The same where the local model speaks for all agents.
 
     Args:
@@ -66,7 +66,7 @@ def positions_of_words(config: GraphConfig, instructions: str, layout: ChatLayou
 class _Lengths:
     """Where the slots of every turn end."""
 
-    def __init__(self, graph: Parts, place: Place) -> None:
+    def __init__(self, graph: Parts, place: PlannedRun) -> None:
         self.graph, self.config, self.agents, self.topology = graph, graph.config, place.agents, place.topology
         self.words, self.variables = place.question, place.variables
         self.question = len(graph.models[0].layouts.of(self.variables).question(self.words))

@@ -18,7 +18,7 @@ from gcache.llm.cache_budget import CacheLedger
 CALLS = ("think", "generate", "log_prob")
 
 
-class Front(Protocol):
+class QueueSettings(Protocol):
     """What requests are run with, and how patiently; see `gcache.llm.scheduler.BatchingLLM`."""
 
     llm: Any
@@ -29,7 +29,7 @@ class Front(Protocol):
     takes_turns: bool
 
 
-class Waiting:
+class PendingRequest:
     """A request and who waits for its answer."""
 
     def __init__(self, request: Any) -> None:
@@ -46,7 +46,7 @@ class Waiting:
             self.future.set_result(outcome)
 
 
-class Line:
+class RequestQueue:
     """Who waits for what in one event loop.
 
     Args:
@@ -58,24 +58,24 @@ class Line:
         texts: once it is over, the batch again where it is empty and in order, else None.
     """
 
-    def __init__(self, front: Front, texts: Any) -> None:
+    def __init__(self, front: QueueSettings, texts: Any) -> None:
         self.front = front
         self.texts = texts
         self.over = False
-        self._queues: dict[str, list[Waiting]] = {call: [] for call in CALLS}
+        self._queues: dict[str, list[PendingRequest]] = {call: [] for call in CALLS}
         self._tokens = 0  # written since thoughts last had a turn
         self._thoughts = 0  # batches run since texts last had a turn
         self._asked = 0
 
     def submit(self, call: str, request: Any) -> asyncio.Future[Any]:
         """Another request; a future that is cancelled takes it back."""
-        waiting = Waiting(request)
+        waiting = PendingRequest(request)
         waiting.future.add_done_callback(lambda future: self._take_back(call, waiting) if future.cancelled() else None)
         self._queues[call].append(waiting)
         self._asked += 1
         return waiting.future
 
-    def _take_back(self, call: str, waiting: Waiting) -> None:
+    def _take_back(self, call: str, waiting: PendingRequest) -> None:
         """Let go at once of what nobody waits for any more."""
         waiting.request = None
         if waiting in self._queues[call]:
@@ -107,7 +107,7 @@ class Line:
         for waiting in self._close():
             waiting.future.cancel()
 
-    def _close(self) -> list[Waiting]:
+    def _close(self) -> list[PendingRequest]:
         """Let go of everything; returns those who still wait."""
         self.over = True
         left = self._everyone()
@@ -118,7 +118,7 @@ class Line:
             waiting.request = None
         return left
 
-    def _everyone(self) -> list[Waiting]:
+    def _everyone(self) -> list[PendingRequest]:
         return [waiting for queue in self._queues.values() for waiting in queue] + self._writing()
 
     async def _next(self) -> None:
@@ -132,7 +132,7 @@ class Line:
         else:
             self._run("generate" if self._queues["generate"] else "log_prob")
 
-    def _writing(self) -> list[Waiting]:
+    def _writing(self) -> list[PendingRequest]:
         return [] if self.texts is None else list(self.texts.tickets)
 
     async def _quiet(self) -> bool:
@@ -168,16 +168,16 @@ class Line:
         for waiting, outcome in done:
             waiting.settle(outcome)
 
-    def _tell(self, done: list[tuple[Waiting, Any]]) -> list[tuple[Waiting, Any]]:
+    def _tell(self, done: list[tuple[PendingRequest, Any]]) -> list[tuple[PendingRequest, Any]]:
         """Tell watchers of what was written; no turn is held while they work."""
         try:
-            told: list[tuple[Waiting, Any]] = self.texts.tell(done)
+            told: list[tuple[PendingRequest, Any]] = self.texts.tell(done)
         except BaseException:
             self._queues["generate"] += [waiting for waiting, _ in done]  # to be told of it with the others
             raise
         return told
 
-    def _join(self) -> list[tuple[Waiting, Any]]:
+    def _join(self) -> list[tuple[PendingRequest, Any]]:
         """Let waiting texts join; those that are done already."""
         queue = self._queues["generate"]
         with self.front.ledger.turn:  # nobody else takes the room that was found for them
@@ -189,7 +189,7 @@ class Line:
             for waiting in chosen:
                 waiting.request = None
             try:
-                done: list[tuple[Waiting, Any]] = self.texts.join(chosen, requests)
+                done: list[tuple[PendingRequest, Any]] = self.texts.join(chosen, requests)
             except BaseException:
                 self._queues["generate"] += chosen  # to be told of it with the others
                 raise

@@ -12,7 +12,7 @@ from gcache.agents.decision import DecisionMaker
 from gcache.build import Built
 from gcache.config import GraphSpec
 from gcache.gnn.providers import FixedProvider
-from gcache.graph.room import AROUND_WORDS
+from gcache.graph.context_length import AROUND_WORDS
 from gcache.graph.run_config import GraphConfig
 from gcache.graph.text_backends import LocalTextBackend
 from gcache.graph.text_graph import TextGraph

@@ -12,7 +12,7 @@ from gcache.serve.scores import Scored
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingParams:
     """How texts are drawn.
 
     Attributes:
@@ -37,7 +37,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Told:
+class Delta:
     """Something that is known before the answer is whole: more of its text, or an event.
 
     Attributes:
@@ -94,6 +94,6 @@ class Answer:
 
 
 #: Gets what is told, in the engine's thread.
-Tell = Callable[[Told], None]
+Tell = Callable[[Delta], None]
 #: Works on a request, in the engine's thread.
 Work = Callable[[ServedModel, Tell], Coroutine[Any, Any, Answer]]
