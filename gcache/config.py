@@ -19,7 +19,7 @@ from gcache.graph.run_config import ENDPOINTS, GENERATION_MODES, GraphConfig
 from gcache.graph.writers.hints import HINTS
 from gcache.links.link import AUTO
 from gcache.links.link import CHOICES as LINK_CHOICES
-from gcache.llm.load.device import DTYPES, QUANTIZATIONS
+from gcache.llm.load import device as devices
 from gcache.runtime.settings import Settings, current_names, setting
 from gcache.runtime.typed import mistyped
 from gcache.tasks.example import Task
@@ -48,12 +48,14 @@ class GraphSpec(Settings):
     llm_name: str = setting(
         "smollm2", help="smollm2 (embedded), a Hugging Face id, a local folder or a .gguf file", group="model"
     )
-    dtype: str = setting("auto", help="of the model's weights", group="model", choices=DTYPES)
+    dtype: str = setting("auto", help="of the model's weights", group="model", choices=lambda: devices.DTYPES)
     device: str = setting("cpu", help="cpu, auto, or another device of torch such as cuda:1", group="model")
     device_map: str | None = setting(
         None, help="passed on to transformers, for models over several devices", group="model"
     )
-    quantization: str = setting("none", help="of the model, by bitsandbytes", group="model", choices=QUANTIZATIONS)
+    quantization: str = setting(
+        "none", help="of the model, by bitsandbytes", group="model", choices=lambda: devices.QUANTIZATIONS
+    )
     domain: str = setting("maths", help="the set of roles; the task says which", choices=DOMAINS)
     roles: tuple[str, ...] = setting((), help="which of the domain's roles", group="team", unset="all")
     agent_nums: int | None = setting(
@@ -130,7 +132,7 @@ class GraphSpec(Settings):
     )
     agent_quantization: tuple[str, ...] = setting(
         (), help="of these models, one each or one for all", group="models", metavar="Q", was="agent_quantizations",
-        what="quantization", choices=QUANTIZATIONS, unset="--quantization",
+        what="quantization", choices=lambda: devices.QUANTIZATIONS, unset="--quantization",
     )
     link: str = setting(
         AUTO, help="what goes from one model to another: vocab (one tokenizer: hidden states through a linear map), "

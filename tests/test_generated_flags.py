@@ -157,6 +157,8 @@ class Bounded(Settings):
     door: int = setting(0, help="a door", at_least=0, at_most=9)
     price: float = setting(0.0, help="a price", at_least=0)
     wait: float | None = setting(None, help="a wait", above=0, unit="seconds", unset="ever")
+    most: int = setting(0, help="a most", at_most=9)
+    rest: float = setting(0.5, help="a rest", above=0, at_most=1)
     calm: float = setting(0.0, help="a calm", at_least=0, unit="seconds")
     names: tuple[str, ...] = setting((), help="some names", choices=("a", "b"), also=("c",), what="name", was="called")
 
@@ -172,6 +174,8 @@ class Bounded(Settings):
         ({"price": -1.0}, "price must be a finite number of 0 or more, got -1.0"),
         ({"price": float("inf")}, "price must be a finite number of 0 or more, got inf"),
         ({"wait": 0.0}, "wait must be a finite number of seconds above 0, got 0.0; leave it out for ever"),
+        ({"most": 10}, "most must be at most 9, got 10"),
+        ({"rest": 2.0}, "rest must be a finite number above 0 and at most 1, got 2.0"),
         ({"calm": float("nan")}, "calm must be a finite number of seconds, 0 or more, got nan"),
         ({"names": ("a", "d")}, "unknown name 'd'; choose one of: a, b, c"),
         ({"called": ("a",)}, "called of a Bounded is called names now; pass that"),
@@ -184,8 +188,8 @@ def test_a_field_that_is_out_of_bounds_is_refused(values: dict[str, Any], messag
 
 
 def test_fields_within_their_bounds_are_taken() -> None:
-    made = Bounded(9, 0.99, 0.0, 9, 0, 0.1, 0.0, ("c", "a"))
-    assert dataclasses.replace(made, wait=None) == Bounded(9, 0.99, 0.0, 9, 0, None, 0.0, ("c", "a"))
+    made = Bounded(9, 0.99, 0.0, 9, 0, 0.1, -5, 1, 0.0, ("c", "a"))
+    assert dataclasses.replace(made, wait=None) == Bounded(9, 0.99, 0.0, 9, 0, None, -5, 1, 0.0, ("c", "a"))
 
 
 def test_former_names_are_read_and_written() -> None:

@@ -8,6 +8,10 @@ nowhere else. A command says which groups of fields, or which fields, it takes, 
 
 Allowed names are read from their registry when the help text is shown, so a new entry is there by itself. They are
 no `choices` of argparse: the record refuses what is unknown, in words of its own.
+
+The shape is that of transformers' `HfArgumentParser`, which is not used: importing it takes longer than a whole help
+text may, it reads a tuple as one word, gives each boolean that is true a second flag, and knows no help text that
+changes.
 """
 
 from __future__ import annotations
@@ -80,9 +84,10 @@ def add(
         action.describe = lambda about=about, shown=default, action=action: described(
             about.help, about.names, None if action.required else _shown(shown, about)
         )
-        action.help = described(about.help, (), _shown(default, about))
         if isinstance(parser, OneLineParser):
             parser.made_from[name] = (record, field.name)
+        else:
+            action.help = action.describe()
     assert not defaults, f"{record.__name__} has no flags {', '.join(defaults)} among these"
 
 

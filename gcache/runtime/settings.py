@@ -14,7 +14,7 @@ import dataclasses
 import math
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -34,7 +34,7 @@ class About:
         what: what a name of it is called in errors.
         at_least, above, at_most, below: the bounds of a number.
         unit: of a number, for errors.
-        choices: a registry of allowed names, read anew each time; None for anything.
+        choices: a registry of allowed names, or what gives them, asked anew each time; None for anything.
         also: names that are allowed beside those of `choices`.
         metavar: what stands for its value in `--help`.
         switch: whether its flag takes no word behind it, since a command has arguments without a flag.
@@ -51,7 +51,7 @@ class About:
     at_most: float | None = None
     below: float | None = None
     unit: str = ""
-    choices: Collection[str] | None = None
+    choices: Collection[str] | Callable[[], Collection[str]] | None = None
     also: tuple[str, ...] = ()
     metavar: str | None = None
     switch: bool = False
@@ -59,11 +59,16 @@ class About:
     @property
     def names(self) -> list[str]:
         """Allowed names, as their registry has them now; none where anything is allowed."""
-        return [] if self.choices is None else list(dict.fromkeys((*self.also, *self.choices)))
+        return [] if self.choices is None else list(dict.fromkeys((*self.also, *self._registry)))
 
     def allows(self, name: object) -> bool:
         """Whether this is an allowed name."""
-        return self.choices is None or name in self.also or name in self.choices
+        return self.choices is None or name in self.also or name in self._registry
+
+    @property
+    def _registry(self) -> Collection[str]:
+        found = self.choices() if callable(self.choices) else self.choices
+        return () if found is None else found
 
     @property
     def is_bounded(self) -> bool:
@@ -78,14 +83,16 @@ class About:
         """
         if self.above is not None and self.below is not None:
             return f"between {self.above:g} and {self.below:g}, both excluded"
+        number = "" if whole else f"a finite number of {self.unit} " if self.unit else "a finite number "
         if self.at_most is not None or self.below is not None:
-            end = f"below {self.below:g}" if self.at_most is None else f"{self.at_most:g}"
-            return f"from {self.at_least:g} to {end}"
-        number = "" if whole else f"a finite number of {self.unit}" if self.unit else "a finite number"
+            most, word = (self.below, "below ") if self.at_most is None else (self.at_most, "")
+            if self.at_least is not None:
+                return f"from {self.at_least:g} to {word}{most:g}"
+            low = "" if self.above is None else f"above {self.above:g} and "
+            return f"{number}{low}{word or 'at most '}{most:g}"
         if self.above is not None:
-            return f"{number} above {self.above:g}".lstrip()
-        comma = "" if whole else ", " if self.unit else " of "
-        return f"{number}{comma}{self.at_least:g} or more"
+            return f"{number}above {self.above:g}"
+        return f"{number.rstrip()}{', ' if self.unit else ' of ' if number else ''}{self.at_least:g} or more"
 
     def holds(self, number: float) -> bool:
         """Whether a number is within the bounds."""
