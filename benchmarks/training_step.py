@@ -22,8 +22,7 @@ from gcache.build import assemble
 from gcache.config import LEARNED, GraphSpec
 from gcache.graph.run_config import GraphConfig
 from gcache.tasks.registry import make_task
-from gcache.training.config import TrainConfig
-from gcache.training.replay import GRADIENTS
+from gcache.training.config import GRADIENTS, TrainConfig
 from gcache.training.trainer import Reinforce
 
 TASK = "split_facts"
@@ -92,7 +91,7 @@ def _train(bench: Bench, gradient: str, size: Size) -> list[dict[str, Any]]:
         iterations=size.warm_up + size.steps,
         batch_size=size.questions,
         rollouts=size.rollouts,
-        gradient=gradient,
+        fuser_gradient=gradient,
         seed=bench.settings.seed,
     )
     built = assemble(spec, bench.llm, bench.loaded.tokenizer, bench.loaded.fingerprint)

@@ -21,8 +21,9 @@ from gcache.errors import ConfigError
 from gcache.graph.result import RunResult
 from gcache.runtime.streams import resampling
 from gcache.tasks.example import Example
+from gcache.training.config import BASELINES
 from gcache.training.metrics import running_mean
-from gcache.training.objective import BASELINES, LossWeights, advantages
+from gcache.training.objective import LossWeights, advantages
 from gcache.training.trainer import Reinforce
 
 REFERENCE = "leave_one_out"

@@ -46,12 +46,12 @@ def compare(args: argparse.Namespace) -> int:
     task_spec = TaskSpec.from_json(found.task, found.folder)
     task = task_spec.make()
     built = build(found.spec)
-    config = replace(TrainConfig(**found.training), seed=args.seed)
+    config = replace(TrainConfig.from_json(found.training), seed=args.seed)
     with tempfile.TemporaryDirectory() as nothing:  # nothing is written there
         trainer = Reinforce(built, task, config, Path(nothing))
         if not args.untrained:
             checkpoints.restore(found, built)
-        rows = compare_baselines(trainer, list(task.train(config.train_limit, args.seed)), args.batches)
+        rows = compare_baselines(trainer, list(task.train(config.limit, args.seed)), args.batches)
     print(table(rows), end="")
     if args.json:
         write_json(args.json, {

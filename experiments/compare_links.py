@@ -18,6 +18,8 @@ from pathlib import Path
 from gcache.build import Built, build
 from gcache.commands import flags
 from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
+from gcache.commands.options import options
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
 from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
@@ -29,7 +31,8 @@ from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import RunResult
 from gcache.links.link import AUTO
-from gcache.links.negotiate import CHOICES
+from gcache.links.registry import CHOICES
+from gcache.llm.cache_budget import Limits
 from gcache.tasks.example import Example, Task
 
 #: Rows beside those of links.
@@ -68,11 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=200, help="test questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
-    flags.add_model_flags(parser)
-    flags.add_mixture_flags(parser)
-    flags.add_graph_flags(parser)
-    flags.add_limit_flags(parser)
-    parser.set_defaults(generation_mode="local")
+    add_graph_flags(parser)
+    flags.add(parser, Limits)
     return parser
 
 
@@ -87,12 +87,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("nothing to compare: name some --links or --rows")
     if args.links and not args.agent_models:
         raise ConfigError("links are between two models; name the agents' by --agent_models")
-    task_spec = TaskSpec(args.task, args.data, flags.options(args.task_option))
+    task_spec = TaskSpec(args.task, args.data, options(args.task_option))
     task = task_spec.make()
-    config = flags.graph_config(args, task.max_new_tokens)
     args.link = "perceiver" if args.link_file else AUTO  # each row has a link of its own
     args.route, args.route_file = "none", None
-    spec = flags.graph_spec(args, task.domain, config, topology=args.topology)
+    spec = graph_spec(args, task.domain, task.max_new_tokens)
     examples = list(task.test(args.limit, args.seed))
     rows = [_row(args, spec, task, examples, name) for name in (*args.rows, *args.links)]
     if args.json:
@@ -108,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
 def _row(args: argparse.Namespace, spec: GraphSpec, task: Task, examples: Sequence[Example], name: str) -> Row:
     """One condition; its models are loaded for it, and gone afterwards."""
     if name in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
-        spec = replace(spec, agent_models=(), agent_quantizations=(), link_files=(), link=AUTO)
+        spec = replace(spec, agent_models=(), agent_quantization=(), link_file=(), link=AUTO)
     else:
-        spec = replace(spec, link=name, link_files=spec.link_files if name == "perceiver" else ())
-    built = build(spec, flags.limits(args))
+        spec = replace(spec, link=name, link_file=spec.link_file if name == "perceiver" else ())
+    built = build(spec, flags.make(Limits, args))
     assert isinstance(built.graph, CacheGraph)
     if name == ONE_PROMPT:
         found = evaluate_text(built.graph, task, examples, name)

@@ -15,13 +15,18 @@ from pathlib import Path
 
 from gcache.build import build
 from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api_if_asked
 from gcache.commands.console import OneLineParser, guarded, log_to_stderr
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
+from gcache.commands.options import options
 from gcache.commands.train import print_outcome, train
 from gcache.config import LEARNED, GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.fixed import TOPOLOGIES
 from gcache.llm.api.client import ApiLLM
+from gcache.llm.cache_budget import Limits
 from gcache.llm.load.locate import EMBEDDED
+from gcache.runtime.settings import setting
 from gcache.runtime.sharing import watched
 from gcache.training.config import TrainConfig
 
@@ -35,6 +40,16 @@ DECISIONS = {"FinalRefer": "refer", "FinalDirect": "direct", "FinalMajorVote": "
 DECISIONS |= {name: name for name in DECISIONS.values()}
 #: `--llm_name` -> the generation mode it stands for; the local model is then the embedded one.
 LLM_NAMES = {"hybrid_cache": "hybrid", "local_cache": "local"}
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the scripts have beside our own settings."""
+
+    optimized_spatial: bool = setting(
+        True, help="learn the edges; false: keep those of --mode and train the fuser alone", group="script"
+    )
+    use_cache: bool = setting(True, help="agents hand on caches; false: text alone", group="script")
 
 
 @dataclass(frozen=True)
@@ -72,37 +87,31 @@ class Experiment:
         made.add_argument(
             "--fuse_method", default="concat", help="concat, weighted_sum or first (default: %(default)s)"
         )
-        flags.add_boolean(
-            made, "--optimized_spatial", True, "learn the edges; false: keep those of --mode and train the fuser alone"
-        )
-        flags.add_boolean(made, "--use_cache", True, "agents hand on caches; false: text alone")
-        flags.add_model_flags(made)
-        flags.add_mixture_flags(made)
-        flags.add_graph_flags(made)
-        flags.add_choice_flags(made)
-        flags.add_api_flags(made)
-        flags.add_limit_flags(made)
-        flags.add_train_flags(made, TrainConfig(rollouts=2))
-        made.set_defaults(generation_mode=self.generation_mode)
+        flags.add(made, Learned)
+        add_graph_flags(made, "choices")
+        add_api_flags(made, generation_mode=self.generation_mode)
+        flags.add(made, Limits)
+        flags.add(made, TrainConfig, "training", rollouts=2)
         return made
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Returns the exit code."""
-        args = self.parser().parse_args(argv)
+        parser = self.parser()
+        args = parser.parse_args(argv)
         log_to_stderr()
         with watched():
-            return guarded(lambda: self.run(args))
+            return guarded(lambda: self.run(parser, args))
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         task, spec = self.settings(args)
-        api = flags.api_if_asked(args, spec)
+        api = api_if_asked(parser, args, spec)
         if args.question_id is not None:
             return ask(args, task, spec, api)
         if args.report < 0:
             raise ConfigError(f"--report must be 0 or more, got {args.report}")
-        config = flags.train_config(args, args.num_iterations, args.batch_size, args.limit)
+        config = flags.make(TrainConfig, args, iterations=args.num_iterations)
         out = args.out or Path("runs") / f"{self.task}-seed{args.seed}"
-        result = train(task, spec, config, out, args.report, limits=flags.limits(args), api=api)
+        result = train(task, spec, config, out, args.report, limits=flags.make(Limits, args), api=api)
         for line in result.history:
             print(
                 f"step {line['step']}: utility {line['utility']:.3f} ({line['utility_low']:.3f} to "
@@ -121,17 +130,16 @@ class Experiment:
             raise unknown("decision method", args.decision_method, DECISIONS)
         known_names(args)
         last = {"accept_last_number": True} if args.accept_last_number else {}
-        task_spec = TaskSpec(self.task, args.data, {**flags.options(args.task_option), **last})
+        task_spec = TaskSpec(self.task, args.data, {**options(args.task_option), **last})
         task = task_spec.make()
-        spec = flags.graph_spec(
+        spec = graph_spec(
             args,
             task.domain,
-            flags.graph_config(args, task.max_new_tokens, args.num_rounds),
+            task.max_new_tokens,
             topology=LEARNED if args.optimized_spatial else MODES[args.mode],
             fuser=args.fuse_method,
             agent_nums=args.agent_nums,
             decision_method=DECISIONS[args.decision_method],
-            **flags.choices(args),
         )
         return task_spec, spec
 
@@ -168,7 +176,7 @@ def ask(args: argparse.Namespace, task_spec: TaskSpec, spec: GraphSpec, api: Api
     if not 0 <= args.question_id < len(questions):
         raise ConfigError(f"--question_id must be from 0 to {len(questions) - 1}, got {args.question_id}")
     example = questions[args.question_id]
-    result = build(spec, flags.limits(args), api).graph.run(example)
+    result = build(spec, flags.make(Limits, args), api).graph.run(example)
     grade = task.grade(result.answer, example)
     print(f"question: {example.question}\nanswer:   {result.answer}\nexpected: {example.answer} ({grade.outcome})")
     return 0

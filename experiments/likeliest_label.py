@@ -31,6 +31,8 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.commands import flags
 from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
+from gcache.commands.options import options
 from gcache.config import TaskSpec
 from gcache.errors import ConfigError
 from gcache.evaluation.intervals import paired_difference, wilson
@@ -38,6 +40,7 @@ from gcache.files import write_json
 from gcache.graph.agent_models import AgentModel
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver
+from gcache.llm.cache_budget import Limits
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, answer_tokens, ends_of, local
@@ -54,11 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=200, help="test questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of their choice (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers to this file")
-    flags.add_model_flags(parser)
-    flags.add_mixture_flags(parser)
-    flags.add_graph_flags(parser)
-    flags.add_limit_flags(parser)
-    parser.set_defaults(generation_mode="local")
+    add_graph_flags(parser)
+    flags.add(parser, Limits)
     args = parser.parse_args(argv)
     log_to_stderr()
     return guarded(lambda: run(args))
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     if len(args.link_file) != 1:
         raise ConfigError("name the fitted perceiver by --link_file")
-    task = TaskSpec(args.task, args.data, flags.options(args.task_option)).make()
+    task = TaskSpec(args.task, args.data, options(args.task_option)).make()
     examples = list(task.test(args.limit, args.seed))
     args.link, file = "text", Path(args.link_file.pop())
-    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
-    graph = build(spec, flags.limits(args)).graph
+    spec = graph_spec(args, task.domain, task.max_new_tokens, topology="star")
+    graph = build(spec, flags.make(Limits, args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)
     fit = PerceiverFit(graph, Perceiver.load(file, sender, receiver), FitConfig())

@@ -20,11 +20,14 @@ from torch import Tensor
 from gcache.build import build
 from gcache.commands import flags
 from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.graph_flags import graph_spec
+from gcache.commands.options import options
 from gcache.config import TaskSpec
 from gcache.evaluation.intervals import wilson
 from gcache.files import write_json
 from gcache.graph.cache_graph import CacheGraph
 from gcache.links.perceiver import Perceiver, PerceiverConfig, embedding_statistics
+from gcache.llm.cache_budget import Limits
 from gcache.tasks.example import Example
 from gcache.training.fit_perceiver import FitConfig, PerceiverFit, ends_of
 
@@ -51,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    options = flags.options(args.task_option)
-    task = TaskSpec(args.task, args.data, options).make()
-    test = TaskSpec(args.task, args.test_data, {**options, "whole_file": True}).make().test(args.limit, args.seed)
-    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
-    graph = build(spec, flags.limits(args)).graph
+    named = options(args.task_option)
+    task = TaskSpec(args.task, args.data, named).make()
+    test = TaskSpec(args.task, args.test_data, {**named, "whole_file": True}).make().test(args.limit, args.seed)
+    spec = graph_spec(args, task.domain, task.max_new_tokens, topology="star")
+    graph = build(spec, flags.make(Limits, args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)
     unused = Perceiver(PerceiverConfig(), sender.w_in.shape[1], embedding_statistics(receiver))

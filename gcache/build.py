@@ -165,7 +165,7 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("policy", spec.seed))
         policy = TopologyPolicy(
-            encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.temporal,
+            encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.optimized_temporal,
             spec.channels, spec.latent_choices, spec.consult_probability,
         )  # fmt: skip
     return policy, encoder
@@ -188,7 +188,7 @@ def load_agent_models(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> A
     models = [(main, _marked(loaded, spec.quantization))]
     known = {(spec.llm_name, spec.quantization): 0}
     on: list[int] = []
-    for name, quantization in zip(spec.agent_models, spec.agent_quantization(), strict=True):
+    for name, quantization in zip(spec.agent_models, spec.quantization_of_each, strict=True):
         if (name, quantization) not in known:
             known[name, quantization] = _number(spec, name, quantization, models)
         on.append(known[name, quantization])
@@ -234,7 +234,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
 
 def _link(spec: GraphSpec, wanted: str, sender: ModelEnds, receiver: ModelEnds) -> Link | None:
     name = negotiated(sender, receiver, wanted)
-    link = make_link(name, sender, receiver, spec.link_files)
+    link = make_link(name, sender, receiver, spec.link_file)
     logger.info("agents on %s reach those on %s by the link %s", sender.label, receiver.label, name)
     return link
 

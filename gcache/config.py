@@ -7,119 +7,161 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcache.agents.decision import decision_maker
+from gcache.agents.decision import DECISIONS, decision_maker
 from gcache.agents.roles import DOMAINS, pick_agents
 from gcache.cache.fusers.registry import FUSERS
-from gcache.cache.positions import check_positions
-from gcache.errors import CheckpointError, ConfigError, unknown
+from gcache.cache.position_names import POSITIONS
+from gcache.errors import CheckpointError, ConfigError
 from gcache.gnn.features import ENCODERS
 from gcache.gnn.fixed import TOPOLOGIES
-from gcache.gnn.policy import check_choices, check_probabilities
-from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
-from gcache.graph.run_config import GraphConfig
+from gcache.gnn.topology import AGENT_PROBABILITY, CHANNELS, DECISION_PROBABILITY, check_choices
+from gcache.graph.run_config import ENDPOINTS, GENERATION_MODES, GraphConfig
 from gcache.graph.writers.hints import HINTS
-from gcache.graph.writers.prompt_embeds import ENDPOINTS
-from gcache.graph.writers.registry import GENERATION_MODES
 from gcache.links.link import AUTO
-from gcache.links.negotiate import check_link
+from gcache.links.registry import CHOICES as LINK_CHOICES
 from gcache.links.registry import LINKS
+from gcache.llm.load import device as devices
 from gcache.runtime.plugin_files import permitted
+from gcache.runtime.settings import Settings, current_names, setting
 from gcache.runtime.typed import mistyped
 from gcache.tasks.example import Task
-from gcache.tasks.registry import make_task
+from gcache.tasks.registry import TASKS, make_task
 
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
 #: Fields of a `GraphSpec` that are tuples, which JSON knows as lists.
-TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantizations", "link_files")
+TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantization", "link_file")
 #: Fields of a `GraphSpec` that name an entry of a registry, which may be a plug-in.
 NAMES = ("fuser", "topology", "link")
 #: Fields of a `GraphSpec` that make no sense without a learned topology.
-CHOICES = ("temporal", "channels", "latent_choices", "consult_probability")
+CHOICES = ("optimized_temporal", "channels", "latent_choices", "consult_probability")
+
+
+#: What `route` may be.
+ROUTES = ("none", "auto")
 
 
 @dataclass(frozen=True)
-class GraphSpec:
-    """Everything a graph is made from; stored with its checkpoints.
+class GraphSpec(Settings):
+    """Everything a graph is made from; stored with its checkpoints. Each field says in its help text what it is.
 
-    Attributes:
-        llm_name: "smollm2", a Hugging Face id, a local folder or a .gguf file.
-        domain: the set of roles.
-        roles: names of the domain's roles; empty for the first `agent_nums`, or all.
-        topology: "learned", or the name of a fixed one.
-        encoder: of role and query features.
-        decision_probability, agent_probability: how likely an edge is before training.
-        consult_probability: how likely it is before training that the decision maker consults anybody, as a choice of
-            its own; None where it is none (see `gcache.gnn.policy`).
-        temporal: whether edges from the round before are learned too.
-        channels: what may go over each edge, as a choice (see `gcache.gnn.topology.CHANNELS`); () for what
-            `graph.hands` says, everywhere.
-        latent_choices: numbers of latent steps that each agent chooses from; () for `graph.latent_steps`.
-        generation_mode: who writes the decision maker's text; see `gcache.graph.writers.registry`.
-        hint: what the API is told in the mode api_hint; see `gcache.graph.writers.hints`.
-        latent_space_realign: whether latent steps go through W_a; see `gcache.llm.forward.alignment`.
-        embeds_endpoint: of the server in the mode api_embeds; see `gcache.graph.writers.prompt_embeds`.
-        api_model, base_url: of the API in modes that ask one; None for what the environment says.
-        agent_models: what the agents think with, where that is another model than the decision maker's, which is
-            `llm_name`: one name per agent, or one for all; see `gcache.graph.agent_models`.
-        agent_quantizations: of these models, one each or one for all; () for `quantization`.
-        link: between two models; see `gcache.links`.
-        link_files: of learned links.
-        route: "none", or "auto": questions that ask for a label go over the perceiver, others over `link`, as a router
-            says (see `gcache.links.router`); route_file: the router's.
-        seed: of the policy's first weights and of random topologies.
-        The rest: see `GraphConfig`, `load_model` and the fusers.
+    Raises:
+        ConfigError: a value that is not allowed, or two that do not go together; before a model is loaded.
     """
 
-    llm_name: str = "smollm2"
-    dtype: str = "auto"
-    device: str = "cpu"
-    device_map: str | None = None
-    quantization: str = "none"
-    domain: str = "maths"
-    roles: tuple[str, ...] = ()
-    agent_nums: int | None = None
-    topology: str = LEARNED
-    decision_method: str = "refer"
-    fuser: str = "concat"
-    positions: str = "parallel"
-    encoder: str = "minilm"
-    hidden_dim: int = 64
-    decision_probability: float = DECISION_PROBABILITY
-    agent_probability: float = AGENT_PROBABILITY
-    temporal: bool = False
-    channels: tuple[str, ...] = ()
-    latent_choices: tuple[int, ...] = ()
-    consult_probability: float | None = None
-    generation_mode: str = "local"
-    hint: str = "meta"
-    latent_space_realign: bool = True
-    embeds_endpoint: str = "completions"
-    api_model: str | None = None
-    base_url: str | None = None
-    agent_models: tuple[str, ...] = ()
-    agent_quantizations: tuple[str, ...] = ()
-    link: str = AUTO
-    link_files: tuple[str, ...] = ()
-    route: str = "none"
-    route_file: str | None = None
-    seed: int = 0
+    llm_name: str = setting(
+        "smollm2", help="smollm2 (embedded), a Hugging Face id, a local folder or a .gguf file", group="model"
+    )
+    dtype: str = setting("auto", help="of the model's weights", group="model", choices=lambda: devices.DTYPES)
+    device: str = setting("cpu", help="cpu, auto, or another device of torch such as cuda:1", group="model")
+    device_map: str | None = setting(
+        None, help="passed on to transformers, for models over several devices", group="model"
+    )
+    quantization: str = setting(
+        "none", help="of the model, by bitsandbytes", group="model", choices=lambda: devices.QUANTIZATIONS
+    )
+    domain: str = setting("maths", help="the set of roles; the task says which", choices=DOMAINS)
+    roles: tuple[str, ...] = setting((), help="which of the domain's roles", group="team", unset="all")
+    agent_nums: int | None = setting(
+        None, help="so many agents, of the domain's roles in turn", group="team", unset="one for each role",
+        metavar="N",
+    )
+    topology: str = setting(
+        LEARNED, help="who hands to whom: learned, or a fixed one, of which the fuser alone is trained", group="team",
+        choices=TOPOLOGIES, also=(LEARNED,),
+    )
+    decision_method: str = setting(
+        "refer", help="how the decision maker comes to an answer", group="team", choices=DECISIONS
+    )
+    fuser: str = setting("concat", help="how caches that arrive are joined", group="team", choices=FUSERS)
+    positions: str = setting(
+        "parallel", help="where handed-on slots go: beside each other, or one cache after another", group="graph",
+        choices=POSITIONS,
+    )
+    encoder: str = setting("minilm", help="of roles and questions, for the policy", group="team", choices=ENCODERS)
+    hidden_dim: int = setting(64, help="width of the policy's layers", group="team", at_least=1)
+    decision_probability: float = setting(
+        DECISION_PROBABILITY, help="of an edge into the decision maker, before training", group="team", above=0, below=1
+    )
+    agent_probability: float = setting(
+        AGENT_PROBABILITY, help="of an edge among agents, before training", group="team", above=0, below=1
+    )
+    optimized_temporal: bool = setting(
+        False, help="learn edges from the round before, too", group="choices", was="temporal"
+    )
+    channels: tuple[str, ...] = setting(
+        (), help="what goes over each edge, chosen per question; no edge (none) is always a choice", group="choices",
+        what="channel", choices=CHANNELS, metavar="CHANNEL", unset="what --hands says, over every edge",
+    )
+    latent_choices: tuple[int, ...] = setting(
+        (), help="numbers of latent steps that each agent chooses from", group="choices", metavar="STEPS",
+        unset="--latent_steps for all",
+    )
+    consult_probability: float | None = setting(
+        None, help="make hearing nobody one choice: before training the decision maker consults its agents with this "
+        "probability, and each of them then with --decision_probability; for tasks that it may do better alone",
+        group="choices", metavar="C", above=0, below=1, unset="no such choice",
+    )
+    generation_mode: str = setting(
+        "local", help="local: the local model writes on the fused cache; hybrid: it drafts and the API refines; "
+        "api_hint: the API writes, told of the caches by --hint; api_embeds: a server of the same model that takes "
+        "prompt embeddings writes, given the latent thoughts; api: the API alone, agents handing on text",
+        group="modes", choices=GENERATION_MODES,
+    )
+    hint: str = setting(
+        "meta", help="of the mode api_hint. meta: one line of numbers; lens: the words nearest to each latent step; "
+        "draft: a short local reading of the cache; text: what the agents said, with --hands both",
+        group="modes", choices=HINTS,
+    )
+    latent_space_realign: bool = setting(
+        True, help="latent steps feed back the hidden state through W_a; false: the hidden state itself, at the norm "
+        "of an embedding",
+        group="team",
+    )
+    embeds_endpoint: str = setting(
+        "completions", help="of the mode api_embeds: completions (the whole prompt as embeddings) or chat (a content "
+        "part)",
+        group="modes", what="endpoint of prompt embeddings", choices=ENDPOINTS,
+    )
+    api_model: str | None = setting(
+        None, help="the model's name at the server", group="text", unset="API_MODEL in the environment or .env"
+    )
+    base_url: str | None = setting(
+        None, help="of an OpenAI-compatible API, up to and with /v1", group="text",
+        unset="BASE_URL in the environment or .env",
+    )
+    agent_models: tuple[str, ...] = setting(
+        (), help="what the agents think with: one name per agent, or one for all; each is loaded once", group="models",
+        metavar="NAME", unset="--llm_name",
+    )
+    agent_quantization: tuple[str, ...] = setting(
+        (), help="of these models, one each or one for all", group="models", metavar="Q", was="agent_quantizations",
+        what="quantization", choices=lambda: devices.QUANTIZATIONS, unset="--quantization",
+    )
+    link: str = setting(
+        AUTO, help="what goes from one model to another: vocab (one tokenizer: hidden states through a linear map), "
+        "overlap (two tokenizers with 100 tokens in common: likewise), perceiver (learned soft tokens, see "
+        "--link_file), text; auto: the cache itself for equal weights, else the first of vocab, overlap and text that "
+        "the two models allow",
+        group="models", choices=LINK_CHOICES,
+    )
+    link_file: tuple[str, ...] = setting(
+        (), help="of fitted perceivers, one for each pair of models", group="models", metavar="FILE", was="link_files"
+    )
+    route: str = setting(
+        "none", help="auto: questions that ask for one of some labels go over the perceiver, others over --link, as "
+        "the router in --route_file says; none: all go over --link",
+        group="models", choices=ROUTES,
+    )
+    route_file: str | None = setting(
+        None, help="of a router; `gcache fit-router` makes one", group="models", metavar="FILE"
+    )
+    seed: int = setting(0, help="of the policy's first weights and of random topologies")
     graph: GraphConfig = field(default_factory=GraphConfig)
 
     def __post_init__(self) -> None:
         """Refuse every bad value before a model is loaded."""
-        for what, name, allowed in (
-            ("domain", self.domain, DOMAINS),
-            ("fuser", self.fuser, FUSERS),
-            ("encoder", self.encoder, ENCODERS),
-            ("generation mode", self.generation_mode, GENERATION_MODES),
-            ("hint", self.hint, HINTS),
-            ("endpoint of prompt embeddings", self.embeds_endpoint, ENDPOINTS),
-        ):
-            if name not in allowed:
-                raise unknown(what, name, allowed)
-        if self.topology != LEARNED and self.topology not in TOPOLOGIES:
-            raise unknown("topology", self.topology, {LEARNED, *TOPOLOGIES})
+        super().__post_init__()
         if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
             raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
         if self.generation_mode == "api" and self.graph.hands != "text":
@@ -131,16 +173,10 @@ class GraphSpec:
             )
         if self.generation_mode == "api_embeds" and self.graph.latent_steps == 0:
             raise ConfigError("the mode 'api_embeds' sends latent thoughts, but latent_steps is 0; set it to 1 or more")
-        check_positions(self.positions)
         decision_maker(self.domain, self.decision_method)
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
         self._check_models()
-        check_probabilities(
-            decision=self.decision_probability, agent=self.agent_probability, consult=self.consult_probability
-        )
-        if self.hidden_dim < 1:
-            raise ConfigError(f"hidden_dim must be 1 or more, got {self.hidden_dim}")
 
     def _check_choices(self) -> None:
         """Refuse choices that nobody makes, or that would change nothing."""
@@ -150,7 +186,7 @@ class GraphSpec:
             raise ConfigError(
                 f"{chosen[0]} is learned with the topology, but that is {self.topology!r}; use --topology {LEARNED}"
             )
-        if self.temporal and self.graph.rounds == 1:
+        if self.optimized_temporal and self.graph.num_rounds == 1:
             raise ConfigError("edges from the round before need one: set the number of rounds to 2 or more")
         if (self.channels or self.latent_choices) and (self.graph.hands, self.graph.transfer) != ("cache", "own"):
             raise ConfigError(
@@ -164,18 +200,15 @@ class GraphSpec:
 
     def _check_models(self) -> None:
         """Refuse models of agents that could not be linked, or would not be used."""
-        check_link(self.link)
-        if self.route not in ("none", "auto"):
-            raise unknown("route", self.route, ("none", "auto"))
         if self.route == "none" and self.route_file is not None:
             raise ConfigError("a router's file is named, but nothing is routed; add --route auto")
-        if self.route == "auto" and not (self.agent_models and self.link_files and self.route_file):
+        if self.route == "auto" and not (self.agent_models and self.link_file and self.route_file):
             raise ConfigError(
                 "--route auto sends some questions over a perceiver; name the agents' models by --agent_models, its "
                 "file by --link_file, and the router's by --route_file (`gcache fit-router` makes one)"
             )
         if not self.agent_models:
-            for name in ("agent_quantizations", "link_files"):
+            for name in ("agent_quantization", "link_file"):
                 if getattr(self, name):
                     raise ConfigError(f"{name} is for agents on other models, but none is named; add --agent_models")
             return
@@ -189,25 +222,26 @@ class GraphSpec:
                 f"there are {agents} agents, but {len(self.agent_models)} models for them; name one for each, or one "
                 "for all"
             )
-        if len(self.agent_quantizations) not in (0, 1, len(self.agent_models)):
+        if len(self.agent_quantization) not in (0, 1, len(self.agent_models)):
             raise ConfigError(
-                f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantizations)} "
+                f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantization)} "
                 "quantizations for them; name one for each, or one for all"
             )
         fitted = "" if self.link == AUTO else LINKS[self.link].fitted
-        if fitted and not self.link_files:
+        if fitted and not self.link_file:
             raise ConfigError(
                 f"the link {self.link} is learned, and needs its fitted file; {fitted}, or use --link auto"
             )
-        if self.link_files and not fitted and self.route == "none":
+        if self.link_file and not fitted and self.route == "none":
             raise ConfigError(
                 f"--link_file names a fitted link, but --link is {self.link}, which does not use it; add "
                 "--link perceiver (or --route auto), or leave it out"
             )
 
-    def agent_quantization(self) -> tuple[str, ...]:
+    @property
+    def quantization_of_each(self) -> tuple[str, ...]:
         """One per model of `agent_models`."""
-        named = self.agent_quantizations or (self.quantization,)
+        named = self.agent_quantization or (self.quantization,)
         return named * len(self.agent_models) if len(named) == 1 else named
 
     def to_json(self) -> dict[str, Any]:
@@ -215,14 +249,16 @@ class GraphSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GraphSpec:
-        """The inverse of `to_json`, of a checkpoint. A file that it names is run only if the user named it too.
+        """The inverse of `to_json`, of a checkpoint; fields may stand under the names that they had before. A file that
+        it names is run only if the user named it too.
 
         Raises:
             ConfigError: unknown or missing fields, or values that are not allowed.
             PluginError: a plug-in that cannot be used, or must not be run.
         """
         try:
-            graph = GraphConfig(**values["graph"])
+            values = current_names(cls, values)
+            graph = GraphConfig(**current_names(GraphConfig, values["graph"]))
             tuples = {name: tuple(values.get(name, ())) for name in TUPLES}
             names = {name: permitted(values[name], "the checkpoint") for name in NAMES if _is_text(values, name)}
             made = cls(**{**values, "graph": graph, **tuples, **names})
@@ -246,8 +282,11 @@ class TaskSpec:
         read_from: the checkpoint that says so, if one does; a file that it names is run only if the user named it too.
     """
 
-    name: str = "split_facts"
-    data: str | None = None
+    name: str = setting("split_facts", help="what is asked", flag="task", group="task", choices=TASKS)
+    data: str | None = setting(
+        None, help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped", group="task",
+        unset="what the task brings",
+    )
     options: dict[str, Any] = field(default_factory=dict)
     read_from: str = field(default="", compare=False)
 

@@ -126,7 +126,8 @@ _NAMED = (
     ("graph", "topology"),
     ("graph", "link"),
     ("graph", "agent_models"),
-    ("graph", "link_files"),
+    ("graph", "link_file"),
+    ("graph", "link_files"),  # its name in records that were written before
     ("graph", "route_file"),
     ("task", "name"),
     ("task", "data"),

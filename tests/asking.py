@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chat_server import Behaviour, serving
 
-from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api
 from gcache.environment import API_KEYS
 from gcache.errors import ApiError
 from gcache.llm.api.client import ApiLLM, ApiSettings, ApiText, Budget
@@ -54,5 +54,5 @@ def failed(*script: Behaviour, budget: Budget | None = None, **settings: Any) ->
 def by_flags(base_url: str, *words: str) -> ApiLLM:
     """The API that a command line describes."""
     parser = argparse.ArgumentParser()
-    flags.add_api_flags(parser, modes=False)
-    return flags.api(parser.parse_args(["--api_model", "toy", "--base_url", base_url, *words]))
+    add_api_flags(parser, modes=False)
+    return api(parser.parse_args(["--api_model", "toy", "--base_url", base_url, *words]))

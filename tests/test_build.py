@@ -88,7 +88,7 @@ def test_the_same_weights_in_another_quantization_are_another_model(
 ) -> None:
     real = build_module.load_model
     monkeypatch.setattr(build_module, "load_model", lambda name, *_: real(name, "float32"))
-    built = made(folders, "big", "big", "big", "big", agent_quantizations=("none", "8bit", "none", "8bit"))
+    built = made(folders, "big", "big", "big", "big", agent_quantization=("none", "8bit", "none", "8bit"))
     assert isinstance(built.graph, CacheGraph)
     assert built.graph.agent_models.on == (0, 1, 0, 1)
     assert links(built) == {(0, 1): "vocab", (1, 0): "vocab"}
@@ -121,8 +121,8 @@ def test_without_a_link_words_go(folders: dict[str, str]) -> None:
     ("settings", "error"),
     [
         ({"agents": ("small", "small")}, "there are 4 agents, but 2 models for them"),
-        ({"link_files": ("x",)}, "--link_file names a fitted link, but --link is auto.*add --link perceiver"),
-        ({"agent_quantizations": ("none", "8bit")}, "there are 1 models of agents, but 2 quantizations"),
+        ({"link_file": ("x",)}, "--link_file names a fitted link, but --link is auto.*add --link perceiver"),
+        ({"agent_quantization": ("none", "8bit")}, "there are 1 models of agents, but 2 quantizations"),
         ({"graph": GraphConfig(hands="text")}, "agents that hand on text alone share one model"),
         ({"graph": GraphConfig(transfer="context")}, "transfer='context' hands on"),
     ],
@@ -134,9 +134,9 @@ def test_what_makes_no_sense_is_refused(folders: dict[str, str], settings: dict[
 
 
 def test_settings_of_other_models_need_other_models() -> None:
-    for name in ("agent_quantizations", "link_files"):
+    for name, value in (("agent_quantization", "8bit"), ("link_file", "x")):
         with pytest.raises(ConfigError, match=f"{name} is for agents on other models.*add --agent_models"):
-            GraphSpec(**{name: ("x",)})
+            GraphSpec(**{name: (value,)})
 
 
 def test_a_checkpoint_knows_its_models(folders: dict[str, str], tmp_path: Path) -> None:

@@ -91,12 +91,12 @@ def test_a_record_without_folders_keeps_names(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     files = [str(tmp_path / "model.gguf"), str(tmp_path / "folder"), "owner/model"]
     record = {
-        "graph": {"llm_name": files[0], "agent_models": tuple(files), "link_files": [], "route_file": None},
+        "graph": {"llm_name": files[0], "agent_models": tuple(files), "link_file": [], "route_file": None},
         "task": {"name": "gsm8k", "data": files[0]}, "checkpoint": str(tmp_path / "runs" / "seed0"), "n": 3,
     }  # fmt: skip
     assert without_folders(record) == {
         "graph": {
-            "llm_name": "model.gguf", "agent_models": ["model.gguf", "folder", "owner/model"], "link_files": [],
+            "llm_name": "model.gguf", "agent_models": ["model.gguf", "folder", "owner/model"], "link_file": [],
             "route_file": None,
         },
         "task": {"name": "gsm8k", "data": "model.gguf"}, "checkpoint": "seed0", "n": 3,

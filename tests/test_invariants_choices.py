@@ -26,7 +26,7 @@ from gcache.training.trainer import Reinforce
 
 #: Name -> (rounds, the settings of the graph).
 CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
-    "rounds": (2, {"temporal": True}),
+    "rounds": (2, {"optimized_temporal": True}),
     "channels": (1, {"channels": ("cache", "latents")}),
     "text": (1, {"channels": ("cache", "text")}),
     "latent steps": (1, {"latent_choices": (0, 2)}),
@@ -34,7 +34,7 @@ CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
     "all": (
         2,
         {
-            "temporal": True, "channels": ("cache", "latents", "text"), "latent_choices": (1, 2),
+            "optimized_temporal": True, "channels": ("cache", "latents", "text"), "latent_choices": (1, 2),
             "consult_probability": 0.8,
         },
     ),
@@ -43,7 +43,7 @@ CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
 
 def built_for(choice: str, llm: LocalLLM, tokenizer: Any, n_agents: int = 3, tokens: int = 4, **more: Any) -> Built:
     rounds, settings = CHOICES[choice]
-    graph = GraphConfig(latent_steps=1, rounds=rounds, max_new_tokens=tokens, speak_tokens=2)
+    graph = GraphConfig(latent_steps=1, num_rounds=rounds, max_new_tokens=tokens, speak_tokens=2)
     return toy_built(llm, tokenizer, n_agents=n_agents, graph=graph, **settings, **more)
 
 

@@ -41,7 +41,7 @@ QUESTION, WORDS, LAST = (1, 22, 50, 40), (30, 31, 4, 35, 29), (44, 46, 26)
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_concurrent_runs_equal_sequential_runs(tiny_llm: LocalLLM, tiny_tokenizer: Any, rounds: int) -> None:
     """In float64: how float32 rounds depends on the machine, and latent steps feed the rounding back."""
-    config = GraphConfig(latent_steps=2, rounds=rounds, max_new_tokens=8)
+    config = GraphConfig(latent_steps=2, num_rounds=rounds, max_new_tokens=8)
     graph = toy_built(double(tiny_llm), tiny_tokenizer, graph=config).graph
     asked = [(question, seed) for question in QUESTIONS for seed in (1, 2)]
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
-from gcache.errors import ConfigError, unknown
-
-#: `parallel`: siblings keep the positions they were computed at, as branches of a tree.
-#: `sequential`: one after another, each re-rotated to start where the one before it ends.
-Positions = Literal["parallel", "sequential"]
-
-
-def check_positions(positions: str) -> None:
-    """Raise ConfigError for a name that is not one of `Positions`."""
-    if positions not in get_args(Positions):
-        raise unknown("positions", positions, get_args(Positions))
+from gcache.errors import ConfigError
 
 
 def place(caches: Sequence[KVCache], start: int, positions: str, rope: Rope | None) -> list[KVCache]:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcache.commands import flags
+from gcache.commands.graph_flags import AS_THE_TASK
 from gcache.commands.task_flags import add_task_flags, task_spec
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
+from gcache.evaluation.methods import METHODS, MethodSettings
 from gcache.files import write_json
+from gcache.graph.run_config import GraphConfig
+from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
     from gcache.build import Built
-    from gcache.config import GraphSpec, TaskSpec
     from gcache.evaluation.compare import Compared
     from gcache.evaluation.method import Method
-    from gcache.evaluation.methods import MethodSettings
-    from gcache.llm.cache_budget import Limits
     from gcache.llm.local import LocalLLM
 
 EXAMPLES = """examples:
@@ -32,11 +34,9 @@ A checkpoint's model keeps its dtype unless --dtype says otherwise; in float32 e
 give equal texts, which bfloat16 may part by rounding.
 """
 #: Flags that say what model there is, and how methods go.
-OF_A_MODEL = ("llm_name", "dtype", "device", "device_map", "quantization")
-OF_A_METHOD = (
-    "prompt", "latent_steps", "latent_only", "latent_space_realign", "think", "max_new_tokens", "topology",
-    "chat_template_kwargs", "prompt_date",
-)  # fmt: skip
+OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
+OF_GRAPH, TEMPLATE = ("topology", "latent_space_realign"), ("chat_template_kwargs", "prompt_date")
+OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *TEMPLATE)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(run, parser))
     parser.add_argument(
-        "--methods", required=True, help="separated by commas: single, text_mas, latent_mas, gdesigner, gcache"
+        "--methods", required=True, help=f"separated by commas: {', '.join(METHODS)}"
     )
     add_task_flags(parser, required=True)
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
@@ -56,42 +56,40 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--compare_quantizations", nargs="+", default=[], metavar="Q",
         help="every method in each of these: none, 8bit, 4bit (default: --quantization alone)",
     )  # fmt: skip
-    flags.add_method_flags(parser)
-    flags.add_model_flags(parser)
-    flags.add_limit_flags(parser)
+    add_method_flags(parser)
+    flags.add(parser, Limits)
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the model, and of methods on it."""
+    flags.add(parser, MethodSettings, max_new_tokens=AS_THE_TASK)
+    flags.add(parser, GraphSpec, *OF_GRAPH, topology=flags.Default("full", "full; of gcache and gdesigner alone"))
+    flags.add(parser, GraphConfig, *TEMPLATE)
+    flags.add(parser, GraphSpec, "model")
 
 
 def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Compare, and print the table."""
     from gcache.agents.chat_template import TemplateSettings
-    from gcache.config import GraphSpec
-    from gcache.evaluation.methods import MethodSettings
-    from gcache.graph.run_config import GraphConfig
 
     asked = task_spec(args)
     task = asked.make()
     if args.checkpoint:
         flags.refuse_changed(
             parser, args,
-            [*(name for name in OF_A_MODEL if name != "dtype"), "topology", "chat_template_kwargs", "prompt_date"],
+            [*(name for name in OF_A_MODEL if name != "dtype"), "topology", *TEMPLATE],
         )  # fmt: skip
     tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
     template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)
-    settings = MethodSettings(
-        task.domain, tokens, args.prompt, args.latent_steps, args.latent_only, args.think, template
+    settings = flags.make(MethodSettings, args, domain=task.domain, max_new_tokens=tokens, template=template)
+    running = flags.make(
+        GraphConfig, args, transfer="latent" if args.latent_only else "own", max_new_tokens=tokens
     )
-    transfer = "latent" if args.latent_only else "own"
-    spec = GraphSpec(
-        llm_name=args.llm_name, dtype=args.dtype, device=args.device, device_map=args.device_map,
-        quantization=args.quantization, domain=task.domain, topology=args.topology, seed=args.seed,
-        latent_space_realign=args.latent_space_realign,
-        graph=GraphConfig(latent_steps=args.latent_steps, transfer=transfer, max_new_tokens=tokens,
-                          chat_template_kwargs=template.kwargs, prompt_date=template.date),
-    )  # fmt: skip
+    spec = flags.make(GraphSpec, args, domain=task.domain, graph=running)
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     found = compare_methods(
         names, asked, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
-        limits=flags.limits(args), dtype=None if args.dtype == "auto" else args.dtype,
+        limits=flags.make(Limits, args), dtype=None if args.dtype == "auto" else args.dtype,
         quantizations=getattr(args, "compare_quantizations", ()),
     )  # fmt: skip
     print(f"\n{found.table}", end="")

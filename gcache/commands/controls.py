@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api_of_checkpoint
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
+from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
     from gcache.config import GraphSpec, TaskSpec
     from gcache.evaluation.controls import Controlled
     from gcache.llm.api.client import ApiLLM
-    from gcache.llm.cache_budget import Limits
 
 EXAMPLES = """examples:
   gcache controls runs/split_facts --limit 200 --json controls.json
@@ -33,7 +35,7 @@ Where cutting the channel costs nothing, the channel carried nothing. Controls:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
-    parser.set_defaults(command=_controls)
+    parser.set_defaults(command=partial(_controls, parser))
     parser.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
     add_task_flags(parser, required=False)
     flags.add_plugin_flag(parser)
@@ -42,17 +44,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of questions and draws (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="picture (default: beside --json, as .png)")
-    flags.add_api_flags(parser, modes=False)
-    flags.add_limit_flags(parser)
+    add_api_flags(parser, modes=False)
+    flags.add(parser, Limits)
 
 
-def _controls(args: argparse.Namespace) -> int:
+def _controls(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.on_error != "stop":
         raise ConfigError("--on_error must be stop: controls are compared question by question, so none may be missing")
     found = control_checkpoint(
         args.checkpoint, task_if_named(args), [name.strip() for name in args.only.split(",") if name.strip()],
-        args.limit, args.seed, args.json, args.plot, limits=flags.limits(args),
-        api=lambda made: flags.api(args, made.api_model, made.base_url),
+        args.limit, args.seed, args.json, args.plot, limits=flags.make(Limits, args),
+        api=api_of_checkpoint(parser, args, args.checkpoint),
     )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0

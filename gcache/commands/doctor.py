@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags
 from gcache.commands.finding import Finding
 
 EXAMPLES = """examples:
@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_doctor)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--ask_api", action="store_true", help="ask the API one short question (costs a request)")
-    flags.add_api_flags(parser, modes=False)
+    add_api_flags(parser, modes=False)
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gcache.commands import flags
+from gcache.commands import api_flags
 from gcache.commands.finding import Finding
 from gcache.environment import API_KEYS, api_sources, cache_home, offline
 from gcache.errors import GcacheError
@@ -117,7 +117,7 @@ def api(args: argparse.Namespace, ask: bool) -> Finding:
             return Finding(
                 "note", "API", text, "for the other modes set API_KEY, BASE_URL and API_MODEL (.env.example)"
             )
-        llm = flags.api(args)
+        llm = api_flags.api(args)
     except GcacheError as error:
         return Finding("no", "API", hidden(" ".join(str(error).split()), secrets), "see .env.example")
     settings = llm.settings

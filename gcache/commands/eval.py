@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcache.commands import compare, flags
+from gcache.commands.api_flags import API_FLAGS, add_api_flags, api_of_checkpoint
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.graph.result import MAX_CONCURRENT
+from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
     from gcache.config import GraphSpec, TaskSpec
     from gcache.evaluation.evaluate import Evaluation
     from gcache.llm.api.client import ApiLLM
-    from gcache.llm.cache_budget import Limits
 
 EXAMPLES = """example:
   gcache eval --checkpoint runs/split_facts --limit 200 --seed 0 --json eval.json
@@ -40,14 +41,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_size", type=int, default=MAX_CONCURRENT, help="questions in flight at once (default: %(default)s)"
     )
-    flags.add_api_flags(parser, modes=False)
-    flags.add_method_flags(parser)
-    flags.add_model_flags(parser)
-    flags.add_limit_flags(parser)
+    add_api_flags(parser, modes=False)
+    compare.add_method_flags(parser)
+    flags.add(parser, Limits)
 
 
 def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-
     spec = task_if_named(args)
     if args.method:
         if args.task is None:
@@ -55,7 +54,7 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         if args.on_error != "stop":
             raise ConfigError("--on_error must be stop with --method: methods are compared question by question")
         flags.refuse_unused(
-            parser, args, [*flags.api_flags(), "batch_size"],
+            parser, args, [*API_FLAGS, "batch_size"],
             "a method answers with the local model, --max_batch_size texts at once, and asks no API; leave these out, "
             "or evaluate a --checkpoint that was trained with an API",
         )  # fmt: skip
@@ -67,8 +66,8 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")
     found = evaluate_checkpoint(
-        args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.limits(args),
-        api=lambda made: flags.api(args, made.api_model, made.base_url), on_error=args.on_error,
+        args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.make(Limits, args),
+        api=api_of_checkpoint(parser, args, args.checkpoint), on_error=args.on_error,
     )  # fmt: skip
     tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or not kind.startswith("api"))
     print(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gcache.commands import flags
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
 from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.errors import ConfigError
+from gcache.links.perceiver_config import PerceiverConfig
+from gcache.llm.cache_budget import Limits
 from gcache.runtime.streams import derive
+from gcache.training.config import FitConfig
 
 EXAMPLES = """example:
   gcache fit-perceiver --llm_name smollm2 --agent_models MODEL.gguf --task banking77 --data train.csv \\
@@ -24,9 +27,6 @@ Agents think with --agent_models (one model), the decision maker with --llm_name
 
 def add_flags(fit: argparse.ArgumentParser) -> None:
     """Its flags."""
-    from gcache.links.perceiver_config import PerceiverConfig
-    from gcache.training.config import FitConfig
-
     fit.epilog = EXAMPLES
     fit.set_defaults(command=_fit)
     add_task_flags(fit, required=True)
@@ -36,32 +36,15 @@ def add_flags(fit: argparse.ArgumentParser) -> None:
         "--start", type=Path, metavar="FILE",
         help="fitted for these two models before, on this task or another: goes on from it",
     )  # fmt: skip
-    config, shape = FitConfig(), PerceiverConfig()
-    group = fit.add_argument_group("fitting")
-    numbers: tuple[tuple[Any, type, str, str], ...] = (
-        (config, int, "steps", "of the optimizer"),
-        (config, int, "batch_size", "questions of a step"),
-        (config, int, "held_out", "training questions of which the loss is only watched"),
-        (config, int, "seed", "of what is drawn"),
-        (config, float, "lr", "at its highest"),
-        (config, float, "warmup", "share of the steps"),
-        (config, float, "weight_decay", "of AdamW"),
-        (config, float, "clip", "the most the gradient's norm may be"),
-        (shape, int, "width", "of a query"),
-        (shape, int, "heads", "of attention"),
-        (shape, int, "blocks", "of attention and thought"),
-    )
-    for owner, kind, name, text in numbers:
-        group.add_argument(f"--{name}", type=kind, default=getattr(owner, name), help=f"{text} (default: %(default)s)")
-    group.add_argument(
-        "--queries", type=int, nargs="+", default=[shape.queries],
+    flags.add(fit, FitConfig)
+    flags.add(fit, PerceiverConfig, "fitting")
+    flags.group(fit, "fitting").add_argument(
+        "--queries", type=int, nargs="+", default=[PerceiverConfig().queries],
         help="soft tokens that cross; several are fitted one after another on the same thoughts, each to a file of its "
         "own (default: %(default)s)",
     )  # fmt: skip
-    flags.add_model_flags(fit)
-    flags.add_mixture_flags(fit)
-    flags.add_graph_flags(fit)
-    flags.add_limit_flags(fit)
+    add_graph_flags(fit)
+    flags.add(fit, Limits)
 
 
 def _fit(args: argparse.Namespace) -> int:
@@ -70,13 +53,10 @@ def _fit(args: argparse.Namespace) -> int:
     from gcache.build import build
     from gcache.graph.cache_graph import CacheGraph
     from gcache.links.perceiver import Perceiver, embedding_statistics
-    from gcache.links.perceiver_config import PerceiverConfig
-    from gcache.training.config import FitConfig
     from gcache.training.fit_perceiver import PerceiverFit, Seen, ends_of
 
-    shapes = [PerceiverConfig(queries, args.width, args.heads, args.blocks) for queries in dict.fromkeys(args.queries)]
-    names = ("steps", "batch_size", "lr", "warmup", "weight_decay", "clip", "held_out", "seed")
-    configs = [FitConfig(shape, **{name: getattr(args, name) for name in names}) for shape in shapes]
+    shapes = [flags.make(PerceiverConfig, args, queries=queries) for queries in dict.fromkeys(args.queries)]
+    configs = [flags.make(FitConfig, args, shape=shape) for shape in shapes]
     if args.link_file or args.route != "none" or args.link not in ("auto", "perceiver"):
         raise ConfigError(
             "--link, --link_file and --route say which link a graph uses; this command makes one: leave them out"
@@ -87,9 +67,8 @@ def _fit(args: argparse.Namespace) -> int:
         raise ConfigError("a perceiver is fitted from one model: name it by --agent_models")
     task = task_spec(args).make()
     examples = list(task.train(args.limit, args.seed))
-    args.generation_mode, args.link = "local", "text"
-    spec = flags.graph_spec(args, task.domain, flags.graph_config(args, task.max_new_tokens), topology="star")
-    graph = build(spec, flags.limits(args)).graph
+    spec = graph_spec(args, task.domain, task.max_new_tokens, topology="star", link="text")
+    graph = build(spec, flags.make(Limits, args)).graph
     assert isinstance(graph, CacheGraph)
     sender, receiver = ends_of(graph)
     started = None if args.start is None else Perceiver.load(args.start, sender, receiver)

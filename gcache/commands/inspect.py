@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api_of_checkpoint
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_text
+from gcache.llm.cache_budget import Limits
 
 if TYPE_CHECKING:
     from gcache.config import GraphSpec, TaskSpec
     from gcache.gnn.team import Team
     from gcache.inspect.view import View
     from gcache.llm.api.client import ApiLLM
-    from gcache.llm.cache_budget import Limits
     from gcache.tasks.example import Example, Task
     from gcache.training import checkpoint as checkpoints
 
@@ -41,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     from gcache.inspect.format_names import FORMATS
 
     parser.epilog = EXAMPLES
-    parser.set_defaults(command=_inspect)
+    parser.set_defaults(command=partial(_inspect, parser))
     parser.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
     parser.add_argument("--question", help="look at this one: its words, or the id of one of the task's")
     parser.add_argument(
@@ -59,11 +61,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no_writing", action="store_true", help="with --question: leave out what the model writes of each cache"
     )
-    flags.add_api_flags(parser, modes=False)
-    flags.add_limit_flags(parser)
+    add_api_flags(parser, modes=False)
+    flags.add(parser, Limits)
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def _inspect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from gcache.inspect.format_names import FORMATS
     from gcache.inspect.formats import table
 
@@ -72,11 +74,8 @@ def _inspect(args: argparse.Namespace) -> int:
         raise ConfigError("--no_writing is about one question; add --question, or leave it out")
     if args.question is not None and args.cuts:
         raise ConfigError("--cuts is about many questions, --question about one; leave out either")
-    limits, task = flags.limits(args), task_if_named(args)
-
-    def api(made: GraphSpec) -> ApiLLM:
-        return flags.api(args, made.api_model, made.base_url)
-
+    limits, task = flags.make(Limits, args), task_if_named(args)
+    api = api_of_checkpoint(parser, args, args.checkpoint)
     if args.question is None:
         view = look_at(
             args.checkpoint, task, args.limit, args.seed, args.cuts, limits=limits, api=api
@@ -145,6 +144,8 @@ def look_at(
     if cuts:
         graph = load(checkpoint, limits=limits, api=api)[0].graph
         costs = cost_of_edges(graph, task, examples[:cuts], progress)[1]
+        if not costs:
+            logger.warning("--cuts cut nothing: no edge is in the likeliest topology of any of %d questions", cuts)
     run = run_folder(checkpoint)
     metrics = read_metrics(run) if (run / "metrics.jsonl").is_file() else []
     return overview(

@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: Sequence[str]) -> int:
     named = next((word for word in argv if not word.startswith("-")), "")
+    allow_named(argv)
     args = parser([named]).parse_args(argv)
-    allow_named(args)
     log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
     cores = limit_threads()  # before anything imports torch
     if cores is not None:

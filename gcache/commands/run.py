@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from functools import partial
 from typing import Any
 
 from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api_if_asked, api_of_checkpoint
+from gcache.commands.graph_flags import OF_A_GRAPH, add_graph_flags, graph_spec
 from gcache.errors import ConfigError
+from gcache.llm.cache_budget import Limits
 
 EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
@@ -25,18 +27,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question")
     parser.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
     flags.add_plugin_flag(parser)
-    parser.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
-    parser.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="of the answer; 0 is greedy (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
-    for add in (
-        flags.add_model_flags, flags.add_mixture_flags, flags.add_graph_flags, flags.add_api_flags,
-        flags.add_limit_flags,
-    ):  # fmt: skip
-        add(parser)
+    add_graph_flags(parser, "topology", "fuser", topology="chain")
+    add_api_flags(parser)
+    flags.add(parser, Limits)
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
@@ -47,35 +45,18 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if not 0 <= args.temperature < math.inf:
         raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
+    limits = flags.make(Limits, args)
     if args.checkpoint:
-        _require_only_its_own(parser, args)
-        graph = load_graph(
-            args.checkpoint, flags.limits(args), lambda made: flags.api(args, made.api_model, made.base_url)
-        )
+        flags.refuse_changed(parser, args, OF_A_GRAPH)
+        graph = load_graph(args.checkpoint, limits, api_of_checkpoint(parser, args, args.checkpoint))
     else:
-        spec = flags.graph_spec(
-            args, "maths", flags.graph_config(args, 256), topology=args.topology, fuser=args.fuser
-        )  # fmt: skip
-        api = flags.api_if_asked(args, spec)
-        graph = build(spec, flags.limits(args), api).graph
+        spec = graph_spec(args, "maths", 256)
+        graph = build(spec, limits, api_if_asked(parser, args, spec)).graph
     result = graph.run(args.question, temperature=args.temperature, seed=args.seed)
     print(result.answer)
     if args.trace:
         _print_trace(result)
     return 0
-
-
-def _require_only_its_own(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse flags of the model and the graph beside a checkpoint, which has its own.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    from gcache.llm.cache_budget import Limits
-
-    own = {"question", "checkpoint", "plugins", "trace", "verbose", "on_error", "temperature", "seed"}
-    allowed = own | {field.name for field in dataclasses.fields(Limits)} | set(flags.api_flags())
-    flags.refuse_changed(parser, args, [name for name in vars(args) if name not in allowed and name != "command"])
 
 
 def _print_trace(result: Any) -> None:

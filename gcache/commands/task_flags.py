@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gcache.commands.flags import options
+from gcache.commands import flags
+from gcache.commands.options import PAIR, options
+from gcache.config import TaskSpec
 from gcache.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gcache.config import TaskSpec
 
 
 def add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
-    from gcache.tasks.registry import TASKS
+    """Those of the task.
 
-    text = f"{', '.join(TASKS.built_in)}, or FILE.py:CLASS"
-    text += "" if required else " (default: the one it was trained on)"
-    parser.add_argument("--task", required=required, help=text)
-    parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
+    Args:
+        required: whether it must be named; where not, it is the one that a checkpoint was trained on.
+    """
+    own = flags.Default(None, "the one it was trained on")
+    flags.add(parser, TaskSpec, required=["task"] if required else (), task=own)
     parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")
     parser.add_argument(
@@ -26,22 +26,18 @@ def add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
         help="grade a number that merely stands last as if it were stated (tasks with numbers; counted as unstated)",
     )
     parser.add_argument(
-        "--task_option", nargs="+", default=[], metavar="NAME=VALUE",
+        "--task_option", nargs="+", default=[], metavar=PAIR,
         help="for example n_agents=4 for split_facts, whole_file=true for any task with --data",
     )
 
 
 def task_spec(args: argparse.Namespace) -> TaskSpec:
     """The task of the flags, where one has to be named."""
-    from gcache.config import TaskSpec
-
     return TaskSpec(args.task, args.data, task_options(args))
 
 
 def task_if_named(args: argparse.Namespace) -> TaskSpec | None:
     """The task of the flags; None for the one that a checkpoint was trained on."""
-    from gcache.config import TaskSpec
-
     named = task_options(args)
     if args.task is None and (args.data or named):
         raise ConfigError("--data, --hops, --adversary, --accept_last_number and --task_option need --task")
@@ -49,7 +45,7 @@ def task_if_named(args: argparse.Namespace) -> TaskSpec | None:
 
 
 def task_options(args: argparse.Namespace) -> dict[str, Any]:
-
+    """The options of the task, by flags of their own or by --task_option."""
     named = {name: getattr(args, name) for name in ("hops", "adversary") if getattr(args, name) is not None}
     if args.accept_last_number:
         named["accept_last_number"] = True

@@ -5,22 +5,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcache import __version__
 from gcache.commands import flags
+from gcache.commands.api_flags import add_api_flags, api_if_asked, cost
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
 from gcache.commands.task_flags import add_task_flags, task_spec
+from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError
+from gcache.graph.run_config import GraphConfig
+from gcache.llm.api.client import ApiLLM
+from gcache.llm.cache_budget import Limits
 from gcache.runtime.plugin_files import hashes, label
+from gcache.runtime.settings import former_names
 from gcache.training.config import COMPARED, TrainConfig
 
 if TYPE_CHECKING:
     from gcache.build import Built
-    from gcache.config import GraphSpec, TaskSpec
-    from gcache.llm.api.client import ApiLLM
-    from gcache.llm.cache_budget import Limits
 
 EXAMPLES = """examples:
   gcache train --task split_facts --report 200 --out runs/split_facts
@@ -34,65 +39,36 @@ A run whose --out holds a checkpoint of the same settings is resumed there.
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
-    from gcache.gnn.topology import AGENT_PROBABILITY, DECISION_PROBABILITY
-
     parser.epilog = EXAMPLES
-    parser.set_defaults(command=_train)
+    parser.set_defaults(command=partial(_train, parser))
     add_task_flags(parser, required=True)
     flags.add_plugin_flag(parser)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-seedSEED)")
-    parser.add_argument("--iterations", type=int, default=TrainConfig.iterations, help="steps (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=TrainConfig.batch_size, help="questions per step")
-    parser.add_argument("--limit", type=int, help="training questions to draw from (default: all)")
     parser.add_argument(
         "--report", type=int, nargs="?", const=200, default=0, metavar="N",
         help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
     )  # fmt: skip
     parser.add_argument("--compare", nargs="*", default=list(COMPARED), help="fixed topologies in the report")
-    parser.add_argument(
-        "--topology", default="learned", help="learned, or one of `gcache topologies` to train the fuser alone on"
-    )
-    parser.add_argument(
-        "--fuser", default="concat",
-        help="concat, relevance, weighted_sum, first, or FILE.py:CLASS (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
-    parser.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
-    parser.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
-    for name, start, what in (
-        ("decision", DECISION_PROBABILITY, "into the decision maker"), ("agent", AGENT_PROBABILITY, "among agents"),
-    ):  # fmt: skip
-        parser.add_argument(
-            f"--{name}_probability", type=float, default=start,
-            help=f"of an edge {what}, before training (default: %(default)s)",
-        )  # fmt: skip
-    for add in (
-        flags.add_model_flags, flags.add_mixture_flags, flags.add_graph_flags, flags.add_choice_flags,
-        flags.add_api_flags, flags.add_limit_flags,
-    ):  # fmt: skip
-        add(parser)
-    flags.add_train_flags(parser, TrainConfig)
+    flags.add(parser, TrainConfig, "steps")
+    add_graph_flags(parser, "team", "choices")
+    add_api_flags(parser)
+    flags.add(parser, Limits)
+    flags.add(parser, TrainConfig, "training")
     parser.add_argument(
         "--tensorboard", action="store_true", help="write numbers and topologies for TensorBoard to OUT/tensorboard"
     )
 
 
-def _train(args: argparse.Namespace) -> int:
-
+def _train(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     asked = task_spec(args)
     task = asked.make()
-    spec = flags.graph_spec(
-        args, task.domain, flags.graph_config(args, task.max_new_tokens, args.num_rounds), topology=args.topology,
-        fuser=args.fuser, **flags.choices(args),
-        roles=tuple(args.roles), decision_method=args.decision_method, encoder=args.encoder,
-        decision_probability=args.decision_probability, agent_probability=args.agent_probability,
-    )  # fmt: skip
+    spec = graph_spec(args, task.domain, task.max_new_tokens)
     if args.report < 0:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
-    config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
+    config = flags.make(TrainConfig, args)
     out = args.out or Path("runs") / f"{label(args.task)}-seed{args.seed}"
-    limits = flags.limits(args)
-    api = flags.api_if_asked(args, spec)
+    limits = flags.make(Limits, args)
+    api = api_if_asked(parser, args, spec)
     result = train(
         asked, spec, config, out, args.report, args.compare, limits=limits, api=api, tensorboard=args.tensorboard
     )
@@ -156,10 +132,10 @@ def train(
 
     for name in compare:
         FixedTopology(name, 1)
-    check_gradient(config.gradient, bool(spec.agent_models))
+    check_gradient(config.fuser_gradient, bool(spec.agent_models))
     task = task_spec.make()
     # reads the data, so that a broken line is named before a model is loaded
-    task.train(config.train_limit, config.seed)
+    task.train(config.limit, config.seed)
     questions = list(task.test(report, config.seed)) if report else []
     built = build(_dated_as_before(spec, out), limits, api)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
@@ -204,10 +180,12 @@ def _measured_with(
     asked = None
     if spec.generation_mode != "local":
         asked = (api.settings if api else ApiSettings.found(spec.api_model, spec.base_url)).public()
-    files = [*spec.link_files, *([spec.route_file] if spec.route_file else [])]
+    files = [*spec.link_file, *([spec.route_file] if spec.route_file else [])]
     plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
+    # rows that older versions measured are known by the names that fields had then
+    graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, asdict(spec.graph))})
     return {
-        "version": __version__, "task": task_spec.to_json(), "graph": spec.to_json(), "api": asked,
+        "version": __version__, "task": task_spec.to_json(), "graph": graph, "api": asked,
         "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
         "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
         **({"plugins": plugins} if plugins else {}),
@@ -225,7 +203,7 @@ def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) ->
         print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
     if api is not None:
         budget = api.budget
-        price = flags.cost(args, budget.read, budget.written)
+        price = cost(args, budget.read, budget.written)
         print(
             f"API:        {budget.requests} requests, {budget.read} tokens read, {budget.written} written"
             + (f", cost {price}" if price else "")

@@ -151,7 +151,7 @@ def evaluate_text(
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
     prefilled: list[float] = []
-    heard = (lambda e: topology(e).heard(graph.config.rounds)) if topology else None
+    heard = (lambda e: topology(e).heard(graph.config.num_rounds)) if topology else None
     generated: list[float] = []
     cut: list[bool] = []
     failures: list[QuestionError] = []

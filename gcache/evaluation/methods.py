@@ -15,23 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
 from gcache.cache.fusers.registry import make_fuser
 from gcache.errors import ConfigError, PluginError, unknown
-from gcache.evaluation.graph_method import GraphMethod
-from gcache.evaluation.method import Method
-from gcache.gnn.providers import FixedProvider, TopologyProvider
-from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.graph.text_backends import LocalTextBackend
-from gcache.graph.text_graph import TextGraph
-from gcache.llm.local import LocalLLM
 from gcache.runtime.registry import Registry, lacks_methods, refuses
+from gcache.runtime.settings import Settings, setting
+
+if TYPE_CHECKING:  # methods are named, and their settings made, before torch is there
+    from gcache.evaluation.method import Method
+    from gcache.graph.agent_graph import AgentGraph
+    from gcache.llm.local import LocalLLM
 
 #: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
 #: what came before it, so in a sequence each reads all earlier ones; a cache carries its context.
@@ -46,33 +44,36 @@ THINK = "<think>\n"
 
 
 @dataclass(frozen=True)
-class MethodSettings:
+class MethodSettings(Settings):
     """What all methods share, and what some of them heed.
 
     Attributes:
         domain: whose decision maker answers.
-        max_new_tokens: the most tokens of every text.
-        prompt: form of text_mas and latent_mas.
-        latent_steps: of latent_mas and an untrained gcache; 0 hands over caches without any.
-        latent_only: latent_mas hands on latents alone instead of all it had.
-        think: answers begin with "<think>".
+        template: what chat templates may read.
         graph: gcache's, trained or not; also gives gdesigner its topologies.
+        The rest: see the fields' help texts.
+
+    Raises:
+        ConfigError: a value that is not allowed, or latents handed on where there are none.
     """
 
     domain: str
-    max_new_tokens: int
-    prompt: str = "sequential"
-    latent_steps: int = 10
-    latent_only: bool = False
-    think: bool = False
+    max_new_tokens: int = setting(help="the most tokens of every text", group="methods", at_least=1)
+    prompt: str = setting(
+        "sequential", help="of text_mas and latent_mas. sequential: planner, critic, refiner, judger; hierarchical: "
+        "experts and a summariser",
+        group="methods", choices=FORMS,
+    )
+    latent_steps: int = setting(
+        10, help="per agent; 0: caches are handed over without any", group="methods", at_least=0
+    )
+    latent_only: bool = setting(False, help="agents hand on their latents alone", group="methods")
+    think: bool = setting(False, help="answers begin with <think>, for reasoning models", group="methods")
     template: TemplateSettings = field(default_factory=TemplateSettings)
     graph: AgentGraph | None = None
 
     def __post_init__(self) -> None:
-        if self.prompt not in FORMS:
-            raise unknown("prompt", self.prompt, FORMS)
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        super().__post_init__()
         if self.latent_only and self.latent_steps == 0:
             raise ConfigError("latent_only hands on latents, but latent_steps is 0; set it to 1 or more")
 
@@ -89,13 +90,19 @@ class MethodSettings:
 
 
 def _speaking(
-    name: str,
-    llm: LocalLLM,
-    tokenizer: Any,
-    settings: MethodSettings,
-    agents: Sequence[Agent],
-    provider: TopologyProvider,
+    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], topology: Any
 ) -> Method:
+    """A method of agents that say what they think.
+
+    Args:
+        topology: a fixed one by name, or where topologies come from.
+    """
+    from gcache.evaluation.graph_method import GraphMethod
+    from gcache.gnn.providers import FixedProvider
+    from gcache.graph.text_backends import LocalTextBackend
+    from gcache.graph.text_graph import TextGraph
+
+    provider = FixedProvider(topology) if isinstance(topology, str) else topology
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
     graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, provider, config)
     return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
@@ -103,17 +110,21 @@ def _speaking(
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """One prompt, no agents."""
-    return _speaking("single", llm, tokenizer, settings, (), FixedProvider("none"))
+    return _speaking("single", llm, tokenizer, settings, (), "none")
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """Fixed agents that hand each other text."""
     agents, topology, _ = FORMS[settings.prompt]
-    return _speaking("text_mas", llm, tokenizer, settings, agents, FixedProvider(topology))
+    return _speaking("text_mas", llm, tokenizer, settings, agents, topology)
 
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """Fixed agents that hand each other caches after latent steps, untrained."""
+    from gcache.evaluation.graph_method import GraphMethod
+    from gcache.gnn.providers import FixedProvider
+    from gcache.graph.cache_graph import CacheGraph
+
     agents, _, topology = FORMS[settings.prompt]
     config = GraphConfig(
         settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens,
@@ -132,6 +143,8 @@ def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Metho
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """The graph, trained or not, with caches on its edges."""
+    from gcache.evaluation.graph_method import GraphMethod
+
     return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.limits.max_batch_size)
 
 

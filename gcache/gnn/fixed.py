@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from gcache.errors import unknown
 from gcache.gnn.topologies import TOPOLOGIES
 from gcache.gnn.topology import Edge, Topology
@@ -15,6 +12,8 @@ from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import shuffler
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gcache.runtime.streams import Stream
 
 @dataclass(frozen=True)
@@ -40,5 +39,7 @@ class FixedTopology:
 
     def most_likely(self) -> tuple[Topology, Tensor]:
         """The topology; its log-probability is 0."""
+        import torch  # not at the head: the command line names topologies before torch is there
+
         pairs = TOPOLOGIES[self.name](self.n_agents, shuffler("random topology", self.seed, self.n_agents))
         return Topology(self.n_agents, tuple(Edge(s, t) for s, t in pairs)), torch.zeros(())

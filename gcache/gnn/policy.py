@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
-from gcache.gnn.topology import CHANNELS, Topology
-from gcache.runtime.numbers import is_whole
+from gcache.gnn.topology import Topology, check_choices
 
 if TYPE_CHECKING:
     from gcache.runtime.streams import Stream
@@ -170,19 +169,6 @@ def check_probabilities(**probabilities: float | None) -> None:
     for name, value in probabilities.items():
         if value is not None and not 0.0 < value < 1.0:
             raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
-
-
-def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> None:
-    """Raise ConfigError for channels or numbers of latent steps that an edge or an agent cannot choose from."""
-    for name in channels:
-        if name not in CHANNELS:
-            raise unknown("channel", name, CHANNELS)
-    if len(set(channels)) != len(channels):
-        raise ConfigError(f"channels must all be different, got {tuple(channels)}")
-    if any(not is_whole(count) or count < 0 for count in latent_choices):
-        raise ConfigError(f"latent_choices must be numbers of 0 or more, got {tuple(latent_choices)}")
-    if len(latent_choices) == 1 or len(set(latent_choices)) != len(latent_choices):
-        raise ConfigError(f"latent_choices must be two or more different numbers, or none, got {tuple(latent_choices)}")
 
 
 def _edge_head(width: int, probability: float) -> nn.Sequential:

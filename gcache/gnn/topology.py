@@ -229,3 +229,16 @@ def reaches(pairs: Iterable[tuple[int, int]], start: int, goal: int) -> bool:
                 seen.add(target)
                 frontier.append(target)
     return False
+
+
+def check_choices(channels: Sequence[str], latent_choices: Sequence[int]) -> None:
+    """Raise ConfigError for channels or numbers of latent steps that an edge or an agent cannot choose from."""
+    for name in channels:
+        if name not in CHANNELS:
+            raise unknown("channel", name, CHANNELS)
+    if len(set(channels)) != len(channels):
+        raise ConfigError(f"channels must all be different, got {tuple(channels)}")
+    if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in latent_choices):
+        raise ConfigError(f"latent_choices must be numbers of 0 or more, got {tuple(latent_choices)}")
+    if len(latent_choices) == 1 or len(set(latent_choices)) != len(latent_choices):
+        raise ConfigError(f"latent_choices must be two or more different numbers, or none, got {tuple(latent_choices)}")

@@ -80,7 +80,7 @@ class _Lengths:
         self.own: dict[Node, int] = {}
 
     def needed(self, most: int) -> int:
-        last = self.config.rounds - 1
+        last = self.config.num_rounds - 1
         edges = self.topology.into(self.topology.decision_node)
         coming: list[tuple[Node, EdgeKey | None]] = [((last, edge.source), edge.key) for edge in edges]
         decision = self.graph.decision_tokens(self.words, variables=self.variables)

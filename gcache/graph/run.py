@@ -63,7 +63,8 @@ class Run:
     async def _go(self) -> RunResult:
         self.trace.tell(Event("topology", self.topology))
         await self._read_question()
-        await run_in_dag_order(self.topology, self.config.rounds, self.transport.heard, self._think, self._note_unheard)
+        rounds, heard = self.config.num_rounds, self.transport.heard
+        await run_in_dag_order(self.topology, rounds, heard, self._think, self._note_unheard)
         spoken, answer = await self._answer()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
         arrivals = {node: tuple(arrived) for node, arrived in self.transport.arrivals.items()}
@@ -141,7 +142,7 @@ class Run:
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
         decision, transport = self.parts.decision, self.transport
-        receiver = (self.config.rounds - 1, self.topology.decision_node)
+        receiver = (self.config.num_rounds - 1, self.topology.decision_node)
         last, node = receiver
         edges = self.topology.into(node)
         started = self.trace.turn(last, node)

@@ -6,61 +6,64 @@ from dataclasses import dataclass
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import DECISION_TURNS
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError
 from gcache.gnn.payload import TEXT, Payload
+from gcache.runtime.settings import Settings, setting
 
 TRANSFERS = ("own", "latent", "context")
 #: What goes over an edge: the agent's cache, what it says, or both.
 HANDS = ("cache", "text", "both")
+#: Who writes the decision maker's text; see `gcache.graph.writers.registry`.
+GENERATION_MODES = ("local", "hybrid", "api_hint", "api_embeds", "api")
+#: Where a server takes prompt embeddings; see `gcache.graph.writers.prompt_embeds`.
+ENDPOINTS = ("completions", "chat")
 
 
 @dataclass(frozen=True)
-class GraphConfig:
-    """How a graph runs.
-
-    Attributes:
-        latent_steps: each agent's latent steps.
-        transfer: what an agent's cache is: its own slots, only its latents, or all it had.
-        hands: what an agent hands on: its cache, a text, which stands in its successors' prompts, or
-            both.
-        speak_tokens: the most tokens of an agent's text.
-        rounds: how often the agents think; from the second round on each also hears itself.
-        max_new_tokens: the most tokens of an answer.
-        decision_turn: whether the decision maker opens a user turn of its own ("new") or goes
-            on in the question's ("same").
-        chat_template_kwargs, prompt_date: what the chat template may read; see `gcache.agents.chat_template`.
+class GraphConfig(Settings):
+    """How a graph runs. Each field says in its help text what it is.
 
     Raises:
         ConfigError: a value that is not allowed, or latents handed on where there are none.
     """
 
-    latent_steps: int = 2
-    transfer: str = "own"
-    rounds: int = 1
-    max_new_tokens: int = 256
-    decision_turn: str = "new"
-    hands: str = "cache"
-    speak_tokens: int = 128
-    chat_template_kwargs: str = ""
-    prompt_date: str = ""
+    latent_steps: int = setting(
+        2, help="of each agent; 0: caches are handed over without any", group="graph", at_least=0
+    )
+    transfer: str = setting(
+        "own", help="what an agent's cache is: its own slots, only its latents (latent), or all it had (context)",
+        group="graph", choices=TRANSFERS,
+    )
+    num_rounds: int = setting(
+        1, help="rounds of thinking; from the second on each agent also hears itself", group="choices", was="rounds",
+        at_least=1,
+    )
+    max_new_tokens: int = setting(256, help="the most tokens of an answer", group="graph", at_least=1)
+    decision_turn: str = setting(
+        "new", help="whether the decision maker opens a chat turn of its own, or goes on in the question's (same)",
+        group="graph", choices=DECISION_TURNS,
+    )
+    hands: str = setting(
+        "cache", help="what goes over an edge: the agent's cache, a text that it says, which stands in its successors' "
+        "prompts, or both",
+        group="graph", what="kind of hand-over", choices=HANDS,
+    )
+    speak_tokens: int = setting(128, help="the most tokens of an agent's text", group="graph", at_least=1)
+    chat_template_kwargs: str = setting(
+        "", help="variables of the local model's chat template, as servers have them: '{\"enable_thinking\": false}' "
+        "keeps a model from thinking aloud",
+        group="graph", metavar="JSON",
+    )
+    prompt_date: str = setting(
+        "", help="the date that a chat template is told where it asks, such as 2026-01-31; a run and its checkpoint "
+        "keep it",
+        group="graph", metavar="DATE", unset="the day on which it begins",
+    )
 
     def __post_init__(self) -> None:
-        if self.latent_steps < 0:
-            raise ConfigError(f"latent_steps must be 0 or more, got {self.latent_steps}")
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be 1 or more, got {self.rounds}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
-        if self.transfer not in TRANSFERS:
-            raise unknown("transfer", self.transfer, TRANSFERS)
+        super().__post_init__()
         if self.transfer == "latent" and self.latent_steps == 0:
             raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
-        if self.hands not in HANDS:
-            raise unknown("kind of hand-over", self.hands, HANDS)
-        if self.speak_tokens < 1:
-            raise ConfigError(f"speak_tokens must be 1 or more, got {self.speak_tokens}")
-        if self.decision_turn not in DECISION_TURNS:
-            raise unknown("decision turn", self.decision_turn, DECISION_TURNS)
         _ = self.template
 
     @property
@@ -73,5 +76,5 @@ class GraphConfig:
 
     @property
     def template(self) -> TemplateSettings:
-        """What chat templates may read."""
+        """What chat templates may read; see `gcache.agents.chat_template`."""
         return TemplateSettings(self.chat_template_kwargs, self.prompt_date)

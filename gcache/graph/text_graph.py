@@ -107,8 +107,8 @@ class _Talk:
 
     async def go(self) -> RunResult:
         self.trace.tell(Event("topology", self.topology))
-        heard = self.topology.heard_nodes(self.config.rounds)
-        await run_in_dag_order(self.topology, self.config.rounds, heard, self._speak, self._note_unheard)
+        heard = self.topology.heard_nodes(self.config.num_rounds)
+        await run_in_dag_order(self.topology, self.config.num_rounds, heard, self._speak, self._note_unheard)
         spoken, answer = await self._answer()
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
@@ -142,7 +142,7 @@ class _Talk:
         self._note(agent, round_, "say" if fresh else "shared", started, [output] if fresh else [])
 
     async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
-        decision, last = self.graph.decision, self.config.rounds - 1
+        decision, last = self.graph.decision, self.config.num_rounds - 1
         edges = self.topology.into(self.topology.decision_node)
         started = self.trace.turn(last, self.topology.decision_node)
         groups = decision.groups([e.weight for e in edges])

@@ -62,13 +62,13 @@ class Transport:
         self.said: dict[Node, str] = {}
         self.carried: dict[Carried, KVCache] = {}
         self.arrivals: dict[Node, list[Arrival]] = {}
-        self.heard = start.topology.heard_nodes(self.config.rounds)
+        self.heard = start.topology.heard_nodes(self.config.num_rounds)
         self._readers, self.speakers = self._readers_and_speakers()
 
     def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
         """How many nodes each node hands to, and which of them have to say something."""
         crossed = [(node, sending) for node in self.heard for sending in self.topology.senders(*node)]
-        last, decision = self.config.rounds - 1, self.topology.decision_node
+        last, decision = self.config.num_rounds - 1, self.topology.decision_node
         crossed += [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
         speakers = self.heard if self.routes.default.words else {
             sender for receiver, (sender, key) in crossed

@@ -61,7 +61,7 @@ def close_up(
         GcacheError: the run's caches do not stay, for want of room under `max_cache_gb`.
     """
     result = graph.run(example, keep_states=True, seed=seed)
-    n_agents, last = len(result.agents), graph.config.rounds - 1
+    n_agents, last = len(result.agents), graph.config.num_rounds - 1
     handed: dict[tuple[int, int, int], tuple[int, int]] = {}
     for (_, target), arrived in result.arrivals.items():
         for arrival in arrived:

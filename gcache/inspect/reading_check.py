@@ -84,7 +84,7 @@ def read_thoughts(graph: CacheGraph, llm: LocalLLM, examples: Sequence[Example])
     results = graph.run_all(examples, topology=alone, keep_caches=True, keep_states=True)
     found = []
     for result, by_node in zip(results, readings(graph, llm, results, max(COUNTED)), strict=True):
-        example, last = result.example, graph.config.rounds - 1
+        example, last = result.example, graph.config.num_rounds - 1
         reading = by_node[last, keeper[example.id]]
         found.append(ReadThought(example.id, example.meta["place"], example.answer, reading.steps, reading.text))
     return found

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gcache.errors import unknown
 from gcache.links.link import AUTO, Link, ModelEnds
-from gcache.links.registry import LINKS
-
-#: What models of the same weights get; nobody has to ask for it.
-SAME = "same"
-#: What a user may ask for, beside plug-ins.
-CHOICES = (AUTO, *(name for name in LINKS.built_in if name != SAME))
-
-
-def check_link(wanted: str) -> None:
-    """Refuse what is not one of `CHOICES`, nor a plug-in.
-
-    Raises:
-        ConfigError: naming what there is.
-    """
-    if wanted == SAME or (wanted != AUTO and wanted not in LINKS):
-        raise unknown("link", wanted, {AUTO, *LINKS} - {SAME})
+from gcache.links.registry import LINKS, check_link
 
 
 def negotiated(sender: ModelEnds, receiver: ModelEnds, wanted: str = AUTO) -> str:

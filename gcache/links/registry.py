@@ -1,24 +1,24 @@
-"""Links by name: when two models get one, and how it is made."""
+"""Links by name: when two models get one, and how it is made.
+
+What makes a link is imported when one is made: names are known before torch is there.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from gcache.errors import ConfigError, DataError, PluginError
-from gcache.links.linear import FEWEST_TOKENS
-from gcache.links.link import Link, ModelEnds
-from gcache.links.link_file import linear_link
-from gcache.links.perceiver import Perceiver
-from gcache.links.vocabulary import common_tokens, same_vocabulary
-from gcache.runtime.registry import Registry, lacks_methods, refuses
+from gcache.errors import ConfigError, DataError, PluginError, unknown
+from gcache.links.link import AUTO, Link, ModelEnds
+from gcache.runtime.registry import Deferred, Registry, lacks_methods, refuses
 
 logger = logging.getLogger(__name__)
+
+#: What models of the same weights get; nobody has to ask for it.
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,16 @@ def _same(sender: ModelEnds, receiver: ModelEnds) -> bool:
 
 def _vocab(sender: ModelEnds, receiver: ModelEnds) -> bool:
     """Hidden states through a linear map, between models of one tokenizer."""
+    from gcache.links.vocabulary import same_vocabulary
+
     return same_vocabulary(sender.tokenizer, receiver.tokenizer)
 
 
 def _overlap(sender: ModelEnds, receiver: ModelEnds) -> bool:
     """Hidden states through a linear map, between models whose tokenizers have 100 tokens in common."""
+    from gcache.links.linear import FEWEST_TOKENS
+    from gcache.links.vocabulary import common_tokens
+
     common = len(common_tokens(sender.tokenizer, receiver.tokenizer)[0])
     if common < FEWEST_TOKENS:
         logger.info("%s and %s have %d tokens in common, too few for overlap", sender.label, receiver.label, common)
@@ -71,7 +76,12 @@ def _nothing(sender: ModelEnds, receiver: ModelEnds, files: Sequence[str]) -> No
 
 
 def _linear(name: str) -> Callable[[ModelEnds, ModelEnds, Sequence[str]], Link]:
-    return lambda sender, receiver, files: linear_link(name, sender, receiver)
+    def make(sender: ModelEnds, receiver: ModelEnds, files: Sequence[str]) -> Link:
+        from gcache.links.link_file import linear_link
+
+        return linear_link(name, sender, receiver)
+
+    return make
 
 
 def _fitted(cls: Any, name: str, way_out: str) -> LinkKind:
@@ -96,13 +106,19 @@ def _fitted(cls: Any, name: str, way_out: str) -> LinkKind:
     return LinkKind(_never, make, way_out, cls)
 
 
-_BUILT_IN = {
-    "same": LinkKind(_same, _nothing, about=_same),
-    "vocab": LinkKind(_vocab, _linear("vocab"), about=_vocab),
-    "overlap": LinkKind(_overlap, _linear("overlap"), about=_overlap),
-    "perceiver": _fitted(Perceiver, "perceiver", "make one with `gcache fit-perceiver` and pass it by --link_file"),
-    "text": LinkKind(_text, _nothing, about=_text),
-}
+def _perceiver() -> LinkKind:
+    from gcache.links.perceiver import Perceiver
+
+    return _fitted(Perceiver, "perceiver", "make one with `gcache fit-perceiver` and pass it by --link_file")
+
+
+_BUILT_IN = Deferred({
+    SAME: lambda: LinkKind(_same, _nothing, about=_same),
+    "vocab": lambda: LinkKind(_vocab, _linear("vocab"), about=_vocab),
+    "overlap": lambda: LinkKind(_overlap, _linear("overlap"), about=_overlap),
+    "perceiver": _perceiver,
+    "text": lambda: LinkKind(_text, _nothing, about=_text),
+})  # fmt: skip
 
 
 def _wrong(found: Any) -> str:
@@ -118,6 +134,8 @@ def _adapted(found: Any) -> LinkKind:
         return _fitted(found, found.__name__, "pass it by --link_file")
 
     def make(sender: ModelEnds, receiver: ModelEnds, files: Sequence[str]) -> Link:
+        import torch
+
         made = found(sender, receiver)
         if not isinstance(made, Link):
             raise PluginError(f"the link {found.__name__} lacks name; see gcache.links.link.Link")
@@ -135,3 +153,32 @@ def _adapted(found: Any) -> LinkKind:
 
 #: The built-in ones stand in the order in which `--link auto` tries them: what loses least comes first.
 LINKS: Registry[LinkKind] = Registry("link", "gcache.links", _BUILT_IN, _wrong, _adapted, lambda kind: kind.about)
+
+
+class _Choices(Collection[str]):
+    """What a user may ask for: AUTO, and every link but SAME."""
+
+    #: Without plug-ins.
+    built_in = (AUTO, *(name for name in LINKS.built_in if name != SAME))
+
+    def __contains__(self, name: object) -> bool:
+        return name == AUTO or (name != SAME and name in LINKS)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((AUTO, *(name for name in LINKS if name != SAME)))
+
+    def __len__(self) -> int:
+        return len(LINKS)
+
+
+CHOICES = _Choices()
+
+
+def check_link(wanted: str) -> None:
+    """Refuse what is not one of `CHOICES`.
+
+    Raises:
+        ConfigError: naming what there is.
+    """
+    if wanted not in CHOICES:
+        raise unknown("link", wanted, CHOICES)

@@ -12,7 +12,6 @@ runs a pass and the others wait.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import weakref
 from collections import deque
@@ -20,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from gcache.errors import ConfigError
 from gcache.llm.one_at_a_time import OneAtATime
+from gcache.runtime.settings import Settings, setting
 
 if TYPE_CHECKING:
     from gcache.cache.kv_cache import KVCache
@@ -33,36 +32,35 @@ EVENTS_KEPT = 1000
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Settings):
     """How much a model may take at once; no part of what a graph is or was trained as.
-
-    Attributes:
-        max_batch_size: the most sequences of a batch.
-        max_batch_tokens: the most slots of a batch, padding included.
-        max_cache_gb: the most GB (2^30 bytes) of caches, those of batches in flight included;
-            None for no limit.
-        pack_weights: keep a second copy of the weights where that is faster (bf16 on a CPU).
-        prompt_lookup: guess tokens of a text while it is written; see `gcache.llm.decode.prompt_lookup`.
-        max_gradient_tokens: the most tokens that training scores in one pass, since what a pass keeps for its
-            gradient grows with them; a run that has more is scored alone.
 
     Raises:
         ConfigError: a value that is not allowed.
     """
 
-    max_batch_size: int = 64
-    max_batch_tokens: int = 32768
-    max_cache_gb: float | None = None
-    pack_weights: bool = True
-    prompt_lookup: bool = True
-    max_gradient_tokens: int = 2048
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_batch_tokens", "max_gradient_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.max_cache_gb is not None and not 0 < self.max_cache_gb < math.inf:
-            raise ConfigError(f"max_cache_gb must be a number above 0, got {self.max_cache_gb}; leave it out for none")
+    max_batch_size: int = setting(
+        64, help="the most sequences in one pass of the model", group="limits", at_least=1
+    )
+    max_batch_tokens: int = setting(
+        32768, help="the most slots in one pass, padding included", group="limits", at_least=1
+    )
+    max_cache_gb: float | None = setting(
+        None, help="the most GB (2^30 bytes) of KV caches: past it, caches of finished runs are let go first, then "
+        "batches get smaller",
+        group="limits", above=0, unset="no limit",
+    )
+    pack_weights: bool = setting(
+        True, help="in bf16 on a CPU: a second copy of the weights in the layout it multiplies fastest", group="limits"
+    )
+    prompt_lookup: bool = setting(
+        True, help="guess tokens of a text from what was said before and check them in one pass", group="limits"
+    )
+    max_gradient_tokens: int = setting(
+        2048, help="the most tokens that training scores in one pass, but for a run that has more; fewer take less "
+        "memory",
+        group="limits", at_least=1,
+    )
 
     @property
     def max_cache_bytes(self) -> int | None:

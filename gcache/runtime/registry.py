@@ -41,6 +41,29 @@ class Listed:
     usable: bool = True
 
 
+class Deferred(Mapping[str, Entry]):
+    """Entries that are imported when they are asked for: their names are known before that.
+
+    Args:
+        imports: name -> what imports and gives its entry.
+    """
+
+    def __init__(self, imports: Mapping[str, Callable[[], Entry]]) -> None:
+        self._imports = imports
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._imports[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._imports
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._imports)
+
+    def __len__(self) -> int:
+        return len(self._imports)
+
+
 class Registry(Mapping[str, Entry]):
     """Name -> entry. It iterates over the built-in names and those of entry points, in this order.
 
@@ -91,6 +114,9 @@ class Registry(Mapping[str, Entry]):
         """
         if not isinstance(name, str):
             return False
+        if name in self.built_in and not plugin_files.is_reference(name):
+            self._points()  # which warns of a package that has the same name
+            return True
         try:
             self[name]
         except KeyError:

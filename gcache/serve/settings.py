@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from gcache.errors import ConfigError
+from gcache.runtime.settings import Settings, setting
 
 #: Seconds that a client is asked to wait while the model is being loaded.
 LOADING_SECONDS = 2
@@ -14,48 +15,50 @@ BODY, EMBEDS_BODY = 4 * 2**20, 64 * 2**20
 
 
 @dataclass(frozen=True)
-class ServeSettings:
+class ServeSettings(Settings):
     """Where the service listens, and its limits.
 
     Attributes:
-        port: 0 for any free one.
         key: what clients must send as a bearer token; None for no key. Never shown.
-        cors: origins of web pages that may ask; none unless named.
-        max_running: questions that are worked on at once.
-        max_waiting: questions that may wait for their turn; past it clients are told to come back.
-        deadline: seconds of a request, from its first byte to the last one of its answer.
-        max_body: the most bytes of a request's body; None for `BODY`, or `EMBEDS_BODY` where embeddings are taken.
-        max_tokens: the most tokens of an answer that a request may ask for.
-        allow_prompt_embeds: whether prompts may come as embeddings.
-        drain: seconds that requests have to end in once the service is told to.
+        The rest: see the fields' help texts.
 
     Raises:
         ConfigError: a value that is not allowed.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = setting("127.0.0.1", help="where to listen; 127.0.0.1 is this machine alone", group="service")
+    port: int = setting(8000, help="0 for any free one", group="service", at_least=0, at_most=65535)
     key: str | None = field(default=None, repr=False)
-    cors: tuple[str, ...] = ()
-    max_running: int = 32
-    max_waiting: int = 64
-    deadline: float = 300.0
-    max_body: int | None = None
-    max_tokens: int = 4096
-    allow_prompt_embeds: bool = False
-    drain: float = 30.0
+    cors: tuple[str, ...] = setting(
+        (), help="origins of web pages elsewhere that may ask", group="service", metavar="ORIGIN"
+    )
+    max_running: int = setting(
+        32, help="questions that are worked on at once", group="service", metavar="N", at_least=1
+    )
+    max_waiting: int = setting(
+        64, help="questions that may wait; past it clients get 429", group="service", metavar="N", at_least=0
+    )
+    deadline: float = setting(
+        300.0, help="seconds of a request, waiting and reading included", group="service", metavar="N", unit="seconds",
+        above=0,
+    )
+    max_body: int | None = setting(
+        None, help="bytes of a request", group="service", metavar="N", at_least=1,
+        unset=f"{BODY}, with --allow_prompt_embeds {EMBEDS_BODY}",
+    )
+    max_tokens: int = setting(
+        4096, help="tokens of an answer that a request may ask for", group="service", metavar="N", at_least=1
+    )
+    allow_prompt_embeds: bool = setting(
+        False, help="take prompts of /v1/completions as embeddings", group="service", switch=True
+    )
+    drain: float = setting(
+        30.0, help="seconds that requests have to end in on SIGTERM", group="service", metavar="N", unit="seconds",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("max_running", 1), ("max_waiting", 0), ("max_body", 1), ("max_tokens", 1)):
-            given = getattr(self, name)
-            if given is not None and given < least:
-                raise ConfigError(f"--{name} must be {least} or more, got {given}")
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"--port must be 0 (any free one) to 65535, got {self.port}")
-        if not 0 < self.deadline < float("inf"):
-            raise ConfigError(f"--deadline must be a number of seconds above 0, got {self.deadline}")
-        if not 0 <= self.drain < float("inf"):
-            raise ConfigError(f"--drain must be a number of seconds, 0 or more, got {self.drain}")
+        super().__post_init__()
         if self.key is not None and not self.key.strip():
             raise ConfigError("the API key is empty; give one, or leave it out for none")
         if any(not origin.startswith(("http://", "https://")) and origin != "*" for origin in self.cors):

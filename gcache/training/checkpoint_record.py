@@ -12,6 +12,8 @@ from gcache.config import GraphSpec
 from gcache.errors import CheckpointError, ConfigError, PluginError
 from gcache.gnn.providers import RoleEdge
 from gcache.runtime.numbers import is_number, is_whole
+from gcache.runtime.settings import current_names
+from gcache.training.config import TrainConfig
 from gcache.training.sealed import read_json, unsealed
 from gcache.training.step_folders import RECORD, step_of
 
@@ -73,14 +75,17 @@ def read_record(folder: Path) -> Record:
     iterations = found["training"].get("iterations", step)
     if isinstance(iterations, int) and step > iterations:
         raise CheckpointError(f"{path} is of step {step}, but its training has {iterations} steps; take a whole copy")
+    part = "graph"
     try:
         spec = GraphSpec.from_json(found["graph"])
+        part = "training"
+        training = current_names(TrainConfig, found["training"])
     except PluginError:  # nothing is wrong with the checkpoint
         raise
     except (ConfigError, ValueError) as error:
-        raise CheckpointError(f"{path}: graph: {error}; take a whole copy, or name another checkpoint") from error
+        raise CheckpointError(f"{path}: {part}: {error}; take a whole copy, or name another checkpoint") from error
     return Record(
-        step, spec, found["task"], found["training"], float(found["running_utility"]),
+        step, spec, found["task"], training, float(found["running_utility"]),
         tuple((source, target, delay) for source, target, delay in found["pruned"]), found["watched_edges"],
         found["model_fingerprint"], None if found["moments"] is None else frozenset(found["moments"]),
         found["plugins"],

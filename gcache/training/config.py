@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gcache.errors import ConfigError, unknown
+from gcache.gnn.fixed import TOPOLOGIES
 from gcache.links.perceiver_config import PerceiverConfig
+from gcache.runtime.settings import Settings, current_names, setting
+from gcache.runtime.typed import mistyped
 
 #: The fixed topologies a report compares with unless it is told others.
 COMPARED = ("none", "full")
 #: What may become of a run whose API fails for good.
 ON_ERROR = ("stop", "skip")
+#: What is subtracted from a rollout's utility: the mean of its question's other rollouts; a running mean
+#: over steps; nothing, as in the published loss.
+BASELINES = ("leave_one_out", "ema", "none")
+#: How far the gradient of log pi goes back (`gcache.training.replay`), and to choose the exact one where it can be had.
+GRADIENTS, AUTO = ("decision", "full"), "auto"
 
 
 def check_on_error(value: str) -> None:
@@ -21,91 +31,94 @@ def check_on_error(value: str) -> None:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How training goes.
+class TrainConfig(Settings):
+    """How training goes. Each field says in its help text what it is.
 
-    Attributes:
-        iterations: optimizer steps.
-        batch_size: questions per step (Q).
-        rollouts: runs per question (K).
-        lr: of the policy, decaying linearly to 0; fuser_lr: of the fuser, likewise.
-        weight_decay: of the policy (AdamW).
-        edge_price, entropy_bonus: lambda and beta of the objective.
-        token_price, mib_price: taken off a rollout's utility per 1,000 tokens of texts and latent steps
-            (the agents', the decision maker's, an API's) and per MiB of caches that went over its edges.
-        anchor, anchor_strength: a fixed topology that the edges are pulled to, and alpha of the objective.
-        temperature: of the sampled answers; above 0.
-        temperature_end, entropy_bonus_end: what these come to at the last step, in equal steps; None
-            for no change.
-        baseline: "leave_one_out", "ema" or "none"; see `gcache.training.objective`.
-        gradient: "decision" or "full", see `gcache.training.replay`; "auto" for the exact one where it can be
-            had, see `gcache.training.fuser_gradient`.
-        clip: the most the norm of each part's gradient may be.
-        pruning_rate: the share of the edges that is cut half way; see `gcache.training.pruning`.
-        train_limit: how many training questions there are to draw from; None for all.
-        checkpoint_every: steps between checkpoints; None for one after every step, but at most one in half a
-            minute. There is one at the end too, also of a run that is stopped or fails, unless it is killed.
-        on_error: what becomes of a run whose API, grader or context fails for good: "stop" ends the training, "skip"
-            leaves the run's question out of its step. It is never graded.
-        seed: of everything that is drawn.
+    Raises:
+        ConfigError: a value that is not allowed, or two that do not go together.
     """
 
-    iterations: int = 40
-    batch_size: int = 16
-    rollouts: int = 4
-    lr: float = 5e-3
-    fuser_lr: float = 1e-3
-    weight_decay: float = 0.1
-    edge_price: float = 0.01
-    entropy_bonus: float = 0.01
-    token_price: float = 0.0
-    mib_price: float = 0.0
-    anchor: str | None = None
-    anchor_strength: float = 0.0
-    temperature: float = 1.0
-    temperature_end: float | None = None
-    entropy_bonus_end: float | None = None
-    baseline: str = "leave_one_out"
-    gradient: str = "auto"
-    clip: float = 1.0
-    pruning_rate: float = 0.0
-    train_limit: int | None = None
-    checkpoint_every: int | None = None
-    on_error: str = "stop"
-    seed: int = 0
+    iterations: int = setting(40, help="steps of the optimizer", group="steps", at_least=1)
+    batch_size: int = setting(16, help="questions per step (Q)", group="steps", at_least=1)
+    rollouts: int = setting(4, help="runs per question (K)", group="training", at_least=1)
+    lr: float = setting(5e-3, help="of the policy, falling in a line to 0", group="training", above=0)
+    fuser_lr: float = setting(1e-3, help="of the fuser, likewise", group="training", above=0)
+    weight_decay: float = setting(0.1, help="of the policy (AdamW)", group="training", at_least=0)
+    edge_price: float = setting(0.01, help="lambda of the objective", group="training", at_least=0)
+    entropy_bonus: float = setting(0.01, help="beta of the objective", group="training", at_least=0)
+    token_price: float = setting(
+        0.0, help="off the utility per 1,000 tokens of texts and latent steps", group="training", at_least=0
+    )
+    mib_price: float = setting(0.0, help="off the utility per MiB of caches handed over", group="training", at_least=0)
+    anchor: str | None = setting(
+        None, help="a fixed topology that the edges are pulled to, as a prior", group="training", what="topology",
+        choices=TOPOLOGIES, unset="no anchor",
+    )
+    anchor_strength: float = setting(
+        0.0, help="alpha of the objective, of the squared distance to the anchor", group="training", at_least=0
+    )
+    temperature: float = setting(1.0, help="of sampled answers", group="training", above=0)
+    temperature_end: float | None = setting(
+        None, help="what it comes to at the last step, in equal steps", group="training", above=0, unset="the same"
+    )
+    entropy_bonus_end: float | None = setting(
+        None, help="likewise of --entropy_bonus", group="training", at_least=0, unset="the same"
+    )
+    baseline: str = setting(
+        "leave_one_out", help="what a rollout's utility is compared with", group="training", choices=BASELINES
+    )
+    fuser_gradient: str = setting(
+        AUTO, help="full: every hop and latent step, exact; decision: the last hop, exact where no agent that is heard "
+        "has received a cache; auto: decision where it is exact, else full if all agents share one model and a run "
+        "fits into --max_gradient_tokens, else decision; the log says which",
+        group="training", was="gradient", choices=GRADIENTS, also=(AUTO,),
+    )
+    clip: float = setting(1.0, help="the most the norm of each part's gradient may be", group="training", above=0)
+    pruning_rate: float = setting(
+        0.0, help="share of the edges between roles, the least likely ones, that is cut half way", group="training",
+        at_least=0, below=1,
+    )
+    limit: int | None = setting(
+        None, help="training questions to draw from", group="steps", was="train_limit", unset="all"
+    )
+    checkpoint_every: int | None = setting(
+        None, help="steps between checkpoints; a run that is stopped keeps its last whole step", group="training",
+        metavar="STEPS", at_least=1, unset="one after every step, but at most one in 30 seconds",
+    )
+    on_error: str = setting(
+        "stop", help="when a question fails for good (its API or grader, or it is too long): stop, or skip it; it is "
+        "never graded; an answer that is filtered, refused or broken off is such a failure",
+        group="errors", what="way to go on after an error", choices=ON_ERROR,
+    )
+    seed: int = setting(0, help="of everything drawn", group="training")
 
     def __post_init__(self) -> None:
-        # not at the head: the command line reads the defaults from here before torch is there
-        from gcache.gnn.fixed import FixedTopology
-        from gcache.training.objective import check_baseline
-        from gcache.training.pruning import check_pruning_rate
-        from gcache.training.replay import check_gradient
-
-        check_baseline(self.baseline, self.rollouts)
-        check_on_error(self.on_error)
-        check_pruning_rate(self.pruning_rate)
-        check_gradient(self.gradient)
-        for name in ("iterations", "batch_size", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {value}")
-        for name in ("lr", "fuser_lr", "temperature", "temperature_end", "clip"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a finite number above 0, got {value}")
-        for name in (
-            "weight_decay", "edge_price", "entropy_bonus", "entropy_bonus_end", "token_price", "mib_price",
-            "anchor_strength",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must be a finite number of 0 or more, got {value}")
-        if self.anchor is not None:
-            FixedTopology(self.anchor, 1)
+        super().__post_init__()
+        if self.baseline == "leave_one_out" and self.rollouts < 2:
+            raise ConfigError(
+                f"the leave_one_out baseline needs rollouts of 2 or more, got {self.rollouts}; raise --rollouts, or "
+                "pass --baseline none"
+            )
         if (self.anchor is None) != (self.anchor_strength == 0):
             raise ConfigError(
                 f"anchor is {self.anchor!r} and anchor_strength {self.anchor_strength}; pass both, or neither"
             )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """What a run wrote down; fields may stand under the names that they had before.
+
+        Raises:
+            ConfigError: unknown fields, or values that are not allowed.
+        """
+        try:
+            made = cls(**current_names(cls, values))
+        except TypeError as error:
+            raise ConfigError(f"not the settings of a training: {error}") from error
+        wrong = mistyped(made)
+        if wrong:
+            raise ConfigError(f"not the settings of a training: {wrong}")
+        return made
 
     def scheduled(self, name: str, step: int) -> float:
         """What `temperature` or `entropy_bonus` is at a step: a line from its value to its end."""
@@ -116,39 +129,24 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """How a perceiver is fitted.
-
-    Attributes:
-        shape: see `PerceiverConfig`.
-        steps: of the optimizer; batch_size: questions of each.
-        lr: at its highest, after `warmup` of the steps; it falls to 0 along a cosine.
-        clip: the most the gradient's norm may be.
-        held_out: training questions of which the loss is watched and nothing is learned.
+class FitConfig(Settings):
+    """How a perceiver is fitted; the learning rate rises to `lr`, and falls to 0 along a cosine.
 
     Raises:
         ConfigError: a value that is not allowed.
     """
 
     shape: PerceiverConfig = field(default_factory=PerceiverConfig)
-    steps: int = 600
-    batch_size: int = 8
-    lr: float = 1e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    held_out: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("held_out", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup must be from 0 to below 1, got {self.warmup}")
+    steps: int = setting(600, help="of the optimizer", group="fitting", at_least=1)
+    batch_size: int = setting(8, help="questions of a step", group="fitting", at_least=1)
+    lr: float = setting(1e-3, help="at its highest", group="fitting", above=0)
+    warmup: float = setting(0.05, help="share of the steps in which it rises", group="fitting", at_least=0, below=1)
+    weight_decay: float = setting(0.01, help="of AdamW", group="fitting")
+    clip: float = setting(1.0, help="the most the gradient's norm may be", group="fitting", above=0)
+    held_out: int = setting(
+        64, help="training questions of which the loss is only watched", group="fitting", at_least=0
+    )
+    seed: int = setting(0, help="of what is drawn", group="fitting", at_least=0)
 
     def rate(self, step: int) -> float:
         """The learning rate's share of `lr`."""

@@ -25,7 +25,7 @@ from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.llm.cache_budget import Limits
 from gcache.tasks.example import Example
-from gcache.training.replay import AUTO
+from gcache.training.config import AUTO
 
 #: Questions with agents of their own whose prompts are counted: those with the longest ones.
 COUNTED = 16
@@ -33,7 +33,7 @@ COUNTED = 16
 
 @dataclass(frozen=True)
 class TakenGradient:
-    """The gradient of a training run, one of `gcache.training.replay.GRADIENTS`, and why it is that one."""
+    """The gradient of a training run, one of `gcache.training.config.GRADIENTS`, and why it is that one."""
 
     name: str
     why: str
@@ -92,7 +92,7 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
     """
     models = graph.agent_models.numbers(n_agents)
     fuser_learns = any(parameter.requires_grad for parameter in graph.fuser.parameters())
-    last = graph.config.rounds - 1
+    last = graph.config.num_rounds - 1
 
     def carried(source: int, target: int) -> bool:
         routes = (graph.agent_models, *graph.agent_models.routed.values())
@@ -131,4 +131,4 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     words = len(said) * config.speak_tokens
     thinking = sum(len(graph.agent_tokens(agent, "", said, steps)) + words + steps for agent in agents)
     texts = len(graph.decision.groups([1.0] * len(agents)))
-    return config.rounds * thinking + texts * (len(graph.decision_tokens("", said)) + words + config.max_new_tokens)
+    return config.num_rounds * thinking + texts * (len(graph.decision_tokens("", said)) + words + config.max_new_tokens)

@@ -4,7 +4,7 @@
         + lambda E[edges] - beta H(edges) + alpha sum over edges (p_e - a_e)^2    (means over questions)
 
 U is a rollout's utility less what it cost, b the mean utility of the other rollouts of its question
-(Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"), or see `BASELINES`. An
+(Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"), or see `gcache.training.config.BASELINES`. An
 edge's weight is its probability, so log pi reaches the policy as well, through w in the fused
 cache. a_e is 1 for the edges of a given topology, the anchor, and 0 for all others (after
 G-Designer, Zhang et al. 2024: the topology one would have drawn by hand).
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcache.errors import ConfigError, unknown
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.fixed import FixedTopology
 from gcache.graph.agent_graph import AgentGraph
@@ -26,24 +25,8 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.rebuild import at_decision
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
-from gcache.training.replay import AUTO, Replay, log_probs, replayed_tokens, settled
-
-#: What is subtracted from a rollout's utility: the mean of its question's other rollouts; a running mean
-#: over steps; nothing, as in the published loss.
-BASELINES = ("leave_one_out", "ema", "none")
-
-
-def check_baseline(baseline: str, rollouts: int) -> None:
-    """Raise ConfigError for an unknown baseline, or one that needs more rollouts."""
-    if baseline not in BASELINES:
-        raise unknown("baseline", baseline, BASELINES)
-    if rollouts < 1:
-        raise ConfigError(f"rollouts must be 1 or more, got {rollouts}")
-    if baseline == "leave_one_out" and rollouts < 2:
-        raise ConfigError(
-            f"the leave_one_out baseline needs rollouts of 2 or more, got {rollouts}; raise --rollouts, or pass "
-            "--baseline none"
-        )
+from gcache.training.config import AUTO
+from gcache.training.replay import Replay, log_probs, replayed_tokens, settled
 
 
 def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor:

@@ -32,9 +32,7 @@ from gcache.graph.rebuild import arriving, fused_again, handed_again, waves
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
-
-AUTO = "auto"
-GRADIENTS = ("decision", "full")
+from gcache.training.config import AUTO, GRADIENTS
 
 
 @dataclass(frozen=True)

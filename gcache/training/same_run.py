@@ -12,8 +12,7 @@ from gcache.config import GraphSpec
 from gcache.errors import CheckpointError
 from gcache.runtime import plugin_files
 from gcache.training.checkpoint import Checkpoint
-from gcache.training.config import TrainConfig
-from gcache.training.replay import AUTO
+from gcache.training.config import AUTO, TrainConfig
 
 
 def require_same_settings(
@@ -29,11 +28,11 @@ def require_same_settings(
     now = {**spec.to_json(), **asdict(config), "task": dict(task)}
     # a setting that an older run did not know has its default there
     then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}
-    then["gradient"] = gradient_of(found)
+    then["fuser_gradient"] = gradient_of(found)
     if not then["graph"]["prompt_date"]:  # no template asked, or the version did not fix it
         then["graph"] = {**then["graph"], "prompt_date": now["graph"]["prompt_date"]}
-    if config.gradient == AUTO:
-        now["gradient"] = then["gradient"]
+    if config.fuser_gradient == AUTO:
+        now["fuser_gradient"] = then["fuser_gradient"]
     for name in plugin_files.changed(found.plugins):
         raise CheckpointError(
             f"{out} holds a run with another content of the file in {name!r} (SHA-256 {found.plugins[name][:12]}...); "
@@ -49,7 +48,7 @@ def require_same_settings(
 
 def gradient_of(found: Checkpoint) -> str:
     """What a stopped run took; one from before there was a choice took the last hop's."""
-    return str(found.training.get("gradient", "decision"))
+    return str(found.training.get("fuser_gradient", "decision"))
 
 
 def _plain(value: Any) -> Any:

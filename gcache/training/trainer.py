@@ -34,13 +34,12 @@ from gcache.gnn.summary import learned_edges
 from gcache.graph.result import RunResult
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
-from gcache.training.config import TrainConfig
+from gcache.training.config import AUTO, TrainConfig
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics import Idleness, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.pruning import Pruner
-from gcache.training.replay import AUTO
 from gcache.training.rollouts import Graded, Rollouts
 from gcache.training.same_run import gradient_of, require_same_settings
 from gcache.training.stopping import terminable
@@ -94,9 +93,10 @@ class Reinforce:
             )
         self.optimizer = self._optimizer()
         self.rollouts = Rollouts(built.graph, task, config)
-        questions = task.train(config.train_limit, config.seed) if config.gradient == AUTO else ()
+        questions = task.train(config.limit, config.seed) if config.fuser_gradient == AUTO else ()
         #: The gradient of log pi, settled once for the whole run.
-        self.gradient = take_gradient(config.gradient, built.graph, questions, built.llm.limits if built.llm else None)
+        limits = built.llm.limits if built.llm else None
+        self.gradient = take_gradient(config.fuser_gradient, built.graph, questions, limits)
         self.objective = Objective(built.graph, built.llm, self._prices(0), self.gradient.name)
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0
@@ -139,7 +139,7 @@ class Reinforce:
                 `resume` is False; or one cannot be written.
             TrainingError: a trainable parameter gets no gradient, or a gradient is not finite.
         """
-        questions = list(self.task.train(self.config.train_limit, self.config.seed))
+        questions = list(self.task.train(self.config.limit, self.config.seed))
         self._resume_or_begin(resume)
         logger.info("fuser gradient: %s (%s)", self.gradient.name, self.gradient.why)
         self._saved_at = time.monotonic()
@@ -269,7 +269,7 @@ class Reinforce:
         append_line(self.out / METRICS, json.dumps(metrics))
 
     def _take(self) -> checkpoints.State:
-        training = {**asdict(self.config), "gradient": self.gradient.name}
+        training = {**asdict(self.config), "fuser_gradient": self.gradient.name}
         return checkpoints.take(
             self.done, self.built, self.optimizer, self.task_record, training, self.running,
             self.pruner.to_json(),
@@ -326,7 +326,7 @@ class Reinforce:
             # what has moments got a gradient before; in the next step nobody may happen to be heard
             self.unreached = {name for name, p in self.parts.named_parameters() if p not in self.optimizer.state}
             self.pruner.restore(found.watched)
-            if self.config.gradient == AUTO:  # whatever the limits of this run would say
+            if self.config.fuser_gradient == AUTO:  # whatever the limits of this run would say
                 self.gradient = TakenGradient(gradient_of(found), "as before the run was stopped")
                 self.objective = replace(self.objective, gradient=self.gradient.name)
             if self.done == self.config.iterations:

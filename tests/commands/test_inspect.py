@@ -22,6 +22,7 @@ from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, ModelError
 from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.team import Team
+from gcache.gnn.topology import DECISION
 from gcache.graph.run_config import GraphConfig
 from gcache.tasks.split_facts import SplitFacts
 from gcache.training import checkpoint as checkpoints
@@ -29,7 +30,7 @@ from gcache.training.checkpoint import load, load_graph
 from gcache.training.config import TrainConfig
 
 TASK = SplitFacts()
-CONFIG = TrainConfig(iterations=2, batch_size=2, rollouts=2, lr=0.05, train_limit=8, checkpoint_every=1)
+CONFIG = TrainConfig(iterations=2, batch_size=2, rollouts=2, lr=0.05, limit=8, checkpoint_every=1)
 
 
 def spec_of(model: Path, **more: Any) -> GraphSpec:
@@ -198,6 +199,20 @@ def test_cuts_stand_at_the_edges_that_are_used(trained: Path) -> None:
 def _ends(team: Team, example: Any) -> set[tuple[str, str]]:
     names = [agent.label for agent in team.agents_of(example)] + ["decision maker"]
     return {(names[edge.source], names[edge.target]) for edge in team.topology(example).edges}
+
+
+def test_cuts_without_an_edge_to_cut_say_so(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agents = [agent for example in TASK.test(4) for agent in load_team(trained)[0].agents_of(example)]
+    ends = [*(agent.role for agent in agents), DECISION]
+    bare = rewritten(trained, tmp_path / "bare", pruned=[[a, b, 0] for a in set(ends) for b in set(ends)])
+    view = look_at(bare, limit=4, cuts=3, progress=False)
+    assert not any(edge.cost for edge in view.edges)
+    assert "--cuts cut nothing: no edge is in the likeliest topology of any of 3 questions" in caplog.text
+    caplog.clear()
+    look_at(trained, limit=4, cuts=3, progress=False)
+    assert "cut nothing" not in caplog.text
 
 
 @pytest.mark.parametrize(("limit", "cuts"), [(0, 0), (-1, 0), (4, -1)])

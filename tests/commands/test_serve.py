@@ -51,10 +51,10 @@ def test_names_and_limits_come_from_the_flags(
     [
         (["run", "--topology", "star"], "--topology"), (["run", "--llm_name", "other"], "--llm_name"),
         (["run", "--latent_steps", "9"], "--latent_steps"), (["run", "--generation_mode", "api"], "--generation_mode"),
-        (["--topology", "ring"], "unknown topology 'ring'"), (["--max_running", "0"], "--max_running"),
-        (["--max_waiting", "-1"], "--max_waiting"), (["--deadline", "nan"], "--deadline"),
-        (["--port", "70000"], "--port"),
-        (["--cors", "example.org"], "--cors"), (["--max_body", "0"], "--max_body"), (["--api_key", " "], "empty"),
+        (["--topology", "ring"], "unknown topology 'ring'"), (["--max_running", "0"], "max_running"),
+        (["--max_waiting", "-1"], "max_waiting"), (["--deadline", "nan"], "deadline"),
+        (["--port", "70000"], "port"),
+        (["--cors", "example.org"], "--cors"), (["--max_body", "0"], "max_body"), (["--api_key", " "], "empty"),
         (["--max_batch_size", "0"], "max_batch_size"),
     ],
 )  # fmt: skip

@@ -151,8 +151,8 @@ def test_controls_of_a_graph_that_chooses_channels_steps_and_edges_over_rounds(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = toy_built(
-        tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, rounds=2, max_new_tokens=3, speak_tokens=2),
-        temporal=True, channels=("cache", "text"), latent_choices=(0, 2), decision_probability=0.9,
+        tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, num_rounds=2, max_new_tokens=3, speak_tokens=2),
+        optimized_temporal=True, channels=("cache", "text"), latent_choices=(0, 2), decision_probability=0.9,
         agent_probability=0.8,
     )  # fmt: skip
     assert isinstance(built.graph, CacheGraph)

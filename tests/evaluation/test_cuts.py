@@ -111,7 +111,8 @@ def test_an_edge_from_the_round_before_is_another_edge(scripted_llm: ScriptedLLM
     """The planner's second thought reaches the decision maker; its first the critic, a round later."""
     table = Table(dict.fromkeys(QUESTIONS, (0.9, 0.8)), keys=((0, 2), (0, 1, 1)))
     scripted_llm.write = needs(2)  # (round 1, agent 0)
-    _, costs = cost_of_edges(graph_of(scripted_llm, tiny_tokenizer, table, rounds=2), TASK, EXAMPLES, progress=False)
+    graph = graph_of(scripted_llm, tiny_tokenizer, table, num_rounds=2)
+    _, costs = cost_of_edges(graph, TASK, EXAMPLES, progress=False)
     assert {ends: cost.difference for ends, cost in costs.items()} == {
         ("planner", DECISION): -1.0, ("planner", "critic" + LATER): 0.0
     }  # fmt: skip

@@ -164,7 +164,7 @@ def test_one_prompt_holds_what_every_agent_knows_and_no_cache(
 def test_one_prompt_of_a_topology_holds_who_is_heard_over_a_round_too(
     graph: CacheGraph, scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
-    graph.config = replace(graph.config, rounds=2)
+    graph.config = replace(graph.config, num_rounds=2)
     notes = (Note("a", "an a", "the box is red"), Note("b", "a b", "the apples are blue"))
     topology = Topology(2, (Edge(0, 1, delay=1), Edge(1, 2)))
     evaluate_text(

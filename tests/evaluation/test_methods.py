@@ -90,7 +90,7 @@ def test_everyone_whose_predecessors_have_spoken_speaks_in_one_batch(
 
 def test_in_the_next_round_an_agent_hears_itself(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
     scripted_llm.write = lambda request: "one"
-    text_graph(scripted_llm, tiny_tokenizer, (0, 3), rounds=2).answer(EXAMPLES[:1])
+    text_graph(scripted_llm, tiny_tokenizer, (0, 3), num_rounds=2).answer(EXAMPLES[:1])
     prompts = [shown(tiny_tokenizer, batch[0]) for batch in scripted_llm.texts]
     assert ["planner : one" in prompt for prompt in prompts] == [False, True, True]
 

@@ -120,7 +120,7 @@ def test_words_may_go_beside_what_a_link_carries() -> None:
 def test_there_and_back_again() -> None:
     """The planner on the small model, the critic on the big one, two rounds."""
     topology = Topology(2, (Edge(0, 1), Edge(1, 2), Edge(1, 0, 0.7, delay=1)))
-    result = graph(on=(1, 0), rounds=2).run(QUESTION, topology=topology)
+    result = graph(on=(1, 0), num_rounds=2).run(QUESTION, topology=topology)
     assert set(result.edge_bytes) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)}  # what an agent remembers counts
     assert {(node, model) for node, model, _ in result.kept.carried()} == {((0, 0), 0), ((1, 0), 0), ((0, 1), 1)}
 

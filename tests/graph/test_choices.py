@@ -103,7 +103,7 @@ def test_an_edge_from_the_round_before_brings_what_was_thought_then(
 ) -> None:
     """0 and 1 would be a cycle within a round. Over rounds each hears the other's first thoughts."""
     topology = Topology(3, (Edge(0, 3), Edge(1, 3), Edge(0, 1, 0.5, delay=1), Edge(1, 0, 0.25, delay=1)))
-    graph = make(scripted_llm, tiny_tokenizer, rounds=2)
+    graph = make(scripted_llm, tiny_tokenizer, num_rounds=2)
     result = graph.run(QUESTION, topology=topology)
     assert [sorted(batch) for batch in scripted_llm.asked] == [[SHARED], [0, 1], [3, 4]]  # 3: round 1's begin
     first, second = sorted(scripted_llm.thoughts[2], key=lambda request: request.owner)
@@ -123,7 +123,7 @@ def test_who_is_heard_over_rounds_alone_takes_no_turn_in_the_last(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
     topology = Topology(3, (Edge(1, 3), Edge(2, 1, delay=1), Edge(0, 2)))
-    result = make(scripted_llm, tiny_tokenizer, rounds=2).run(QUESTION, topology=topology)
+    result = make(scripted_llm, tiny_tokenizer, num_rounds=2).run(QUESTION, topology=topology)
     assert scripted_llm.asked == [[SHARED], [0, 1], [2], [4]]
     assert {(s.round, s.agent) for s in result.trace if s.what == "unheard"} == {(1, 0), (1, 2)}
 
@@ -131,7 +131,7 @@ def test_who_is_heard_over_rounds_alone_takes_no_turn_in_the_last(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"temporal": True}, "rounds"),
+        ({"optimized_temporal": True}, "rounds"),
         ({"channels": ("cache", "smoke")}, "'smoke'.*latents"),
         ({"channels": ("cache", "cache")}, "different"),
         ({"latent_choices": (2,)}, "two or more"),
@@ -141,7 +141,7 @@ def test_who_is_heard_over_rounds_alone_takes_no_turn_in_the_last(
         ({"channels": ("text",)}, "hands='text' instead"),
         ({"latent_choices": (1, 2), "graph": GraphConfig(hands="text")}, "hands='cache'"),
         ({"latent_choices": (1, 2), "topology": "full"}, "--topology learned"),
-        ({"temporal": True, "topology": "star", "graph": GraphConfig(rounds=2)}, "temporal is learned"),
+        ({"optimized_temporal": True, "topology": "star", "graph": GraphConfig(num_rounds=2)}, "is learned with"),
         ({"consult_probability": 0.5, "topology": "full"}, "consult_probability is learned"),
         ({"consult_probability": 1.0}, "consult_probability must be between 0 and 1"),
     ],
@@ -153,8 +153,8 @@ def test_choices_that_nobody_makes_are_refused(settings: dict[str, Any], named: 
 
 def test_a_spec_with_choices_survives_json() -> None:
     spec = GraphSpec(
-        temporal=True, channels=("cache", "text"), latent_choices=(0, 4), consult_probability=0.5,
-        graph=GraphConfig(rounds=3),
+        optimized_temporal=True, channels=("cache", "text"), latent_choices=(0, 4), consult_probability=0.5,
+        graph=GraphConfig(num_rounds=3),
     )  # fmt: skip
     assert GraphSpec.from_json(spec.to_json()) == spec
     older = {name: value for name, value in spec.to_json().items() if name != "consult_probability"}

@@ -102,7 +102,7 @@ def test_every_turn_comes_before_its_step_and_the_decision_makers_step_last(
     tiny_llm: LocalLLM, tiny_tokenizer: Any
 ) -> None:
     topology = edges((0, 1), (0, 2), (1, 3), (2, 3), (1, 2, 1))
-    result, events = told(local(tiny_llm, tiny_tokenizer, rounds=2), topology=topology)
+    result, events = told(local(tiny_llm, tiny_tokenizer, num_rounds=2), topology=topology)
     lines = [short(event) for event in events]
     assert {line[0] for line in lines} == set(KINDS)
     assert lines[0] == ("topology",) and lines[-1] == ("step", 1, 3, "answer")
@@ -250,7 +250,7 @@ def test_a_length_of_none_is_refused(scripted_llm: ScriptedLLM, tiny_tokenizer: 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_states_are_kept_of_exactly_those_who_are_heard(tiny_llm: LocalLLM, tiny_tokenizer: Any, rounds: int) -> None:
     topology = edges((1, 0), (0, 3))  # nobody hears agent 2
-    result, events = told(local(tiny_llm, tiny_tokenizer, rounds=rounds), topology=topology, keep_states=True)
+    result, events = told(local(tiny_llm, tiny_tokenizer, num_rounds=rounds), topology=topology, keep_states=True)
     assert set(result.states) == topology.heard_nodes(rounds) == set(result.caches)
     assert {tuple(states.shape) for states in result.states.values()} == {(2, 32)}
     with_states = {(e.step.round, e.step.agent): e.states for e in events if e.step and e.states is not None}

@@ -131,7 +131,7 @@ def test_an_agent_reads_its_own_words_behind_the_question(scripted_llm: Scripted
 
 
 def test_unheard_agents_never_think(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    graph = make(scripted_llm, tiny_tokenizer, rounds=2)
+    graph = make(scripted_llm, tiny_tokenizer, num_rounds=2)
     result = graph.run(QUESTION, topology=edges(3, (0, 3), (1, 2)))
     assert scripted_llm.asked == [[SHARED], [0], [3]]
     unheard = [(step.round, step.agent, step.prefilled, step.latent) for step in result.trace if step.what == "unheard"]
@@ -252,7 +252,7 @@ def test_runs_share_nothing_unless_told_to(scripted_llm: ScriptedLLM, tiny_token
 def test_in_the_second_round_each_agent_also_hears_its_own_earlier_self(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any
 ) -> None:
-    graph = make(scripted_llm, tiny_tokenizer, n_agents=2, rounds=2)
+    graph = make(scripted_llm, tiny_tokenizer, n_agents=2, num_rounds=2)
     result = graph.run(QUESTION, topology=edges(2, (0, 1, 0.5), (1, 2, 0.25)))
     heard = {request.owner: weights(request.past) for batch in scripted_llm.thoughts[1:] for request in batch}
     assert heard == {
@@ -321,7 +321,7 @@ def test_an_agents_kept_cache_is_its_own_slots_whatever_it_hands_on(
     ("settings", "named"),
     [
         ({"latent_steps": -1}, "latent_steps must be 0 or more, got -1"),
-        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
+        ({"num_rounds": 0}, "num_rounds must be 1 or more, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, got 0"),
         ({"transfer": "all"}, "unknown transfer 'all'; choose one of: context, latent, own"),
         ({"transfer": "latent", "latent_steps": 0}, "latent_steps is 0; set it to 1 or more"),
@@ -385,7 +385,7 @@ def test_a_cancelled_rollout_leaves_the_thoughts_that_others_wait_for(
 
 
 def test_a_graph_keeps_nothing_of_a_run(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    graph = make(scripted_llm, tiny_tokenizer, rounds=2)
+    graph = make(scripted_llm, tiny_tokenizer, num_rounds=2)
     before = dict(vars(graph))
     gathered(graph.arun(QUESTION), graph.arun("is it red ?", topology=edges(3, (0, 1), (1, 3))))
     result = graph.run(QUESTION)
@@ -560,7 +560,7 @@ def test_a_question_that_fails_stops_the_others_and_raises(scripted_llm: Scripte
 def test_keeping_no_caches_changes_no_answer(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any, transfer: str, rounds: int
 ) -> None:
-    graph = make(scripted_llm, tiny_tokenizer, transfer=transfer, rounds=rounds)
+    graph = make(scripted_llm, tiny_tokenizer, transfer=transfer, num_rounds=rounds)
     scripted_llm.write = lambda request: str(len(names(request.past)))
     topology = edges(3, (0, 1), (0, 2, 0.5), (1, 2), (1, 3), (2, 3, 0.25))
     kept = graph.run(QUESTION, topology=topology)

@@ -66,7 +66,7 @@ def shown(graph: CacheGraph, llm: LocalLLM, **options: Any) -> View:
 def test_bytes_are_the_runs_and_attention_is_divided_whole(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, transfer: str, rounds: int, method: str
 ) -> None:
-    graph = graph_of(tiny_llm, tiny_tokenizer, method=method, transfer=transfer, rounds=rounds)
+    graph = graph_of(tiny_llm, tiny_tokenizer, method=method, transfer=transfer, num_rounds=rounds)
     close = close_up(graph, tiny_llm, EXAMPLE, write=False)
     by_ends = {(source, target): size for (source, target, _), (_, size) in close.handed.items()}
     # an agent's memory of itself is on no edge
@@ -86,7 +86,7 @@ def test_bytes_are_the_runs_and_attention_is_divided_whole(
 def test_slots_by_hand(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """An agent hands on its words and its latents; with two rounds, twice to whom it tells in each."""
     topology = Topology(3, (Edge(0, 1), Edge(0, 2, delay=1), Edge(1, 3, 0.5), Edge(2, 3)))
-    graph = graph_of(tiny_llm, tiny_tokenizer, topology, rounds=2)
+    graph = graph_of(tiny_llm, tiny_tokenizer, topology, num_rounds=2)
     own = [len(graph.agent_tokens(agent, EXAMPLE.question)) + 2 for agent in AGENTS]
     handed = close_up(graph, tiny_llm, EXAMPLE, write=False).handed
     assert {key: slots for key, (slots, _) in handed.items()} == {
@@ -173,7 +173,8 @@ def test_the_view_of_a_fixed_topology(tiny_llm: LocalLLM, tiny_tokenizer: Any) -
 
 def test_the_view_of_a_policy_has_what_was_drawn_and_what_was_not(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = toy_built(
-        tiny_llm, tiny_tokenizer, graph=GraphConfig(latent_steps=1, max_new_tokens=3, rounds=2), temporal=True
+        tiny_llm, tiny_tokenizer, optimized_temporal=True,
+        graph=GraphConfig(latent_steps=1, max_new_tokens=3, num_rounds=2),
     ).graph
     assert isinstance(graph, CacheGraph)
     result = graph.run(EXAMPLE)
@@ -242,7 +243,7 @@ def test_readings_are_the_nearest_tokens_and_what_is_written_of_the_cache_alone(
 
 def test_the_last_rounds_thought_is_read(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     topology = Topology(3, (Edge(0, 1, delay=1), Edge(1, 3)))  # 0 is heard in the first round, 1 in both
-    graph = graph_of(tiny_llm, tiny_tokenizer, topology, rounds=2)
+    graph = graph_of(tiny_llm, tiny_tokenizer, topology, num_rounds=2)
     close = close_up(graph, tiny_llm, EXAMPLE, write=False)
     states = close.result.states
     assert set(states) == {(0, 0), (0, 1), (1, 1)}

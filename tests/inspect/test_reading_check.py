@@ -119,7 +119,7 @@ def graph_of(llm: LocalLLM, tokenizer: Any, **config: Any) -> CacheGraph:
 def test_the_asked_keeper_is_read_as_it_thinks_where_nobody_else_is_heard(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, rounds: int
 ) -> None:
-    graph, examples = graph_of(tiny_llm, tiny_tokenizer, rounds=rounds), SplitFacts(n_agents=3).test(4)
+    graph, examples = graph_of(tiny_llm, tiny_tokenizer, num_rounds=rounds), SplitFacts(n_agents=3).test(4)
     found = read_thoughts(graph, tiny_llm, examples)
     assert [(t.id, t.place, t.value) for t in found] == [(e.id, e.meta["place"], e.answer) for e in examples]
     assert all([len(step) for step in thought.steps] == [10, 10] for thought in found)

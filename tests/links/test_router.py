@@ -144,7 +144,7 @@ def test_questions_go_where_the_router_says(
         assert row[actual] == sum(row.values()) == written["questions"][actual]["test"] > 0
     spec = GraphSpec(
         llm_name=str(folder / "big"), agent_models=(str(folder / "small"),), dtype="float32", topology="star",
-        link="text", link_files=(str(link),), route="auto", route_file=str(route),
+        link="text", link_file=(str(link),), route="auto", route_file=str(route),
         graph=GraphConfig(latent_steps=1, max_new_tokens=3, speak_tokens=2),
     )  # fmt: skip
     assert GraphSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec

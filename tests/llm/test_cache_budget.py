@@ -47,8 +47,8 @@ class Finished:
         ({"max_batch_size": 0}, "max_batch_size must be 1 or more, got 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be 1 or more, got -1"),
         ({"max_gradient_tokens": 0}, "max_gradient_tokens must be 1 or more, got 0"),
-        ({"max_cache_gb": 0.0}, "max_cache_gb must be a number above 0, got 0"),
-        ({"max_cache_gb": float("nan")}, "max_cache_gb must be a number above 0, got nan"),
+        ({"max_cache_gb": 0.0}, "max_cache_gb must be a finite number above 0, got 0"),
+        ({"max_cache_gb": float("nan")}, "max_cache_gb must be a finite number above 0, got nan"),
     ],
 )
 def test_impossible_limits_are_refused(bad: dict[str, Any], named: str) -> None:
@@ -163,7 +163,7 @@ def free_questions() -> list[Any]:
 def test_a_run_whose_caches_were_released_is_learned_from_all_the_same(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, gradient: str, transfer: str
 ) -> None:
-    config = GraphConfig(latent_steps=2, max_new_tokens=4, transfer=transfer, rounds=2)
+    config = GraphConfig(latent_steps=2, max_new_tokens=4, transfer=transfer, num_rounds=2)
     graph = toy_built(tiny_llm, tiny_tokenizer, graph=config, topology="full").graph
 
     def asked() -> list[RunResult]:

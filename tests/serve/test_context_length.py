@@ -59,7 +59,7 @@ def taken(graph: Any, batching: Any, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_what_fits_is_what_the_run_takes(
     toy: Callable[..., Built], llm: LocalLLM, monkeypatch: pytest.MonkeyPatch, positions: str, transfer: str
 ) -> None:
-    config = GraphConfig(latent_steps=2, transfer=transfer, rounds=2)
+    config = GraphConfig(latent_steps=2, transfer=transfer, num_rounds=2)
     found = set()
     for topology in ("none", "chain", "star", "full", "debate"):
         built = toy(llm, topology=topology, positions=positions, graph=config)

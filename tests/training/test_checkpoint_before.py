@@ -81,6 +81,17 @@ def test_a_run_that_was_stopped_before_is_resumed_now(folder: Path) -> None:
             torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_rows_of_a_report_are_known_by_the_names_that_settings_had(folder: Path) -> None:
+    """They are kept by a hash of these; under new names all would be measured once more."""
+    from gcache.build import build
+    from gcache.commands.train import _measured_with
+    from gcache.config import GraphSpec, TaskSpec
+
+    graph = json.loads((folder / "trained/checkpoints/step-000003/checkpoint.json").read_text())["graph"]
+    measured = _measured_with(TaskSpec(), build(GraphSpec.from_json(graph)), None)
+    assert json.loads(json.dumps(measured["graph"])) == graph and graph["temporal"] is False
+
+
 @pytest.mark.parametrize("name", ["trained", "older"])
 def test_commands_read_it(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--checkpoint", name, "--limit", "2", "--json", "eval.json"]) == 0

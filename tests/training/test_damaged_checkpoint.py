@@ -309,7 +309,7 @@ def test_a_task_that_is_none_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("hidden_dim", "8"), ("hidden_dim", 8.5), ("seed", None), ("llm_name", 5), ("decision_probability", float("nan")),
-     ("temporal", 1), ("roles", [1]), ("graph", {"latent_steps": "x"}), ("graph", {"latent_steps": 1.5})],
+     ("optimized_temporal", 1), ("roles", [1]), ("graph", {"latent_steps": "x"}), ("graph", {"latent_steps": 1.5})],
 )  # fmt: skip
 def test_a_graph_of_other_types_is_refused(copy: Path, name: str, value: Any) -> None:
     graph = json.loads((copy / RECORD).read_text())["graph"]

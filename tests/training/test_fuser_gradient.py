@@ -52,7 +52,7 @@ def llm(tiny_llm: LocalLLM) -> LocalLLM:
 
 
 def built_for(llm: LocalLLM, tokenizer: Any, rounds: int, transfer: str = "own", **spec: Any) -> Built:
-    config = GraphConfig(latent_steps=1, rounds=rounds, transfer=transfer, max_new_tokens=3, speak_tokens=2)
+    config = GraphConfig(latent_steps=1, num_rounds=rounds, transfer=transfer, max_new_tokens=3, speak_tokens=2)
     built = toy_built(llm, tokenizer, graph=config, **spec)
     awake(built.graph.fuser)
     return built
@@ -136,7 +136,7 @@ def test_what_is_said_of_the_last_hops_gradient_is_so(
         (1, {"topology": "chain"}, False),
         (1, {"topology": "chain", "n_agents": 1}, True),
         (1, {"topology": "debate"}, False),
-        (2, {"temporal": True, "fuser": "weighted_sum"}, False),
+        (2, {"optimized_temporal": True, "fuser": "weighted_sum"}, False),
         (1, {"channels": ("cache", "text")}, False),
     ],
 )
@@ -169,7 +169,7 @@ def test_agents_on_several_models_learn_by_the_last_hop_and_it_says_what_that_is
         assert taken.why.startswith("exact:" if exact else "an approximation: agents hand to each other")
     # an agent on the other model remembers through a fuser that does not learn, one on the first through one that does
     for on, exact in (((1, 1), True), ((1, 0), False)):
-        made = mixed_graph(on=on, rounds=2)
+        made = mixed_graph(on=on, num_rounds=2)
         made.topology_provider = FixedProvider("star")
         assert decision_is_exact(made, EXAMPLES) == exact
 
@@ -204,7 +204,7 @@ def test_a_pass_must_hold_one_run(
 
 
 def trainer(llm: LocalLLM, tokenizer: Any, out: Path, **settings: Any) -> Reinforce:
-    built = toy_built(llm, tokenizer, graph=GraphConfig(latent_steps=1, rounds=2, max_new_tokens=3))
+    built = toy_built(llm, tokenizer, graph=GraphConfig(latent_steps=1, num_rounds=2, max_new_tokens=3))
     config = TrainConfig(**{"iterations": 2, "batch_size": 2, "rollouts": 2, "checkpoint_every": 1, **settings})
     return Reinforce(built, ToyTask(), config, out)
 
@@ -224,7 +224,7 @@ def stopped_after_a_step(made: Reinforce) -> None:
 
 def recorded(out: Path) -> list[str]:
     lines = [json.loads(line)["fuser_gradient"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [*lines, checkpoints.read(out).training["gradient"]]
+    return [*lines, checkpoints.read(out).training["fuser_gradient"]]
 
 
 @pytest.mark.parametrize("most", [4096, 16])
@@ -251,15 +251,15 @@ def test_a_run_says_what_it_took_and_goes_on_with_it_whatever_the_limits_are(
 def test_a_run_from_before_there_was_a_choice_goes_on_with_the_last_hop(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, known: bool
 ) -> None:
-    stopped_after_a_step(trainer(tiny_llm, tiny_tokenizer, tmp_path, gradient="decision"))
+    stopped_after_a_step(trainer(tiny_llm, tiny_tokenizer, tmp_path, fuser_gradient="decision"))
     record = checkpoints.read(tmp_path).folder / "checkpoint.json"
     old = json.loads(record.read_text())
-    assert old["training"]["gradient"] == "decision"
+    assert old["training"]["fuser_gradient"] == "decision"
     if not known:
-        del old["training"]["gradient"]
+        del old["training"]["fuser_gradient"]
         record.write_text(json.dumps(old))
-    with pytest.raises(CheckpointError, match="gradient='decision', this one has 'full'"):
-        trainer(tiny_llm, tiny_tokenizer, tmp_path, gradient="full").train(progress=False)
+    with pytest.raises(CheckpointError, match="fuser_gradient='decision', this one has 'full'"):
+        trainer(tiny_llm, tiny_tokenizer, tmp_path, fuser_gradient="full").train(progress=False)
     again = trainer(tiny_llm, tiny_tokenizer, tmp_path)
     again.train(progress=False)
     assert again.objective.gradient == "decision"

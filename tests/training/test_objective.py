@@ -15,7 +15,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.metrics import EMA, IDLE, signal_to_noise
-from gcache.training.objective import LossWeights, Objective, advantages, check_baseline
+from gcache.training.objective import LossWeights, Objective, advantages
 from gcache.training.replay import log_probs, replayed_tokens
 from gcache.training.trainer import Reinforce
 
@@ -29,11 +29,11 @@ def test_baselines_by_hand() -> None:
 
 
 def test_one_rollout_will_do_for_a_running_baseline() -> None:
-    check_baseline("ema", 1)
+    TrainConfig(baseline="ema", rollouts=1)
     with pytest.raises(ConfigError, match="--baseline none"):
-        check_baseline("leave_one_out", 1)
+        TrainConfig(rollouts=1)
     with pytest.raises(ConfigError, match=r"'mean'.*ema"):
-        check_baseline("mean", 4)
+        TrainConfig(baseline="mean")
 
 
 def trainer(llm: LocalLLM, tokenizer: Any, out: Path, **settings: Any) -> Reinforce:

@@ -129,7 +129,7 @@ def spec_of(model: Path) -> GraphSpec:
 
 def test_a_session_writes_event_files_where_it_is_told_to(model_folder: Path, tmp_path: Path) -> None:
     task, spec = TaskSpec("split_facts"), spec_of(model_folder)
-    config = TrainConfig(iterations=2, batch_size=1, rollouts=2, train_limit=4, checkpoint_every=1)
+    config = TrainConfig(iterations=2, batch_size=1, rollouts=2, limit=4, checkpoint_every=1)
     train(task, spec, config, tmp_path / "plain", progress=False)
     assert not (tmp_path / "plain" / "tensorboard").exists()
     result = train(task, spec, config, tmp_path / "shown", progress=False, tensorboard=True)

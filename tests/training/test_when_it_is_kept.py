@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from toy import ToyTask, lines, toy_built
 
-from gcache.commands.flags import add_train_flags
+from gcache.commands import flags
 from gcache.errors import CheckpointError, ConfigError, TrainingError, WriteError
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
@@ -188,7 +188,7 @@ def test_the_flag_says_steps() -> None:
     import argparse
 
     parser = argparse.ArgumentParser()
-    add_train_flags(parser, TrainConfig())
+    flags.add(parser, TrainConfig)
     assert parser.parse_args([]).checkpoint_every is None
     assert parser.parse_args(["--checkpoint_every", "7"]).checkpoint_every == 7
     assert TrainConfig().checkpoint_every is None

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.cache.positions import check_positions, without_repeats
+from gcache.cache.position_names import check_positions
+from gcache.cache.positions import without_repeats
 from gcache.cache.rope import Rope
 
 #: The log-weight of weight 0: low enough that nothing is attended to, and a number in every dtype.
@@ -64,7 +65,7 @@ class CacheFuser(nn.Module):
     """Base of all fusers: a cache is prepared once, then merged with others for each receiver.
 
     Args:
-        positions: see `gcache.cache.positions.Positions`.
+        positions: see `gcache.cache.position_names.POSITIONS`.
         rope: the rotation of the model whose caches are fused.
 
     Raises:

@@ -1,29 +1,53 @@
-"""Fusers by name, as a command line or a configuration names them."""
+"""Fusers by name, as a command line or a configuration names them.
+
+Each is imported when it is made: the command line knows the names before torch is there.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gcache.cache.fusers.base import CacheFuser
-from gcache.cache.fusers.concat import ConcatFuser
-from gcache.cache.fusers.relevance import RelevanceFuser
-from gcache.cache.fusers.simple import FirstFuser, WeightedSumFuser
-from gcache.cache.rope import Rope
 from gcache.errors import unknown
-from gcache.runtime.registry import Registry, needs_more, takes
+from gcache.runtime.registry import Deferred, Registry, needs_more, takes
+
+if TYPE_CHECKING:
+    from gcache.cache.fusers.base import CacheFuser
+    from gcache.cache.rope import Rope
 
 #: What a fuser may be made of; it names those that it has a use for among the parameters of its constructor.
 OFFERED = ("layers", "heads", "dim", "positions", "rope")
 
-_BUILT_IN: dict[str, type[CacheFuser]] = {
-    "concat": ConcatFuser,
-    "relevance": RelevanceFuser,
-    "weighted_sum": WeightedSumFuser,
-    "first": FirstFuser,
-}
+
+def _concat() -> type[CacheFuser]:
+    from gcache.cache.fusers.concat import ConcatFuser
+
+    return ConcatFuser
+
+
+def _relevance() -> type[CacheFuser]:
+    from gcache.cache.fusers.relevance import RelevanceFuser
+
+    return RelevanceFuser
+
+
+def _weighted_sum() -> type[CacheFuser]:
+    from gcache.cache.fusers.simple import WeightedSumFuser
+
+    return WeightedSumFuser
+
+
+def _first() -> type[CacheFuser]:
+    from gcache.cache.fusers.simple import FirstFuser
+
+    return FirstFuser
+
+
+_BUILT_IN = Deferred({"concat": _concat, "relevance": _relevance, "weighted_sum": _weighted_sum, "first": _first})
 
 
 def _wrong(found: Any) -> str:
+    from gcache.cache.fusers.base import CacheFuser
+
     if not (isinstance(found, type) and issubclass(found, CacheFuser)):
         return f"is not a subclass of {CacheFuser.__module__}.CacheFuser"
     if found.merge is CacheFuser.merge and found.forward is CacheFuser.forward:

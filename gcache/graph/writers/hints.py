@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gcache.llm.requests import Generation
-
 if TYPE_CHECKING:
     from gcache.graph.writers.base import WriterInput
+    from gcache.llm.requests import Generation
     from gcache.llm.scheduler import BatchingLLM
 
 #: Tokens that the lens shows of each latent step.

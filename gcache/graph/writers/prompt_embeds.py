@@ -29,7 +29,6 @@ from gcache.graph.writers.base import WriterInput
 from gcache.llm.api.client import ApiLLM, ApiText, Content
 from gcache.llm.scheduler import BatchingLLM
 
-ENDPOINTS = ("completions", "chat")
 #: Rows of the embeddings that a server is tried with.
 PROBE = 48
 
@@ -47,7 +46,7 @@ class EmbedsWriter:
 
     Args:
         layout: of the prompt, where the whole of it is embedded.
-        endpoint: one of `ENDPOINTS`.
+        endpoint: one of `gcache.graph.run_config.ENDPOINTS`.
     """
 
     api: ApiLLM

@@ -21,14 +21,13 @@ from typing import Any, Protocol
 
 from gcache.errors import ConfigError, unknown
 from gcache.graph.result import Spoken
+from gcache.graph.run_config import ENDPOINTS, GENERATION_MODES
 from gcache.graph.writers.base import WriterInput
 from gcache.graph.writers.hints import HINTS, Hint
-from gcache.graph.writers.prompt_embeds import ENDPOINTS, EmbedsWriter
+from gcache.graph.writers.prompt_embeds import EmbedsWriter
 from gcache.llm.api.client import ApiLLM, ApiText
 from gcache.llm.requests import Generation
 from gcache.llm.scheduler import BatchingLLM
-
-GENERATION_MODES = ("local", "hybrid", "api_hint", "api_embeds", "api")
 
 
 async def _spoken(

@@ -12,6 +12,7 @@ from gcache.errors import ConfigError
 from gcache.llm.api.address import checked_address
 from gcache.llm.api.fields import check_fields
 from gcache.llm.api.secrets import HIDDEN, LONG, SECRET_NAME, holds, masked
+from gcache.runtime.settings import Settings, setting
 
 #: Addresses of the servers whose keys have names of their own.
 OPENAI = "https://api.openai.com/v1"
@@ -21,20 +22,17 @@ NO_KEY = "none"
 
 
 @dataclass(frozen=True)
-class ApiSettings:
+class ApiSettings(Settings):
     """Where text comes from, and how hard it may be asked.
 
     Attributes:
         model: the name the server knows it by.
         base_url: of the API, up to and with "/v1".
         key: sent as a bearer token; never shown.
-        requests_per_second: attempts, evenly spaced; None for no limit.
-        concurrency: requests at once.
-        timeout: seconds of an attempt, from sending to the last byte.
-        retries: attempts after the first.
         extra: further fields of each request's body, such as {"enable_thinking": False}.
         left_out: fields of the body that are not sent.
         renamed: fields that are sent under another name.
+        The rest: see the fields' help texts.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -43,15 +41,25 @@ class ApiSettings:
     model: str
     base_url: str
     key: str = field(default=NO_KEY, repr=False)
-    requests_per_second: float | None = None
-    concurrency: int = 16
-    timeout: float = 120.0
-    retries: int = 5
+    requests_per_second: float | None = setting(
+        None, help="the most requests a second, evenly spaced, repeated ones included", group="text", above=0,
+        unset="no limit",
+    )
+    concurrency: int = setting(16, help="requests at once", group="text", flag="api_concurrency", at_least=1)
+    timeout: float = setting(
+        120.0, help="seconds of a request, from sending to the last byte", group="text", flag="api_timeout",
+        unit="seconds", above=0,
+    )
+    retries: int = setting(
+        5, help="after 429, 5xx, a time-out, a lost connection or a text that broke off", group="text",
+        flag="api_retries", at_least=0,
+    )
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     left_out: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "model", self.model.strip())
         object.__setattr__(self, "key", checked_key(self.key, "the API key") or NO_KEY)
         if not self.model and "model" not in self.left_out:
@@ -61,14 +69,6 @@ class ApiSettings:
         if not self.model.isprintable():
             raise ConfigError(f"the API model {masked(self.model)[:60]!a} has characters that no name has")
         object.__setattr__(self, "base_url", checked_address(self.base_url, self.key if self.key != NO_KEY else ""))
-        if self.requests_per_second is not None and not 0 < self.requests_per_second < float("inf"):
-            raise ConfigError(f"requests_per_second must be above 0, got {self.requests_per_second}")
-        if not 0 < self.timeout < float("inf"):
-            raise ConfigError(f"api_timeout must be a number of seconds above 0, got {self.timeout}")
-        if self.concurrency < 1:
-            raise ConfigError(f"api_concurrency must be 1 or more, got {self.concurrency}")
-        if self.retries < 0:
-            raise ConfigError(f"api_retries must be 0 or more, got {self.retries}")
         check_fields(self.extra, self.left_out, self.renamed)
 
     @classmethod
