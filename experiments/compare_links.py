@@ -28,7 +28,8 @@ from gcache.gnn.fixed import FixedTopology
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import RunResult
-from gcache.links.link import AUTO, LINKS
+from gcache.links.link import AUTO
+from gcache.links.negotiate import CHOICES
 from gcache.tasks.example import Example, Task
 
 #: Rows beside those of links.
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--links", nargs="*", default=["text", "overlap"], metavar="LINK", help=", ".join(LINKS[1:]))
+    parser.add_argument("--links", nargs="*", default=["text", "overlap"], metavar="LINK", help=", ".join(CHOICES[1:]))
     parser.add_argument("--rows", nargs="*", default=[NO_TRANSFER, ONE_PROMPT, ONE_MODEL], help="beside the links")
     parser.add_argument("--task", default="split_facts", help="(default: %(default)s)")
     parser.add_argument("--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="of the task")
@@ -77,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     for name in args.links:
-        if name not in LINKS[1:]:
-            raise unknown("link", name, LINKS[1:])
+        if name not in CHOICES[1:]:
+            raise unknown("link", name, CHOICES[1:])
     for name in args.rows:
         if name not in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
             raise unknown("row", name, (NO_TRANSFER, ONE_PROMPT, ONE_MODEL))

@@ -21,7 +21,9 @@ from gcache.graph.writers.hints import HINTS
 from gcache.graph.writers.prompt_embeds import ENDPOINTS
 from gcache.graph.writers.registry import GENERATION_MODES
 from gcache.links.link import AUTO
-from gcache.links.negotiate import CHOICES as LINK_CHOICES
+from gcache.links.negotiate import check_link
+from gcache.links.registry import LINKS
+from gcache.runtime.plugin_files import permitted
 from gcache.runtime.typed import mistyped
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
@@ -30,6 +32,8 @@ from gcache.tasks.registry import make_task
 LEARNED = "learned"
 #: Fields of a `GraphSpec` that are tuples, which JSON knows as lists.
 TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantizations", "link_files")
+#: Fields of a `GraphSpec` that name an entry of a registry, which may be a plug-in.
+NAMES = ("fuser", "topology", "link")
 #: Fields of a `GraphSpec` that make no sense without a learned topology.
 CHOICES = ("temporal", "channels", "latent_choices", "consult_probability")
 
@@ -107,7 +111,6 @@ class GraphSpec:
         for what, name, allowed in (
             ("domain", self.domain, DOMAINS),
             ("fuser", self.fuser, FUSERS),
-            ("topology", self.topology, {LEARNED, *TOPOLOGIES}),
             ("encoder", self.encoder, ENCODERS),
             ("generation mode", self.generation_mode, GENERATION_MODES),
             ("hint", self.hint, HINTS),
@@ -115,6 +118,8 @@ class GraphSpec:
         ):
             if name not in allowed:
                 raise unknown(what, name, allowed)
+        if self.topology != LEARNED and self.topology not in TOPOLOGIES:
+            raise unknown("topology", self.topology, {LEARNED, *TOPOLOGIES})
         if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
             raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
         if self.generation_mode == "api" and self.graph.hands != "text":
@@ -159,8 +164,7 @@ class GraphSpec:
 
     def _check_models(self) -> None:
         """Refuse models of agents that could not be linked, or would not be used."""
-        if self.link not in LINK_CHOICES:
-            raise unknown("link", self.link, LINK_CHOICES)
+        check_link(self.link)
         if self.route not in ("none", "auto"):
             raise unknown("route", self.route, ("none", "auto"))
         if self.route == "none" and self.route_file is not None:
@@ -190,12 +194,12 @@ class GraphSpec:
                 f"there are {len(self.agent_models)} models of agents, but {len(self.agent_quantizations)} "
                 "quantizations for them; name one for each, or one for all"
             )
-        if self.link == "perceiver" and not self.link_files:
+        fitted = "" if self.link == AUTO else LINKS[self.link].fitted
+        if fitted and not self.link_files:
             raise ConfigError(
-                "the link perceiver is learned, and needs its fitted file; make one with `gcache fit-perceiver` and "
-                "pass it by --link_file, or use --link auto"
+                f"the link {self.link} is learned, and needs its fitted file; {fitted}, or use --link auto"
             )
-        if self.link_files and self.link != "perceiver" and self.route == "none":
+        if self.link_files and not fitted and self.route == "none":
             raise ConfigError(
                 f"--link_file names a fitted link, but --link is {self.link}, which does not use it; add "
                 "--link perceiver (or --route auto), or leave it out"
@@ -211,16 +215,17 @@ class GraphSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GraphSpec:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`, of a checkpoint. A file that it names is run only if the user named it too.
 
         Raises:
             ConfigError: unknown or missing fields, or values that are not allowed.
+            PluginError: a plug-in that cannot be used, or must not be run.
         """
         try:
             graph = GraphConfig(**values["graph"])
             tuples = {name: tuple(values.get(name, ())) for name in TUPLES}
-            rest = {**values, "graph": graph, **tuples}
-            made = cls(**rest)
+            names = {name: permitted(values[name], "the checkpoint") for name in NAMES if _is_text(values, name)}
+            made = cls(**{**values, "graph": graph, **tuples, **names})
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"not the description of a graph: {error}") from error
         wrong = mistyped(made)
@@ -229,16 +234,26 @@ class GraphSpec:
         return made
 
 
+def _is_text(values: Mapping[str, Any], name: str) -> bool:
+    return isinstance(values.get(name), str)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
-    """How to make a task: its name, a data file, its options."""
+    """How to make a task: its name, a data file, its options.
+
+    Attributes:
+        read_from: the checkpoint that says so, if one does; a file that it names is run only if the user named it too.
+    """
 
     name: str = "split_facts"
     data: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    read_from: str = field(default="", compare=False)
 
     def make(self) -> Task:
-        return make_task(self.name, self.data, **self.options)
+        name = permitted(self.name, self.read_from) if self.read_from else self.name
+        return make_task(name, self.data, **self.options)
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "data": self.data, "options": dict(self.options)}
@@ -260,4 +275,4 @@ class TaskSpec:
                 f"{where} does not say which task it was trained on: name, data and options must be a text, a text or "
                 f"null, and an object, got {repr(dict(values))[:200]}; name the task, or take a whole copy"
             )
-        return cls(str(name), data, options)
+        return cls(str(name), data, options, read_from=f"the checkpoint {where}")

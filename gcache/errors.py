@@ -17,6 +17,10 @@ class ConfigError(GcacheError):
     """A parameter has a value that is not allowed."""
 
 
+class PluginError(ConfigError):
+    """A plug-in cannot be used: its file or its package is missing or broken, or it is not what it is named as."""
+
+
 class DataError(GcacheError):
     """A data file cannot be read, or one of its lines is broken."""
 

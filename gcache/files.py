@@ -122,9 +122,13 @@ def write_json(path: Path, value: Any) -> None:
 #: Where a record names files: a part of it, and a field of that.
 _NAMED = (
     ("graph", "llm_name"),
+    ("graph", "fuser"),
+    ("graph", "topology"),
+    ("graph", "link"),
     ("graph", "agent_models"),
     ("graph", "link_files"),
     ("graph", "route_file"),
+    ("task", "name"),
     ("task", "data"),
 )
 
@@ -145,5 +149,20 @@ def without_folders(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bare(found: Any) -> Any:
-    """A file's or a folder's name alone; anything else as it is."""
-    return Path(found).name if isinstance(found, str) and Path(found).exists() else found
+    """A file's or a folder's name alone, also in ``path/to/file.py:ClassName``; anything else as it is."""
+    named = isinstance(found, str) and (Path(found).exists() or split_reference(found)[0].name)
+    return Path(found).name if named else found
+
+
+def split_reference(name: str) -> tuple[Path, str]:
+    """``path/to/file.py:ClassName`` as the path and the class, "" where it names none; an empty path of other names.
+
+    >>> split_reference("mine/task.py:Mine")
+    (PosixPath('mine/task.py'), 'Mine')
+    >>> split_reference("gsm8k")
+    (PosixPath('.'), 'gsm8k')
+    """
+    if name.endswith(".py"):
+        return Path(name), ""
+    path, _, wanted = name.rpartition(":")
+    return (Path(path), wanted) if path.endswith(".py") else (Path(), name)

@@ -50,6 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
+    flags.add_plugin_flag(parser)
     parser.add_argument("--checkpoint", help="a trained graph for gcache and gdesigner; all methods use its model")
     parser.add_argument(
         "--compare_quantizations", nargs="+", default=[], metavar="Q",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gcache.commands.flags import add_plugin_flag
 from gcache.commands.inspect import load_team
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
@@ -27,6 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", help="--out folder of a training run, or a step-* folder")
     parser.add_argument("second", help="another one with the same roles")
     add_task_flags(parser, required=False)
+    add_plugin_flag(parser)
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of questions and resamples (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")

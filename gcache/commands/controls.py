@@ -36,6 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_controls)
     parser.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
     add_task_flags(parser, required=False)
+    flags.add_plugin_flag(parser)
     parser.add_argument("--only", default="", help="controls, separated by commas (default: all that apply)")
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of questions and draws (default: %(default)s)")

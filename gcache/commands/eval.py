@@ -31,6 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_eval, parser))
     add_task_flags(parser, required=False)
+    flags.add_plugin_flag(parser)
     parser.add_argument("--checkpoint", help="--out folder of a training run, or a step-* folder")
     parser.add_argument("--method", help="instead: one of the methods of `gcache compare`, which see")
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")

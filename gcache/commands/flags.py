@@ -14,6 +14,7 @@ from gcache.links.link import AUTO
 from gcache.llm.api.client import ApiLLM, ApiSettings, Budget
 from gcache.llm.api.fields import split_options
 from gcache.llm.cache_budget import Limits
+from gcache.runtime.plugin_files import allow_plugins, is_reference
 from gcache.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -47,6 +48,27 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quantization", default="none", help="none, 8bit or 4bit (bitsandbytes; default: %(default)s)")
 
 
+#: Flags that name an entry of a registry, or several.
+NAMING = ("task", "fuser", "link", "topology", "anchor", "compare", "method", "methods")
+
+
+def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="FILE",
+        help="Python files whose classes the checkpoint may run; a file that it names is never run unless it is named "
+        "here, or in --task, --fuser and the like",
+    )  # fmt: skip
+
+
+def allow_named(args: argparse.Namespace) -> None:
+    """Let checkpoints run the files that the command line names."""
+    allow_plugins(*getattr(args, "plugins", ()))
+    for flag in NAMING:
+        value = getattr(args, flag, None) or ()
+        for words in [value] if isinstance(value, str) else value:
+            allow_plugins(*(name.strip() for name in words.split(",") if is_reference(name.strip())))
+
+
 def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of agents on other models than the decision maker's."""
     group = parser.add_argument_group("agents on other models (the decision maker's is --llm_name)")
@@ -63,7 +85,8 @@ def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
         "--link", default=AUTO,
         help="what goes from one model to another: vocab (one tokenizer: hidden states through a linear map), overlap "
         "(two tokenizers with 100 tokens in common: likewise), perceiver (learned soft tokens, see --link_file), text; "
-        "auto: the cache itself for equal weights, else the first of vocab, overlap and text that the two models allow",
+        "auto: the cache itself for equal weights, else the first of vocab, overlap and text that the two models "
+        "allow; FILE.py:CLASS: one of your own",
     )  # fmt: skip
     group.add_argument(
         "--link_file", nargs="+", default=[], metavar="FILE", help="of fitted perceivers, one for each pair of models"

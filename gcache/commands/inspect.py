@@ -50,6 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the files (default: parser, in the run's)")
     add_task_flags(parser, required=False)
+    flags.add_plugin_flag(parser)
     parser.add_argument("--limit", type=int, default=200, help="questions to average over (default: %(default)s)")
     parser.add_argument(
         "--cuts", type=int, default=0, metavar="N", help="cut every edge on N of them, to see its worth (default: 0)"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from gcache import __version__
 from gcache.commands.console import OneLineParser, guarded, log_to_stderr
+from gcache.commands.flags import allow_named
 from gcache.environment import limit_threads
 from gcache.runtime.sharing import watched
 
@@ -38,6 +39,11 @@ COMMANDS = {
     "fit-router": Command("fit_router", "Fit the classifier behind --route auto."),
     "run": Command("run", "Answer one question."),
     "serve": Command("serve", "Serve a graph over HTTP, as OpenAI's API."),
+    "tasks": Command("registries", "List the tasks there are, plug-ins included."),
+    "fusers": Command("registries", "List the fusers there are, plug-ins included."),
+    "links": Command("registries", "List the links between models there are, plug-ins included."),
+    "topologies": Command("registries", "List the fixed topologies there are, plug-ins included."),
+    "methods": Command("registries", "List the methods to compare there are, plug-ins included."),
 }
 
 
@@ -51,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: Sequence[str]) -> int:
     named = next((word for word in argv if not word.startswith("-")), "")
     args = parser([named]).parse_args(argv)
+    allow_named(args)
     log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
     cores = limit_threads()  # before anything imports torch
     if cores is not None:

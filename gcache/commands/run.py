@@ -24,6 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=partial(_run, parser))
     parser.add_argument("question")
     parser.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
+    flags.add_plugin_flag(parser)
     parser.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
     parser.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
     parser.add_argument(
@@ -72,7 +73,7 @@ def _require_only_its_own(parser: argparse.ArgumentParser, args: argparse.Namesp
     """
     from gcache.llm.cache_budget import Limits
 
-    own = {"question", "checkpoint", "trace", "verbose", "on_error", "temperature", "seed"}
+    own = {"question", "checkpoint", "plugins", "trace", "verbose", "on_error", "temperature", "seed"}
     allowed = own | {field.name for field in dataclasses.fields(Limits)} | set(flags.api_flags())
     flags.refuse_changed(parser, args, [name for name in vars(args) if name not in allowed and name != "command"])
 

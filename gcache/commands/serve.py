@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gcache.commands import flags
 from gcache.environment import serve_key
 from gcache.errors import ConfigError
+from gcache.runtime.plugin_files import label
 from gcache.serve.settings import BODY, EMBEDS_BODY, ServeSettings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for add in (flags.add_model_flags, flags.add_graph_flags, flags.add_api_flags, flags.add_limit_flags):
         add(parser)
     parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")
+    flags.add_plugin_flag(parser)
     parser.add_argument("--topology", default="chain", help="without a checkpoint (default: %(default)s)")
     parser.add_argument("--fuser", default="concat", help="without a checkpoint (default: %(default)s)")
     own, group = ServeSettings(), parser.add_argument_group("service")
@@ -124,7 +126,7 @@ def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[
 
         return ServedModel.of(build(spec, limits, api), name)
 
-    name = args.name or f"{args.topology}-{Path(args.llm_name).stem}"
+    name = args.name or f"{label(args.topology)}-{Path(args.llm_name).stem}"
     return name, untrained
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
     from gcache.tasks.registry import TASKS
 
-    text = ", ".join(TASKS) + ("" if required else " (default: the one it was trained on)")
+    text = f"{', '.join(TASKS.built_in)}, or FILE.py:CLASS"
+    text += "" if required else " (default: the one it was trained on)"
     parser.add_argument("--task", required=required, help=text)
     parser.add_argument("--data", help="data file of a task that reads one: JSONL, JSON or CSV, may be gzipped")
     parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")

@@ -13,6 +13,7 @@ from gcache import __version__
 from gcache.commands import flags
 from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.errors import ConfigError
+from gcache.runtime.plugin_files import hashes, label
 from gcache.training.config import COMPARED, TrainConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.set_defaults(command=_train)
     add_task_flags(parser, required=True)
+    flags.add_plugin_flag(parser)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-seedSEED)")
     parser.add_argument("--iterations", type=int, default=TrainConfig.iterations, help="steps (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=TrainConfig.batch_size, help="questions per step")
@@ -47,10 +49,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="end with a table: accuracy on N test questions (200) beside fixed graphs and text in one prompt",
     )  # fmt: skip
     parser.add_argument("--compare", nargs="*", default=list(COMPARED), help="fixed topologies in the report")
-    parser.add_argument("--topology", default="learned", help="learned, or a fixed one to train the fuser alone on")
     parser.add_argument(
-        "--fuser", default="concat", help="concat, relevance, weighted_sum or first (default: %(default)s)"
+        "--topology", default="learned", help="learned, or one of `gcache topologies` to train the fuser alone on"
     )
+    parser.add_argument(
+        "--fuser", default="concat",
+        help="concat, relevance, weighted_sum, first, or FILE.py:CLASS (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--roles", nargs="+", default=[], help="which of the domain's roles (default: all)")
     parser.add_argument("--decision_method", default="refer", help="refer, direct or vote (default: %(default)s)")
     parser.add_argument("--encoder", default="minilm", help="of roles and questions: minilm or hash")
@@ -85,7 +90,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.report < 0:
         raise ConfigError(f"--report must be 0 or more, got {args.report}")
     config = flags.train_config(args, args.iterations, args.batch_size, args.limit)
-    out = args.out or Path("runs") / f"{args.task}-seed{args.seed}"
+    out = args.out or Path("runs") / f"{label(args.task)}-seed{args.seed}"
     limits = flags.limits(args)
     api = flags.api_if_asked(args, spec)
     result = train(
@@ -164,7 +169,7 @@ def train(
     trainer.check()  # before rows are measured, which may take hours
     written = None
     if report:
-        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api))
+        kept = KeptRows(out / "report_rows.jsonl", _measured_with(task_spec, built, api, compare))
         written = Report(built, task, questions, compare, progress, kept, config.on_error)
         written.before()
     try:
@@ -188,8 +193,11 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
     return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
 
 
-def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dict[str, Any]:
+def _measured_with(
+    task_spec: TaskSpec, built: Built, api: ApiLLM | None, compare: Sequence[str]
+) -> dict[str, Any]:
     """What the texts of a report depend on, beside the questions and what was learned."""
+    from gcache.config import NAMES
     from gcache.llm.api.client import ApiSettings
 
     spec = built.spec
@@ -197,10 +205,12 @@ def _measured_with(task_spec: TaskSpec, built: Built, api: ApiLLM | None) -> dic
     if spec.generation_mode != "local":
         asked = (api.settings if api else ApiSettings.found(spec.api_model, spec.base_url)).public()
     files = [*spec.link_files, *([spec.route_file] if spec.route_file else [])]
+    plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     return {
         "version": __version__, "task": task_spec.to_json(), "graph": spec.to_json(), "api": asked,
         "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
         "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
+        **({"plugins": plugins} if plugins else {}),
     }  # fmt: skip
 
 

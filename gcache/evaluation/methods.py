@@ -21,7 +21,7 @@ from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.roles import EXPERTS, PIPELINE, Agent
 from gcache.cache.fusers.registry import make_fuser
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError, PluginError, unknown
 from gcache.evaluation.graph_method import GraphMethod
 from gcache.evaluation.method import Method
 from gcache.gnn.providers import FixedProvider, TopologyProvider
@@ -31,6 +31,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.graph.text_backends import LocalTextBackend
 from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
+from gcache.runtime.registry import Registry, lacks_methods, refuses
 
 #: Form of a pipeline -> its agents, its topology for text, and for caches. A text says nothing of
 #: what came before it, so in a sequence each reads all earlier ones; a cache carries its context.
@@ -101,15 +102,18 @@ def _speaking(
 
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """One prompt, no agents."""
     return _speaking("single", llm, tokenizer, settings, (), FixedProvider("none"))
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """Fixed agents that hand each other text."""
     agents, topology, _ = FORMS[settings.prompt]
     return _speaking("text_mas", llm, tokenizer, settings, agents, FixedProvider(topology))
 
 
 def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """Fixed agents that hand each other caches after latent steps, untrained."""
     agents, _, topology = FORMS[settings.prompt]
     config = GraphConfig(
         settings.latent_steps, "latent" if settings.latent_only else "context", max_new_tokens=settings.max_new_tokens,
@@ -121,21 +125,34 @@ def _latent_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Meth
 
 
 def _gdesigner(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """The graph's topology with text on its edges."""
     graph = settings.the_graph("gdesigner")
     return _speaking("gdesigner", llm, tokenizer, settings, graph.agents, graph.topology_provider)
 
 
 def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """The graph, trained or not, with caches on its edges."""
     return GraphMethod("gcache", settings.the_graph("gcache"), IN_HAND * llm.limits.max_batch_size)
 
 
-METHODS: Mapping[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {
+_BUILT_IN: dict[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {
     "single": _single,
     "text_mas": _text_mas,
     "latent_mas": _latent_mas,
     "gdesigner": _gdesigner,
     "gcache": _gcache,
 }
+
+
+def _wrong(found: Any) -> str:
+    if not callable(found):
+        return f"must be a class with answer, got {type(found).__name__}"
+    return lacks_methods(found, ("answer",)) or refuses(found, "llm", "tokenizer", "settings")
+
+
+METHODS: Registry[Callable[[LocalLLM, Any, MethodSettings], Method]] = Registry(
+    "method", "gcache.methods", _BUILT_IN, _wrong
+)
 
 
 def make_method(name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -146,4 +163,8 @@ def make_method(name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettin
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return METHODS[name](llm, tokenizer, settings)
+    made = METHODS[name](llm, tokenizer, settings)
+    missing = [part for part in ("name", "answer") if not hasattr(made, part)]
+    if missing:
+        raise PluginError(f"the method {name!r} lacks {', '.join(missing)}; see gcache.evaluation.method.Method")
+    return made

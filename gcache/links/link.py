@@ -9,6 +9,8 @@ question, and from there on they are a cache of its own like any other that arri
     overlap     other tokenizers: the same map through the tokens both have
     perceiver   learned soft tokens (`gcache.links.perceiver`)
     text        the sender's words in the receiver's prompt; nothing is carried
+
+`gcache.links.registry` has them by name.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: Kinds of links, the ones that lose least first.
-LINKS = ("same", "vocab", "overlap", "perceiver", "text")
 #: Of `--link`: the first of same, vocab, overlap and text that the two models allow.
 AUTO = "auto"
 
@@ -32,7 +32,7 @@ class Link(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `LINKS`, but for same and text, over which nothing is carried."""
+        """For tables and logs."""
         ...
 
     def carry(self, states: Tensor) -> Tensor:

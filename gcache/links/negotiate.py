@@ -2,76 +2,51 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from gcache.errors import ConfigError, DataError, unknown
-from gcache.links.linear import FEWEST_TOKENS
-from gcache.links.link import AUTO, LINKS, Link, ModelEnds
-from gcache.links.link_file import linear_link
-from gcache.links.perceiver import Perceiver
-from gcache.links.vocabulary import common_tokens, same_vocabulary
+from gcache.errors import unknown
+from gcache.links.link import AUTO, Link, ModelEnds
+from gcache.links.registry import LINKS
 
-logger = logging.getLogger(__name__)
+#: What models of the same weights get; nobody has to ask for it.
+SAME = "same"
+#: What a user may ask for, beside plug-ins.
+CHOICES = (AUTO, *(name for name in LINKS.built_in if name != SAME))
 
-#: What a user may ask for.
-CHOICES = (AUTO, *LINKS[1:])
+
+def check_link(wanted: str) -> None:
+    """Refuse what is not one of `CHOICES`, nor a plug-in.
+
+    Raises:
+        ConfigError: naming what there is.
+    """
+    if wanted == SAME or (wanted != AUTO and wanted not in LINKS):
+        raise unknown("link", wanted, {AUTO, *LINKS} - {SAME})
 
 
 def negotiated(sender: ModelEnds, receiver: ModelEnds, wanted: str = AUTO) -> str:
     """The kind of link between two models, one of `LINKS`.
 
-    "auto" is same for equal weights, vocab for one tokenizer, overlap for two that have enough tokens in common, else
-    text: a perceiver has to be trained, so it has to be asked for.
+    "auto" is the first built-in kind that the two allow: same for equal weights, vocab for one tokenizer, overlap for
+    two that have enough tokens in common, else text. A perceiver has to be trained, so it has to be asked for.
 
     Raises:
-        ConfigError: `wanted` is not one of `CHOICES`.
+        ConfigError: `wanted` is not one of `CHOICES`, nor a plug-in.
     """
-    if wanted not in CHOICES:
-        raise unknown("link", wanted, CHOICES)
+    check_link(wanted)
     if wanted != AUTO:
         return wanted
-    if sender.fingerprint and sender.fingerprint == receiver.fingerprint:
-        return "same"
-    if same_vocabulary(sender.tokenizer, receiver.tokenizer):
-        return "vocab"
-    common = len(common_tokens(sender.tokenizer, receiver.tokenizer)[0])
-    if common >= FEWEST_TOKENS:
-        return "overlap"
-    logger.info(
-        "%s and %s have %d tokens in common: their agents hand each other text", sender.label, receiver.label, common
-    )
-    return "text"
+    return next(name for name, kind in LINKS.built_in.items() if kind.allowed(sender, receiver))
 
 
 def make_link(name: str, sender: ModelEnds, receiver: ModelEnds, files: Sequence[str] = ()) -> Link | None:
     """The link of a negotiated kind; None where nothing is carried (same, text).
 
     Args:
-        files: of perceivers, one of which is for these two models.
+        files: of fitted links, one of which is for these two models.
 
     Raises:
-        ConfigError: the two models do not allow it, or a perceiver without a file.
+        ConfigError: the two models do not allow it, or a fitted link without a file.
         DataError: the file is missing, broken, or made for other weights.
     """
-    if name in ("same", "text"):
-        return None
-    if name != "perceiver":
-        return linear_link(name, sender, receiver)
-    if not files:
-        raise ConfigError(
-            f"the link perceiver from {sender.label!r} to {receiver.label!r} needs its fitted file; make one with "
-            "`gcache fit-perceiver` and pass it by --link_file, or use --link auto"
-        )
-    return _fitted(sender, receiver, files)
-
-
-def _fitted(sender: ModelEnds, receiver: ModelEnds, files: Sequence[str]) -> Perceiver:
-    """The perceiver for two models among several files; where none is for them, what is wrong with the last."""
-    for file in files[:-1]:
-        try:
-            return Perceiver.load(Path(file), sender, receiver)
-        except DataError as error:
-            logger.info("not for %s and %s: %s", sender.label, receiver.label, error)
-    return Perceiver.load(Path(files[-1]), sender, receiver)
+    return LINKS[name].make(sender, receiver, files)

@@ -28,7 +28,7 @@ from gcache.links.perceiver_config import PerceiverConfig
 
 
 class Perceiver(nn.Module):
-    """The link. `carry` is for use, `forward` for fitting.
+    """Hidden states as learned soft tokens, fitted for two models. `carry` is for use, `forward` for fitting.
 
     Args:
         sender: width of the sender's hidden states.

@@ -1,1 +1,1 @@
-"""The room of what a process runs on: processors, how threads wait, and the streams of random numbers."""
+"""The room of what a process runs on: processors, waiting threads, streams of random numbers, and plug-ins."""

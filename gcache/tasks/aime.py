@@ -22,7 +22,9 @@ _WHOLE = re.compile(r"\+?(0*[0-9]{1,3})(?:\.0*)?")
 
 
 class Aime(NumberDataSet):
-    """A row has `problem` and `answer`, in the names and forms of the mirrors (docs/tasks.md).
+    """Competition problems whose answer is a whole number from 0 to 999.
+
+    A row has `problem` and `answer`, in the names and forms of the mirrors (docs/tasks.md).
 
     Args:
         data, whole_file: see `DataSet`.
@@ -38,11 +40,15 @@ class Aime(NumberDataSet):
 
 
 class Aime24(Aime):
+    """Competition problems of 2024, whose answer is a whole number from 0 to 999."""
+
     name = "aime24"
     hub = ("Maxwell-Jia/AIME_2024", None, {"train": "train", "test": "train"})
 
 
 class Aime25(Aime):
+    """Competition problems of 2025, whose answer is a whole number from 0 to 999."""
+
     name = "aime25"
     hub = ("math-ai/aime25", None, {"train": "test", "test": "test"})
 

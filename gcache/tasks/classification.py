@@ -112,7 +112,8 @@ class Classification(DataSet):
 
 
 class Banking77(Classification):
-    """What customers of a bank write about. A row has `text`, and `category` (or `label`) in words."""
+    """What a customer of a bank writes about, of 77 subjects. A row has `text`, and `category` (or `label`), in
+    words."""
 
     name = "banking77"
     form = "banking77 in CSV or JSONL form, with the fields text and category"

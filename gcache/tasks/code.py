@@ -67,8 +67,8 @@ class CodeTask(DataSet):
 
 
 class HumanEval(CodeTask):
-    """Functions to complete. A row has `task_id`, `prompt`, `entry_point` (or `declaration`) and `test`, which defines
-    `check(candidate)`."""
+    """Python functions to complete. A row has `task_id`, `prompt`, `entry_point` (or `declaration`) and `test`, which
+    defines `check(candidate)`."""
 
     name = "humaneval"
     form = "HumanEval in JSONL form (may be gzipped), with the fields task_id, prompt, entry_point and test"
@@ -93,12 +93,14 @@ class HumanEval(CodeTask):
 
 
 class HumanEvalPlus(HumanEval):
+    """The functions of humaneval, with many more tests."""
+
     name = "humanevalplus"
     hub = ("evalplus/humanevalplus", None, {"train": "test", "test": "test"})
 
 
 class MbppPlus(CodeTask):
-    """Short programs from a sentence. A row has `prompt` (or `text`), `test_list` and, with many
+    """Short Python programs that a sentence asks for. A row has `prompt` (or `text`), `test_list` and, with many
     more tests, `test`; what is in `test_imports` and `test_setup_code` runs before these. `challenge_test_list` is not
     run, as by its authors."""
 

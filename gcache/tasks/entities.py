@@ -139,7 +139,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Entities(GeneratedTask):
-    """The task.
+    """Generated questions for a number, a name or a colour that one agent knows to the letter.
 
     Args:
         kind: what is asked: number, name or colour, or any, drawn for each question.

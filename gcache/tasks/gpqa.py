@@ -20,7 +20,7 @@ from gcache.tasks.splits import Split
 
 
 class Gpqa(MultipleChoice):
-    """Graduate-level questions. A row has the columns of the authors' CSV files.
+    """Graduate-level questions of science, with choices. A row has the columns of the authors' CSV files.
 
     Args:
         subset: main, extended or diamond; which one the hub is asked for.

@@ -20,8 +20,10 @@ _ANSWERS = ("answer", "final_answer", "expected_answer", "target")
 
 
 class Gsm8k(NumberDataSet):
-    """The task. A row has the strings `question` and `answer`, the latter ending in `#### N`; mirrors name them
-    otherwise, or have the number alone (docs/tasks.md).
+    """Grade-school word problems whose answer is one number.
+
+    A row has the strings `question` and `answer`, the latter ending in `#### N`; mirrors name them otherwise, or have
+    the number alone (docs/tasks.md).
 
     Args:
         data, whole_file: see `DataSet`.

@@ -20,7 +20,9 @@ _SEEDS = 1 << 20  # generator seeds that a split may use up: 10 candidates a que
 
 
 class GsmSymbolic(NumberTask):
-    """The task. Every split is generated from its seed alone, so equal calls give equal questions,
+    """Word problems from templates of GSM8K questions, with new names and numbers.
+
+    Every split is generated from its seed alone, so equal calls give equal questions,
     and a smaller `limit` gives the first questions of a larger one.
 
     No question text is in both splits, whatever their sizes and seeds: they come from different

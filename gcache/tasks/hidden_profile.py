@@ -52,7 +52,7 @@ _ASKED = "Answer with the letter only."
 
 @dataclass(frozen=True)
 class HiddenProfile(GeneratedTask):
-    """The task, generated.
+    """Generated choices where what everybody knows points to the wrong option.
 
     Args:
         n_agents: those who hold a point each, from 3 to 8.
@@ -106,7 +106,7 @@ class HiddenProfile(GeneratedTask):
 
 
 class HiddenBench(DataSet):
-    """The public benchmark, from its JSON file.
+    """The public benchmark of hidden profiles, from its JSON file.
 
     An entry has `name`, `description`, `shared_information`, `hidden_information` (one per agent),
     `possible_answers` and `correct_answer`. The decision maker sees the description and what is

@@ -79,7 +79,7 @@ class MultipleChoice(DataSet, ABC):
 
 
 class MedQa(MultipleChoice):
-    """Questions of medical licensing exams. A row has `question`, `options` (a list, or an object
+    """Questions of medical licensing exams, with choices. A row has `question`, `options` (a list, or an object
     by letter), and `answer` (the right option's words or letter) or `answer_idx` (its letter)."""
 
     name = "medqa"
@@ -94,8 +94,8 @@ class MedQa(MultipleChoice):
 
 
 class Arc(MultipleChoice):
-    """Grade-school science. A row has `question`, `choices` (text and label) and `answerKey`, in
-    the form of the hub or of the authors' own JSONL."""
+    """Questions of grade-school science, with choices. A row has `question`, `choices` (text and label) and
+    `answerKey`, in the form of the hub or of the authors' own JSONL."""
 
     domain = "knowledge"
     form: ClassVar[str] = "ARC in JSONL form, with the fields question, choices and answerKey"
@@ -110,19 +110,23 @@ class Arc(MultipleChoice):
 
 
 class ArcEasy(Arc):
+    """The easy questions of grade-school science, with choices."""
+
     name = "arc_easy"
     hub = ("allenai/ai2_arc", "ARC-Easy", {"train": "train", "test": "test"})
 
 
 class ArcChallenge(Arc):
+    """The hard questions of grade-school science, with choices."""
+
     name = "arc_challenge"
     hub = ("allenai/ai2_arc", "ARC-Challenge", {"train": "train", "test": "test"})
 
 
 class Mmlu(MultipleChoice):
-    """57 subjects. A row has `question`, `choices` and `answer` (a place from 0, or a letter), or
-    is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an error are
-    left out."""
+    """Questions of 57 subjects, with choices. A row has `question`, `choices` and `answer` (a place from 0, or a
+    letter), or is a line of the authors' CSV files: question, A, B, C, D, answer. Rows in which MMLU-Redux found an
+    error are left out."""
 
     name = "mmlu"
     domain = "knowledge"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError, PluginError, unknown
+from gcache.runtime.registry import Registry, lacks_methods, needs_more
 from gcache.tasks.example import Task
 
 TaskFactory = Callable[..., Any]  # returns a Task
+#: What every task has.
+_PARTS = ("name", "domain", "max_new_tokens", "train", "test", "grade")
 
 
 def _from(module: str, name: str) -> Callable[[], TaskFactory]:
@@ -24,8 +27,7 @@ def _from(module: str, name: str) -> Callable[[], TaskFactory]:
     return factory
 
 
-#: Name -> a function that imports the task's factory, whose parameters are the task's options.
-TASKS: Mapping[str, Callable[[], TaskFactory]] = {
+_BUILT_IN: dict[str, Callable[[], TaskFactory]] = {
     "gsm8k": _from("gsm8k", "Gsm8k"),
     "gsm_symbolic": _from("gsm_symbolic", "GsmSymbolic"),
     "split_facts": _from("split_facts", "SplitFacts"),
@@ -50,17 +52,30 @@ TASKS: Mapping[str, Callable[[], TaskFactory]] = {
 }
 
 
+def _wrong(found: Any) -> str:
+    if not callable(found):
+        return f"must be a class, or a function that makes a task, got {type(found).__name__}"
+    return lacks_methods(found, ("train", "test", "grade"))
+
+
+#: Name -> a function that imports the task's factory, whose parameters are the task's options.
+TASKS: Registry[Callable[[], TaskFactory]] = Registry(
+    "task", "gcache.tasks", _BUILT_IN, _wrong, adapt=lambda found: lambda: found, about=lambda entry: entry()
+)
+
+
 def make_task(name: str, data: str | Path | None = None, **options: Any) -> Task:
     """The task of that name.
 
     Args:
-        name: one of `TASKS`.
+        name: one of `TASKS`, or ``path/to/file.py:ClassName``.
         data: a data file, for a task that reads one.
         options: passed on to the task.
 
     Raises:
-        ConfigError: the name is unknown, the task takes no data file, it has no such option, or it
+        ConfigError: the name is unknown, the task takes no data file, it has no such option, it lacks one, or it
             refuses an option's value.
+        PluginError: a file or a package has it, and it is not a task.
         DataError: the data file is missing or broken.
     """
     if name not in TASKS:
@@ -77,5 +92,11 @@ def make_task(name: str, data: str | Path | None = None, **options: Any) -> Task
         if option not in allowed:
             choices = ", ".join(sorted(allowed - {"data"})) or "none"
             raise ConfigError(f"unknown option {option!r} of the task {name!r}; choose one of: {choices}")
+    for option in needs_more(factory, options):
+        way_out = "--data FILE" if option == "data" else f"--task_option {option}=VALUE"
+        raise ConfigError(f"the task {name!r} needs the option {option!r}; pass {way_out}")
     task: Task = factory(**options)
+    missing = [part for part in _PARTS if not hasattr(task, part)]
+    if missing:
+        raise PluginError(f"the task {name!r} lacks {', '.join(missing)}; see gcache.tasks.example.Task")
     return task

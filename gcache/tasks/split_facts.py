@@ -25,7 +25,7 @@ from gcache.tasks.worlds import WORLDS
 
 @dataclass(frozen=True)
 class SplitFacts(GeneratedTask):
-    """The task.
+    """Generated questions whose answer one agent knows, among others and a gossip who lies.
 
     Args:
         n_agents: all but adversaries: the keepers, the gossip and, with two hops, the locksmith; from 3 to 12.

@@ -29,7 +29,7 @@ _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|a\.m|p\.m|[A-Z])\.
 
 
 class SplitGsm8k(NumberDataSet):
-    """The task.
+    """GSM8K's problems, with the sentences before the question dealt out among the agents.
 
     Args:
         data, whole_file: see `DataSet`.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gcache.build import Built, build
-from gcache.config import GraphSpec, TaskSpec
+from gcache.config import NAMES, GraphSpec, TaskSpec
 from gcache.errors import CheckpointError
 from gcache.files import sync_file, sync_folder, write_bytes, write_text
 from gcache.gnn.providers import PolicyProvider
@@ -33,6 +33,7 @@ from gcache.graph.agent_graph import AgentGraph
 from gcache.llm.api.client import ApiLLM
 from gcache.llm.cache_budget import Limits
 from gcache.llm.load.fingerprint import comparable, tensors_hash
+from gcache.runtime import plugin_files
 from gcache.tasks.example import Task
 from gcache.training import step_folders
 from gcache.training.checkpoint_record import FORMAT, Record, read_record
@@ -98,6 +99,8 @@ def take(
     """
     provider, parts = built.graph.topology_provider, trainable(built)
     moments = moments_of(parts, optimizer)
+    named = [*(getattr(built.spec, name) for name in NAMES), task.get("name"), training.get("anchor")]
+    plugins = plugin_files.hashes(named)
     record = {
         "format": FORMAT,
         "step": step,
@@ -108,6 +111,7 @@ def take(
         "pruned": sorted(provider.pruned) if isinstance(provider, PolicyProvider) else [],
         "watched_edges": list(watched),
         "model_fingerprint": built.fingerprint,
+        **({"plugins": plugins} if plugins else {}),  # versions from before there were any read all other checkpoints
         "moments": None if optimizer is None else sorted({name.rpartition(".")[0] for name in moments}),
     }
     return State(step, record, {name: value.clone() for name, value in _flat(parts.state_dict()).items()}, moments)
@@ -188,6 +192,7 @@ def restore(checkpoint: Checkpoint, built: Built, optimizer: torch.optim.Optimiz
     Raises:
         CheckpointError: made for another model, or of another shape; nothing is loaded then.
     """
+    _warn_of_changes(checkpoint)
     if not comparable(checkpoint.fingerprint):
         logger.warning(
             "checkpoint %s does not say well enough which weights it was trained on; that it was %r is not checked",
@@ -217,6 +222,7 @@ def restore_policy(checkpoint: Checkpoint, team: Team) -> None:
     Raises:
         CheckpointError: of another shape; nothing is loaded then.
     """
+    _warn_of_changes(checkpoint)
     provider = team.topology_provider
     if isinstance(provider, PolicyProvider):
         own = {
@@ -227,6 +233,16 @@ def restore_policy(checkpoint: Checkpoint, team: Team) -> None:
         _require_alike(checkpoint, _flat(provider.policy.state_dict()), own)
         provider.policy.load_state_dict(own)
         _restore_pruned(checkpoint, team)
+
+
+def _warn_of_changes(checkpoint: Checkpoint) -> None:
+    """A run is not resumed with another file (see `gcache.training.same_run`), but whoever names it may evaluate."""
+    for name in plugin_files.changed(checkpoint.plugins):
+        logger.warning(
+            "checkpoint %s was trained with another content of the file in %r; it is used as it is now",
+            checkpoint.folder,
+            name,
+        )
 
 
 def _require_alike(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.config import GraphSpec
-from gcache.errors import CheckpointError, ConfigError
+from gcache.errors import CheckpointError, ConfigError, PluginError
 from gcache.gnn.providers import RoleEdge
 from gcache.runtime.numbers import is_number, is_whole
 from gcache.training.sealed import read_json, unsealed
@@ -22,7 +22,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """Everything of a checkpoint but its tensors; the fields of `gcache.training.checkpoint.Checkpoint`."""
+    """Everything of a checkpoint but its tensors; the fields of `gcache.training.checkpoint.Checkpoint`.
+
+    Attributes:
+        plugins: name, as it was given -> SHA-256, of each plug-in that is a file.
+    """
 
     step: int
     spec: GraphSpec
@@ -33,6 +37,7 @@ class Record:
     watched: list[Any]
     fingerprint: str
     moments: frozenset[str] | None
+    plugins: dict[str, str]
 
 
 def read_record(folder: Path) -> Record:
@@ -40,6 +45,7 @@ def read_record(folder: Path) -> Record:
 
     Raises:
         CheckpointError: it cannot be read, or a field is missing or is not what it has to be.
+        PluginError: it names a plug-in that cannot be used, or must not be run.
     """
     path = folder / RECORD
     record, text = read_json(path)
@@ -69,12 +75,15 @@ def read_record(folder: Path) -> Record:
         raise CheckpointError(f"{path} is of step {step}, but its training has {iterations} steps; take a whole copy")
     try:
         spec = GraphSpec.from_json(found["graph"])
+    except PluginError:  # nothing is wrong with the checkpoint
+        raise
     except (ConfigError, ValueError) as error:
         raise CheckpointError(f"{path}: graph: {error}; take a whole copy, or name another checkpoint") from error
     return Record(
         step, spec, found["task"], found["training"], float(found["running_utility"]),
         tuple((source, target, delay) for source, target, delay in found["pruned"]), found["watched_edges"],
         found["model_fingerprint"], None if found["moments"] is None else frozenset(found["moments"]),
+        found["plugins"],
     )  # fmt: skip
 
 
@@ -118,6 +127,9 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str, Any]] = {
         lambda rows: _is_list(rows, _is_watched), "a list of [source, target, delay, total, count]", [],
     ),
     "model_fingerprint": (_is_text, "a text", ...),
+    "plugins": (
+        lambda names: _is_object(names) and all(map(_is_text, names.values())), "an object of names and SHA-256", {},
+    ),
     "moments": (lambda names: names is None or _is_list(names, _is_text), "a list of names", None),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gcache.config import GraphSpec
 from gcache.errors import CheckpointError
+from gcache.runtime import plugin_files
 from gcache.training.checkpoint import Checkpoint
 from gcache.training.config import TrainConfig
 from gcache.training.replay import AUTO
@@ -33,6 +34,11 @@ def require_same_settings(
         then["graph"] = {**then["graph"], "prompt_date": now["graph"]["prompt_date"]}
     if config.gradient == AUTO:
         now["gradient"] = then["gradient"]
+    for name in plugin_files.changed(found.plugins):
+        raise CheckpointError(
+            f"{out} holds a run with another content of the file in {name!r} (SHA-256 {found.plugins[name][:12]}...); "
+            "put the file back as it was to resume it, or pass another --out"
+        )
     for name in sorted(now.keys() | then.keys()):
         if _plain(now.get(name)) != _plain(then.get(name)) and name not in free:
             raise CheckpointError(
@@ -47,5 +53,11 @@ def gradient_of(found: Checkpoint) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would bring it back."""
-    return json.loads(json.dumps(value))
+    """As JSON would bring it back; a plug-in's file may have been named from another folder."""
+    return json.loads(json.dumps(_without_folders(value)))
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_folders(each) for name, each in value.items()}
+    return plugin_files.without_folder(value) if isinstance(value, str) else value

@@ -1,8 +1,8 @@
 """Fusers: how the caches that arrive at an agent become one.
 
 A fuser takes the shared prefix and any number of incoming caches with their edge weights, and
-returns a `FusedCache`. To write another one, subclass `CacheFuser`, implement `merge`, and put it
-into `gcache.cache.fusers.registry`.
+returns a `FusedCache`. To write another one, subclass `CacheFuser` and implement `merge`; docs/extending.md has a
+whole one, and how it is named without a change to this package.
 
 What every fuser must keep (`tests/test_invariants_fusers.py` asks it of all in the registry): before training, one
 cache of weight 1 is handed over as it is; as an edge's weight goes to 0, whatever the parameters, the edge fades
@@ -118,13 +118,3 @@ class CacheFuser(nn.Module):
         """Without the slots of the prefix (a sender that hands on its whole context has them)."""
         kept = without_repeats([prefix, item.cache])[1]
         return item if kept is item.cache else replace(item, cache=kept)
-
-
-
-
-
-
-
-
-
-
