@@ -20,7 +20,7 @@ from torch import Tensor
 from gcache.build import build
 from gcache.commands import flags
 from gcache.commands.console import guarded, log_to_stderr
-from gcache.commands.graph_flags import graph_spec
+from gcache.commands.graph_flags import add_graph_flags, graph_spec
 from gcache.commands.options import options
 from gcache.config import TaskSpec
 from gcache.evaluation.intervals import wilson
@@ -43,10 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=200, help="test questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of their choice (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers to this file")
-    flags.add_model_flags(parser)
-    flags.add_mixture_flags(parser)
-    flags.add_graph_flags(parser)
-    flags.add_limit_flags(parser)
+    add_graph_flags(parser)
+    flags.add(parser, Limits)
     parser.set_defaults(generation_mode="local", link="text")
     args = parser.parse_args(argv)
     log_to_stderr()
