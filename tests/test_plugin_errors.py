@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from light_python import asked
 from plugins import PARITY, REGISTRIES, fresh, install
-from test_startup import asked
 from two_models import WORDS, ends, model_of, tokenizer_of
 
 from gcache.commands.main import main

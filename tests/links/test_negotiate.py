@@ -11,7 +11,8 @@ from two_models import MANY_WORDS, ends, model_of, tokenizer_of
 
 from gcache.errors import ConfigError
 from gcache.links.link import Link, ModelEnds
-from gcache.links.registry import CHOICES, make_link, negotiated
+from gcache.links.negotiate import make_link, negotiated
+from gcache.links.registry import CHOICES
 
 OTHERS = (*MANY_WORDS[:3], *(f"none{n}" for n in range(157)))
 
