@@ -95,9 +95,10 @@ def test_a_field_that_is_added_to_a_record_is_a_flag() -> None:
 
 
 def test_a_new_entry_of_a_registry_is_shown_and_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (FUSERS, TOPOLOGIES, TASKS, HINTS):
-        monkeypatch.setitem(registry, "brand_new", None)  # type: ignore[arg-type]
-    monkeypatch.setitem(METHODS, "brand_new_method", None)  # type: ignore[arg-type]
+    for registry in (FUSERS, TOPOLOGIES, TASKS):
+        monkeypatch.setattr(registry, "built_in", {**registry.built_in, "brand_new": None})
+    monkeypatch.setitem(HINTS, "brand_new", None)  # type: ignore[arg-type]
+    monkeypatch.setattr(METHODS, "built_in", {**METHODS.built_in, "brand_new_method": None})
     text = shown(command("train"))
     for flag in ("--fuser", "--topology", "--task", "--hint", "--anchor"):
         start = text.index(f" {flag} ", text.index("show this help"))

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from light_python import asked
 from plugins import PARITY, REGISTRIES, fresh, install
 from two_models import WORDS, ends, model_of, tokenizer_of
+from without_torch import asked
 
 from gcache.commands.main import main
 from gcache.config import GraphSpec

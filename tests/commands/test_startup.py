@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from light_python import asked, python
+from without_torch import asked, python
 
 import gcache
 from gcache.commands.main import parser

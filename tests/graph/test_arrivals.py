@@ -70,7 +70,7 @@ def came(past: FusedCache, sender: tuple[int, int], n: int) -> int:
 def test_what_is_recorded_is_what_was_read(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any, topology: Topology, config: dict[str, Any], rounds: int
 ) -> None:
-    result = make(scripted_llm, tiny_tokenizer, rounds=rounds, **config).run(QUESTION, topology=topology)
+    result = make(scripted_llm, tiny_tokenizer, num_rounds=rounds, **config).run(QUESTION, topology=topology)
     read = asked_of(scripted_llm, result)
     assert result.arrivals.keys() == read.keys()
     for receiver, arrived in result.arrivals.items():
@@ -92,7 +92,7 @@ def test_what_is_recorded_is_what_was_read(
 def test_the_decision_makers_cache_comes_again_from_the_record(
     scripted_llm: ScriptedLLM, tiny_tokenizer: Any, topology: Topology, transfer: str, rounds: int
 ) -> None:
-    graph = make(scripted_llm, tiny_tokenizer, rounds=rounds, transfer=transfer)
+    graph = make(scripted_llm, tiny_tokenizer, num_rounds=rounds, transfer=transfer)
     result = graph.run(QUESTION, topology=topology)
     weights = edge_weights(topology)
     handed = handed_again(graph, result, weights, result.shared, result.caches)
@@ -104,7 +104,7 @@ def test_the_decision_makers_cache_comes_again_from_the_record(
 
 
 def test_a_wave_has_all_that_it_read_behind_it(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
-    result = make(scripted_llm, tiny_tokenizer, rounds=2).run(QUESTION, topology=MIXED)
+    result = make(scripted_llm, tiny_tokenizer, num_rounds=2).run(QUESTION, topology=MIXED)
     found = waves(result)
     assert sorted(itertools.chain(*found)) == sorted(node for node in result.arrivals if node[1] != 3)
     for number, wave in enumerate(found):
@@ -172,7 +172,7 @@ def test_words_that_an_agent_remembers_take_positions(scripted_llm: ScriptedLLM,
     """In the second round the planner reads what it said in the first."""
     longest = " ".join(["one"] * 30)
     scripted_llm.write = lambda request: longest
-    graph = make(scripted_llm, tiny_tokenizer, rounds=2, speak_tokens=30, max_new_tokens=8)
+    graph = make(scripted_llm, tiny_tokenizer, num_rounds=2, speak_tokens=30, max_new_tokens=8)
     graph.agents = (Agent("planner", "", " ".join(["plan"] * 60)), *AGENTS[1:])  # whose turns are the longest
     topology = Topology(3, (Edge(0, 1, delay=1, payload="text"), Edge(0, 3, payload="text"), Edge(1, 3)))
     result = graph.run(QUESTION, topology=topology)

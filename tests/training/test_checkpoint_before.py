@@ -88,7 +88,7 @@ def test_rows_of_a_report_are_known_by_the_names_that_settings_had(folder: Path)
     from gcache.config import GraphSpec, TaskSpec
 
     graph = json.loads((folder / "trained/checkpoints/step-000003/checkpoint.json").read_text())["graph"]
-    measured = _measured_with(TaskSpec(), build(GraphSpec.from_json(graph)), None)
+    measured = _measured_with(TaskSpec(), build(GraphSpec.from_json(graph)), None, ())
     assert json.loads(json.dumps(measured["graph"])) == graph and graph["temporal"] is False
 
 

@@ -1,4 +1,4 @@
-"""The command line in an interpreter that refuses what takes long to import."""
+"""The command line in a process that must not import torch, nor anything that takes as long."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ finally:
 
 
 def asked(*words: str) -> subprocess.CompletedProcess[str]:
+    """`gcache` with these words."""
     return python(GUARDED, *words)
 
 
