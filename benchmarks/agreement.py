@@ -12,7 +12,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class ThinkSplitter:
+class Parting:
     """One prompt whose texts differ.
 
     Attributes:
@@ -35,7 +35,7 @@ class Agreement:
 
     n: int
     identical: int
-    partings: tuple[ThinkSplitter, ...]
+    partings: tuple[Parting, ...]
 
 
 def compare(model: Any, prompts: Sequence[Tokens], reference: Sequence[Tokens], ours: Sequence[Tokens]) -> Agreement:
@@ -49,7 +49,7 @@ def compare(model: Any, prompts: Sequence[Tokens], reference: Sequence[Tokens], 
     return Agreement(len(rows), len(rows) - len(partings), tuple(partings))
 
 
-def _parting(model: Any, number: int, prompt: Tokens, reference: Tokens, ours: Tokens) -> ThinkSplitter:
+def _parting(model: Any, number: int, prompt: Tokens, reference: Tokens, ours: Tokens) -> Parting:
     shorter = min(len(reference), len(ours))
     place = next((i for i in range(shorter) if reference[i] != ours[i]), shorter)
     ids = torch.tensor([prompt + reference[:place]], device=model.device)
@@ -57,4 +57,4 @@ def _parting(model: Any, number: int, prompt: Tokens, reference: Tokens, ours: T
         logits = model(input_ids=ids, logits_to_keep=1).logits[0, -1].float()
     best = logits.topk(2).values
     gap = float(logits[reference[place]] - logits[ours[place]]) if place < shorter else None
-    return ThinkSplitter(number, place, gap, float(best[0] - best[1]))
+    return Parting(number, place, gap, float(best[0] - best[1]))

@@ -232,3 +232,36 @@ def test_beside_a_checkpoint_single_settings_are_given_and_a_whole_run_is_not(
     assert "--api_model: the local model writes" in refused(capsys, *asked, "--config", write("api_model: m\n"))
     assert main([*asked, "--config", "trained"]) == 0
     assert "--dtype: a checkpoint" in refused(capsys, *asked, "--config", "trained", "--dtype", "bfloat16")
+
+
+# -- files of settings are passed around: what they name is not run by itself ----------------------
+
+PLUGIN = """
+raise SystemExit("it was run")
+"""
+
+
+@pytest.mark.parametrize("setting", ["task", "fuser", "topology", "anchor", "link"])
+def test_a_file_of_settings_runs_no_python_file_that_the_command_line_does_not_name(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, settings = tmp_path / f"{setting}_of_a_stranger.py", tmp_path / "settings.yaml"
+    code.write_text(PLUGIN)
+    settings.write_text(f"{setting}: {code}:Mine\n")
+    words = ["train", "--config", str(settings), *([] if setting == "task" else ["--task", "split_facts"])]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--out", str(tmp_path / "run")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert str(settings) in said and f"--plugins {code}" in said and "it was run" not in said
+    # named on the command line, it is run; this one ends the program, which is said in one line
+    assert main([*words, "--out", str(tmp_path / "run"), "--plugins", str(code)]) == 2
+    assert "it was run" in capsys.readouterr().err
+
+
+def test_a_file_of_settings_allows_no_file_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("plugins: [mine.py]\ntask: mine.py:Mine\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(settings)])
+    assert "unknown setting 'plugins'" in capsys.readouterr().err

@@ -97,7 +97,7 @@ def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         PLUGINS, nargs="+", default=[], metavar="FILE",
         help="Python files whose classes the checkpoint, or the file of --config, may run; a file that these name is "
-        "never run unless it is named here, or in --task, --fuser and the like",
+        "never run unless it is named here, or by another flag",
     )  # fmt: skip
 
 
