@@ -85,23 +85,16 @@ class Arrival:
     carried: Carried | None = None
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """One text the decision maker wrote: on which agents' caches, after which prompt.
+class Written:
+    """What a text says, whether the local model or an API wrote it.
 
     Attributes:
-        generation: what the local model wrote, None where it wrote nothing.
-        api: what an API wrote, None where none was asked.
-        hint: what the API was told of the caches.
-        thinks: whether the local model's prompt ended inside a think tag.
+        generation, api, thinks: see `Spoken`.
     """
 
-    heard: tuple[int, ...]
-    tokens: tuple[int, ...]
     generation: Generation | None
-    api: ApiText | None = None
-    hint: str = ""
-    thinks: bool = False
+    api: ApiText | None
+    thinks: bool
 
     @property
     def text(self) -> str:
@@ -126,6 +119,25 @@ class Spoken:
         if self.api is not None:
             return self.api.finish_reason == "length"
         return self.generation is not None and not self.generation.finished
+
+
+@dataclass(frozen=True)
+class Spoken(Written):
+    """One text the decision maker wrote: on which agents' caches, after which prompt.
+
+    Attributes:
+        generation: what the local model wrote, None where it wrote nothing.
+        api: what an API wrote, None where none was asked.
+        hint: what the API was told of the caches.
+        thinks: whether the local model's prompt ended inside a think tag.
+    """
+
+    heard: tuple[int, ...]
+    tokens: tuple[int, ...]
+    generation: Generation | None
+    api: ApiText | None = None
+    hint: str = ""
+    thinks: bool = False
 
 
 class KeptCaches:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gcache.agents.chat_template import TemplateSettings
 from gcache.agents.prompts import ChatLayout, Layouts, with_said
-from gcache.agents.thinking import split_thinking
+from gcache.graph.result import Written
 from gcache.llm.api.client import ApiLLM, ApiText
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 from gcache.llm.scheduler import LLM, BatchingLLM
@@ -42,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class TextOutput:
+class TextOutput(Written):
     """What it said; `tokens` is the prompt of the local model, empty where an API spoke, and `thinks` whether that
     ended inside a think tag."""
 
@@ -50,17 +50,6 @@ class TextOutput:
     generation: Generation | None = None
     api: ApiText | None = None
     thinks: bool = False
-
-    @property
-    def answer(self) -> str:
-        """What it said, without its thinking."""
-        return split_thinking(self.text, self.thinks if self.api is None else None).answer
-
-    @property
-    def text(self) -> str:
-        if self.api is not None:
-            return self.api.text
-        return "" if self.generation is None else self.generation.text
 
 
 class TextBackend(Protocol):

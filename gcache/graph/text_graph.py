@@ -134,7 +134,7 @@ class _Talk:
                 raise
             self._note(agent, round_, "failed", started, note=str(error))
             return
-        self.said[node], self.prompts[node] = output.answer, output.tokens
+        self.said[node], self.prompts[node] = output.text, output.tokens
         if output.generation is not None:
             self.thinking += len(output.generation.tokens)
         if output.api is not None:

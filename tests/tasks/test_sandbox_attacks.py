@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,11 +193,20 @@ def gone(folder: Path) -> bool:
     return not of(folder)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach, as programs may run as one of these; pytest's own is its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.parametrize("without", OPEN, ids=lambda names: "without " + (" and ".join(names) or "nothing"))
 def test_no_process_outlives_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(open_folder))
     monkeypatch.setattr(sandbox, "_refused", set(without))
     stubborn = (
         "import os, signal, time\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
@@ -207,25 +217,25 @@ def test_no_process_outlives_its_time(
     assert run_program(stubborn + "while True: time.sleep(1)\n", SandboxLimits(seconds=0.5)) == late
     if not without:  # where nothing but namespaces holds what left its session
         assert run_program(several, SandboxLimits(seconds=0.5, processes=4096)) == late
-    assert gone(tmp_path)
+    assert gone(open_folder)
 
 
 @pytest.mark.parametrize("without", OPEN, ids=lambda names: "without " + (" and ".join(names) or "nothing"))
-def test_no_process_outlives_a_grader_that_is_killed(tmp_path: Path, without: tuple[str, ...]) -> None:
+def test_no_process_outlives_a_grader_that_is_killed(open_folder: Path, without: tuple[str, ...]) -> None:
     code = (
-        f"import sys, tempfile; tempfile.tempdir = {str(tmp_path)!r}; from gcache.tasks import sandbox\n"
+        f"import sys, tempfile; tempfile.tempdir = {str(open_folder)!r}; from gcache.tasks import sandbox\n"
         f"sandbox._refused.update({list(without)!r})\n"
         "sandbox.run_program('import time; time.sleep(600)', sandbox.SandboxLimits(seconds=600))"
     )
     paths = os.pathsep.join([str(ROOT), *sys.path])
     grader = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
     until = time.monotonic() + 60
-    while len(of(tmp_path)) < (2 if without else 3) and time.monotonic() < until:  # the grader, and what it started
+    while len(of(open_folder)) < (2 if without else 3) and time.monotonic() < until:  # the grader, and what it started
         time.sleep(0.05)
-    assert len(of(tmp_path)) > 1
+    assert len(of(open_folder)) > 1
     grader.send_signal(signal.SIGKILL)
     grader.wait()
-    assert gone(tmp_path)
+    assert gone(open_folder)
 
 
 def test_a_failure_of_the_sandbox_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
