@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import NamedTuple
 
@@ -21,10 +22,11 @@ from gcache.runtime.sharing import watched
 
 
 class Command(NamedTuple):
-    """A command: the module of this folder that holds it, and what it does in one line."""
+    """A command: the module of this folder that holds it, what it does in one line, and whether it computes."""
 
     module: str
     text: str
+    computes: bool = True
 
 
 COMMANDS = {
@@ -39,12 +41,12 @@ COMMANDS = {
     "fit-router": Command("fit_router", "Fit the classifier behind --route auto."),
     "run": Command("run", "Answer one question."),
     "serve": Command("serve", "Serve a graph over HTTP, as OpenAI's API."),
-    "tasks": Command("registries", "List the tasks there are, plug-ins included."),
-    "fusers": Command("registries", "List the fusers there are, plug-ins included."),
-    "links": Command("registries", "List the links between models there are, plug-ins included."),
-    "topologies": Command("registries", "List the fixed topologies there are, plug-ins included."),
-    "methods": Command("registries", "List the methods to compare there are, plug-ins included."),
-    "doctor": Command("doctor", "What is here, what is missing, and whether a graph can be run."),
+    "tasks": Command("registries", "List the tasks there are, plug-ins included.", False),
+    "fusers": Command("registries", "List the fusers there are, plug-ins included.", False),
+    "links": Command("registries", "List the links between models there are, plug-ins included.", False),
+    "topologies": Command("registries", "List the fixed topologies there are, plug-ins included.", False),
+    "methods": Command("registries", "List the methods to compare there are, plug-ins included.", False),
+    "doctor": Command("doctor", "What is here, what is missing, and whether a graph can be run.", False),
 }
 
 
@@ -63,7 +65,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     cores = limit_threads()  # before anything imports torch
     if cores is not None:
         logging.getLogger(__name__).debug("this process is given %d processors, and uses as many threads", cores)
-    with watched():
+    with watched() if COMMANDS[named].computes else nullcontext():
         code: int = args.command(args)
     return code
 

@@ -138,18 +138,21 @@ class Watch:
             self.pause = min(2 * self.pause, LONGEST_PAUSE) if trying else FIRST_PAUSE
             self._sleep("" if trying else f"they waited for one {share:.0%} of the time")
         elif not self._in_a_row and (trying or not self._told):
-            self._tell("spin while they wait for each other: nobody else wants the processors")
+            self._tell("spin while they wait for each other: no other program wants the processors", logging.DEBUG)
 
     def _sleep(self, why: str) -> None:
         self._asleep, self._in_a_row = 0.0, 0
         if self.teams.hold() and why:
-            self._tell(f"sleep while they wait for each other: others want the processors ({why})")
+            self._tell(
+                f"sleep while they wait for each other, since other programs want the processors ({why}); until those "
+                "end, this takes longer"
+            )
 
-    def _tell(self, what: str) -> None:
+    def _tell(self, what: str, level: int = logging.INFO) -> None:
         self._told = True
         torch = _torch()
         number = torch.get_num_threads() if torch else 0
-        logger.info("%d worker threads on %d processors %s", number, usable_cores(), what)
+        logger.log(level, "%d worker threads on %d processors %s", number, usable_cores(), what)
 
 
 @contextmanager
