@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gcache.commands import flags
 from gcache.commands.graph_flags import AS_THE_TASK
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
@@ -50,7 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--checkpoint", help="a trained graph for gcache and gdesigner; all methods use its model")
     parser.add_argument(
         "--compare_quantizations", nargs="+", default=[], metavar="Q",

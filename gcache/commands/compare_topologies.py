@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcache.commands.flags import add_plugin_flag
 from gcache.commands.inspect import load_team
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_of_checkpoint
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_json
@@ -38,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=partial(_controls, parser))
     parser.add_argument("checkpoint", help="--out folder of a training run, or a step-* folder")
     add_task_flags(parser, required=False)
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--only", default="", help="controls, separated by commas (default: all that apply)")
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of questions and draws (default: %(default)s)")

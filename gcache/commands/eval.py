@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gcache.commands import compare, flags
 from gcache.commands.api_flags import API_FLAGS, add_api_flags, api_of_checkpoint
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import ConfigError
 from gcache.files import write_json
@@ -32,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_eval, parser))
     add_task_flags(parser, required=False)
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--checkpoint", help="--out folder of a training run, or a step-* folder")
     parser.add_argument("--method", help="instead: one of the methods of `gcache compare`, which see")
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")

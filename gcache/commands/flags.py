@@ -23,9 +23,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from gcache.commands.config_file import read_settings
-from gcache.commands.console import CONFIG, PLUGINS, OneLineParser, boolean
+from gcache.commands.console import CONFIG, OneLineParser, boolean
 from gcache.errors import ConfigError
-from gcache.runtime.plugin_files import allow_plugins, is_reference
 from gcache.runtime.settings import About, flag_of, kind_of, settings_of
 
 TEXT = "text (address, key and model: flags, then the environment, then .env)"
@@ -90,33 +89,6 @@ def add(
         else:
             action.help = action.describe()
     assert not defaults, f"{record.__name__} has no flags {', '.join(defaults)} among these"
-
-
-def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag of files that a checkpoint, or a file of settings, may run."""
-    parser.add_argument(
-        PLUGINS, nargs="+", default=[], metavar="FILE",
-        help="Python files whose classes the checkpoint, or the file of --config, may run; a file that these name is "
-        "never run unless it is named here, or by another flag",
-    )  # fmt: skip
-
-
-def allow_named(words: Sequence[str]) -> None:
-    """Let checkpoints and files of settings run the Python files that the command line names.
-
-    Args:
-        words: of the command line itself; what a file of settings says is not among them.
-    """
-    named_here = False
-    for word in words:
-        if word.startswith("--"):
-            flag, _, value = word.partition("=")
-            named_here = flag == PLUGINS
-            word = value
-        if word and named_here:
-            allow_plugins(word)
-        else:
-            allow_plugins(*(part.strip() for part in word.split(",") if is_reference(part.strip())))
 
 
 def _words(kind: type, many: bool, about: About) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_of_checkpoint
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_if_named
 from gcache.errors import CheckpointError, ConfigError, unknown
 from gcache.files import write_text
@@ -52,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the files (default: parser, in the run's)")
     add_task_flags(parser, required=False)
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--limit", type=int, default=200, help="questions to average over (default: %(default)s)")
     parser.add_argument(
         "--cuts", type=int, default=0, metavar="N", help="cut every edge on N of them, to see its worth (default: 0)"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from gcache import __version__
 from gcache.commands.console import OneLineParser, guarded, log_to_stderr
-from gcache.commands.flags import allow_named
+from gcache.commands.plugin_flags import allow_named
 from gcache.environment import limit_threads
 from gcache.runtime.sharing import watched
 

@@ -10,6 +10,7 @@ from typing import Any
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_if_asked, api_of_checkpoint
 from gcache.commands.graph_flags import OF_A_GRAPH, add_graph_flags, graph_spec
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import Limits
 
@@ -26,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=partial(_run, parser))
     parser.add_argument("question")
     parser.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="of the answer; 0 is greedy (default: %(default)s)"
     )

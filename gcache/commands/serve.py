@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_if_asked, api_of_checkpoint
 from gcache.commands.graph_flags import OF_A_GRAPH, add_graph_flags, graph_spec
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.environment import serve_key
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import Limits
@@ -39,7 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_api_flags(parser)
     flags.add(parser, Limits)
     parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     group = flags.group(parser, "service")
     group.add_argument("--name", help="of the model, for clients (default: the checkpoint's folder, or the topology)")
     flags.add(parser, ServeSettings)

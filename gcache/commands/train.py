@@ -14,6 +14,7 @@ from gcache import __version__
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_if_asked, cost
 from gcache.commands.graph_flags import add_graph_flags, graph_spec
+from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError
@@ -42,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_train, parser))
     add_task_flags(parser, required=True)
-    flags.add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-seedSEED)")
     parser.add_argument(
         "--report", type=int, nargs="?", const=200, default=0, metavar="N",

@@ -10,6 +10,7 @@ from typing import Any
 from gcache.errors import ConfigError, unknown
 from gcache.gnn.fixed import TOPOLOGIES
 from gcache.links.perceiver_config import PerceiverConfig
+from gcache.runtime.plugin_files import permitted
 from gcache.runtime.settings import Settings, current_names, setting
 from gcache.runtime.typed import mistyped
 
@@ -108,11 +109,17 @@ class TrainConfig(Settings):
     def from_json(cls, values: Mapping[str, Any]) -> TrainConfig:
         """What a run wrote down; fields may stand under the names that they had before.
 
+        A file that it names is run only if the user named it too.
+
         Raises:
             ConfigError: unknown fields, or values that are not allowed.
+            PluginError: a plug-in that cannot be used, or must not be run.
         """
+        values = current_names(cls, values)
+        if isinstance(values.get("anchor"), str):
+            values["anchor"] = permitted(values["anchor"], "the checkpoint")
         try:
-            made = cls(**current_names(cls, values))
+            made = cls(**values)
         except TypeError as error:
             raise ConfigError(f"not the settings of a training: {error}") from error
         wrong = mistyped(made)

@@ -24,6 +24,16 @@ def test_the_version_comes_without_torch() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"gcache {gcache.__version__}\n", "")
 
 
+def test_which_commands_there_are_is_known_before_any_settings_are() -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from gcache.commands.main import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "print(sorted({'gcache.config', 'gcache.commands.flags', 'yaml'} & set(sys.modules)))\n"
+    )
+    assert python(code).stdout.endswith("\n[]\n")
+
+
 @pytest.mark.parametrize("command", ["", *commands()])
 def test_help_comes_without_torch(command: str) -> None:
     done = asked(*command.split(), "--help")
