@@ -198,7 +198,7 @@ class KeptCaches:
         return sum(cache.nbytes for cache in caches)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """All that belongs to one question.
 
@@ -247,6 +247,11 @@ class RunResult:
     def cut(self) -> bool:
         """Whether a length limit cut the answer off."""
         return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
+
+    def __repr__(self) -> str:
+        """In one line: what else a run left behind has names of its own."""
+        agents, edges = len(self.agents), len(self.topology.edges)
+        return f"RunResult({self.example.id!r}, answer={self.answer!r}, {agents} agents, {edges} edges)"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: question, answer, topology, and who did what."""
