@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from gcache.gnn.providers import FixedProvider, PolicyProvider, TopologyProvider
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.agent_models import AgentModel, AgentModels
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.run_config import GraphConfig
 from gcache.graph.text_backends import ApiTextBackend, LocalTextBackend
 from gcache.graph.text_graph import TextGraph
 from gcache.graph.writers.registry import make_writer
@@ -251,8 +254,15 @@ def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: A
         ConfigError: a setting that does not exist, or a value that is not allowed.
         ModelError: the model cannot be had, or its caches cannot be shifted.
     """
-    try:
-        spec = GraphSpec(llm_name=llm_name, topology=topology, **settings)
-    except TypeError as error:
-        raise ConfigError(f"not a setting of a graph: {error}") from error
+    known = {field.name for field in dataclasses.fields(GraphSpec)}
+    running = {field.name for field in dataclasses.fields(GraphConfig)}
+    for name in settings.keys() - known:
+        if name in running:
+            raise ConfigError(f"{name} is a setting of how a graph runs; pass graph=GraphConfig({name}=...)")
+        near = get_close_matches(name, [*known, *running], 1)
+        raise ConfigError(
+            f"{name} is not a setting of a graph" + (f"; did you mean {near[0]}?" if near else "")
+            + f"; there are {', '.join(sorted(known))}"
+        )
+    spec = GraphSpec(llm_name=llm_name, topology=topology, **settings)
     return build(spec).graph

@@ -6,7 +6,12 @@ command line prints that line and exits with code 2. A bug is any other exceptio
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Iterable
+
+#: Who logs in, and with which password, in an address.
+_LOGIN = re.compile(r"//[^/@\s\"']*@")
 
 
 class GcacheError(ValueError):
@@ -63,6 +68,13 @@ class ContextError(QuestionError):
 
 class LoopError(GcacheError, RuntimeError):
     """A call that starts an event loop was made inside of one; a RuntimeError too, as asyncio's own would be."""
+
+
+def shown(value: object) -> str:
+    """A value that came from outside, for an error: cut short before it is written out, and without a password."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother, brief.maxlong = 2, 60, 60, 40
+    return _LOGIN.sub("//...@", brief.repr(value))[:120]
 
 
 def unknown(what: str, got: object, allowed: Iterable[str]) -> ConfigError:

@@ -272,6 +272,70 @@ def test_a_file_of_settings_runs_no_python_file_that_the_command_line_does_not_n
     assert "it was run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "graph: {fuser: ['CODE:C'], graph: {}}", "graph: {topology: ['CODE:C'], graph: {}}",
+        "graph: {link: ['CODE:C'], graph: {}}", "training: {anchor: 'CODE:C', anchor_strength: 0.1}",
+        "training: {anchor: ['CODE:C']}", "fuser: ['CODE:C']", "anchor: 'CODE:C'", "compare: ['CODE:C']",
+    ],
+)
+def test_no_form_of_a_setting_runs_a_file_that_is_not_named(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, settings = tmp_path / "hidden.py", tmp_path / "settings.yaml"
+    code.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass C: pass\n")
+    settings.write_text(text.replace("CODE", str(code)))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--task", "split_facts", "--config", str(settings), "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2 and not (tmp_path / "ran").exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_comma_hides_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a whole name runs, not those of its parts, and only what follows a flag of names is allowed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stranger").mkdir()
+    hidden = tmp_path / "stranger" / ",my.py"
+    hidden.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass C: pass\n")
+    (tmp_path / "my.py").write_text("class C: pass\n")
+    (tmp_path / "s.yaml").write_text("fuser: 'stranger/,my.py:C'\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--task", "split_facts", "--config", "s.yaml", "--plugins", "my.py"])
+    both = tmp_path / "both.py"
+    both.write_text(f"fuser: '{both}:C'\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--task", "split_facts", "--config", f"{both}:C"])
+    with pytest.raises(SystemExit):
+        main(["train", "--task", "split_facts", "--config", str(both)])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr: BOMB", "lr must be a number"), ("graph: {base_url: BOMB, graph: {}}", "must be one value"),
+        ("task_option: {a: BOMB}", "task_option: a must be one value"), (f"lr: {'9' * 400}", "lr must be a number"),
+        (f"iterations: {'9' * 400}", "iterations must be 1 or more"),
+        ("graph: {base_url: ['http://a:hunter2@h/v1'], graph: {}}", "//...@h/v1"),
+    ],
+)  # fmt: skip
+def test_what_is_huge_or_secret_is_cut_in_errors(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = ["&a0 [x, x]", *(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 11))]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(text.replace("BOMB", f"[{', '.join(levels)}]") + "\n")
+    try:
+        words_ = ["--task", "split_facts", "--out", str(tmp_path / "run")]
+        code: object = main(["train", "--config", str(settings), *words_])
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and len(said) < 1000
+    assert words in said and "hunter2" not in said
+
+
 def test_a_file_of_settings_allows_no_file_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text("plugins: [mine.py]\ntask: mine.py:Mine\n")

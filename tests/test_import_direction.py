@@ -24,7 +24,7 @@ Imports = Mapping[str, frozenset[str]]
 def imports_of(package: Path) -> Imports:
     """Dotted name of each module -> those it imports, inside functions and for type checkers alone included."""
     files = {_name(file, package): file for file in package.rglob("*.py")}
-    return {name: frozenset(_imported(file, files.keys())) - {name} for name, file in files.items()}
+    return {name: frozenset(_imported(file, files.keys(), package)) - {name} for name, file in files.items()}
 
 
 def _name(file: Path, package: Path) -> str:
@@ -32,13 +32,19 @@ def _name(file: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imported(file: Path, known: object) -> Iterator[str]:
+def _imported(file: Path, known: object, package: Path) -> Iterator[str]:
     assert hasattr(known, "__contains__")
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom):
+            above = _name(file, package).split(".")
+            above = above if file.name == "__init__.py" else above[:-1]  # the package that a leading dot stands for
+            before = above[: len(above) - node.level + 1] if node.level else []
+            module = ".".join([*before, *filter(None, [node.module])])
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield from {inner if inner in known else node.module} & set(known)  # type: ignore[call-overload]
+                inner = f"{module}.{alias.name}"
+                yield from {inner if inner in known else module} & set(known)  # type: ignore[call-overload]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and a.value in known)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
 
@@ -89,6 +95,10 @@ def test_every_room_has_its_level() -> None:
         ("def late():\n    from gcache.commands import main", "build.py", (upwards, circles)),
         ("if TYPE_CHECKING:\n    from gcache.graph.cache_graph import CacheGraph", "graph/run.py", (circles,)),
         ("import gcache.gnn.topology", "gnn/svg.py", (circles,)),
+        ("from .run import Run", "graph/begin.py", (circles,)),
+        ("from . import run", "graph/begin.py", (circles,)),
+        ("from ..commands import main", "cache/rope.py", (upwards, circles)),
+        ("import importlib\nimportlib.import_module('gcache.commands.main')", "cache/rope.py", (upwards, circles)),
     ],
 )
 def test_what_is_planted_is_found(tmp_path: Path, planted: str, where: str, seen: tuple[object, ...]) -> None:

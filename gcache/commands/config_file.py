@@ -21,19 +21,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gcache.commands.console import CONFIG, PLUGINS, OneLineParser, boolean
+from gcache.commands.console import CONFIG, LISTING, NAMING, PLUGINS, OneLineParser, boolean
 from gcache.commands.options import PAIR, as_words
 from gcache.config import GraphSpec, TaskSpec
-from gcache.errors import ConfigError, DataError, GcacheError
+from gcache.errors import ConfigError, DataError, GcacheError, shown
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.api.secrets import SECRET_NAME
 from gcache.runtime.plugin_files import permitted
 from gcache.runtime.settings import current_names, flag_of, settings_of
 from gcache.training.config import TrainConfig
 
-#: Settings that name an entry of a registry, or several. A file that one of them names is run only if the command line
-#: names it too: files of settings are passed around.
-NAMING = ("task", "fuser", "link", "topology", "anchor", "compare", "method", "methods")
 #: The parts of a run's own configuration.
 PARTS = ("task", "graph", "training")
 
@@ -84,7 +81,7 @@ def _read(path: Path) -> dict[Any, Any]:
         # YAML reads JSON too, but not each of its numbers
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); mend it, or name another") from error
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); mend it") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{path}, line {line}: not YAML ({error.problem}); mend it, or name another") from error
@@ -106,6 +103,9 @@ def _unknown(path: Path, key: object, known: Collection[str], more: str) -> Conf
 def _value(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
     """A value as its flag would be read."""
     if action.metavar == PAIR and isinstance(value, dict):
+        inner = next((name for name, each in value.items() if isinstance(each, dict | list)), None)
+        if inner is not None:
+            raise ConfigError(f"{path}: {key}: {inner} must be one value, got {shown(value[inner])}")
         value = as_words(value)
     if value is None and action.default is None:
         return None
@@ -120,7 +120,11 @@ def _gated(path: Path, key: str, value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [_gated(path, key, each) for each in value]
-    return ",".join(permitted(name.strip(), path) for name in value.split(",")) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if key in LISTING:
+        return ",".join(permitted(name.strip(), path) for name in value.split(","))
+    return permitted(value, path)
 
 
 def _one(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
@@ -134,7 +138,7 @@ def _one(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
         if fits:
             try:  # YAML takes 1e-3 for a text
                 return float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 fits = False
     else:
         if isinstance(value, datetime.date):  # YAML takes 2026-01-31 for one
@@ -143,7 +147,7 @@ def _one(path: Path, key: str, action: argparse.Action, value: Any) -> Any:
         if fits and callable(action.type):
             return action.type(value)
     if not fits:
-        got = "something else" if SECRET_NAME.search(key) else repr(value)[:60]
+        got = "something else" if SECRET_NAME.search(key) else shown(value)
         raise ConfigError(f"{path}: {key} must be {kind}, got {got}")
     return value
 
@@ -156,10 +160,10 @@ def _of_a_run(path: Path, values: Mapping[Any, Any], parser: OneLineParser) -> I
     task, graph, training = (values.get(part, {}) for part in PARTS)
     for part, found in zip(PARTS, (task, graph, training), strict=True):
         if not isinstance(found, dict):
-            raise ConfigError(f"{path}: {part} must be a mapping, as a run writes it, got {repr(found)[:60]}")
+            raise ConfigError(f"{path}: {part} must be a mapping, as a run writes it, got {shown(found)}")
     running = graph.get("graph", {})
     if not isinstance(running, dict):
-        raise ConfigError(f"{path}: graph: graph must be a mapping, as a run writes it, got {repr(running)[:60]}")
+        raise ConfigError(f"{path}: graph: graph must be a mapping, as a run writes it, got {shown(running)}")
     parts = ((TaskSpec, task), (GraphSpec, graph), (GraphConfig, running), (TrainConfig, training))
     for record, found in parts:
         _require_fields(path, record, found)

@@ -16,6 +16,11 @@ from gcache.errors import GcacheError
 CONFIG = "--config"
 #: The flag that names files which a checkpoint, or a file of settings, may run.
 PLUGINS = "--plugins"
+#: Flags, or settings, that name an entry of a registry. A file that a file of settings names so is run only if the
+#: command line names it too: files of settings are passed around.
+NAMING = ("task", "fuser", "link", "topology", "anchor", "compare", "method", "methods")
+#: Those of them that may name several with commas between.
+LISTING = ("methods",)
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
@@ -47,6 +52,11 @@ class OneLineParser(argparse.ArgumentParser):
         near = (get_close_matches(word.partition("=")[0], self._flags(), 1) for word in unknown if word[:2] == "--")
         found = next(iter(next(near, [])), "")
         message += f" (did you mean {found}?)" if found else ""
+        if unknown and not unknown[0].startswith("-"):  # words that no flag takes
+            if "--checkpoint" in self._flags() and len(unknown) == 1:
+                message += " (a trained graph is named by --checkpoint)"
+            elif len(unknown) > 1:
+                message += " (words that belong together stand in quotes)"
         self.exit(2, f"{self.prog}: {message}; {self.prog} --help says more\n")
 
     def _flags(self) -> list[str]:

@@ -36,7 +36,7 @@ def cached(folder: Path | None = None) -> dict[str, list[str]]:
 
     try:
         repositories = scan_cache_dir(folder).repos
-    except CacheNotFound:
+    except (CacheNotFound, ValueError, OSError):  # none, or something else in its place
         return {}
     found = {}
     for repository in sorted(repositories, key=lambda each: each.repo_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gcache.commands.console import PLUGINS
+from gcache.commands.console import LISTING, NAMING, PLUGINS
 from gcache.runtime.plugin_files import allow_plugins, is_reference
 
 
@@ -24,13 +24,12 @@ def allow_named(words: Sequence[str]) -> None:
     Args:
         words: of the command line itself; what a file of settings says is not among them.
     """
-    named_here = False
+    flag = ""
     for word in words:
         if word.startswith("--"):
-            flag, _, value = word.partition("=")
-            named_here = flag == PLUGINS
-            word = value
-        if word and named_here:
+            flag, _, word = word.partition("=")
+        if word and flag == PLUGINS:
             allow_plugins(word)
-        else:
-            allow_plugins(*(part.strip() for part in word.split(",") if is_reference(part.strip())))
+        elif flag.removeprefix("--") in NAMING:
+            parts = word.split(",") if flag.removeprefix("--") in LISTING else [word]
+            allow_plugins(*(part.strip() for part in parts if is_reference(part.strip())))

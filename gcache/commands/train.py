@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gcache.build import Built
 
 EXAMPLES = """examples:
-  gcache train --task split_facts --report 200 --out runs/split_facts
+  gcache train --task split_facts --latent_steps 0 --fuser_gradient decision --report 200 --out runs/split_facts
   gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
   gcache train --task split_facts --channels cache latents text --latent_choices 0 2 --token_price 0.5
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,11 +50,13 @@ def find(name: str) -> Any:
     if not wanted.isidentifier():
         raise PluginError(f"{name!r} names a file, but nothing in it; write {path}:NAME with the name of a class in it")
     file = _ran(path)
-    try:
-        return getattr(file.module, wanted)
-    except AttributeError:
+    found = vars(file.module).get(wanted)
+    borrowed = callable(found) and getattr(found, "__module__", None) != file.module.__name__
+    if found is None or borrowed:  # what a file imports is not what its user meant to allow
         there = sorted(own for own, value in vars(file.module).items() if _is_own(own, value, file.module))
-        raise PluginError(f"{path} has no {wanted!r}; it has: {', '.join(there) or 'no class or function'}") from None
+        has = "only imports" if borrowed else "has no"
+        raise PluginError(f"{path} {has} {wanted!r}; it has: {', '.join(there) or 'no class or function'}")
+    return found
 
 
 def allow_plugins(*files: str | Path) -> None:
@@ -93,7 +96,7 @@ def permitted(name: str, where: object) -> str:
             f"{where} names {name!r}, and several files of that name are allowed: {', '.join(map(str, same))}; name one"
         )
     raise PluginError(
-        f"{where} names {name!r}, and code that a checkpoint names is only run if you name its file too: add "
+        f"{where} names {name!r}, and code that is named there is only run if you name its file too: add "
         f"--plugins {path} (in Python: gcache.allow_plugins({str(path)!r})); looked for {looked_for}, which is "
         f"{'there' if looked_for.is_file() else 'not there: say where it is now'}"
     )
@@ -154,11 +157,12 @@ def _run_now(path: Path, source: bytes) -> PluginFile:
         code = compile(source, module.__file__, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise PluginError(f"{path} does not parse: line {error.lineno}: {error.msg}") from error
-    except ValueError as error:  # a NUL, in some versions of Python
-        raise PluginError(f"{path} does not parse: {error}") from error
+    except (ValueError, MemoryError, RecursionError) as error:  # a NUL, or an expression that is too deep
+        raise PluginError(f"{path} does not parse: {words(error)}") from error
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        exec(code, module.__dict__)  # the very bytes that were hashed
+        with redirect_stdout(sys.stderr):  # what a command prints is the command's
+            exec(code, module.__dict__)  # the very bytes that were hashed
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         frames = traceback.extract_tb(error.__traceback__)

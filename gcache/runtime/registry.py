@@ -11,7 +11,9 @@ import importlib.metadata
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -163,7 +165,8 @@ class Registry(Mapping[str, Entry]):
                 f"several packages have a {self.what} {name!r}: {' and '.join(packages)}; uninstall all but one"
             )
         try:
-            return points[0].load()
+            with redirect_stdout(sys.stderr):  # what a command prints is the command's
+                return points[0].load()
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"the {self.what} {name!r} of the package {packages[0]} cannot be imported "

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from gcache.errors import ConfigError, unknown
+from gcache.errors import ConfigError, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -156,22 +156,34 @@ class Settings:
     def __post_init__(self) -> None:
         for field, about in settings_of(self):
             value = getattr(self, field.name)
-            for each in value if isinstance(value, tuple | list) else (value,):
+            several = isinstance(value, tuple | list)
+            if several and not isinstance(field.default, tuple):
+                raise ConfigError(f"{flag_of(field)} must be one value, got {shown(value)}")
+            for each in value if several else (value,):
                 if each is not None:
                     _check(type(self), field, about, each)
 
 
 def _check(record: type, field: Field[Any], about: About, value: Any) -> None:
     """Refuse one value of one field."""
+    if about.choices is not None and not isinstance(value, str):  # before it is looked up: that may run a plug-in
+        raise ConfigError(f"{flag_of(field)} must be a name, got {shown(value)}")
     if not about.allows(value):
         raise unknown(about.what or field.name.replace("_", " "), value, about.names)
     if not about.is_bounded:
         return
     whole = kind_of(record, field.name)[0] is int
-    fits = isinstance(value, int) if whole else isinstance(value, int | float) and math.isfinite(value)
+    fits = isinstance(value, int) and abs(value) < 2**63 if whole else _is_finite(value)
     if isinstance(value, bool) or not fits or not about.holds(value):
         out = f"; leave it out for {about.unset}" if field.default is None else ""
-        raise ConfigError(f"{flag_of(field)} must be {about.bounds(whole)}, got {value!r}{out}")
+        raise ConfigError(f"{flag_of(field)} must be {about.bounds(whole)}, got {shown(value)}{out}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def current_names(record: type, values: Mapping[str, Any]) -> dict[str, Any]:

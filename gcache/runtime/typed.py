@@ -7,6 +7,8 @@ import math
 import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from gcache.errors import shown
+
 
 def mistyped(record: Any) -> str:
     """The first field that holds something else than its annotation says, as words; "" where there is none.
@@ -18,7 +20,7 @@ def mistyped(record: Any) -> str:
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         if not _fits(value, hints[field.name]):
-            return f"{field.name} must be {field.type}, got {value!r}"
+            return f"{field.name} must be {field.type}, got {shown(value)}"
         within = mistyped(value) if dataclasses.is_dataclass(value) else ""
         if within:
             return f"{field.name}: {within}"

@@ -24,9 +24,16 @@ def terminable() -> Iterator[None]:
         yield
         return
 
+    asked: list[int] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
         logger.warning("stopped by %s; the same command goes on from what is kept", signal.Signals(number).name)
-        raise SystemExit(128 + number)
+        asked.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt) and interrupt is not signal.default_int_handler:
+            interrupt(number, frame)  # an event loop runs, which ends its tasks before it raises
+        else:
+            raise SystemExit(128 + number)
 
     ours = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     ours = [number for number in ours if signal.getsignal(number) is signal.SIG_DFL]
@@ -34,6 +41,10 @@ def terminable() -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        if asked:
+            raise SystemExit(128 + asked[0]) from None
+        raise
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
