@@ -35,6 +35,8 @@ from gcache.links.registry import CHOICES
 from gcache.llm.cache_budget import Limits
 from gcache.tasks.example import Example, Task
 
+#: What may be compared.
+NAMES = tuple(name for name in CHOICES.built_in if name != AUTO)
 #: Rows beside those of links.
 NO_TRANSFER, ONE_PROMPT, ONE_MODEL = "no transfer", "words in one prompt", "one model"
 
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--links", nargs="*", default=["text", "overlap"], metavar="LINK", help=", ".join(CHOICES[1:]))
+    parser.add_argument("--links", nargs="*", default=["text", "overlap"], metavar="LINK", help=", ".join(NAMES))
     parser.add_argument("--rows", nargs="*", default=[NO_TRANSFER, ONE_PROMPT, ONE_MODEL], help="beside the links")
     parser.add_argument("--task", default="split_facts", help="(default: %(default)s)")
     parser.add_argument("--task_option", nargs="+", default=[], metavar="NAME=VALUE", help="of the task")
@@ -78,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     for name in args.links:
-        if name not in CHOICES[1:]:
-            raise unknown("link", name, CHOICES[1:])
+        if name not in NAMES:
+            raise unknown("link", name, NAMES)
     for name in args.rows:
         if name not in (NO_TRANSFER, ONE_PROMPT, ONE_MODEL):
             raise unknown("row", name, (NO_TRANSFER, ONE_PROMPT, ONE_MODEL))

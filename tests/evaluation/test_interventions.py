@@ -178,7 +178,7 @@ def test_another_questions_slots_stand_right_behind_this_question(tiny_llm: Loca
 
 def test_what_an_agent_remembers_is_on_no_edge(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     recorder = Recorder()
-    answer(around(tiny_llm, tiny_tokenizer, rounds=2), recorder)
+    answer(around(tiny_llm, tiny_tokenizer, num_rounds=2), recorder)
     assert {(sender[1], receiver[1]) for sender, receiver in recorder.passed} == {(0, 1), (1, 3), (2, 3)}
     assert {receiver for _, receiver in recorder.passed} == {(0, 1), (1, 1), (1, 3)}
 

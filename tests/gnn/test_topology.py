@@ -99,8 +99,8 @@ def test_a_networkx_graph_carries_weights_probabilities_and_roles() -> None:
     graph = Topology(2, (Edge(0, 1, 0.5, 0.25), Edge(1, 2))).to_networkx(["baker", "miller"])
     assert dict(graph.nodes(data="role")) == {0: "baker", 1: "miller", 2: "decision maker"}
     assert list(graph.edges(data=True)) == [
-        (0, 1, {"weight": 0.5, "probability": 0.25, "delay": 0, "channel": None}),
-        (1, 2, {"weight": 1.0, "probability": 1.0, "delay": 0, "channel": None}),
+        (0, 1, {"weight": 0.5, "probability": 0.25, "delay": 0, "payload": None}),
+        (1, 2, {"weight": 1.0, "probability": 1.0, "delay": 0, "payload": None}),
     ]
     assert dict(Topology(1).to_networkx().nodes(data="role")) == {0: "agent 0", 1: "decision maker"}
 
@@ -128,7 +128,7 @@ def test_latent_steps_are_one_number_per_agent(steps: tuple[int, ...]) -> None:
 
 
 def test_unknown_channels_and_delays_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"channel.*'smoke'.*cache"):
+    with pytest.raises(ConfigError, match=r"payload.*'smoke'.*cache"):
         Edge(0, 1, payload="smoke")
     with pytest.raises(ConfigError, match="delay must be 0"):
         Edge(0, 1, delay=2)
