@@ -38,6 +38,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.llm.load.fingerprint import quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
+from gcache.runtime.settings import settings_of
 from gcache.runtime.streams import derive
 
 logger = logging.getLogger(__name__)
@@ -256,7 +257,8 @@ def make_graph(llm_name: str = "smollm2", topology: str = "chain", **settings: A
     """
     known = {field.name for field in dataclasses.fields(GraphSpec)}
     running = {field.name for field in dataclasses.fields(GraphConfig)}
-    for name in settings.keys() - known:
+    former = {about.was for _, about in settings_of(GraphSpec)}  # which the record answers with the name of today
+    for name in sorted(settings.keys() - known - former):
         if name in running:
             raise ConfigError(f"{name} is a setting of how a graph runs; pass graph=GraphConfig({name}=...)")
         near = get_close_matches(name, [*known, *running], 1)

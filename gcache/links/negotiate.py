@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gcache.errors import unknown
 from gcache.links.link import AUTO, Link, ModelEnds
-from gcache.links.registry import LINKS, check_link
+from gcache.links.registry import CHOICES, LINKS
 
 
 def negotiated(sender: ModelEnds, receiver: ModelEnds, wanted: str = AUTO) -> str:
@@ -15,9 +16,10 @@ def negotiated(sender: ModelEnds, receiver: ModelEnds, wanted: str = AUTO) -> st
     two that have enough tokens in common, else text. A perceiver has to be trained, so it has to be asked for.
 
     Raises:
-        ConfigError: `wanted` is not one of `CHOICES`, nor a plug-in.
+        ConfigError: `wanted` is not one of `CHOICES`.
     """
-    check_link(wanted)
+    if wanted not in CHOICES:
+        raise unknown("link", wanted, CHOICES)
     if wanted != AUTO:
         return wanted
     return next(name for name, kind in LINKS.built_in.items() if kind.allowed(sender, receiver))

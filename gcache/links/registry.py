@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcache.errors import ConfigError, DataError, PluginError, unknown
+from gcache.errors import ConfigError, DataError, PluginError
 from gcache.links.link import AUTO, Link, ModelEnds
 from gcache.runtime.registry import Deferred, Registry, lacks_methods, refuses
 
@@ -172,13 +172,3 @@ class _Choices(Collection[str]):
 
 
 CHOICES = _Choices()
-
-
-def check_link(wanted: str) -> None:
-    """Refuse what is not one of `CHOICES`.
-
-    Raises:
-        ConfigError: naming what there is.
-    """
-    if wanted not in CHOICES:
-        raise unknown("link", wanted, CHOICES)
