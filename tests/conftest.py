@@ -128,10 +128,15 @@ def model_folder(
 
 @pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
 def tiny_llm(request: pytest.FixtureRequest, tiny_tokenizer: PreTrainedTokenizerFast) -> LocalLLM:
-    """A LocalLLM over each of the two tiny models; made anew for every test, so it may be changed."""
+    """A LocalLLM over each of the two tiny models; made anew for every test, so it may be changed.
+
+    One goes through torch's operators, the other through compiled code where there is a compiler.
+    """
+    from gcache.llm.cache_budget import Limits
     from gcache.llm.local import LocalLLM
 
-    return LocalLLM(request.getfixturevalue(request.param), tiny_tokenizer, label=request.param)
+    limits = Limits(native=request.param == "tiny_qwen2")
+    return LocalLLM(request.getfixturevalue(request.param), tiny_tokenizer, label=request.param, limits=limits)
 
 
 @pytest.fixture

@@ -50,8 +50,14 @@ class Limits(Settings):
         "batches get smaller",
         group="limits", above=0, unset="no limit",
     )
+    native: bool = setting(
+        True, help="on a CPU, for models of Llama's shape: passes without gradient in code that is compiled here once, "
+        "with a second copy of the weights; needs a C compiler",
+        group="limits",
+    )
     pack_weights: bool = setting(
-        True, help="in bf16 on a CPU: a second copy of the weights in the layout it multiplies fastest", group="limits"
+        True, help="in bf16 on a CPU, where passes are not native: a second copy of the weights in the layout it "
+        "multiplies fastest", group="limits"
     )
     prompt_lookup: bool = setting(
         True, help="guess tokens of a text from what was said before and check them in one pass", group="limits"

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcache.agents.chat_template import EndOfTurn, TemplateSettings, special_think_tokens
 from gcache.cache.fused_cache import FusedCache
@@ -21,8 +22,11 @@ from gcache.llm.exactness import OwnForward, require_exact
 from gcache.llm.forward.alignment import Alignment
 from gcache.llm.forward.attention import use_grouped_attention
 from gcache.llm.forward.hf_decoder import TransformersDecoder
+from gcache.llm.forward.native.decoder import NativeDecoder, can_run
+from gcache.llm.forward.native.library import native_library
+from gcache.llm.forward.native.matrices import NativeLinear
 from gcache.llm.forward.packing import can_pack, pack
-from gcache.llm.forward.paged_batch import PagedBatch
+from gcache.llm.forward.paged_batch import Decoder, PagedBatch
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.head import head_of
 from gcache.llm.keys import measured_caches
@@ -71,12 +75,15 @@ class FrozenModel:
         self.label = label
         self.limits = limits or Limits()
         self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
-        if self.limits.pack_weights and can_pack(model):
+        library = native_library() if self.limits.native and can_run(self.base) else None
+        if library is None and self.limits.pack_weights and can_pack(model):
             pack(model)
         #: What passes without gradient go through.
-        self.decoder = PlainDecoder(self.base) if is_known(self.base) else TransformersDecoder(self.base)
-        #: (..., E) states to (..., V) logits in the model's precision.
+        self.decoder = _decoder(self.base, library)
+        #: (..., E) states to (..., V) logits, in the model's precision or in float32.
         self.head = head_of(model, label)
+        if library is not None and type(self.head) is nn.Linear:
+            self.head = NativeLinear(self.head, library, half=self.dtype == torch.bfloat16)
         self.alignment = Alignment.of_model(model, realign=realign)
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
         end = EndOfTurn.of(tokenizer, template)
@@ -198,6 +205,12 @@ class FrozenModel:
     def _decoded(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def _decoder(base: Any, library: ctypes.CDLL | None) -> Decoder:
+    if library is not None:
+        return NativeDecoder(base, library)
+    return PlainDecoder(base) if is_known(base) else TransformersDecoder(base)
 
 
 def _require_full_attention(model: Any, label: str) -> None:

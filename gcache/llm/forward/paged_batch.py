@@ -19,6 +19,7 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
+from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
 
@@ -164,13 +165,22 @@ class PagedBatch(TransformersCache):
         self._grow_tables(0, reach)
         steps = torch.arange(width, device=embeds.device)
         slots = self._ends[rows, None] + steps  # (n, S)
+        if isinstance(self.decoder, NativeDecoder):
+            where = self.positions[rows, None] + steps
+            table, bias, before = self._table[rows], self._bias[rows], self._ends[rows]
+            hidden = self.decoder.over_pages(embeds, where, self.pages, table, bias, before, lengths)
+            return self._fed(rows, hidden, ends, lengths)
         pages = self._table[rows].gather(1, slots // PAGE)
         self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
         self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
         hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
+        return self._fed(rows, hidden, ends, lengths)
+
+    def _fed(self, rows: slice, hidden: Tensor, ends: list[int], lengths: Tensor | None) -> Tensor:
+        """Note that rows have grown; returns their states."""
         self.used[rows] = ends
-        self._ends[rows] += width if lengths is None else lengths
-        self.positions[rows] += width if lengths is None else lengths
+        self._ends[rows] += hidden.shape[1] if lengths is None else lengths
+        self.positions[rows] += hidden.shape[1] if lengths is None else lengths
         return hidden
 
     def take_back(self, slots: Tensor) -> None:

@@ -51,8 +51,8 @@ def test_a_decoder_of_another_shape_goes_through_transformers(other_llm: LocalLL
 def test_packed_weights_multiply_like_plain_ones(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
     model = copy.deepcopy(tiny_qwen2).bfloat16()
     assert can_pack(model)
-    plain = LocalLLM(copy.deepcopy(model), tiny_tokenizer, limits=Limits(pack_weights=False))
-    packed = LocalLLM(model, tiny_tokenizer)
+    plain = LocalLLM(copy.deepcopy(model), tiny_tokenizer, limits=Limits(native=False, pack_weights=False))
+    packed = LocalLLM(model, tiny_tokenizer, limits=Limits(native=False))
     layers = [m for m in packed.model.modules() if isinstance(m, PackedLinear)]
     assert len(layers) == 2 * 7 + 1
     assert not any(isinstance(m, PackedLinear) for m in plain.model.modules())
@@ -80,7 +80,7 @@ def test_every_number_of_rows_is_multiplied_right(shape: tuple[int, ...]) -> Non
 @needs_packing
 def test_gradients_go_through_the_plain_weights(tiny_tokenizer: Any, tiny_qwen2: Any) -> None:
     model = copy.deepcopy(tiny_qwen2).bfloat16()
-    llm = LocalLLM(model, tiny_tokenizer)
+    llm = LocalLLM(model, tiny_tokenizer, limits=Limits(native=False))
     past = FusedCache.plain(llm.think([ThinkRequest((5, 9, 8))])[0])
     bias = torch.zeros(1, 3, requires_grad=True)
     (scores,) = llm.log_prob([LogProbRequest((4, 7), (9, 8), FusedCache.of_parts(past.parts, (bias,)))])
