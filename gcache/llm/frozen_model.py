@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from gcache.llm.forward.hf_decoder import TransformersDecoder
 from gcache.llm.forward.native.decoder import NativeDecoder, can_run
 from gcache.llm.forward.native.library import native_library
 from gcache.llm.forward.native.matrices import NativeLinear
+from gcache.llm.forward.native.pass_cost import pass_cost
 from gcache.llm.forward.packing import can_pack, pack
 from gcache.llm.forward.paged_batch import Decoder, PagedBatch
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
@@ -84,12 +85,16 @@ class FrozenModel:
         self.head = head_of(model, label)
         if library is not None and type(self.head) is nn.Linear:
             self.head = NativeLinear(self.head, library, half=self.dtype == torch.bfloat16)
+        #: Seconds of a pass by its tokens; None where nobody measures them.
+        self.pass_seconds: Callable[[int], float] | None = None
         self.alignment = Alignment.of_model(model, realign=realign)
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
         end = EndOfTurn.of(tokenizer, template)
         self.think_tokens = special_think_tokens(tokenizer)
         self.stop_tokens, self.stop_words = _stop_tokens(model, tokenizer) | end.tokens, end.words
         require_exact(self, own)
+        if isinstance(self.decoder, NativeDecoder) and isinstance(self.head, NativeLinear):
+            self.pass_seconds = pass_cost(self.decoder, self.head, self.cache_shape, self.dtype)
 
     @property
     def device(self) -> torch.device:

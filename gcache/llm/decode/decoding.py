@@ -49,7 +49,7 @@ class Decoding(Generic[Ticket]):
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row
         self._written = SamplerState(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
-        self._luck = AcceptanceRate()
+        self._luck = AcceptanceRate(llm.pass_seconds)
         self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
 
     def __len__(self) -> int:

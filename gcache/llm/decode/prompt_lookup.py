@@ -11,6 +11,8 @@ model's own distribution, with the draw of its place in the text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,14 +20,14 @@ from torch import Tensor
 LONGEST_MATCH = 4
 #: Tokens of texts that have left the batch, which are looked into as well.
 REMEMBERED = 8192
-#: Guesses of a row, at most; and tokens of a pass, all rows together, up to which more of them cost
-#: little. With more the pass is bound by arithmetic.
-MOST_GUESSES, MOST_TOKENS = 3, 48
-#: Right guesses per row below which they cost more than they save.
-LEAST_RIGHT = 0.15
-#: The running mean of these at first, the weight of a step in it, and what a step without guesses
-#: adds to it, so that guessing is tried again after some tens of steps.
-INITIAL, EMA_WEIGHT, RECOVERY = 0.5, 0.1, 0.001
+#: Guesses of a row, at most, where it is known what a pass costs.
+MOST_GUESSES = 8
+#: Where it is not: guesses of a row at most; tokens of a pass, all rows together, up to which more of them cost little
+#: on a processor with matrix units; and right guesses per row below which they cost more than they save.
+FEW_GUESSES, MOST_TOKENS, LEAST_RIGHT = 3, 48, 0.15
+#: The chance of a guess at first, the weight of a step in its running mean, and what a step without guesses adds to it,
+#: so that guessing is tried again after some tens of steps.
+INITIAL, EMA_WEIGHT, RECOVERY = 0.35, 0.1, 0.001
 
 
 def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor:
@@ -65,19 +67,51 @@ def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor
 
 
 class AcceptanceRate:
-    """Whether guesses pay: how many of a row's were right of late."""
+    """How many guesses pay, by how many were right of late and by what a pass costs.
 
-    def __init__(self) -> None:
-        self.right = INITIAL
+    A guess counts where all before it were right. So with a chance p for each, g guesses give p + ... + p^g tokens. As
+    many are made as give the most tokens a second. No text depends on it.
+
+    Args:
+        seconds: what a pass of so many tokens takes on this machine; None where nobody measured it.
+    """
+
+    def __init__(self, seconds: Callable[[int], float] | None = None) -> None:
+        self.seconds = seconds
+        self.chance = INITIAL
+        self._made = 0
 
     def guesses(self, rows: int) -> int:
         """How many to make for each of so many rows."""
-        if self.right < LEAST_RIGHT:
-            return 0
-        return max(0, min(MOST_GUESSES, MOST_TOKENS // rows - 1))
+        self._made = self._few(rows) if self.seconds is None else self._most_per_second(rows, self.seconds)
+        return self._made
+
+    def _few(self, rows: int) -> int:
+        most = max(0, min(FEW_GUESSES, MOST_TOKENS // rows - 1))
+        return most if tokens_of(self.chance, most) >= LEAST_RIGHT else 0
+
+    def _most_per_second(self, rows: int, seconds: Callable[[int], float]) -> int:
+        speeds = [(1 + tokens_of(self.chance, more)) / seconds(rows * (1 + more)) for more in range(MOST_GUESSES + 1)]
+        return max(range(len(speeds)), key=speeds.__getitem__)
 
     def tried(self, rows: int, right: int) -> None:
-        self.right += EMA_WEIGHT * (right / rows - self.right)
+        """So many guesses of all rows together counted."""
+        found = chance_of(right / rows, self._made)
+        self.chance += EMA_WEIGHT * (found - self.chance)
 
     def not_tried(self) -> None:
-        self.right = min(INITIAL, self.right + RECOVERY)
+        self.chance = max(self.chance, min(INITIAL, self.chance + RECOVERY))
+
+
+def tokens_of(chance: float, guesses: int) -> float:
+    """The tokens that so many guesses give: p + ... + p^g."""
+    return sum(chance**place for place in range(1, guesses + 1))
+
+
+def chance_of(tokens: float, guesses: int) -> float:
+    """The p for which g guesses give so many tokens, to a thousandth."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if tokens_of(middle, guesses) < tokens else (low, middle)
+    return high if tokens >= guesses else low

@@ -14,7 +14,15 @@ from torch import Tensor
 from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.decode import sampling
-from gcache.llm.decode.prompt_lookup import LEAST_RIGHT, MOST_GUESSES, MOST_TOKENS, AcceptanceRate, guessed
+from gcache.llm.decode.prompt_lookup import (
+    FEW_GUESSES,
+    MOST_GUESSES,
+    MOST_TOKENS,
+    AcceptanceRate,
+    chance_of,
+    guessed,
+    tokens_of,
+)
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
@@ -149,17 +157,17 @@ def test_no_guess_changes_a_text(
 
 
 def test_right_guesses_save_passes(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_llm.stop_tokens = frozenset()
-    asked = [GenerateRequest((5, 9, 8), max_new_tokens=41)]
+    tiny_llm.stop_tokens, tiny_llm.pass_seconds = frozenset(), lambda tokens: 1.0
+    asked = [GenerateRequest((5, 9, 8), max_new_tokens=46)]
     plain = without_lookup(tiny_llm, asked)
     widths = counting_passes(tiny_llm, monkeypatch)
     monkeypatch.setattr(sampling, "guessed", perfect(asked, plain))
     assert_same(tiny_llm.generate(asked), plain)
-    assert widths == [3] + [1 + MOST_GUESSES] * (40 // (1 + MOST_GUESSES))
+    assert widths == [3] + [1 + MOST_GUESSES] * (45 // (1 + MOST_GUESSES))
 
 
 def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_llm.stop_tokens = frozenset()
+    tiny_llm.stop_tokens, tiny_llm.pass_seconds = frozenset(), None
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=200)]
     never = min(set(range(64)) - set(without_lookup(tiny_llm, asked)[0].tokens))
     widths = counting_passes(tiny_llm, monkeypatch)
@@ -170,16 +178,45 @@ def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypa
     assert 5 < len(tried) < 30 and tried != widths[1 : 1 + len(tried)]
 
 
-def test_a_full_batch_is_not_made_longer() -> None:
+def test_where_nobody_measured_a_full_batch_is_not_made_longer() -> None:
     luck = AcceptanceRate()
-    assert [luck.guesses(rows) for rows in (1, 12, 16, 24, 32, 64)] == [MOST_GUESSES, 3, 2, 1, 0, 0]
+    assert [luck.guesses(rows) for rows in (1, 12, 16, 24, 32, 64)] == [FEW_GUESSES, 3, 2, 1, 0, 0]
     assert all(rows * (1 + luck.guesses(rows)) <= MOST_TOKENS for rows in range(1, 49))
-    while luck.right >= LEAST_RIGHT:
+    for _ in range(20):
+        luck.guesses(16)
         luck.tried(16, 0)
     assert luck.guesses(1) == 0
-    for _ in range(200):
+    for _ in range(400):
         luck.not_tried()
-    assert luck.guesses(1) == MOST_GUESSES
+    assert luck.guesses(1) == FEW_GUESSES
+
+
+def test_as_many_guesses_are_made_as_give_the_most_tokens_a_second() -> None:
+    """By hand, with a chance of 0.35: 1, 1.35, 1.4725, 1.515 tokens of 0, 1, 2, 3 guesses."""
+    free, dear = AcceptanceRate(lambda tokens: 1.0), AcceptanceRate(lambda tokens: 1.0 * tokens)
+    assert (free.guesses(16), dear.guesses(16), dear.guesses(1)) == (MOST_GUESSES, 0, 0)
+    # 10 and 1 a token at 4 rows: 1 / 14, 1.35 / 18, 1.4725 / 22
+    assert AcceptanceRate(lambda tokens: 10.0 + tokens).guesses(4) == 1
+    # at 1 row: 1 / 11, 1.35 / 12, 1.4725 / 13, 1.5154 / 14
+    assert AcceptanceRate(lambda tokens: 10.0 + tokens).guesses(1) == 2
+
+
+@pytest.mark.parametrize("guesses", [1, 2, 3, 8])
+@pytest.mark.parametrize("chance", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_the_chance_of_a_guess_is_what_gives_so_many_tokens(guesses: int, chance: float) -> None:
+    luck = AcceptanceRate(lambda tokens: 1.0)
+    assert chance_of(tokens_of(chance, guesses), guesses) == pytest.approx(chance, abs=2e-3)
+    for _ in range(200):
+        luck._made = guesses
+        luck.tried(1000, round(1000 * tokens_of(chance, guesses)))
+    assert luck.chance == pytest.approx(chance, abs=5e-3)
+
+
+def test_a_chance_that_is_better_than_at_first_is_not_forgotten_by_steps_without_guesses() -> None:
+    luck = AcceptanceRate()
+    luck.chance = 0.8
+    luck.not_tried()
+    assert luck.chance == 0.8
 
 
 def test_models_that_go_through_transformers_guess_as_well(other_llm: LocalLLM) -> None:

@@ -6,6 +6,7 @@ lie, in the pages of a batch, and log-weights where the batch keeps them: no mas
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from typing import Any
 
@@ -126,6 +127,13 @@ class NativeDecoder(PlainDecoder):
             self._floats(layer.input_layernorm.weight),
             self._floats(layer.post_attention_layernorm.weight),
         )
+
+    def first_layers(self, count: int) -> NativeDecoder:
+        """The same with the first layers alone, to be timed; weights are shared."""
+        few = copy.copy(self)
+        few._model = _Model.from_buffer_copy(self._model)
+        few._model.layers = count
+        return few
 
     def over_pages(
         self,

@@ -12,6 +12,7 @@ to about as much), else to the bit.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from typing import Any
@@ -119,6 +120,15 @@ class Matrix:
                     self.struct.minimum = self._keep(minimum)
                 return True
         return False
+
+    def first_outputs(self, count: int) -> Matrix:
+        """The same with the first outputs alone, to be timed; weights are shared."""
+        few = copy.copy(self)
+        panel = int(self.library.gcache_panel())
+        few.struct = MatrixStruct.from_buffer_copy(self.struct)
+        few.struct.outputs = min(int(self.struct.outputs), -(-count // panel) * panel)
+        few.outputs = min(self.outputs, int(few.struct.outputs))
+        return few
 
     def __call__(self, states: Tensor, threads: int) -> Tensor:
         """(..., n) float32 products of (..., k)."""
