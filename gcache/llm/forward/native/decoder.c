@@ -109,9 +109,15 @@ INLINE float from_bf16(uint16_t h) {
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf v) { *(vf *)p = v; }
+/* Compilers take conversions of short numbers apart one by one, so this is said for the machines that matter. */
 INLINE vf load_bf16(const uint16_t *p) {
-  vi wide = __builtin_convertvector(*(const vh *)p, vi) << 16;
-  return (vf)wide;
+#if defined(__AVX512F__)
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#elif defined(__AVX2__)
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+#else
+  return (vf)(__builtin_convertvector(*(const vh *)p, vi) << 16);
+#endif
 }
 
 INLINE void store_bf16(uint16_t *p, vf v) {
@@ -122,7 +128,7 @@ INLINE void store_bf16(uint16_t *p, vf v) {
 #endif
 }
 
-/* VL integers of 8 bits as floats; compilers take them apart one by one. */
+/* VL integers of 8 bits as floats. */
 INLINE vf load_int8(const int8_t *p) {
 #if defined(__AVX512F__)
   return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
@@ -165,13 +171,18 @@ INLINE vf exponential(vf x) {
 
 /* Inputs of a product, of tokens one after the other: float, or bfloat16 where the machine multiplies that. */
 typedef struct {
-  const float *wide;
-  const uint16_t *narrow;
-} Inputs;
+  float *wide;
+  uint16_t *narrow;
+} Buffer;
 
-/* `count` tokens by `depth` inputs, added to sums (count, NR). */
+INLINE Buffer later(Buffer from, int64_t count) {
+  return (Buffer){from.wide ? from.wide + count : 0, from.narrow ? from.narrow + count : 0};
+}
+
+/* `count` tokens by `depth` inputs, added to sums (count, NR). Meanwhile what comes `next` is asked for, a line of 64
+   bytes at a time: else the processor would read weights or multiply, in turns. */
 #define TILE(count)                                                                              \
-  static void tile_##count(const float *x, int64_t stride, const float *w, int64_t depth, float *sums) { \
+  static void tile_##count(const float *x, int64_t stride, const float *w, int64_t depth, float *sums, const char *next) { \
     vf sum[count][2];                                                                            \
     for (int m = 0; m < count; m++) {                                                            \
       sum[m][0] = load(sums + m * NR);                                                           \
@@ -179,6 +190,7 @@ typedef struct {
     }                                                                                            \
     for (int64_t k = 0; k < depth; k++) {                                                        \
       vf left = load(w + k * NR), right = load(w + k * NR + VL);                                 \
+      if (count > 4) __builtin_prefetch(next + k * 64);                                                         \
       _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                 \
         float value = x[m * stride + k];                                                         \
         sum[m][0] += left * value;                                                               \
@@ -199,7 +211,7 @@ TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-typedef void (*Tile)(const float *, int64_t, const float *, int64_t, float *);
+typedef void (*Tile)(const float *, int64_t, const float *, int64_t, float *, const char *);
 static const Tile TILES[] = {0, tile_1, tile_2, tile_3, tile_4,
 #if MR >= 6
                              tile_5, tile_6,
@@ -211,7 +223,7 @@ static const Tile TILES[] = {0, tile_1, tile_2, tile_3, tile_4,
 
 #if DOT_BF16
 #define HALF_TILE(count)                                                                                    \
-  static void half_tile_##count(const uint16_t *x, int64_t stride, const uint16_t *w, int64_t depth, float *sums) { \
+  static void half_tile_##count(const uint16_t *x, int64_t stride, const uint16_t *w, int64_t depth, float *sums, const char *next) { \
     __m512 sum[count][2];                                                                                   \
     for (int m = 0; m < count; m++) {                                                                       \
       sum[m][0] = _mm512_loadu_ps(sums + m * NR);                                                           \
@@ -220,6 +232,7 @@ static const Tile TILES[] = {0, tile_1, tile_2, tile_3, tile_4,
     for (int64_t k = 0; k < depth; k += 2) {                                                                \
       __m512bh left = (__m512bh)_mm512_loadu_si512(w + k * NR);                                             \
       __m512bh right = (__m512bh)_mm512_loadu_si512(w + k * NR + 2 * VL);                                   \
+      if (count > 4) __builtin_prefetch(next + k * 32);                                                                    \
       _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                            \
         int32_t pair;                                                                                       \
         memcpy(&pair, x + m * stride + k, 4);                                                               \
@@ -235,7 +248,7 @@ static const Tile TILES[] = {0, tile_1, tile_2, tile_3, tile_4,
   }
 HALF_TILE(1) HALF_TILE(2) HALF_TILE(3) HALF_TILE(4) HALF_TILE(5) HALF_TILE(6)
 HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10) HALF_TILE(11) HALF_TILE(12)
-typedef void (*HalfTile)(const uint16_t *, int64_t, const uint16_t *, int64_t, float *);
+typedef void (*HalfTile)(const uint16_t *, int64_t, const uint16_t *, int64_t, float *, const char *);
 static const HalfTile HALF_TILES[] = {0,           half_tile_1, half_tile_2, half_tile_3,  half_tile_4,  half_tile_5, half_tile_6,
                                       half_tile_7, half_tile_8, half_tile_9, half_tile_10, half_tile_11, half_tile_12};
 #endif
@@ -271,34 +284,28 @@ static const float *unpacked(const Matrix *w, int64_t panel, int64_t from, int64
 }
 
 /* Sums (tokens, NR) of one panel, of up to TOKENS tokens. */
-static void block_product(const Matrix *w, int64_t panel, Inputs x, int64_t tokens, float *sums, float *room) {
+static void panel_product(const Matrix *w, int64_t panel, Buffer x, int64_t tokens, float *sums, float *room) {
   int64_t tiles = (tokens + MR - 1) / MR, most = (tokens + tiles - 1) / tiles;  /* tiles of about one size */
+  int64_t size = w->kind == F32 ? 4 : w->kind == BF16 ? 2 : 1;
   memset(sums, 0, (size_t)tokens * NR * sizeof(float));
   for (int64_t from = 0; from < w->inputs; from += KC) {
     int64_t depth = w->inputs - from < KC ? w->inputs - from : KC;
-#if DOT_BF16
-    if (x.narrow) {
-      const uint16_t *data = (const uint16_t *)w->data + (panel * w->inputs + from) * NR;
-      for (int64_t m = 0; m < tokens; m += most) {
-        int64_t count = tokens - m < most ? tokens - m : most;
-        HALF_TILES[count](x.narrow + m * w->inputs + from, w->inputs, data, depth, sums + m * NR);
-      }
-      continue;
-    }
-#endif
-    const float *data = unpacked(w, panel, from, depth, room);
+    const char *here = (const char *)w->data + (panel * w->inputs + from) * NR * size, *next = here + KC * NR * size;
+    const char *last = next + KC * NR * size;  /* more than the next inputs of the panel would push others out */
+    const float *data = x.narrow ? 0 : unpacked(w, panel, from, depth, room);
     for (int64_t m = 0; m < tokens; m += most) {
       int64_t count = tokens - m < most ? tokens - m : most;
-      TILES[count](x.wide + m * w->inputs + from, w->inputs, data, depth, sums + m * NR);
+#if DOT_BF16
+      if (x.narrow) {
+        const uint16_t *values = x.narrow + m * w->inputs + from;
+        HALF_TILES[count](values, w->inputs, (const uint16_t *)here, depth, sums + m * NR, next);
+        next = next + 2 * depth * 32 <= last ? next + depth * 32 : next;
+        continue;
+      }
+#endif
+      TILES[count](x.wide + m * w->inputs + from, w->inputs, data, depth, sums + m * NR, next);
+      next = next + 2 * depth * 64 <= last ? next + depth * 64 : next;
     }
-  }
-}
-
-/* Sums (tokens, NR) of one panel. */
-static void panel_product(const Matrix *w, int64_t panel, Inputs x, int64_t tokens, float *sums, float *room) {
-  for (int64_t m = 0; m < tokens; m += TOKENS) {
-    Inputs here = {x.wide ? x.wide + m * w->inputs : 0, x.narrow ? x.narrow + m * w->inputs : 0};
-    block_product(w, panel, here, tokens - m < TOKENS ? tokens - m : TOKENS, sums + m * NR, room);
   }
 }
 
@@ -308,11 +315,6 @@ static void panel_product(const Matrix *w, int64_t panel, Inputs x, int64_t toke
 typedef struct {
   float *sums, *other, *room, *scores, *heads, *block;
 } Scratch;
-
-typedef struct {
-  float *wide;
-  uint16_t *narrow;  /* absent where products are of floats */
-} Buffer;
 
 INLINE void put_vector(Buffer to, int64_t at, vf value, int64_t half) {
   if (to.narrow) {
@@ -348,6 +350,44 @@ static void spread(const Matrix *w, int64_t panel, const float *sums, int64_t to
       store(row, left), store(row + VL, right);
     } else {
       for (int64_t j = 0; j < count; j++) row[j] = (add ? row[j] : 0) + (sums[j] + (bias ? bias[j] : 0));
+    }
+  }
+}
+
+/* Panels `from` .. `to` of a product, into (tokens, width), added to what is there or not. Some tokens meet all panels
+   before the next do, so that their inputs are still near. */
+static void product(const Matrix *w, int64_t from, int64_t to, Buffer x, int64_t tokens, float *into, int64_t width, int add,
+                    Scratch mine) {
+  for (int64_t m = 0; m < tokens; m += TOKENS) {
+    int64_t count = tokens - m < TOKENS ? tokens - m : TOKENS;
+    for (int64_t p = from; p < to; p++) {
+      panel_product(w, p, later(x, m * w->inputs), count, mine.sums, mine.room);
+      spread(w, p, mine.sums, count, into + m * width, width, add);
+    }
+  }
+}
+
+/* silu(gate) * up of pairs of panels `from` .. `to`. */
+static void gated(const Matrix *w, int64_t from, int64_t to, Buffer x, int64_t tokens, Buffer into, int64_t width, int64_t half,
+                  Scratch mine) {
+  for (int64_t first = 0; first < tokens; first += TOKENS) {
+    int64_t count = tokens - first < TOKENS ? tokens - first : TOKENS;
+    for (int64_t p = from; p < to; p++) {
+      panel_product(w, 2 * p, later(x, first * w->inputs), count, mine.sums, mine.room);
+      panel_product(w, 2 * p + 1, later(x, first * w->inputs), count, mine.other, mine.room);
+      for (int64_t m = 0; m < count; m++)
+        for (int64_t j = 0; j < NR; j += VL) {
+          vf gate = load(mine.sums + m * NR + j), up = load(mine.other + m * NR + j);
+          if (w->bias) {
+            gate += load(w->bias + 2 * p * NR + j);
+            up += load(w->bias + (2 * p + 1) * NR + j);
+          }
+          vf value = gate / (1.0f + exponential(-gate)) * up;
+          int64_t column = p * NR + j, at = (first + m) * width + column;
+          if (column + VL <= width) put_vector(into, at, value, half);
+          else
+            for (int64_t i = 0; column + i < width; i++) put(into, at + i, value[i], half);
+        }
     }
   }
 }
@@ -582,8 +622,6 @@ static void *aligned(size_t bytes) {
   return posix_memalign(&room, 64, bytes ? bytes : 64) ? 0 : room;
 }
 
-INLINE Inputs inputs(Buffer from) { return (Inputs){from.wide, from.narrow}; }
-
 static Buffer buffer(int64_t count, int narrow) {
   Buffer made = {0, 0};
   if (narrow) made.narrow = aligned((size_t)count * 2);
@@ -595,7 +633,7 @@ static Buffer buffer(int64_t count, int narrow) {
 int gcache_pass(const Model *model, const Pass *pass) {
   int64_t tokens = pass->rows * pass->width, hidden = model->hidden, dim = model->dim;
   int64_t qkv_width = (model->heads + 2 * model->kv_heads) * dim;
-  int64_t padded = model->layer[0].qkv.outputs, most = 0;
+  int64_t most = 0;
   int narrow = model->half && DOT_BF16, failed = 0;
   for (int64_t row = 0; row < pass->rows; row++) most = pass->ends[row] > most ? pass->ends[row] : most;
   most = (most + pass->width + VL) / VL * VL;
@@ -603,13 +641,12 @@ int gcache_pass(const Model *model, const Pass *pass) {
   Buffer inner = buffer(tokens * model->inner, narrow);
   float *qkv = aligned((size_t)(tokens * qkv_width) * 4);
   if (!qkv || !(x.wide || x.narrow) || !(mixed.wide || mixed.narrow) || !(inner.wide || inner.narrow)) failed = 1;
-  (void)padded;
   if (!failed) {
 #pragma omp parallel num_threads((int)pass->threads) shared(failed)
     {
       int64_t me = omp_get_thread_num(), threads = omp_get_num_threads(), from, to;
       Scratch mine = {
-          aligned((size_t)(tokens * NR) * 4), aligned((size_t)(tokens * NR) * 4), aligned(KC * NR * 4),
+          aligned(TOKENS * NR * 4), aligned(TOKENS * NR * 4), aligned(KC * NR * 4),
           aligned((size_t)(QUERIES * most) * 4), aligned((size_t)(2 * QUERIES * dim) * 4), aligned((size_t)(2 * VL * dim) * 4)};
       if (!mine.sums || !mine.other || !mine.room || !mine.scores || !mine.heads || !mine.block) {
 #pragma omp atomic write
@@ -622,47 +659,22 @@ int gcache_pass(const Model *model, const Pass *pass) {
         normalized(model, pass->states, layer->norm, from, to, x);
 #pragma omp barrier
         share(layer->qkv.outputs / NR, me, threads, &from, &to);
-        for (int64_t p = from; p < to; p++) {
-          panel_product(&layer->qkv, p, inputs(x), tokens, mine.sums, mine.room);
-          spread(&layer->qkv, p, mine.sums, tokens, qkv, qkv_width, 0);
-        }
+        product(&layer->qkv, from, to, x, tokens, qkv, qkv_width, 0, mine);
 #pragma omp barrier
         share(pass->rows * model->kv_heads, me, threads, &from, &to);
         for (int64_t n = from; n < to; n++) attend(model, pass, l, n / model->kv_heads, n % model->kv_heads, qkv, mixed, mine);
 #pragma omp barrier
         share(layer->out.outputs / NR, me, threads, &from, &to);
-        for (int64_t p = from; p < to; p++) {
-          panel_product(&layer->out, p, inputs(mixed), tokens, mine.sums, mine.room);
-          spread(&layer->out, p, mine.sums, tokens, pass->states, hidden, 1);
-        }
+        product(&layer->out, from, to, mixed, tokens, pass->states, hidden, 1, mine);
 #pragma omp barrier
         share(tokens, me, threads, &from, &to);
         normalized(model, pass->states, layer->mlp_norm, from, to, x);
 #pragma omp barrier
         share(layer->gate_up.outputs / NR / 2, me, threads, &from, &to);
-        for (int64_t p = from; p < to; p++) {
-          panel_product(&layer->gate_up, 2 * p, inputs(x), tokens, mine.sums, mine.room);
-          panel_product(&layer->gate_up, 2 * p + 1, inputs(x), tokens, mine.other, mine.room);
-          for (int64_t m = 0; m < tokens; m++)
-            for (int j = 0; j < NR; j += VL) {
-              vf gate = load(mine.sums + m * NR + j), up = load(mine.other + m * NR + j);
-              if (layer->gate_up.bias) {
-                gate += load(layer->gate_up.bias + 2 * p * NR + j);
-                up += load(layer->gate_up.bias + (2 * p + 1) * NR + j);
-              }
-              vf value = gate / (1.0f + exponential(-gate)) * up;
-              int64_t column = p * NR + j, at = m * model->inner + column;
-              if (column + VL <= model->inner) put_vector(inner, at, value, model->half);
-              else
-                for (int i = 0; column + i < model->inner; i++) put(inner, at + i, value[i], model->half);
-            }
-        }
+        gated(&layer->gate_up, from, to, x, tokens, inner, model->inner, model->half, mine);
 #pragma omp barrier
         share(layer->down.outputs / NR, me, threads, &from, &to);
-        for (int64_t p = from; p < to; p++) {
-          panel_product(&layer->down, p, inputs(inner), tokens, mine.sums, mine.room);
-          spread(&layer->down, p, mine.sums, tokens, pass->states, hidden, 1);
-        }
+        product(&layer->down, from, to, inner, tokens, pass->states, hidden, 1, mine);
 #pragma omp barrier
       }
       share(tokens, me, threads, &from, &to);
@@ -684,18 +696,15 @@ int gcache_linear(const Matrix *w, const float *from, float *to, int64_t tokens,
 #pragma omp parallel num_threads((int)threads) shared(failed)
   {
     int64_t me = omp_get_thread_num(), count = omp_get_num_threads(), first, last;
-    float *sums = aligned((size_t)(tokens * NR) * 4), *room = aligned(KC * NR * 4);
-    if (!sums || !room) {
+    Scratch mine = {.sums = aligned(TOKENS * NR * 4), .room = aligned(KC * NR * 4)};
+    if (!mine.sums || !mine.room) {
 #pragma omp atomic write
       failed = 1;
     } else {
       share(w->outputs / NR, me, count, &first, &last);
-      for (int64_t p = first; p < last; p++) {
-        panel_product(w, p, inputs(x), tokens, sums, room);
-        spread(w, p, sums, tokens, to, columns, 0);
-      }
+      product(w, first, last, x, tokens, to, columns, 0, mine);
     }
-    free(sums), free(room);
+    free(mine.sums), free(mine.room);
   }
   free(x.wide), free(x.narrow);
   return failed;
