@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.setting import Bench, Questions, Settings
+from benchmarks.setting import DTYPES, Bench, Questions, Settings
 from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 
@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             f"--{name}", type=int, default=getattr(defaults, name), metavar="N", help=f"{text} (default: %(default)s)"
         )
+    made.add_argument(
+        "--dtype", choices=DTYPES, default=defaults.dtype,
+        help="of the models; auto: bfloat16 where the processor has it, else float32 (default: %(default)s)",
+    )  # fmt: skip
     made.add_argument(
         "--only", nargs="+", choices=(*SECTIONS, NOTHING), default=list(SECTIONS), metavar="SECTION",
         help=f"{', '.join(SECTIONS)}, or {NOTHING} to render only (default: all)",

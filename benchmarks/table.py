@@ -28,6 +28,7 @@ def render(records: Sequence[Record]) -> str:
 def provenance(record: Record) -> str:
     """What a record's numbers rest on, in one paragraph."""
     m = record.machine
+    instructions = f" ({m['cpu_capability']})" if "cpu_capability" in m else ""
     model = record.model
     which = (
         f"Model {model['label']} ({model['fingerprint'][:24]}, {model['dtype']}, "
@@ -37,8 +38,8 @@ def provenance(record: Record) -> str:
         else ""
     )
     return (
-        f"*{which}Reference: {record.measured['reference']}. {m['processor']}, {m['threads']} threads, torch "
-        f"{m['torch']}, transformers {m['transformers']}, {record.date[:10]}. `{record.command}`*"
+        f"*{which}Reference: {record.measured['reference']}. {m['processor']}{instructions}, {m['threads']} threads, "
+        f"torch {m['torch']}, transformers {m['transformers']}, {record.date[:10]}. `{record.command}`*"
     )
 
 
@@ -50,7 +51,7 @@ def _end_to_end(records: Sequence[Record]) -> str:
     ]  # fmt: skip
     rows = [
         [
-            str(record.model["label"]),
+            record.row,
             s["name"],
             spread(s["speed"]),
             spread(s["speed_ratio"], "x"),
@@ -84,7 +85,7 @@ def _decoding(records: Sequence[Record]) -> str:
         speeds = m["tokens_per_second"]
         rows.append(
             [
-                str(record.model["label"]),
+                record.row,
                 spread(speeds["transformers"]),
                 spread(speeds["ours"]),
                 spread(m["ratio"], "x"),
@@ -119,7 +120,7 @@ def _floor(records: Sequence[Record]) -> str:
             figure = _milliseconds if work == "decode" else _per_second
             rows.append(
                 [
-                    str(record.model["label"]),
+                    record.row,
                     f"{work}, batch {record.measured['batch']}",
                     figure(m, "floor_seconds"),
                     figure(m, "seconds"),
@@ -145,11 +146,12 @@ def _operators(shares: Iterable[Mapping[str, Any]]) -> str:
 
 def _orchestration(records: Sequence[Record]) -> str:
     head = [
-        "topology", "agents", "edges", "questions at once", "ms in all", "ms per call", "asyncio alone, ms per call",
-        "ratio", "ms per edge",
+        "instructions", "topology", "agents", "edges", "questions at once", "ms in all", "ms per call",
+        "asyncio alone, ms per call", "ratio", "ms per edge",
     ]  # fmt: skip
     rows = [
         [
+            ", ".join(record.kind) or "unknown",
             c["topology"],
             str(c["agents"]),
             str(c["edges"]),
@@ -170,7 +172,7 @@ def _training(records: Sequence[Record]) -> str:
     head = ["model", "gradient", "rollouts, s", "whole step, s", "step / rollouts", "texts replayed"]
     rows = [
         [
-            str(record.model["label"]),
+            record.row,
             cost["gradient"],
             number(median(cost["rollouts"])),
             number(median(cost["step"])),
