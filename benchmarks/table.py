@@ -185,11 +185,65 @@ def _training(records: Sequence[Record]) -> str:
     return table(head, rows)
 
 
+def _llama_cpp(records: Sequence[Record]) -> str:
+    head = [
+        "model", "work", "llama.cpp, tokens/s", "ours, tokens/s", "ratio", "without lookup, tokens/s", "ratio",
+        "leading tokens the same, mean",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        for work in m["prefill"]:
+            speeds, what = work["tokens_per_second"], f"prefill, {work['prompts']} x {work['length']} tokens"
+            cells = [spread(speeds["llama.cpp"]), spread(speeds["ours"]), spread(work["ratio"], "x")]
+            rows.append([record.row, what, *cells, "", "", ""])
+        for work in m["decode"]:
+            speeds, last = work["tokens_per_second"], work is m["decode"][-1]
+            rows.append(
+                [
+                    record.row,
+                    f"decode, batch {work['batch']}",
+                    spread(speeds["llama.cpp"]),
+                    spread(speeds["ours"]),
+                    spread(work["ratio"], "x"),
+                    spread(speeds["ours, without lookup"]),
+                    spread(work["ratio_without_lookup"], "x"),
+                    f"{number(m['agreement']['mean'])} of {m['steps'] + 1}" if last else "",
+                ]
+            )
+    return table(head, rows)
+
+
+def _answering(records: Sequence[Record]) -> str:
+    head = [
+        "model", "questions", "batch", "tokens of a text, at most", "minutes", "tokens", "tokens/s", "cut off", "right",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        rows.append(
+            [
+                record.row,
+                str(record.n),
+                str(m["batch"]),
+                str(m["max_new_tokens"]),
+                spread([seconds / 60 for seconds in m["seconds"]]),
+                spread(m["generated"]),
+                spread(m["tokens_per_second"]),
+                f"{m['cut_off'][0]} of {record.n}",
+                f"{m['right'][0]} of {record.n}",
+            ]
+        )
+    return table(head, rows)
+
+
 #: Section -> its title, and how its records become a table.
 SECTIONS: Mapping[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "end_to_end": ("End to end, beside the published algorithm", _end_to_end),
     "decoding": ("Decoding, beside transformers", _decoding),
+    "llama_cpp": ("Decoding and prefill, beside llama.cpp", _llama_cpp),
     "floor": ("Prefill and decoding, beside the machine's floor", _floor),
     "orchestration": ("The graph's own work, beside asyncio alone", _orchestration),
+    "answering": ("Answering questions, one prompt each", _answering),
     "training": ("A training step, beside its rollouts", _training),
 }

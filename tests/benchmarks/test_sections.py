@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decoding, end_to_end, floor, training_step
+from benchmarks import answering, decoding, end_to_end, floor, training_step
 from benchmarks.__main__ import main
 from benchmarks.machine_speed import Sizes
 from benchmarks.markdown import BEGIN, END
@@ -51,6 +51,14 @@ def test_floor(bench: Bench) -> None:
     assert found["model"]["layer_bytes"] + found["model"]["head_bytes"] == weights
     for work in ("prefill", "decode"):
         assert 0 < sum(share["share"] for share in found[f"{work}_operators"]) <= 1 + 1e-9
+
+
+def test_answering(bench: Bench) -> None:
+    found = answering.measure(bench)
+    assert len(found["seconds"]) == len(found["right"]) == SETTINGS.repeats
+    assert len(found["texts"]) == len(found["prompt_tokens"]) == 5
+    for count, cut_off, right in zip(found["generated"], found["cut_off"], found["right"], strict=True):
+        assert 6 * cut_off <= count <= 6 * 5 and 0 <= right <= 5
 
 
 def test_training(bench: Bench) -> None:

@@ -80,6 +80,38 @@ def test_without_a_model_the_kind_is_the_instructions() -> None:
     assert made.file_name == "orchestration-no_model-no_avx.json"
 
 
+def test_beside_llama_cpp() -> None:
+    prefill = {"prompts": 16, "length": 100, "tokens_per_second": {"llama.cpp": [200.0], "ours": [300.0]}}
+    speeds = {"llama.cpp": [100.0, 50.0], "ours": [150.0, 100.0], "ours, without lookup": [75.0, 50.0]}
+    decode = {"batch": 4, "tokens_per_second": speeds, "ratio": [1.5, 2.0], "ratio_without_lookup": [0.75, 1.0]}
+    text = render(
+        [
+            record(
+                "llama_cpp",
+                {
+                    "prefill": [{**prefill, "ratio": [1.5]}],
+                    "decode": [{**decode, "batch": 1}, decode],
+                    "steps": 64,
+                    "agreement": {"mean": 20.25},
+                },
+            )
+        ]
+    )
+    assert "| tiny | prefill, 16 x 100 tokens | 200 | 300 | 1.50x |  |  |  |" in text
+    figures = "75.0 (50.0 to 100) | 125 (100 to 150) | 1.75x (1.50x to 2.00x) | 62.5 (50.0 to 75.0) | "
+    assert f"| tiny | decode, batch 1 | {figures}0.88x (0.75x to 1.00x) |  |" in text
+    assert f"| tiny | decode, batch 4 | {figures}0.88x (0.75x to 1.00x) | 20.2 of 65 |" in text
+
+
+def test_answering() -> None:
+    measured = {
+        "batch": 16, "max_new_tokens": 250, "seconds": [600.0], "generated": [12000], "tokens_per_second": [20.0],
+        "cut_off": [30], "right": [25],
+    }  # fmt: skip
+    row = "| tiny | 64 | 16 | 250 | 10.0 | 12,000 | 20.0 | 30 of 64 | 25 of 64 |"
+    assert row in render([record("answering", measured)])
+
+
 def test_decoding() -> None:
     measured = {
         "tokens_per_second": {"transformers": [100.0], "ours": [250.0]},
