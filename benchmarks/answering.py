@@ -26,7 +26,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     seconds = [taken for taken, _ in rounds]
     generated = [sum(len(text.tokens) for text in texts) for _, texts in rounds]
     return {
-        "reference": "none",
+        "reference": "none, ours alone",
         "batch": bench.settings.batch,
         "max_new_tokens": bench.settings.max_new_tokens,
         "prompt_tokens": [len(prompt) for prompt in bench.prompts()],

@@ -91,7 +91,7 @@ def measure(bench: Bench, library: Any = None) -> dict[str, Any]:
     prompts = long_texts(bench, max(LEAST_TEXTS, batches[-1]), 1 + steps)
     slots = max(LONG_PROMPT, PROMPT, max(map(len, prompts)) + 1 + steps)
     threads = torch.get_num_threads()
-    with LlamaCpp(library, source.location, threads, max(batches[-1], bench.settings.batch), slots) as llama:
+    with LlamaCpp(library, source.location, threads, bench.settings.batch, slots) as llama:
         about = llama.about()
         _warn_of_other_instructions(about["has"])
         writers: dict[str, Writer] = {

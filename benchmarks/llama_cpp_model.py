@@ -193,9 +193,20 @@ def _commit(library: Any) -> str:
 
 
 def _passes(prompts: Sequence[Tokens], followed: bool) -> Iterator[list[Entry]]:
-    """Each prompt by itself, in pieces that fit a pass; the last token may be followed."""
+    """Neighbours of one length together as far as they fit, a long prompt in pieces; the last token may be followed.
+
+    Prompts of several lengths are faster apart: llama.cpp would cut a pass of them into pieces that are equally long.
+    """
+    waiting: list[Entry] = []
     for row, prompt in enumerate(prompts):
         last = len(prompt) - 1
-        entries = [Entry(token, place, row, followed and place == last) for place, token in enumerate(prompt)]
-        for first in range(0, len(entries), PASS):
-            yield entries[first : first + PASS]
+        alike = row > 0 and len(prompts[row - 1]) == len(prompt)
+        if waiting and (not alike or len(waiting) + len(prompt) > PASS):
+            yield waiting
+            waiting = []
+        waiting += [Entry(token, place, row, followed and place == last) for place, token in enumerate(prompt)]
+        while len(waiting) > PASS:
+            yield waiting[:PASS]
+            waiting = waiting[PASS:]
+    if waiting:
+        yield waiting

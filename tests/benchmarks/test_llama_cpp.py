@@ -56,6 +56,14 @@ def test_a_long_prompt_is_cut_into_passes() -> None:
     assert [len(entries) for entries in library.passes] == [PASS, 3, 1]
 
 
+def test_prompts_of_one_length_are_read_together() -> None:
+    library = FakeLlamaCpp()
+    prompts = [(1, 2), (3, 4, 5), (5, 6, 7), *[(row % VOCABULARY,) * 200 for row in range(3)]]
+    with LlamaCpp(library, "file.gguf", threads=2, rows=6, slots=300) as llama:
+        assert llama.write(prompts, 2) == [written(prompt, 2) for prompt in prompts]
+    assert [len(entries) for entries in library.passes] == [2, 6, 400, 200, 6]
+
+
 def test_it_is_set_as_asked() -> None:
     library = FakeLlamaCpp()
     with LlamaCpp(library, "file.gguf", threads=2, rows=3, slots=20) as llama:
