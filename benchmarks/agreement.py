@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
+from statistics import mean
 from typing import Any
 
 import torch
@@ -49,9 +51,39 @@ def compare(model: Any, prompts: Sequence[Tokens], reference: Sequence[Tokens], 
     return Agreement(len(rows), len(rows) - len(partings), tuple(partings))
 
 
-def _parting(model: Any, number: int, prompt: Tokens, reference: Tokens, ours: Tokens) -> Parting:
+@dataclass(frozen=True)
+class Leading:
+    """How many tokens two lists of texts have in common before they part.
+
+    Attributes:
+        common: of each pair, the leading tokens that are the same.
+        most: of each pair, the tokens of the shorter one.
+        identical: pairs that do not part.
+        mean: of `common`.
+    """
+
+    common: tuple[int, ...]
+    most: tuple[int, ...]
+    identical: int
+    mean: float
+
+
+def leading(reference: Sequence[Tokens], ours: Sequence[Tokens]) -> Leading:
+    """Compare two lists of texts without a model that judges."""
+    pairs = list(zip(reference, ours, strict=True))
+    most = tuple(min(map(len, pair)) for pair in pairs)
+    common = tuple(_place(*pair) for pair in pairs)
+    return Leading(common, most, sum(map(eq, common, most)), mean(common))
+
+
+def _place(reference: Tokens, ours: Tokens) -> int:
+    """The first token that differs; the length of the shorter one where none does."""
     shorter = min(len(reference), len(ours))
-    place = next((i for i in range(shorter) if reference[i] != ours[i]), shorter)
+    return next((i for i in range(shorter) if reference[i] != ours[i]), shorter)
+
+
+def _parting(model: Any, number: int, prompt: Tokens, reference: Tokens, ours: Tokens) -> Parting:
+    shorter, place = min(len(reference), len(ours)), _place(reference, ours)
     ids = torch.tensor([prompt + reference[:place]], device=model.device)
     with torch.no_grad():
         logits = model(input_ids=ids, logits_to_keep=1).logits[0, -1].float()

@@ -18,12 +18,12 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.decoding import without_lookup
+from benchmarks.long_texts import long_texts, of_length
 from benchmarks.machine_speed import MachineSpeed, Sizes, machine_speed
 from benchmarks.model_cost import ModelCost
 from benchmarks.operators import operator_seconds, top_shares
 from benchmarks.setting import Bench
 from benchmarks.timing import timed
-from gcache.errors import ConfigError
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 
 #: Tokens of each prompt that is read.
@@ -70,8 +70,8 @@ def measure(bench: Bench, sizes: Sizes | None = None) -> dict[str, Any]:
 def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     batch = bench.settings.batch
     cost = ModelCost.of(bench.loaded.model, bench.llm.cache_shape)
-    read = [ThinkRequest(prompt) for prompt in _of_length(bench.prompts(), batch)]
-    spoken = _long_texts(bench, batch)
+    read = [ThinkRequest(prompt) for prompt in of_length(bench.prompts(), batch, PROMPT)]
+    spoken = long_texts(bench, batch, 1 + STEPS)
     tokens = batch * PROMPT
     # the cache that an average one of the timed steps reads
     slots = sum(map(len, spoken)) + batch * (1 + STEPS) / 2
@@ -101,22 +101,6 @@ def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
             asdict(s) for s in top_shares(operator_seconds(lambda: _write(bench, spoken, 1 + STEPS)), before)
         ],
     }
-
-
-def _of_length(prompts: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
-    """`count` prompts of `PROMPT` tokens each: cut off, or repeated, to that length."""
-    return [(prompts[i % len(prompts)] * PROMPT)[:PROMPT] for i in range(count)]
-
-
-def _long_texts(bench: Bench, count: int) -> list[tuple[int, ...]]:
-    """`count` prompts whose greedy texts run for all timed steps, so that every row stays busy."""
-    prompts = bench.prompts()
-    requests = [GenerateRequest(prompt, max_new_tokens=1 + STEPS) for prompt in prompts]
-    written = bench.llm.generate(requests)
-    long = [prompt for prompt, text in zip(prompts, written, strict=True) if len(text.tokens) == 1 + STEPS]
-    if not long:
-        raise ConfigError(f"no text of the model runs for {1 + STEPS} tokens, so no decode step can be timed")
-    return [long[i % len(long)] for i in range(count)]
 
 
 def _write(bench: Bench, prompts: Sequence[tuple[int, ...]], longest: int) -> None:

@@ -18,6 +18,8 @@ from gcache.errors import DataError
 from gcache.files import write_json
 
 NO_MODEL = "no model"
+#: Variables that keep torch and its libraries from instructions that the processor has.
+ENVIRONMENT = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Record:
         model: name, label, fingerprint, dtype and parameters; the label alone where no model is
             measured.
         command: the command line.
-        machine: processor, threads and versions.
+        machine: processor, the instructions that torch uses of it, threads and versions.
         settings: see `Settings`.
         questions: where they are from.
         n: how many there were.
@@ -48,9 +50,26 @@ class Record:
     measured: dict[str, Any]
 
     @property
+    def kind(self) -> tuple[str, ...]:
+        """What tells its numbers from others of the same model: the instructions and the dtype.
+
+        Empty where the record does not know the instructions; early ones do not.
+        """
+        instructions = self.machine.get("cpu_capability")
+        if instructions is None:
+            return ()
+        return (str(instructions), *([str(self.model["dtype"])] if "dtype" in self.model else []))
+
+    @property
+    def row(self) -> str:
+        """The model and the kind, for a row of a table."""
+        label = str(self.model["label"])
+        return f"{label} ({', '.join(self.kind)})" if self.kind else label
+
+    @property
     def file_name(self) -> str:
-        label = re.sub(r"[^\w.-]+", "_", str(self.model["label"]))
-        return f"{self.section}-{label}.json"
+        words = (str(self.model["label"]), *(word.lower() for word in self.kind))
+        return "-".join([self.section, *(re.sub(r"[^\w.-]+", "_", word) for word in words)]) + ".json"
 
 
 def record_of(
@@ -76,9 +95,10 @@ def record_of(
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The command, with the folders of this machine left out of its paths."""
+    """The command and what it needs of the environment, with the folders of this machine left out of its paths."""
     words = [Path(word).name if os.path.isabs(word) else word for word in argv]
-    return " ".join(["python -m benchmarks", *words])
+    variables = [f"{name}={os.environ[name]}" for name in ENVIRONMENT if os.environ.get(name)]
+    return " ".join([*variables, "python -m benchmarks", *words])
 
 
 def machine() -> dict[str, Any]:
@@ -88,6 +108,7 @@ def machine() -> dict[str, Any]:
 
     return {
         "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -98,14 +119,14 @@ def machine() -> dict[str, Any]:
 
 
 def write_record(out: Path, record: Record) -> Path:
-    """Write a record into its own file, replacing an earlier one of the same section and model."""
+    """Write a record into its own file, replacing an earlier one of the same section, model and kind."""
     path = out / record.file_name
     write_json(path, asdict(record))
     return path
 
 
 def read_records(out: Path) -> list[Record]:
-    """All records of a folder, by section and model.
+    """All records of a folder, by section, model and kind.
 
     Raises:
         DataError: a JSON file there is no record.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gcache.llm.local import LocalLLM
 
 DOMAIN = "maths"
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Settings:
         max_new_tokens: the most tokens of a text.
         repeats: how often everything that is timed is measured again.
         seed: of the choice of questions.
+        dtype: of the models, one of `DTYPES`; auto is bfloat16 where the processor has instructions for it. It asks the
+            processor, and not what the environment lets torch use of it.
     """
 
     questions: int = 64
@@ -37,11 +40,14 @@ class Settings:
     max_new_tokens: int = 256
     repeats: int = 1
     seed: int = 0
+    dtype: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("questions", "batch", "latent_steps", "max_new_tokens", "repeats"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Bench:
         """
         from gcache.llm.load.loading import load_model
 
-        loaded = load_model(name)
+        loaded = load_model(name, settings.dtype)
         return cls(settings, questions, name, loaded, local_llm(loaded, settings))
 
     @property

@@ -28,6 +28,7 @@ def render(records: Sequence[Record]) -> str:
 def provenance(record: Record) -> str:
     """What a record's numbers rest on, in one paragraph."""
     m = record.machine
+    instructions = f" ({m['cpu_capability']})" if "cpu_capability" in m else ""
     model = record.model
     which = (
         f"Model {model['label']} ({model['fingerprint'][:24]}, {model['dtype']}, "
@@ -37,8 +38,8 @@ def provenance(record: Record) -> str:
         else ""
     )
     return (
-        f"*{which}Reference: {record.measured['reference']}. {m['processor']}, {m['threads']} threads, torch "
-        f"{m['torch']}, transformers {m['transformers']}, {record.date[:10]}. `{record.command}`*"
+        f"*{which}Reference: {record.measured['reference']}. {m['processor']}{instructions}, {m['threads']} threads, "
+        f"torch {m['torch']}, transformers {m['transformers']}, {record.date[:10]}. `{record.command}`*"
     )
 
 
@@ -50,7 +51,7 @@ def _end_to_end(records: Sequence[Record]) -> str:
     ]  # fmt: skip
     rows = [
         [
-            str(record.model["label"]),
+            record.row,
             s["name"],
             spread(s["speed"]),
             spread(s["speed_ratio"], "x"),
@@ -84,7 +85,7 @@ def _decoding(records: Sequence[Record]) -> str:
         speeds = m["tokens_per_second"]
         rows.append(
             [
-                str(record.model["label"]),
+                record.row,
                 spread(speeds["transformers"]),
                 spread(speeds["ours"]),
                 spread(m["ratio"], "x"),
@@ -119,7 +120,7 @@ def _floor(records: Sequence[Record]) -> str:
             figure = _milliseconds if work == "decode" else _per_second
             rows.append(
                 [
-                    str(record.model["label"]),
+                    record.row,
                     f"{work}, batch {record.measured['batch']}",
                     figure(m, "floor_seconds"),
                     figure(m, "seconds"),
@@ -145,11 +146,12 @@ def _operators(shares: Iterable[Mapping[str, Any]]) -> str:
 
 def _orchestration(records: Sequence[Record]) -> str:
     head = [
-        "topology", "agents", "edges", "questions at once", "ms in all", "ms per call", "asyncio alone, ms per call",
-        "ratio", "ms per edge",
+        "instructions", "topology", "agents", "edges", "questions at once", "ms in all", "ms per call",
+        "asyncio alone, ms per call", "ratio", "ms per edge",
     ]  # fmt: skip
     rows = [
         [
+            ", ".join(record.kind) or "unknown",
             c["topology"],
             str(c["agents"]),
             str(c["edges"]),
@@ -170,7 +172,7 @@ def _training(records: Sequence[Record]) -> str:
     head = ["model", "gradient", "rollouts, s", "whole step, s", "step / rollouts", "texts replayed"]
     rows = [
         [
-            str(record.model["label"]),
+            record.row,
             cost["gradient"],
             number(median(cost["rollouts"])),
             number(median(cost["step"])),
@@ -183,11 +185,65 @@ def _training(records: Sequence[Record]) -> str:
     return table(head, rows)
 
 
+def _llama_cpp(records: Sequence[Record]) -> str:
+    head = [
+        "model", "work", "llama.cpp, tokens/s", "ours, tokens/s", "ratio", "without lookup, tokens/s", "ratio",
+        "leading tokens the same, mean",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        for work in m["prefill"]:
+            speeds, what = work["tokens_per_second"], f"prefill, {work['prompts']} x {work['length']} tokens"
+            cells = [spread(speeds["llama.cpp"]), spread(speeds["ours"]), spread(work["ratio"], "x")]
+            rows.append([record.row, what, *cells, "", "", ""])
+        for work in m["decode"]:
+            speeds, last = work["tokens_per_second"], work is m["decode"][-1]
+            rows.append(
+                [
+                    record.row,
+                    f"decode, batch {work['batch']}",
+                    spread(speeds["llama.cpp"]),
+                    spread(speeds["ours"]),
+                    spread(work["ratio"], "x"),
+                    spread(speeds["ours, without lookup"]),
+                    spread(work["ratio_without_lookup"], "x"),
+                    f"{number(m['agreement']['mean'])} of {m['steps'] + 1}" if last else "",
+                ]
+            )
+    return table(head, rows)
+
+
+def _answering(records: Sequence[Record]) -> str:
+    head = [
+        "model", "questions", "batch", "tokens of a text, at most", "minutes", "tokens", "tokens/s", "cut off", "right",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        rows.append(
+            [
+                record.row,
+                str(record.n),
+                str(m["batch"]),
+                str(m["max_new_tokens"]),
+                spread([seconds / 60 for seconds in m["seconds"]]),
+                spread(m["generated"]),
+                spread(m["tokens_per_second"]),
+                f"{m['cut_off'][0]} of {record.n}",
+                f"{m['right'][0]} of {record.n}",
+            ]
+        )
+    return table(head, rows)
+
+
 #: Section -> its title, and how its records become a table.
 SECTIONS: Mapping[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "end_to_end": ("End to end, beside the published algorithm", _end_to_end),
     "decoding": ("Decoding, beside transformers", _decoding),
+    "llama_cpp": ("Decoding and prefill, beside llama.cpp", _llama_cpp),
     "floor": ("Prefill and decoding, beside the machine's floor", _floor),
     "orchestration": ("The graph's own work, beside asyncio alone", _orchestration),
+    "answering": ("Answering questions, one prompt each", _answering),
     "training": ("A training step, beside its rollouts", _training),
 }

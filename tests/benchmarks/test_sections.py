@@ -7,23 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy import QUESTIONS
 
-from benchmarks import decoding, end_to_end, floor, training_step
+from benchmarks import answering, decoding, end_to_end, floor, training_step
 from benchmarks.__main__ import main
 from benchmarks.machine_speed import Sizes
 from benchmarks.markdown import BEGIN, END
 from benchmarks.setting import Bench, Questions, Settings
 
 SETTINGS = Settings(questions=5, batch=2, latent_steps=2, max_new_tokens=6, repeats=2)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("data") / "questions.jsonl"
-    rows = [{"question": question, "answer": "#### 2"} for question in QUESTIONS]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +53,14 @@ def test_floor(bench: Bench) -> None:
         assert 0 < sum(share["share"] for share in found[f"{work}_operators"]) <= 1 + 1e-9
 
 
+def test_answering(bench: Bench) -> None:
+    found = answering.measure(bench)
+    assert len(found["seconds"]) == len(found["right"]) == SETTINGS.repeats
+    assert len(found["texts"]) == len(found["prompt_tokens"]) == 5
+    for count, cut_off, right in zip(found["generated"], found["cut_off"], found["right"], strict=True):
+        assert 6 * cut_off <= count <= 6 * 5 and 0 <= right <= 5
+
+
 def test_training(bench: Bench) -> None:
     size = training_step.Size(questions=2, rollouts=2, steps=1, encoder="hash")
     found = training_step.measure(bench, size)
@@ -79,16 +78,18 @@ def test_the_command_measures_and_renders(
     document.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", encoding="utf-8")
     out = tmp_path / "out"
     flags = ["--models", str(model_folder), "--data", str(data), "--questions", "3", "--max_new_tokens", "4"]
-    assert main([*flags, "--only", "decoding", "--out", str(out)]) == 0
+    assert main([*flags, "--only", "decoding", "--dtype", "float32", "--out", str(out)]) == 0
     assert main(["--only", "none", "--out", str(out), "--table", str(document)]) == 0
     (file,) = out.glob("*.json")
-    assert file.name == f"decoding-{model_folder.name}.json"
     record = json.loads(file.read_text(encoding="utf-8"))
+    instructions = record["machine"]["cpu_capability"]
+    assert file.name == f"decoding-{model_folder.name}-{instructions.lower().replace(' ', '_')}-float32.json"
     assert record["n"] == 3 and record["settings"]["max_new_tokens"] == 4
     assert record["model"]["fingerprint"].startswith("weights:")
     assert str(tmp_path.parent) not in file.read_text(encoding="utf-8")  # no folder of this machine
     text = document.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n### Decoding") and text.endswith(f"{END}\nafter\n")
+    assert f"| {model_folder.name} ({instructions}, float32) |" in text
     assert "stale" not in text and "--questions 3" in text
     assert "### Decoding" in capsys.readouterr().out
 

@@ -13,9 +13,15 @@ from benchmarks.table import render
 from gcache.errors import DataError
 
 
-def record(section: str, measured: dict[str, Any], label: str = "tiny") -> Record:
-    model = {"name": label, "label": label, "fingerprint": "folder:12", "dtype": "bfloat16", "parameters": 2_000_000}
+def record(
+    section: str, measured: dict[str, Any], label: str = "tiny", kind: tuple[str, str] = ("", "bfloat16")
+) -> Record:
+    """A record of a model, made with an instruction set, if one is named, and a dtype."""
+    instructions, dtype = kind
+    model = {"name": label, "label": label, "fingerprint": "folder:12", "dtype": dtype, "parameters": 2_000_000}
     machine = {"processor": "a processor", "threads": 2, "torch": "2", "transformers": "5"}
+    if instructions:
+        machine["cpu_capability"] = instructions
     return Record(
         section=section,
         model={"label": NO_MODEL} if label == NO_MODEL else model,
@@ -53,6 +59,57 @@ def test_models_of_a_section_share_its_table() -> None:
     text = render([record("training", training(1.5)), record("training", training(2.0), "other")])
     assert text.count("### ") == 1
     assert "| tiny | full | 2.00 | 3.00 | 1.50x | 40 of 64 |\n| other | full | 2.00 | 4.00 | 2.00x | 40 of 64 |" in text
+
+
+def test_kinds_of_one_model_stand_beside_each_other(tmp_path: Path) -> None:
+    for kind in (("", "bfloat16"), ("AVX512", "bfloat16"), ("AVX2", "float32")):
+        write_record(tmp_path, record("training", training(1.5), kind=kind))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "training-tiny.json", "training-tiny-avx512-bfloat16.json", "training-tiny-avx2-float32.json",
+    }  # fmt: skip
+    text = render(read_records(tmp_path))
+    assert text.count("### ") == 1
+    for row in ("| tiny | full", "| tiny (AVX512, bfloat16) | full", "| tiny (AVX2, float32) | full"):
+        assert row in text
+    assert "a processor (AVX2), 2 threads" in text and "a processor, 2 threads" in text
+
+
+def test_without_a_model_the_kind_is_the_instructions() -> None:
+    made = record("orchestration", {}, NO_MODEL, ("NO AVX", "float32"))
+    assert made.kind == ("NO AVX",)
+    assert made.file_name == "orchestration-no_model-no_avx.json"
+
+
+def test_beside_llama_cpp() -> None:
+    prefill = {"prompts": 16, "length": 100, "tokens_per_second": {"llama.cpp": [200.0], "ours": [300.0]}}
+    speeds = {"llama.cpp": [100.0, 50.0], "ours": [150.0, 100.0], "ours, without lookup": [75.0, 50.0]}
+    decode = {"batch": 4, "tokens_per_second": speeds, "ratio": [1.5, 2.0], "ratio_without_lookup": [0.75, 1.0]}
+    text = render(
+        [
+            record(
+                "llama_cpp",
+                {
+                    "prefill": [{**prefill, "ratio": [1.5]}],
+                    "decode": [{**decode, "batch": 1}, decode],
+                    "steps": 64,
+                    "agreement": {"mean": 20.25},
+                },
+            )
+        ]
+    )
+    assert "| tiny | prefill, 16 x 100 tokens | 200 | 300 | 1.50x |  |  |  |" in text
+    figures = "75.0 (50.0 to 100) | 125 (100 to 150) | 1.75x (1.50x to 2.00x) | 62.5 (50.0 to 75.0) | "
+    assert f"| tiny | decode, batch 1 | {figures}0.88x (0.75x to 1.00x) |  |" in text
+    assert f"| tiny | decode, batch 4 | {figures}0.88x (0.75x to 1.00x) | 20.2 of 65 |" in text
+
+
+def test_answering() -> None:
+    measured = {
+        "batch": 16, "max_new_tokens": 250, "seconds": [600.0], "generated": [12000], "tokens_per_second": [20.0],
+        "cut_off": [30], "right": [25],
+    }  # fmt: skip
+    row = "| tiny | 64 | 16 | 250 | 10.0 | 12,000 | 20.0 | 30 of 64 | 25 of 64 |"
+    assert row in render([record("answering", measured)])
 
 
 def test_decoding() -> None:
@@ -131,8 +188,11 @@ def test_what_is_no_record_is_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_a_command_names_files_and_not_their_folders() -> None:
+def test_a_command_names_files_and_not_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     assert command_line(["--data", "/some/where/test.jsonl"]) == "python -m benchmarks --data test.jsonl"
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert command_line([]) == "ATEN_CPU_CAPABILITY=avx2 python -m benchmarks"
 
 
 @pytest.mark.parametrize("text", ["nothing", f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}"])
