@@ -23,6 +23,8 @@ from gcache.environment import cache_home
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decoder.c")
+#: What it is made of.
+PARTS = ("numbers.h", "products.h", "layer.h", "attention.h", "packing.h", SOURCE.name)
 COMPILERS = ("cc", "gcc", "clang")
 OPTIONS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 #: By what torch says that it computes with (ATEN_CPU_CAPABILITY changes it): so both speak of the same machine.
@@ -66,7 +68,9 @@ def _library(options: tuple[str, ...]) -> ctypes.CDLL | None:
 def _compiled(compiler: str, options: tuple[str, ...]) -> Path:
     """The shared library's file, made now if it is not there; two processes may ask at once, the first rename wins."""
     version = _run([compiler, "--version"]).partition("\n")[0]
-    mark = hashlib.sha256("\n".join([version, platform.machine(), *OPTIONS, *options]).encode() + SOURCE.read_bytes())
+    mark = hashlib.sha256("\n".join([version, platform.machine(), *OPTIONS, *options]).encode())
+    for part in PARTS:
+        mark.update(SOURCE.with_name(part).read_bytes())
     folder = cache_home() / "native"
     target = folder / f"decoder-{mark.hexdigest()[:24]}.so"
     if target.is_file():
