@@ -52,8 +52,8 @@ def findings(args: argparse.Namespace) -> list[Finding]:
     embedded, others, files = models.embedded(known), models.others(known), models.files()
     api = models.api(args, args.ask_api)
     return [
-        *found, *machine.devices(), machine.threads(), machine.memory(), embedded, others, files,
-        models.encoder(known), api, *machine.optional(), machine.sandbox(), machine.browser(),
+        *found, *machine.devices(), machine.threads(), machine.compiled_passes(), machine.memory(), embedded, others,
+        files, models.encoder(known), api, *machine.optional(), machine.sandbox(), machine.browser(),
         _verdict(embedded, others, files, api),
     ]  # fmt: skip
 

@@ -89,6 +89,17 @@ def threads() -> Finding:
     return Finding("ok", "threads", text)
 
 
+def compiled_passes() -> Finding:
+    """Whether passes on the CPU are compiled code; it is made now if it was not yet."""
+    from gcache.llm.forward.native.library import library_or_reason, machine_options
+
+    found = library_or_reason()
+    if isinstance(found, str):
+        text = f"cannot be compiled ({found}); passes on the CPU go through torch's operators, which takes longer"
+        return Finding("note", "compiled passes", text, "install gcc or clang with OpenMP")
+    return Finding("ok", "compiled passes", f"on the CPU, {' '.join(machine_options()) or 'for any processor'}")
+
+
 def memory() -> Finding:
     """Memory that is free, and in all."""
     from gcache.runtime.memory import usable_memory

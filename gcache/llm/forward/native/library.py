@@ -36,6 +36,12 @@ PATIENCE = 120
 
 def native_library() -> ctypes.CDLL | None:
     """The compiled code, or None where it cannot be had; the reason is in the log."""
+    found = library_or_reason()
+    return None if isinstance(found, str) else found
+
+
+def library_or_reason() -> ctypes.CDLL | str:
+    """The compiled code, or in words why it cannot be had."""
     return _library(machine_options())
 
 
@@ -51,18 +57,17 @@ def machine_options() -> tuple[str, ...]:
 
 
 @functools.cache
-def _library(options: tuple[str, ...]) -> ctypes.CDLL | None:
+def _library(options: tuple[str, ...]) -> ctypes.CDLL | str:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        logger.info("no C compiler (%s): passes go through torch's operators, which takes longer", ", ".join(COMPILERS))
-        return None
     try:
+        if compiler is None:
+            raise FileNotFoundError(f"no C compiler ({', '.join(COMPILERS)})")
         return ctypes.CDLL(str(_compiled(compiler, options)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        last = str(said).strip().rpartition("\n")[2][:200]
-        logger.info("%s cannot compile %s (%s): passes go through torch's operators", compiler, SOURCE.name, last)
-        return None
+        reason = str(said).strip().rpartition("\n")[2][:200]
+        logger.info("passes go through torch's operators, which takes longer: %s", reason)
+        return reason
 
 
 def _compiled(compiler: str, options: tuple[str, ...]) -> Path:
