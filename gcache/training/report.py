@@ -26,7 +26,6 @@ from gcache.gnn.summary import (
 )
 from gcache.gnn.topology import Topology
 from gcache.graph.cache_graph import CacheGraph
-from gcache.inspect.pictures import draw_topology
 from gcache.runtime.streams import stream
 from gcache.tasks.example import Example, Task
 from gcache.training.checkpoint import learned
@@ -63,6 +62,8 @@ class Report:
         self.kept = kept or KeptRows(None, {})
         self.topologies = tuple(topologies)
         self.rows: list[Evaluation] = []
+        #: What was learned, on its questions; known once it is written.
+        self.edges: list[LearnedEdge] = []
 
     def before(self) -> None:
         """No edges, fixed graphs, all words in one prompt, and the untrained policy."""
@@ -124,8 +125,8 @@ class Report:
         return evaluate(graph, task, some, label, topology, progress=False, on_error=self.on_error)
 
     def write(self, out: Path, settings: dict[str, Any]) -> str:
-        """Write report.json, report.md and topology.png to `out`; returns the table as text."""
-        edges = learned_edges(self.built.graph, self.examples)
+        """Write report.json, which begins with `settings`, and report.md to `out`; returns the table as text."""
+        self.edges = edges = learned_edges(self.built.graph, self.examples)
         steps = learned_steps(self.built.graph, self.examples)
         parts = [markdown(self.rows), *([edges_markdown(edges)] if edges else [])]
         parts += [steps_markdown(steps)] if steps else []
@@ -141,8 +142,6 @@ class Report:
             learned["learned_consulting"] = asdict(consulting)
         write_json(out / "report.json", {**settings, "rows": rows, **learned})
         write_text(out / "report.md", table)
-        if edges:
-            draw_topology(edges, out / "topology.png", f"{self.task.name}: mean learned probability of each edge")
         return table
 
 
