@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gcache.training.costs import PhaseCost
 
 EXAMPLES = """examples:
-  gcache train --task split_facts --latent_steps 0 --fuser_gradient decision --report 200 --out runs/split_facts
+  gcache train --task split_facts --latent_steps 0 --fuser_gradient decision --stop_when_right 5 --report 200
   gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
   gcache train --task split_facts --channels cache latents text --latent_choices 0 2 --token_price 0.5
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
@@ -167,10 +167,11 @@ def train(
             trainer.board.close()
     table = None
     before = list(written.rows) if written else []
-    costs = of_run(before, trainer.lines, ())
+    reading = written.reading if written else None
+    costs = of_run(before, trainer.lines, (), reading)
     if written and not trainer.stopped:
         written.after()
-        costs = of_run(before, trainer.lines, written.rows[len(before) :])
+        costs = of_run(before, trainer.lines, written.rows[len(before) :], reading)
         table = written.write(
             out,
             {
@@ -202,6 +203,7 @@ def _measured_with(
 ) -> dict[str, Any]:
     """What the texts of a report depend on, beside the questions and what was learned."""
     from gcache.config import NAMES
+    from gcache.evaluation.read_questions import can_be_shared
     from gcache.llm.api.client import ApiSettings
 
     spec = built.spec
@@ -212,8 +214,10 @@ def _measured_with(
     plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     # rows that older versions measured are known by the names that fields had then
     graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, asdict(spec.graph))})
+    # before questions were read once, texts could round differently
+    shared = {"questions": "read once"} if can_be_shared(built.graph) else {}
     return {
-        "version": __version__, "task": task_spec.to_json(), "graph": graph, "api": asked,
+        **shared, "version": __version__, "task": task_spec.to_json(), "graph": graph, "api": asked,
         "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
         "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
         **({"plugins": plugins} if plugins else {}),

@@ -1,5 +1,6 @@
 """What a run of training took to compute, phase by phase: tokens by kind, and seconds.
 
+    questions                      read once for the report's rows before training
     a row of the report            per row, before and after training
     rollouts                       what the steps learned from
     likeliest topology asked       to know when training may end (`gcache.training.early_stop`)
@@ -74,15 +75,17 @@ def of_steps(lines: Sequence[Mapping[str, Any]]) -> list[PhaseCost]:
 
 
 def of_run(
-    before: Iterable[Evaluation], lines: Sequence[Mapping[str, Any]], after: Iterable[Evaluation]
+    before: Iterable[Evaluation], lines: Sequence[Mapping[str, Any]], after: Iterable[Evaluation],
+    reading: PhaseCost | None = None,
 ) -> list[PhaseCost]:
     """Of a run, in its order. A phase that computed nothing is left out.
 
     Args:
         before, after: rows of the report, by when they were measured.
         lines: of metrics.jsonl.
+        reading: of what the rows before training share.
     """
-    found = [*map(of_row, before), *of_steps(lines), *map(of_row, after)]
+    found = [*([reading] if reading else []), *map(of_row, before), *of_steps(lines), *map(of_row, after)]
     return [cost for cost in found if cost.tokens or cost.api_read or cost.api_written or cost.seconds]
 
 

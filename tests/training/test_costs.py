@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from toy import ToyTask, lines, toy_built
 
 from gcache.build import Built
 from gcache.evaluation.evaluate import evaluate, evaluate_text
+from gcache.evaluation.one_prompt import answer_all_in_one_prompt
+from gcache.evaluation.read_questions import question_tokens, read_questions
 from gcache.graph.result import TOKENS, RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import LogProbRequest, ThinkRequest
+from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 from gcache.training import costs, rollouts
 from gcache.training.config import TrainConfig
 from gcache.training.costs import GRADIENT, LIKELIEST, ROLLOUTS, PhaseCost, of_row, of_run, of_steps
@@ -26,6 +30,17 @@ from gcache.training.trainer import Reinforce
 CONFIG = TrainConfig(
     iterations=3, batch_size=3, rollouts=3, lr=0.2, seed=3, fuser_gradient="decision", stop_when_right=3
 )  # fmt: skip
+
+
+@pytest.fixture
+def llm(tiny_llama: Any, tiny_tokenizer: Any) -> LocalLLM:
+    return LocalLLM(tiny_llama, tiny_tokenizer)
+
+
+@pytest.fixture
+def built(llm: LocalLLM, tiny_tokenizer: Any) -> Built:
+    """With short texts."""
+    return toy_built(llm, tiny_tokenizer, graph=GraphConfig(latent_steps=0, max_new_tokens=3))
 
 
 @pytest.fixture
@@ -72,27 +87,25 @@ def test_the_model_computes_what_is_counted(
 ) -> None:
     """Against the requests that reach the model, so that no trace and no phase can be forgotten."""
     seen: Counter[str] = Counter()
-    llm = built.llm
-    assert llm is not None
-    think, generate, log_prob = llm.think, llm.generate, llm.log_prob
+    think, generate, log_prob = BatchingLLM.think, BatchingLLM.generate, LocalLLM.log_prob
 
-    def thinking(requests: Sequence[ThinkRequest], *more: Any) -> Any:
-        seen["prefilled"] += sum(len(request.tokens) for request in requests)
-        return think(requests, *more)
+    def thinking(front: BatchingLLM, request: ThinkRequest) -> Any:
+        seen["prefilled"] += len(request.tokens)
+        return think(front, request)
 
-    def generating(requests: Sequence[Any], *more: Any, **options: Any) -> Any:
-        seen["prefilled"] += sum(len(request.tokens) for request in requests)
-        written = generate(requests, *more, **options)
-        seen["generated"] += sum(len(generation.tokens) for generation in written)
+    async def generating(front: BatchingLLM, request: GenerateRequest) -> Generation:
+        seen["prefilled"] += len(request.tokens)
+        written = await generate(front, request)
+        seen["generated"] += len(written.tokens)
         return written
 
-    def scoring(requests: Sequence[LogProbRequest]) -> Any:
-        seen["with_gradient"] += sum(len(r.tokens) + len(r.continuation) for r in requests)
-        return log_prob(requests)
+    def scoring(llm: LocalLLM, requests: Sequence[LogProbRequest]) -> Any:
+        seen["with_gradient"] += sum(len(r.tokens) + len(r.completion) for r in requests)
+        return log_prob(llm, requests)
 
-    monkeypatch.setattr(llm, "think", thinking)
-    monkeypatch.setattr(llm, "generate", generating)
-    monkeypatch.setattr(llm, "log_prob", scoring)
+    monkeypatch.setattr(BatchingLLM, "think", thinking)
+    monkeypatch.setattr(BatchingLLM, "generate", generating)
+    monkeypatch.setattr(LocalLLM, "log_prob", scoring)
     trained(built, mixed, tmp_path)
     whole = costs.total(of_steps(lines(tmp_path)))
     assert seen["with_gradient"] == whole.with_gradient > 0
@@ -110,17 +123,26 @@ def test_the_exact_gradient_counts_what_agents_think_again(
     assert lines(tmp_path / "full")[0]["tokens_replayed"] > lines(tmp_path / "last")[0]["tokens_replayed"] > 0
 
 
-@pytest.fixture
-def llm(tiny_llama: Any, tiny_tokenizer: Any) -> LocalLLM:
-    return LocalLLM(tiny_llama, tiny_tokenizer)
-
-
 def test_a_row_costs_what_its_questions_do(built: Built, mixed: ToyTask) -> None:
     graph, questions = built.graph, list(mixed.test())
     row = evaluate(graph, mixed, questions, "a row", progress=False)
     assert kinds(of_row(row)) == over_traces(graph.run_all(questions))
     text = evaluate_text(graph, mixed, questions, "as text", progress=False)
-    assert of_row(text).prefilled > of_row(row).prefilled and of_row(text).seconds == text.seconds
+    written = answer_all_in_one_prompt(graph, questions)
+    assert of_row(text).prefilled == sum(prompt for _, prompt in written) > 0
+    assert of_row(text).generated == sum(len(generation.tokens) for generation, _ in written) > 0
+    assert of_row(text).seconds == text.seconds > 0
+
+
+def test_questions_that_were_read_are_not_counted_again(built: Built, mixed: ToyTask) -> None:
+    graph, questions = built.graph, list(mixed.test())
+    once = question_tokens(graph, questions)
+    for measure in (partial(evaluate, graph), partial(evaluate_text, graph)):
+        alone = measure(mixed, questions, name="a row", progress=False)
+        behind = measure(mixed, questions, name="a row", progress=False, read=read_questions(graph, questions))
+        assert of_row(alone).prefilled - of_row(behind).prefilled == once > 0
+        assert [row.text for row in alone.rows] == [row.text for row in behind.rows]
+        assert of_row(alone).generated == of_row(behind).generated
 
 
 def test_the_phases_of_a_run_stand_in_its_order(built: Built, mixed: ToyTask, tmp_path: Path) -> None:
