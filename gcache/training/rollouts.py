@@ -89,10 +89,10 @@ class Rollouts:
             )
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self.cost(result) for result in group] for group in groups])
-        found = Graded(groups, grades, utilities, utilities - costs, failed)
+        of_step = Graded(groups, grades, utilities, utilities - costs, failed)
         if self.config.stop_when_right is None or not is_worth_asking(float(utilities.mean())):
-            return found
-        return self._with_likeliest(found, questions, memos)
+            return of_step
+        return self._with_likeliest(of_step, questions, memos)
 
     def _with_likeliest(
         self, found: Graded, questions: Sequence[Example], memos: Sequence[RolloutMemo]
