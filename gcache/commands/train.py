@@ -27,9 +27,11 @@ from gcache.training.config import COMPARED, TrainConfig
 
 if TYPE_CHECKING:
     from gcache.build import Built
+    from gcache.gnn.summary import LearnedEdge
+    from gcache.training.costs import PhaseCost
 
 EXAMPLES = """examples:
-  gcache train --task split_facts --latent_steps 0 --fuser_gradient decision --report 200 --out runs/split_facts
+  gcache train --task split_facts --latent_steps 0 --fuser_gradient decision --stop_when_right 5 --report 200
   gcache train --task split_facts --hops 2 --llm_name MODEL.gguf --latent_steps 0 --report 200
   gcache train --task split_facts --channels cache latents text --latent_choices 0 2 --token_price 0.5
   gcache train --task gsm8k --data train.jsonl --iterations 10 --batch_size 4 --out runs/gsm8k
@@ -74,8 +76,6 @@ def _train(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         asked, spec, config, out, args.report, args.compare, limits=limits, api=api, tensorboard=args.tensorboard
     )
     print_outcome(args, spec, result, api)
-    if result.table:
-        print(f"report:     {out / 'report.md'}, report.json, topology.png")
     return 0
 
 
@@ -84,8 +84,12 @@ class TrainResult:
     """Where a training run ended, and its report's tables where one was asked for.
 
     Attributes:
-        stopped: why it ended before its last step, "" where it did not.
+        stopped: why it was broken off before its last step, "" where it was not.
         not_trained: parts of the graph that its mode gives no gradient.
+        early: why the last steps were not needed, "" where they were; see `gcache.training.early_stop`.
+        edges: what was learned, on the report's questions, or on the first training questions without one.
+        picture: of these edges; None where the topology is fixed.
+        costs: of every phase, also of those before the run was resumed.
     """
 
     out: Path
@@ -94,6 +98,10 @@ class TrainResult:
     table: str | None
     stopped: str = ""
     not_trained: tuple[str, ...] = ()
+    early: str = ""
+    edges: tuple[LearnedEdge, ...] = ()
+    picture: Path | None = None
+    costs: tuple[PhaseCost, ...] = ()
 
 
 def train(
@@ -124,19 +132,22 @@ def train(
     """
     from gcache.build import build
     from gcache.gnn.fixed import FixedTopology
+    from gcache.gnn.summary import learned_edges
+    from gcache.inspect.pictures import draw_topology
     from gcache.training import checkpoint as checkpoints
+    from gcache.training.costs import of_run
     from gcache.training.kept_rows import KeptRows
     from gcache.training.replay import check_gradient
     from gcache.training.report import Report
     from gcache.training.tensorboard import Board
-    from gcache.training.trainer import Reinforce
+    from gcache.training.trainer import WATCHED, Reinforce
 
     for name in compare:
         FixedTopology(name, 1)
     check_gradient(config.fuser_gradient, bool(spec.agent_models))
     task = task_spec.make()
     # reads the data, so that a broken line is named before a model is loaded
-    task.train(config.limit, config.seed)
+    training = list(task.train(config.limit, config.seed))
     questions = list(task.test(report, config.seed)) if report else []
     built = build(_dated_as_before(spec, out), limits, api)
     trainer = Reinforce(built, task, config, out, task_spec.to_json())
@@ -155,10 +166,27 @@ def train(
         if trainer.board:
             trainer.board.close()
     table = None
+    before = list(written.rows) if written else []
+    reading = written.reading if written else None
+    costs = of_run(before, trainer.lines, (), reading)
     if written and not trainer.stopped:
         written.after()
-        table = written.write(out, {"task": task_spec.to_json(), "graph": spec.to_json(), "n": report})
-    return TrainResult(out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained))
+        costs = of_run(before, trainer.lines, written.rows[len(before) :], reading)
+        table = written.write(
+            out,
+            {
+                "task": task_spec.to_json(), "graph": spec.to_json(), "n": report, "steps": trainer.done,
+                "costs": [cost.to_json() for cost in costs],
+            },
+        )  # fmt: skip
+    edges = written.edges if table and written else learned_edges(built.graph, training[:WATCHED])
+    picture = out / "topology.png" if edges else None
+    if picture:
+        draw_topology(edges, picture, f"{task.name}: mean learned probability of each edge")
+    return TrainResult(
+        out, checkpoints.read(out).folder, history, table, trainer.stopped, tuple(trainer.not_trained), trainer.early,
+        tuple(edges), picture, tuple(costs),
+    )
 
 
 def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
@@ -175,6 +203,7 @@ def _measured_with(
 ) -> dict[str, Any]:
     """What the texts of a report depend on, beside the questions and what was learned."""
     from gcache.config import NAMES
+    from gcache.evaluation.read_questions import can_be_shared
     from gcache.llm.api.client import ApiSettings
 
     spec = built.spec
@@ -185,8 +214,10 @@ def _measured_with(
     plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     # rows that older versions measured are known by the names that fields had then
     graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, asdict(spec.graph))})
+    # before questions were read once, texts could round differently
+    shared = {"questions": "read once"} if can_be_shared(built.graph) else {}
     return {
-        "version": __version__, "task": task_spec.to_json(), "graph": graph, "api": asked,
+        **shared, "version": __version__, "task": task_spec.to_json(), "graph": graph, "api": asked,
         "model_fingerprint": built.fingerprint, "dtype": str(built.llm.dtype) if built.llm else None,
         "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
         **({"plugins": plugins} if plugins else {}),
@@ -194,10 +225,18 @@ def _measured_with(
 
 
 def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) -> None:
-    """Where a training run ended, what it did not train, and what the API was asked in all."""
+    """Where a training run ended, what it learned, what it did not train, and what it took."""
+    from gcache.training.costs import markdown
+    from gcache.training.progress import edges_picture
 
     if result.table:
         print(f"\n{result.table}")
+    if result.edges:
+        print(f"learned edges, likeliest first:\n{edges_picture(result.edges)}\n")
+    if result.costs:
+        print(markdown(result.costs))
+    if result.early:
+        print(result.early)
     if result.stopped:
         print(f"{result.stopped}; the same command goes on from there")
     for name in result.not_trained:
@@ -210,3 +249,7 @@ def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) ->
             + (f", cost {price}" if price else "")
         )
     print(f"checkpoint: {result.checkpoint}\nmetrics:    {result.out / 'metrics.jsonl'}")
+    if result.picture:
+        print(f"picture:    {result.picture}")
+    if result.table:
+        print(f"report:     {result.out / 'report.md'}, report.json")

@@ -14,6 +14,7 @@ from gcache.agents.thinking import split_thinking
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
+from gcache.evaluation.read_questions import ReadQuestions
 from gcache.gnn.greedy import warn_where_greedy
 from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
@@ -88,10 +89,12 @@ def evaluate(
     progress: bool = True,
     on_error: str = "stop",
     ask: Ask | None = None,
+    read: ReadQuestions | None = None,
 ) -> Evaluation:
     """Greedy answers on the most likely topology, with many agents the greedy one, or on `topology(example)`.
 
-    `ask` runs a question, where it is not the graph itself that does.
+    `ask` runs a question, where it is not the graph itself that does. Questions in `read` are not read again, and
+    their tokens not counted.
 
     A run that fails raises, or, with `on_error="skip"`, is left out if it was the API, the grader or the
     context that failed for good; a failure is never graded. Once the API's budget is spent, what was answered counts.
@@ -102,6 +105,8 @@ def evaluate(
     _require_questions(examples)
     if topology is None and ask is None:
         warn_where_greedy(graph, examples)
+    if read is not None and ask is None:
+        ask = _on_read_questions(graph, read, lenient=on_error == "skip")
     started = time.perf_counter()
     failures: list[QuestionError] = []
 
@@ -135,6 +140,16 @@ def evaluate(
     return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
 
 
+def _on_read_questions(graph: AgentGraph, read: ReadQuestions, lenient: bool) -> Ask:
+    """Runs a question behind what was read of it."""
+
+    async def ask(example: Example, topology: Topology | None) -> RunResult:
+        memo = read.memos.get(example.question)
+        return await graph.arun(example, topology=topology, keep_caches=False, lenient=lenient, memo=memo)
+
+    return ask
+
+
 def evaluate_text(
     graph: CacheGraph,
     task: Task,
@@ -144,9 +159,10 @@ def evaluate_text(
     progress: bool = True,
     topology: Callable[[Example], Topology] | None = None,
     on_error: str = "stop",
+    read: ReadQuestions | None = None,
 ) -> Evaluation:
     """The baseline of `gcache.evaluation.one_prompt` on the same questions: the words of all agents, or
-    of those that are heard on `topology(example)`. `on_error`, and what it raises: see `evaluate`."""
+    of those that are heard on `topology(example)`. `on_error`, `read`, and what it raises: see `evaluate`."""
     _require_questions(examples)
     started = time.perf_counter()
     graded: list[tuple[Example, str, Grade]] = []
@@ -158,7 +174,7 @@ def evaluate_text(
     with tqdm(total=len(examples), desc=name, unit="question", disable=not progress) as bar:
         for first in range(0, len(examples), max_concurrent):
             chunk = examples[first : first + max_concurrent]
-            answers = answer_all_in_one_prompt(graph, chunk, heard)
+            answers = answer_all_in_one_prompt(graph, chunk, heard, read)
             for example, answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, QuestionError):
                     _leave_out(example, answer, on_error, failures)

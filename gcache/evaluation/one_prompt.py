@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from gcache.agents.roles import agents_for
+from gcache.cache.fused_cache import FusedCache
 from gcache.errors import QuestionError
+from gcache.evaluation.read_questions import ReadQuestions
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.loops import run_to_end
 from gcache.llm.requests import GenerateRequest, Generation
@@ -18,13 +20,14 @@ from gcache.tasks.example import Example
 
 
 async def answer_in_one_prompt(
-    graph: CacheGraph, example: Example, heard: Collection[int] | None = None
+    graph: CacheGraph, example: Example, heard: Collection[int] | None = None, read: ReadQuestions | None = None
 ) -> tuple[Generation, int]:
     """The decision maker's greedy text with the agents' words before its own, and the number of
-    prompt tokens.
+    prompt tokens that were computed.
 
     Args:
         heard: whose words; None for all agents'.
+        read: questions that were read; the prompt goes on behind one, where its tokens begin the prompt's.
     """
     agents = agents_for(example, graph.agents)
     said = [a.private or a.instructions for i, a in enumerate(agents) if heard is None or i in heard]
@@ -32,20 +35,27 @@ async def answer_in_one_prompt(
     tokens = graph.layout.in_one(
         example.question, "\n".join(said), decision.instructions, decision.answer_prefix, graph.config.decision_turn
     )
-    request = GenerateRequest(tokens, None, graph.config.max_new_tokens)
-    return await graph.llm.generate(request), len(tokens)
+    question = graph.layout.question(example.question)
+    past = None if read is None else read.caches.get(example.question)
+    if past is None or tokens[: len(question)] != question or len(tokens) == len(question):
+        request = GenerateRequest(tokens, None, graph.config.max_new_tokens)
+    else:
+        rest = tokens[len(question) :]
+        request = GenerateRequest(rest, FusedCache.plain(past), graph.config.max_new_tokens, context=question)
+    return await graph.llm.generate(request), len(request.tokens)
 
 
 def answer_all_in_one_prompt(
     graph: CacheGraph,
     examples: Sequence[Example],
     heard: Callable[[Example], Collection[int]] | None = None,
+    read: ReadQuestions | None = None,
 ) -> list[tuple[Generation, int] | QuestionError]:
     """`answer_in_one_prompt` for a batch, in the order of the examples; an error where a question is too long."""
 
     async def one(example: Example) -> tuple[Generation, int] | QuestionError:
         try:
-            return await answer_in_one_prompt(graph, example, heard(example) if heard else None)
+            return await answer_in_one_prompt(graph, example, heard(example) if heard else None, read)
         except QuestionError as error:
             return error
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from gcache.graph.loops import cancel_all
 
+#: The question's cache of the decision maker's model, in a memo.
+QUESTION = ("question", 0)
+
 
 class RolloutMemo:
     """What the rollouts of one question have in common, computed once.
@@ -56,6 +59,17 @@ class RolloutMemo:
             cancel_all((task,))
         elif not task.cancelled():
             self._known.setdefault(key, _Outcome(task))
+
+
+class QuestionMemo(RolloutMemo):
+    """What runs of one question share that differ in topology and fuser: the question as it was read, and no thought.
+
+    For agents that all think with one model.
+    """
+
+    async def once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """See `RolloutMemo.once`; what is not the question is made anew each time."""
+        return await super().once(key, make) if key == QUESTION else (await make(), True)
 
 
 class _Making:

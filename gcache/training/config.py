@@ -82,6 +82,11 @@ class TrainConfig(Settings):
     limit: int | None = setting(
         None, help="training questions to draw from", group="steps", was="train_limit", unset="all"
     )
+    stop_when_right: int | None = setting(
+        None, help="end training once the most likely topology has answered all questions of so many steps in a row "
+        "right, each before it was learned from; it is asked from half of the rollouts right on",
+        group="steps", metavar="STEPS", at_least=1, unset="all steps are trained",
+    )
     checkpoint_every: int | None = setting(
         None, help="steps between checkpoints; a run that is stopped keeps its last whole step", group="training",
         metavar="STEPS", at_least=1, unset="one after every step, but at most one in 30 seconds",

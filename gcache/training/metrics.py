@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gcache.evaluation.intervals import mean_interval
 from gcache.graph.result import TOKENS
+from gcache.training.early_stop import ASKED, RIGHT
 from gcache.training.rollouts import Graded
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,15 @@ def of_tokens(graded: Graded) -> dict[str, int]:
     """What they took to compute, by kind."""
     runs = [r for group in graded.groups for r in group]
     return {f"tokens_{kind}": sum(r.tokens[kind] for r in runs) for kind in TOKENS}
+
+
+def of_likeliest(graded: Graded) -> dict[str, Any]:
+    """How the most likely topology answered a step's questions, and what that took; empty where it was not asked."""
+    asked = graded.likeliest
+    if not asked:
+        return {}
+    tokens = {f"likeliest_tokens_{kind}": sum(r.tokens[kind] for r in asked) for kind in TOKENS}
+    return {ASKED: len(asked), RIGHT: graded.right, **tokens, "seconds_likeliest": graded.seconds}
 
 
 class Idleness:

@@ -94,13 +94,13 @@ class Objective:
         Args:
             prices: of this step, where they are not always the same.
 
-        Returns the mean entropy, expected edges and probability of consulting anybody, and how many texts were
-        replayed.
+        Returns the mean entropy, expected edges and probability of consulting anybody, how many texts were
+        replayed, and the tokens that were computed with gradient for it (see `replayed_tokens`).
         """
         distributions = [self.graph.distribution(group[0].example) for group in groups]
         learned = [d if isinstance(d, EdgeDistribution) else None for d in distributions]
         weights = [None if d is None else d.probabilities.detach().requires_grad_() for d in learned]
-        replayed = self._texts(groups, learned, weights, advantage)
+        replayed, tokens = self._texts(groups, learned, weights, advantage)
         if any(d is not None for d in learned):
             self._topologies(groups, learned, weights, advantage, prices or self.prices)
         known = [d for d in learned if d is not None]
@@ -110,6 +110,7 @@ class Objective:
             "expected_edges": sum(float(d.expected_edges.detach()) for d in known) / count,
             "consult_probability": sum(d.consult_probability for d in known) / count,
             "replayed": float(replayed),
+            "tokens_replayed": tokens,
         }
 
     def _texts(
@@ -118,17 +119,17 @@ class Objective:
         learned: Sequence[EdgeDistribution | None],
         weights: Sequence[Tensor | None],
         advantage: Tensor,
-    ) -> int:
-        """Backward through log pi, to the fuser and to the edge weights as leaves.
+    ) -> tuple[int, int]:
+        """Backward through log pi, to the fuser and to the edge weights as leaves; how many texts, and tokens.
 
         Equal texts on equal topologies are replayed once; those whose advantages cancel, not at
         all. Both leave the sum as it is.
         """
         if not self.graph.learns:
-            return 0
+            return 0, 0
         assert isinstance(self.graph, CacheGraph) and self.llm is not None
         if not any(p.requires_grad for p in self.graph.fuser.parameters()) and all(w is None for w in weights):
-            return 0
+            return 0, 0
         shares: dict[tuple[object, ...], tuple[Replay, float]] = {}
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
@@ -144,7 +145,7 @@ class Objective:
             total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
             if total.requires_grad:
                 (-total / advantage.numel()).backward()
-        return len(active)
+        return len(active), sum(replayed_tokens(replay.result, gradient) for replay, _ in active)
 
     @staticmethod
     def _passes(

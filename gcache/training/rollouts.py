@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,6 +22,7 @@ from gcache.graph.writers.registry import api_tokens
 from gcache.runtime.streams import derive, stream
 from gcache.tasks.example import Example, Grade, Task, grade_text
 from gcache.training.config import TrainConfig
+from gcache.training.early_stop import is_worth_asking
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,10 @@ class Graded:
     Attributes:
         groups: of each question; those whose API or grader failed for good are left out, and counted in `failed`.
         utilities, net: (Q, K), as graded, and less the prices.
+        likeliest: the same questions on the most likely topology, greedily, where that was asked; see
+            `gcache.training.early_stop`.
+        right: how many of these are right.
+        seconds: that asking these took.
     """
 
     groups: list[list[RunResult]]
@@ -39,6 +45,9 @@ class Graded:
     utilities: torch.Tensor
     net: torch.Tensor
     failed: int
+    likeliest: tuple[RunResult, ...] = ()
+    right: int = 0
+    seconds: float = 0.0
 
 
 class Rollouts:
@@ -67,8 +76,9 @@ class Rollouts:
         Raises:
             QuestionError: all of them failed for good.
         """
+        memos = [RolloutMemo() for _ in questions]
         asked = run_to_end(
-            lambda: self._run(step, questions), "training", "await asyncio.to_thread(train, ...)"
+            lambda: self._run(step, questions, memos), "training", "await asyncio.to_thread(train, ...)"
         )
         graded = [(group, found) for group in asked if group and (found := self._grades(step, group))]
         groups, grades = [group for group, _ in graded], [found for _, found in graded]
@@ -79,7 +89,34 @@ class Rollouts:
             )
         utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
         costs = torch.tensor([[self.cost(result) for result in group] for group in groups])
-        return Graded(groups, grades, utilities, utilities - costs, failed)
+        of_step = Graded(groups, grades, utilities, utilities - costs, failed)
+        if self.config.stop_when_right is None or not is_worth_asking(float(utilities.mean())):
+            return of_step
+        return self._with_likeliest(of_step, questions, memos)
+
+    def _with_likeliest(
+        self, found: Graded, questions: Sequence[Example], memos: Sequence[RolloutMemo]
+    ) -> Graded:
+        """With the questions on the most likely topology; what the rollouts have thought is not thought again."""
+        started = time.perf_counter()
+
+        async def together() -> list[RunResult]:
+            asked = (
+                self.graph.arun(example, memo=memo, keep_caches=False, lenient=self.config.on_error == "skip")
+                for example, memo in zip(questions, memos, strict=True)
+            )
+            return list(await asyncio.gather(*asked))
+
+        try:
+            results = run_to_end(together, "training", "await asyncio.to_thread(train, ...)")
+            grades = [grade_text(self.task, r.answer, r.example, r.cut) for r in results]
+        except BudgetSpent:
+            raise
+        except QuestionError as error:  # a step more is cheaper than a run that ends here
+            logger.warning("the most likely topology has no answer to a question: %s", error)
+            return found
+        right = sum(grade.outcome == "right" for grade in grades)
+        return replace(found, likeliest=tuple(results), right=right, seconds=time.perf_counter() - started)
 
     def _grades(self, step: int, group: Sequence[RunResult]) -> list[Grade]:
         """The grades of a question's rollouts; none where what grades them failed and the question is left out."""
@@ -99,7 +136,9 @@ class Rollouts:
         carried = sum(result.edge_bytes.values()) / 2**20
         return self.config.token_price * generated / 1000 + self.config.mib_price * carried
 
-    async def _run(self, step: int, questions: Sequence[Example]) -> list[list[RunResult]]:
+    async def _run(
+        self, step: int, questions: Sequence[Example], memos: Sequence[RolloutMemo]
+    ) -> list[list[RunResult]]:
         """All of a batch's rollouts at once; those of a question share equal thoughts.
 
         With `on_error="skip"`, a question of which a rollout failed for good has none.
@@ -108,7 +147,7 @@ class Rollouts:
         temperature = config.scheduled("temperature", step)
 
         async def of_one(number: int, example: Example) -> list[RunResult]:
-            memo = RolloutMemo()
+            memo = memos[number]
             seeds = [derive("rollout", config.seed, step, number, k) for k in range(config.rollouts)]
             runs = [
                 graph.arun(

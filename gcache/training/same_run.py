@@ -24,7 +24,8 @@ def require_same_settings(
     Raises:
         CheckpointError: naming the setting that is another one.
     """
-    free = ("checkpoint_every", "on_error", "base_url")  # none of them changes what is learned
+    # none of them changes what a step learns
+    free = ("checkpoint_every", "on_error", "base_url", "stop_when_right")
     now = {**spec.to_json(), **asdict(config), "task": dict(task)}
     # a setting that an older run did not know has its default there
     then = {**asdict(TrainConfig()), **found.spec.to_json(), **found.training, "task": found.task}

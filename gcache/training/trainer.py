@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcache.build import Built
 from gcache.errors import (
@@ -35,10 +36,12 @@ from gcache.graph.result import RunResult
 from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import AUTO, TrainConfig
+from gcache.training.early_stop import why_done
 from gcache.training.fuser_gradient import TakenGradient, take_gradient
-from gcache.training.metrics import Idleness, of_rollouts, of_tokens, running_mean, signal_to_noise
+from gcache.training.metrics import Idleness, of_likeliest, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import LossWeights, Objective, advantages
+from gcache.training.progress import step_line
 from gcache.training.pruning import Pruner
 from gcache.training.rollouts import Graded, Rollouts
 from gcache.training.same_run import gradient_of, require_same_settings
@@ -103,8 +106,10 @@ class Reinforce:
         #: Running mean of utilities, the baseline "ema".
         self.running = 0.0
         self.pruner = Pruner(config.pruning_rate, config.iterations)
-        #: Why training ended before its last step, "" where it did not.
+        #: Why training was broken off before its last step, "" where it was not.
         self.stopped = ""
+        #: The metrics of all steps so far, also of those before the run was resumed.
+        self.lines: list[dict[str, Any]] = []
         self.idleness = Idleness()
         #: After the last whole step: what is kept of a run that ends within the next one.
         self._state: checkpoints.State | None = None
@@ -146,10 +151,12 @@ class Reinforce:
         history: list[dict[str, Any]] = []
         total = self.config.iterations
         with (
-            terminable(), self._kept_at_the_end(),
+            terminable(), self._kept_at_the_end(), logging_redirect_tqdm() if progress else nullcontext(),
             tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar,
         ):  # fmt: skip
             for step in range(self.done, total):
+                if self.early:
+                    break
                 edges = learned_edges(self.built.graph, questions[:WATCHED])  # before the step changes them
                 try:
                     metrics = self.step(step, self.rollouts.draw(questions, step))
@@ -163,13 +170,22 @@ class Reinforce:
                 if self.board:
                     self.board.show(metrics, edges)
                 history.append(metrics)
+                self.lines.append(metrics)
+                logger.info("%s", step_line(metrics, edges, total))
                 self.done = step + 1
                 self._state = self._take()
                 if self._is_due():
                     self.save()
                 bar.set_postfix(utility=f"{metrics['utility']:.2f}", edges=f"{metrics['edges']:.1f}")
                 bar.update()
+        if history and self.early:
+            logger.info("%s", self.early)
         return history
+
+    @property
+    def early(self) -> str:
+        """Why training has ended before its last step (`gcache.training.early_stop`); "" where it has not."""
+        return why_done(self.lines, self.config.stop_when_right, self.config.iterations)
 
     @contextmanager
     def _kept_at_the_end(self) -> Iterator[None]:
@@ -189,7 +205,7 @@ class Reinforce:
     def _is_due(self) -> bool:
         """Whether a checkpoint is to be written now."""
         every = self.config.checkpoint_every
-        if self.done == self.config.iterations:
+        if self.done == self.config.iterations or self.early:
             return True
         return time.monotonic() - self._saved_at >= SECONDS_BETWEEN if every is None else self.done % every == 0
 
@@ -260,7 +276,8 @@ class Reinforce:
             "not_trained": self.not_trained,
             "fuser_gradient": self.gradient.name,
             **of_tokens(graded),
-            "seconds_rollouts": ran - started,
+            **of_likeliest(graded),
+            "seconds_rollouts": ran - started - graded.seconds,
             "seconds_gradient": now - ran,
             "seconds": now - started,
         }
@@ -320,6 +337,7 @@ class Reinforce:
 
     def _resume_or_begin(self, resume: bool) -> None:
         found, lines = self._found(resume)
+        self.lines = [json.loads(line) for line in lines]
         if found is not None:
             checkpoints.restore(found, self.built, self.optimizer)
             self.done, self.running, self._saved = found.step, found.running, found.step
@@ -329,7 +347,9 @@ class Reinforce:
             if self.config.fuser_gradient == AUTO:  # whatever the limits of this run would say
                 self.gradient = TakenGradient(gradient_of(found), "as before the run was stopped")
                 self.objective = replace(self.objective, gradient=self.gradient.name)
-            if self.done == self.config.iterations:
+            if self.early:
+                logger.info("%s is complete: %s", self.out, self.early)
+            elif self.done == self.config.iterations:
                 logger.info("%s is complete: all %d steps are done, and nothing is left to train", self.out, self.done)
             else:
                 logger.info("resuming %s after step %d", self.out, self.done)

@@ -59,7 +59,30 @@ def test_train_writes_metrics_a_checkpoint_and_a_report(trained: Path) -> None:
     assert [row["edges"] for row in report["rows"]][:2] == [0.0, 15.0]
     assert all(row["n"] == 4 and len(row["rows"]) == 4 for row in report["rows"])
     assert (trained / "topology.png").read_bytes().startswith(b"\x89PNG")
+    phases = {cost["phase"]: cost for cost in report["costs"]}
+    reading, *others = phases
+    assert others == [*names[:4], "rollouts", "gradient", names[4]] and report["steps"] == 2
+    assert reading.startswith("questions") and phases[reading]["prefilled"] > 0
+    for row in report["rows"]:
+        assert phases[row["name"]]["prefilled"] == round(4 * row["tokens"]["prefilled"]) > 0
+    for kind in ("prefilled", "generated"):
+        assert phases["rollouts"][kind] == sum(line[f"tokens_{kind}"] for line in metrics) > 0
+    assert phases["gradient"]["with_gradient"] == sum(line["tokens_replayed"] for line in metrics)
     assert not list((trained / "checkpoints").glob(".writing-*"))
+
+
+def test_train_ends_with_what_was_learned_and_what_it_took(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also without a report."""
+    out = tmp_path / "out"
+    assert main(train_flags(model_folder, out)) == 0
+    said = capsys.readouterr().out
+    learned = said.split("learned edges, likeliest first:\n")[1].split("\n\n")[0].splitlines()
+    assert any("asked keeper -> decision maker" in line and "#" in line for line in learned)
+    assert "| tokens of | prefilled | " in said and "| rollouts | " in said and "| in all | " in said
+    assert f"picture:    {out / 'topology.png'}" in said and (out / "topology.png").exists()
+    assert "report:" not in said and not (out / "report.json").exists()
 
 
 def test_eval_reads_the_checkpoint_and_writes_json(

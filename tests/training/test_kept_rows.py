@@ -15,6 +15,7 @@ from toy import ToyTask
 from gcache.build import Built
 from gcache.errors import BudgetSpent, CheckpointError
 from gcache.evaluation.evaluate import Evaluation, Row
+from gcache.evaluation.read_questions import can_be_shared
 from gcache.tasks.example import Example, Grade
 from gcache.training import report as reports
 from gcache.training.kept_rows import KeptRows, joined
@@ -170,6 +171,36 @@ def test_a_report_in_parts_says_what_one_in_one_part_says(built: Built, monkeypa
         assert some.edges == pytest.approx(whole.edges) and some.tokens == pytest.approx(whole.tokens)
 
 
+def test_rows_before_training_read_their_questions_once(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in passes of their own, so that a row says the same whichever rows were kept before."""
+    monkeypatch.setattr(reports, "PART", 3)
+    asked: list[int] = []
+    real = reports.read_questions
+
+    def read(graph: Any, examples: Sequence[Example]) -> Any:
+        asked.append(len(examples))
+        return real(graph, examples)
+
+    monkeypatch.setattr(reports, "read_questions", read)
+    report = Report(built, TASK, QUESTIONS, progress=False)
+    report.before()
+    assert asked == [3, 3, 2] and report._read is None, "held longer than it is needed"
+    alone = Report(built, TASK, QUESTIONS, ("none",), progress=False)
+    monkeypatch.setattr(reports, "can_be_shared", lambda graph: False)
+    alone.before()
+    assert alone.reading is None and report.reading is not None
+    assert Report(built, TASK, QUESTIONS, progress=False).reading is None, "there are no rows"
+    assert [row.text for row in alone.rows[0].rows] == [row.text for row in report.rows[0].rows]
+    report.after()
+    assert len(asked) == 3, "the trained row shares nothing"
+
+
+def test_where_cache_bytes_are_limited_no_question_is_held(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_be_shared(built.graph)
+    monkeypatch.setattr(built.graph.llm.ledger, "limit", 1)
+    assert not can_be_shared(built.graph)
+
+
 def test_after_training_nothing_of_before_is_taken_up(built: Built, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     Report(built, TASK, QUESTIONS, progress=False, kept=KeptRows(path, {})).before()
@@ -191,10 +222,10 @@ def test_a_row_that_a_budget_ends_has_fewer_questions(built: Built, monkeypatch:
         return measure(examples)
 
     report = Report(built, TASK, QUESTIONS, progress=False)
-    report._row("a row", spent)
+    report._measure("rows", [("a row", spent)])
     assert report.rows[0].n == 6 and report.rows[0].stopped == "nothing is left"
     with pytest.raises(BudgetSpent):
-        report._row("the next", spent)
+        report._measure("rows", [("the next", spent)])
 
 
 def test_lines_are_plain_json(tmp_path: Path) -> None:
