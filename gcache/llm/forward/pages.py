@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcache.runtime.transfers import to_device
+
 #: Slots of a page.
 PAGE = 8
 #: Nobody's page: what rows of unlike length write behind their ends goes there, and nobody attends to it.
@@ -46,11 +48,11 @@ class Pages:
         """Bytes of keys and values, of free pages as well."""
         return sum(pool.nbytes for pool in (*self.keys, *self.values))
 
-    def take(self, wanted: int, ahead: int = 0) -> list[int]:
-        """So many pages; where the pools must grow for them, they grow by `ahead` more."""
+    def take(self, wanted: int) -> list[int]:
+        """So many pages; the pools grow where they have too few."""
         if wanted > len(self.free):
             before = self.count
-            self._remake(before + wanted - len(self.free) + ahead + (before == 0))
+            self._remake(before + wanted - len(self.free) + (before == 0))
             self.free += range(max(before, PAD_PAGE + 1), self.count)
         taken, self.free = self.free[:wanted], self.free[wanted:]
         self._empty([page for page in taken if page in self._given_back])
@@ -69,7 +71,7 @@ class Pages:
         """What a text that was nan left would be nan times a weight of 0 to whoever takes its pages."""
         if not pages:
             return
-        self.clear(torch.tensor(pages, device=self._heads.device))
+        self.clear(to_device(pages, self._heads.device))
         self._given_back.difference_update(pages)
 
     def _remake(self, count: int) -> None:
