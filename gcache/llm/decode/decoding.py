@@ -8,6 +8,7 @@ at rows only when some are done, watched or may end at a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -19,7 +20,9 @@ from gcache.llm.decode.sampler_state import Drawn, SamplerState
 from gcache.llm.decode.sampling import LOGIT_ROWS, raw_log_probs, scores
 from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
+from gcache.llm.forward.hf_decoder import lowest
 from gcache.llm.forward.pages import padded_slots
+from gcache.llm.forward.pass_graphs import CudaCapture, PassGraphs, why_without_graphs
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
@@ -46,6 +49,9 @@ class Decoding(Generic[Ticket]):
     def __init__(self, llm: FrozenModel) -> None:
         self.llm = llm
         self.rows = llm.rows()
+        if llm.limits.cuda_graphs and not why_without_graphs(llm.decoder, llm.device):
+            capture = partial(CudaCapture, llm.device)
+            self.rows.graphs = PassGraphs(capture, lowest(llm.dtype), keep_pools=llm.ledger.limit is None)
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row
@@ -119,7 +125,7 @@ class Decoding(Generic[Ticket]):
         try:
             embeds, lengths = self.llm.embed_prompts(requests)
             pasts = [self.llm.checked(r.past) for r in requests]
-            first = self.rows.add(pasts, [r.prompt_slots + 1 for r in requests])
+            first = self.rows.add(pasts, [self._room(r) for r in requests])
             states = self.rows.feed(embeds, lengths, first)
             prompts = [self._prompt_scores(own, r) for own, r in zip(states, requests, strict=True)]
             hidden = last_real(states, lengths)
@@ -139,6 +145,10 @@ class Decoding(Generic[Ticket]):
         self._written.add(requests, prompts)
         drawn = self._draw(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
         return self._write(drawn, first, 0)
+
+    def _room(self, request: GenerateRequest) -> int:
+        """Slots to take for a request beside its past: those that it needs now, or all where pools should stay."""
+        return request.prompt_slots + (1 if self.rows.graphs is None else request.max_new_tokens)
 
     def _prompt_scores(self, states: Tensor, request: GenerateRequest) -> list[TokenScore]:
         """What is told of a prompt's tokens, of its hidden states (S, E); the first has nothing before it."""

@@ -20,6 +20,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
+from gcache.llm.forward.pass_graphs import PassGraphs, PassInputs, padded_pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.runtime.transfers import to_device
 
@@ -32,12 +33,17 @@ class PagedBatch(TransformersCache):
     Args:
         decoder: runs a pass.
         shape: (layers, key-value heads, head dimension).
+
+    Attributes:
+        graphs: recorded passes, where narrow passes are to be recorded; see `gcache.llm.forward.pass_graphs`.
     """
 
     def __init__(self, decoder: Decoder, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         self.decoder = decoder
         self.dtype = dtype
         self.pages = Pages(shape, dtype, device)
+        self.graphs: PassGraphs | None = None
+        self._spare: list[int] = []  # a page for rows of a recorded pass that nobody has
         self.used: list[int] = []  # slots of each row
         self._owned: list[list[int]] = []  # pages of each row, in order
         # the same for the device, in rows that may be more than there are now
@@ -131,12 +137,19 @@ class PagedBatch(TransformersCache):
                     per_row[row] = per_row[last]
             self._table[last] = PAD_PAGE
             del self.used[last], self._owned[last]
-        if len(self.pages.free) > self.count or not self.count:
+        if self._is_wasteful():
             self._compact()
         return moves
 
+    def _is_wasteful(self) -> bool:
+        """Whether free pages should go. Recorded passes need the pools where they are."""
+        if self.graphs is not None:
+            return not self.count and not self.graphs.keep_pools
+        return len(self.pages.free) > self.count or not self.count
+
     def _compact(self) -> None:
         """Give free pages back to the machine."""
+        self._spare = []
         kept = [page for owned in self._owned for page in owned]
         self.pages.keep_only(to_device(kept, self._table.device))
         number, widest = 1, max(map(len, self._owned), default=0)
@@ -166,17 +179,34 @@ class PagedBatch(TransformersCache):
         self._reserve(first, ends, ahead=PAGE if lengths is None else 0)
         # padded inputs write behind their row's end, where nothing is yet, or to nobody's page
         reach = -(-(max(self.used[rows]) + width) // PAGE)
+        graphs = self.graphs if lengths is None and self.graphs is not None and self.graphs.takes(width) else None
+        reach = reach if graphs is None else padded_pages(reach)
         self._grow_tables(0, reach)
         steps = torch.arange(width, device=embeds.device)
         slots = self._ends[rows, None] + steps  # (n, S)
-        pages = self._table[rows].gather(1, slots // PAGE)
-        self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
+        inputs = PassInputs(
+            embeds,
+            self._mask(rows, slots, reach * PAGE),
+            self.positions[rows, None] + steps,
+            self._table[rows].gather(1, slots // PAGE),
+            slots % PAGE,
+            self._table[rows, :reach],
+        )
         self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
-        hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
+        if graphs is None:
+            hidden = self._run(inputs)
+        else:
+            self._spare = self._spare or self.pages.take(1)
+            hidden = graphs(inputs, self._run, self.pages.version, self._spare[0])
         self.used[rows] = ends
         self._ends[rows] += width if lengths is None else lengths
         self.positions[rows] += width if lengths is None else lengths
         return hidden
+
+    def _run(self, inputs: PassInputs) -> Tensor:
+        """(n, S, E) hidden states after the final norm; fresh slots are written."""
+        self._at = (inputs.pages, inputs.offsets, self.pages.places(inputs.table), len(inputs.embeds))
+        return self.decoder(inputs.embeds, inputs.mask, inputs.positions, self)
 
     def take_back(self, slots: Tensor, counts: Sequence[int]) -> None:
         """Forget so many of each row's last slots, as if they had not been fed: (count,) on the device, and the same

@@ -28,6 +28,9 @@ class Pages:
 
     Args:
         shape: (layers, key-value heads, head dimension).
+
+    Attributes:
+        version: of the pools; another one where they lie somewhere else than before.
     """
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
@@ -35,6 +38,7 @@ class Pages:
         # per layer (P, H, PAGE, D)
         self.keys = [torch.empty((0, heads, PAGE, dim), dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.empty_like(pool) for pool in self.keys]
+        self.version = 0
         self.free: list[int] = []
         self._given_back: set[int] = set()  # of the free ones, those in which something is
         self._heads = torch.arange(heads, device=device)[:, None]
@@ -76,6 +80,7 @@ class Pages:
 
     def _remake(self, count: int) -> None:
         """Pools of another size, one layer after another; what is there already stays in its page."""
+        self.version += 1
         for pools in (self.keys, self.values):
             for layer, old in enumerate(pools):
                 # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
@@ -84,6 +89,7 @@ class Pages:
 
     def keep_only(self, pages: Tensor) -> None:
         """Forget all but these (n,), which become pages 1 .. n; nothing is left where there are none."""
+        self.version += 1
         for pools in (self.keys, self.values):
             for layer, old in enumerate(pools):
                 kept = old.new_zeros((len(pages) + 1 if len(pages) else 0, *old.shape[1:]))
