@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gcache.llm.requests import GenerateRequest, TokenScore
 from gcache.runtime.streams import stream
+from gcache.runtime.transfers import to_device
 
 #: Temperatures below this one would make logits infinite, and draw the same tokens.
 COLDEST = 1e-30
@@ -75,7 +76,7 @@ def scores(log_probs: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> l
         return []
     most = min(max(counts), log_probs.shape[1])
     best = log_probs.topk(most, dim=-1)
-    own = log_probs.gather(1, torch.tensor(tokens, device=log_probs.device)[:, None]).squeeze(1).tolist()
+    own = log_probs.gather(1, to_device(tokens, log_probs.device)[:, None]).squeeze(1).tolist()
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     tops = [list(zip(ids, values, strict=True)) for ids, values in pairs]
     return [

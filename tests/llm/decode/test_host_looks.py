@@ -65,6 +65,15 @@ def test_a_step_waits_once(llm: LocalLLM, kind: str, lookup: bool) -> None:
     assert max(uploads) <= 1 and 0 in uploads  # pages are taken ahead
 
 
+def test_a_step_through_transformers_waits_once(other_llm: LocalLLM) -> None:
+    other_llm.stop_tokens = frozenset()
+    decoding, _ = batch(other_llm, requests(4))
+    for _ in range(4):
+        with HostLooks() as looks:
+            decoding.step()
+        assert looks.waits == {"tolist": 1}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_more_rows_has_no_more_operations(llm: LocalLLM, kind: str) -> None:
     def calls(rows: int) -> Counter[str]:
