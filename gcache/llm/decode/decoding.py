@@ -220,22 +220,23 @@ class Decoding(Generic[Ticket]):
             self._luck.tried(len(self), sum(drawn.counts) - len(self))
         else:
             self._luck.not_tried()
-        stopped = self._at_stop_words(first, drawn.counts) if self._heeded else set()
+        stopped = self._at_stop_words(first, drawn) if self._heeded else set()
         if not stopped and not any(drawn.done):
             return []
         gone = sorted(stopped | {row for row, done in enumerate(drawn.done, start=first) if done})
         return self._retire(gone, [self._text(row, drawn.stopped[row - first] or row in stopped) for row in gone])
 
-    def _at_stop_words(self, first: int, fresh: Sequence[int]) -> set[int]:
-        """The rows from `first` on that have a stop word now, with so many fresh tokens each; what watchers are to be
+    def _at_stop_words(self, first: int, drawn: Drawn) -> set[int]:
+        """The rows from `first` on that have a stop word now, with what was drawn for them; what watchers are to be
         told is noted for `notify`."""
         found: set[int] = set()
         for row in self._heeded:
             if row < first:
                 continue
-            ends = self._ends[row]
-            tokens = tuple(self._written.of(row)[0])
-            end = ends.first_end(tokens, fresh[row - first], self.llm.text)
+            ends, written = self._ends[row], self._written.rows[row].tokens
+            written += drawn.fresh(row - first)
+            tokens = tuple(written)
+            end = ends.first_end(tokens, drawn.counts[row - first], self.llm.text)
             if end is not None:
                 found.add(row)
                 self._written.shorten(row, end)

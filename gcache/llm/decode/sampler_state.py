@@ -7,7 +7,7 @@ the host in one small tensor: how many tokens each row got, whether it is done, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class Row:
         start: of its text in the history. top_p: 1 for a greedy row, which it does not change.
         wanted: how many of the likeliest tokens are told; None where nothing is.
         scores: what there is to tell.
+        tokens: of its text, of a row that the host looks at in every step.
     """
 
     start: int
@@ -37,6 +38,7 @@ class Row:
     top_p: float
     wanted: int | None
     scores: list[TokenScore]
+    tokens: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Drawn:
     """What a step wrote, per row: how many tokens, whether the text is done, whether a stop token did it.
 
     Attributes:
+        tokens: all rows one after another, as many of each as could be written; see `fresh`.
         on_device: (n,) `counts` once more.
         finite: whether the states were; where they were not, nothing was written.
     """
@@ -51,8 +54,14 @@ class Drawn:
     counts: list[int]
     done: list[bool]
     stopped: list[bool]
+    tokens: list[int]
     on_device: Tensor
     finite: bool
+
+    def fresh(self, row: int) -> list[int]:
+        """The tokens that a row got."""
+        start = row * (len(self.tokens) // len(self.counts))
+        return self.tokens[start : start + self.counts[row]]
 
 
 class SamplerState:
@@ -150,8 +159,8 @@ class SamplerState:
         return tuple(self.rows[row].scores)
 
     def shorten(self, row: int, length: int) -> None:
-        """Forget what a row, which is about to leave, has written beyond so many tokens."""
-        beyond = int(self.values["length"][row]) - length
+        """Forget what a row that the host looks at, and that is about to leave, has written beyond so many tokens."""
+        beyond = len(self.rows[row].tokens) - length
         self.values["length"][row] = length
         if beyond and self.rows[row].wanted is not None:
             del self.rows[row].scores[-beyond:]
@@ -195,13 +204,16 @@ class SamplerState:
         own["log_probs"].scatter_(1, at, log_probs)
         own["length"] += count
         flags = (count, end.gather(1, last)[:, 0], stop.gather(1, last)[:, 0])
-        packed = torch.cat((*flags, count.new_ones(1) if finite is None else finite[None]))
+        packed = torch.cat((*flags, count.new_ones(1) if finite is None else finite[None], tokens.flatten()))
         numbers: list[int] = packed.tolist()
         n = len(tokens)
         counts, done, stopped = (numbers[start : start + n] for start in (0, n, 2 * n))
-        if kept is not None and numbers[-1]:
-            self._score(kept, asking, first, counts, tokens)
-        return Drawn(counts, [*map(bool, done)], [*map(bool, stopped)], count, bool(numbers[-1]))
+        found = Drawn(
+            counts, [*map(bool, done)], [*map(bool, stopped)], numbers[3 * n + 1 :], count, bool(numbers[3 * n])
+        )
+        if kept is not None and found.finite:
+            self._score(kept, asking, first, found)
+        return found
 
     def _everywhere(self, logits: Tensor, own: dict[str, Tensor], guesses: Tensor) -> tuple[Tensor, Tensor]:
         """(n, 1 + g) tokens and log-probabilities, whether they count or not: no shape depends on what is drawn."""
@@ -226,14 +238,11 @@ class SamplerState:
                 break
         return tokens, log_probs
 
-    def _score(
-        self, logits: Tensor, asking: Sequence[int], first: int, counts: Sequence[int], tokens: Tensor
-    ) -> None:
+    def _score(self, logits: Tensor, asking: Sequence[int], first: int, found: Drawn) -> None:
         """Note what was drawn for the rows that are told, of their (m, 1 + g, V) logits."""
         for own, row in zip(logits, asking, strict=True):
-            count, told = counts[row], self.rows[first + row]
-            written = tokens[row, :count].tolist()
-            told.scores += scores(raw_log_probs(own[:count]), written, [told.wanted or 0] * count)
+            written, told = found.fresh(row), self.rows[first + row]
+            told.scores += scores(raw_log_probs(own[: len(written)]), written, [told.wanted or 0] * len(written))
 
     def _picked(self, logits: Tensor, own: dict[str, Tensor], rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """(m,) ids and log-probabilities for rows (m,) at places (m,) behind their latest token, of (m, V) logits."""

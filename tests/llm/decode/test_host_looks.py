@@ -65,6 +65,16 @@ def test_a_step_waits_once(llm: LocalLLM, kind: str, lookup: bool) -> None:
     assert max(uploads) <= 1 and 0 in uploads  # pages are taken ahead
 
 
+def test_a_step_waits_once_for_texts_that_are_watched_or_may_end_at_a_word(llm: LocalLLM) -> None:
+    told: list[tuple[int, ...]] = []
+    decoding, _ = batch(llm, requests(4, watch=told.append, stop=("never",)))
+    for _ in range(5):
+        with HostLooks() as looks:
+            assert not decoding.notify(decoding.step())
+        assert looks.waits == {"tolist": 1}
+    assert len(told) == 4 + 5 * 4  # the first tokens are drawn where the prompts are read
+
+
 def test_a_step_through_transformers_waits_once(other_llm: LocalLLM) -> None:
     other_llm.stop_tokens = frozenset()
     decoding, _ = batch(other_llm, requests(4))
