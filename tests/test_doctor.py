@@ -55,7 +55,8 @@ def test_a_machine_that_has_all(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert found["encoder"].startswith("ok    encoder: minilm, from the package")
     assert found["API"].startswith("note") and found["graph"].startswith('ok    graph: gcache run "')
     assert "torch " in found["versions"] and "--dtype auto is " in found["device"]
-    for name in ("threads", "compiled passes", "memory", "sandbox", "unpacked models", "browser", *doctor_machine.OPTIONAL):
+    machine = ("threads", "compiled passes", "memory", "sandbox", "unpacked models", "browser")
+    for name in (*machine, *doctor_machine.OPTIONAL):
         assert name in found
     folder = tmp_path / "home" / "converted" / "abc-v1"
     folder.mkdir(parents=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from gcache.cache.kv_cache import KVCache, of_one_model, require_same_batch
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
+from gcache.runtime.transfers import all_moved
 
 
 def _joined(name: str, dim: int) -> Any:
@@ -137,6 +138,11 @@ class FusedCache(KVCache):
 
     def shift(self, offset: int | Tensor, rope: Rope) -> FusedCache:
         return self.of_parts([part.shift(offset, rope) for part in self.parts], self.biases)
+
+    def to(self, device: torch.device) -> FusedCache:
+        if all(part.keys.device == device for part in self.parts):
+            return self
+        return self.of_parts([part.to(device) for part in self.parts], all_moved(self.biases, device))
 
     def detach(self) -> FusedCache:
         return self.of_parts([part.detach() for part in self.parts], [bias.detach() for bias in self.biases])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gcache.cache.rope import Rope
 from gcache.errors import ConfigError
+from gcache.runtime.transfers import all_moved
 
 #: `owner` of the slots of the question, which belong to no agent.
 SHARED = -1
@@ -159,6 +160,14 @@ class KVCache:
         for kind in kinds:
             wanted |= self.kinds[0] == kind
         return self.take(wanted)
+
+    def to(self, device: torch.device) -> KVCache:
+        """The same cache on another device, itself where it is there already; see `gcache.runtime.transfers`."""
+        if self.keys.device == device:
+            return self
+        names = ("keys", "values", *self._slot_fields())
+        tensors = all_moved([getattr(self, name) for name in names], device)
+        return replace(self, **dict(zip(names, tensors, strict=True)))
 
     def detach(self) -> KVCache:
         return replace(self, keys=self.keys.detach(), values=self.values.detach())

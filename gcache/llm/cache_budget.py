@@ -62,6 +62,11 @@ class Limits(Settings):
     prompt_lookup: bool = setting(
         True, help="guess tokens of a text from what was said before and check them in one pass", group="limits"
     )
+    cuda_graphs: bool = setting(
+        False, help="on a GPU: record a decoding step's pass once per shape and replay it; the batch of texts keeps "
+        "its memory while it is empty. No effect on a CPU",
+        group="limits",
+    )
     max_gradient_tokens: int = setting(
         2048, help="the most tokens that training scores in one pass, but for a run that has more; fewer take less "
         "memory",

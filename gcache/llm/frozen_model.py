@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,10 +29,14 @@ from gcache.llm.forward.native.matrices import NativeLinear
 from gcache.llm.forward.native.pass_cost import pass_cost
 from gcache.llm.forward.packing import can_pack, pack
 from gcache.llm.forward.paged_batch import Decoder, PagedBatch
+from gcache.llm.forward.pass_graphs import why_without_graphs
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.head import head_of
 from gcache.llm.keys import measured_caches
 from gcache.llm.requests import GenerateRequest, ThinkRequest
+from gcache.runtime.transfers import to_device
+
+logger = logging.getLogger(__name__)
 
 
 class FrozenModel:
@@ -81,6 +86,8 @@ class FrozenModel:
             pack(model)
         #: What passes without gradient go through.
         self.decoder = _decoder(self.base, library)
+        if self.limits.cuda_graphs and (why := why_without_graphs(self.decoder, self.device)):
+            logger.warning("cuda_graphs has no effect for model %r: %s", label, why)
         #: (..., E) states to (..., V) logits, in the model's precision or in float32.
         self.head = head_of(model, label)
         if library is not None and type(self.head) is nn.Linear:
@@ -152,12 +159,9 @@ class FrozenModel:
     def embed(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """(B, S, E) embeddings and (B,) lengths. Each row is padded at the end by its last token again, which has an
         embedding; the first token of a vocabulary need not have one."""
-        lengths = torch.tensor([len(row) for row in tokens], device=self.device)
-        ids = torch.empty((len(tokens), int(lengths.max())), dtype=torch.long, device=self.device)
-        for row, sequence in enumerate(tokens):
-            ids[row, : len(sequence)] = torch.tensor(sequence, device=self.device)
-            ids[row, len(sequence) :] = sequence[-1]
-        return self.embedding(ids), lengths
+        lengths = [len(row) for row in tokens]
+        padded = [[*row, *[row[-1]] * (max(lengths) - len(row))] for row in tokens]
+        return self.embedding(to_device(padded, self.device)), to_device(lengths, self.device)
 
     def embed_prompts(self, requests: Sequence[GenerateRequest | ThinkRequest]) -> tuple[Tensor, Tensor]:
         """As `embed`, of prompts of which some may come as embeddings.

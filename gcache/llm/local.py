@@ -23,6 +23,7 @@ from gcache.llm.forward.gradient_pass import GradientPass, last_real, own_slots
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.frozen_model import FrozenModel
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
+from gcache.runtime.transfers import to_device
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
 #: A watcher, and the states that it is to be told.
@@ -136,7 +137,7 @@ class LocalLLM(FrozenModel):
     def _scores(self, states: Tensor, request: LogProbRequest) -> LogProbs:
         """(n,) log-probabilities of a completion, of its row's hidden states (S, E)."""
         first = len(request.tokens) - 1
-        wanted = torch.tensor(request.completion, device=self.device)
+        wanted = to_device(request.completion, self.device)
 
         def score(states: Tensor) -> Tensor:
             log_probs = torch.log_softmax(self.logits(states) / (request.temperature or 1.0), dim=-1)

@@ -323,3 +323,19 @@ def test_detach_cuts_every_gradient() -> None:
     assert type(cut) is FusedCache
     assert not any(getattr(cut, name).requires_grad for name in names)
     assert_same(cut, leaf)
+
+
+# -- another device --------------------------------------------------------------------------
+
+
+def test_a_cache_goes_to_another_device_whole() -> None:
+    plain = make([[0, 1, 2]], owner=1)
+    fused = FusedCache.join([weighted(plain, [[0.0, -1.0, 0.0]]), make([[3, 4]], owner=2)])
+    for cache in (plain, fused):
+        assert cache.to(torch.device("cpu")) is cache
+        there = cache.to(torch.device("meta"))
+        assert type(there) is type(cache) and there.shape == cache.shape
+        for field in fields(cache):
+            moved = getattr(there, field.name)
+            assert (moved.device.type, moved.dtype) == ("meta", getattr(cache, field.name).dtype), field.name
+    assert len(fused.to(torch.device("meta")).parts) == 2

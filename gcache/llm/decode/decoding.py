@@ -1,13 +1,14 @@
 """Writing text in a batch that changes while it runs: rows leave when they are done, others join.
 
 A step writes a token for every row, and more where the guesses of `gcache.llm.decode.prompt_lookup` were right.
-What belongs to a token stays on the device; the host looks at a few numbers per step, and at
-rows only when some are done.
+What belongs to a token stays on the device. Per step the host waits for it once, for a few numbers per row, and looks
+at rows only when some are done, watched or may end at a word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor
 
 from gcache.llm.batch_sizes import RequestSize, group_similar_lengths
 from gcache.llm.decode.prompt_lookup import AcceptanceRate
-from gcache.llm.decode.sampling import LOGIT_ROWS, SamplerState, raw_log_probs, scores
+from gcache.llm.decode.sampler_state import Drawn, SamplerState
+from gcache.llm.decode.sampling import LOGIT_ROWS, raw_log_probs, scores
 from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
+from gcache.llm.forward.hf_decoder import lowest
 from gcache.llm.forward.pages import padded_slots
+from gcache.llm.forward.pass_graphs import CudaCapture, PassGraphs, why_without_graphs
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
@@ -45,9 +49,13 @@ class Decoding(Generic[Ticket]):
     def __init__(self, llm: FrozenModel) -> None:
         self.llm = llm
         self.rows = llm.rows()
+        if llm.limits.cuda_graphs and not why_without_graphs(llm.decoder, llm.device):
+            capture = partial(CudaCapture, llm.device)
+            self.rows.graphs = PassGraphs(capture, lowest(llm.dtype), keep_pools=llm.ledger.limit is None)
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row
+        self._heeded: list[int] = []  # rows whose tokens the host looks at in every step
         self._written = SamplerState(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
         self._luck = AcceptanceRate(llm.pass_seconds)
         self._news: list[tuple[Ticket, Callable[[Any], None], Any]] = []
@@ -117,7 +125,7 @@ class Decoding(Generic[Ticket]):
         try:
             embeds, lengths = self.llm.embed_prompts(requests)
             pasts = [self.llm.checked(r.past) for r in requests]
-            first = self.rows.add(pasts, [r.prompt_slots + 1 for r in requests])
+            first = self.rows.add(pasts, [self._room(r) for r in requests])
             states = self.rows.feed(embeds, lengths, first)
             prompts = [self._prompt_scores(own, r) for own, r in zip(states, requests, strict=True)]
             hidden = last_real(states, lengths)
@@ -133,8 +141,14 @@ class Decoding(Generic[Ticket]):
         self.tickets += tickets
         self._slots += [RequestSize.of(request).total for request in requests]
         self._ends += [TextEnds((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests]
+        self._find_heeded()
         self._written.add(requests, prompts)
-        return self._write(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
+        drawn = self._draw(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
+        return self._write(drawn, first, 0)
+
+    def _room(self, request: GenerateRequest) -> int:
+        """Slots to take for a request beside its past: those that it needs now, or all where pools should stay."""
+        return request.prompt_slots + (1 if self.rows.graphs is None else request.max_new_tokens)
 
     def _prompt_scores(self, states: Tensor, request: GenerateRequest) -> list[TokenScore]:
         """What is told of a prompt's tokens, of its hidden states (S, E); the first has nothing before it."""
@@ -152,24 +166,30 @@ class Decoding(Generic[Ticket]):
         """A token or more for every row; returns the texts that are done."""
         tokens = self._written.values["latest"][:, None]
         guesses = self._written.guesses(self._luck.guesses(len(self)) if self.llm.limits.prompt_lookup else 0)
-        tokens = torch.cat((tokens, guesses), dim=1)
-        embeds = self.llm.embedding(tokens)
-        failed: list[tuple[Ticket, Outcome]] = []
-        hidden: Tensor | None
+        embeds = self.llm.embedding(torch.cat((tokens, guesses), dim=1))
+        hidden, failed = self._fed(embeds)
+        if not self.tickets:
+            return failed
+        guesses = guesses[: len(hidden), : hidden.shape[1] - 1]  # none where rows were fed one by one
+        drawn = self._draw(hidden, 0, guesses)
+        if not drawn.finite:  # a guess that is nan makes its row nan
+            self.rows.forget(embeds.shape[1])
+            hidden, failed = self._fed(embeds[:, :1])
+            if not self.tickets:
+                return failed
+            guesses = guesses[: len(hidden), :0]
+            drawn = self._draw(hidden, 0, guesses)
+        return failed + self._write(drawn, 0, guesses.shape[1])
+
+    def _fed(self, embeds: Tensor) -> tuple[Tensor, list[tuple[Ticket, Outcome]]]:
+        """A step's hidden states, of the latest tokens alone where rows had to be fed one by one; and who left."""
         try:
-            hidden = self.rows.feed(embeds)
-            if guesses.shape[1] and not bool(hidden.isfinite().all()):  # a guess that is nan makes its row nan
-                self.rows.forget(embeds.shape[1])
-                guesses = guesses[:, :0]
-                hidden = self.rows.feed(embeds[:, :1])
+            return self.rows.feed(embeds), []
         except Exception as error:
             if len(self) == 1:
-                return self._retire([0], [error])
-            hidden = None
-        if hidden is None:
-            guesses = guesses[:, :0]
-            hidden, failed = self._row_by_row(embeds[:, :1])
-        return failed + (self._write(hidden, 0, guesses) if self.tickets else [])
+                return embeds[:0], self._retire([0], [error])
+        # out of the block: the error would keep what the pass had made
+        return self._row_by_row(embeds[:, :1])
 
     def _row_by_row(self, embeds: Tensor) -> tuple[Tensor, list[tuple[Ticket, Outcome]]]:
         """A step's hidden states of the rows that can be fed alone; the others leave."""
@@ -187,42 +207,47 @@ class Decoding(Generic[Ticket]):
             hidden = hidden[:-1]
         return hidden, self._retire(list(errors), list(errors.values()))
 
-    def _write(self, hidden: Tensor, first: int, guesses: Tensor) -> list[tuple[Ticket, Outcome]]:
-        """Draw tokens for rows from `first` on, of states (n, 1 + g, E) and guesses (n, g).
+    def _draw(self, hidden: Tensor, first: int, guesses: Tensor) -> Drawn:
+        """Tokens for rows from `first` on, of states (n, 1 + g, E) and guesses (n, g); none where a guess made some
+        state nan."""
+        finite = hidden.isfinite().all() if guesses.shape[1] else None
+        return self._written.draw(self.llm.head(hidden), first, guesses, finite)
 
-        Rows that are done leave.
-        """
-        drawn = self._written.draw(self.llm.head(hidden), first, guesses)
-        if guesses.shape[1]:
-            self.rows.take_back(hidden.shape[1] - drawn.count)
-            self._luck.tried(len(self), int(drawn.count.sum()) - len(self))
+    def _write(self, drawn: Drawn, first: int, guesses: int) -> list[tuple[Ticket, Outcome]]:
+        """Note what was drawn for rows from `first` on, with so many guesses each. Rows that are done leave."""
+        if guesses:
+            self.rows.take_back(1 + guesses - drawn.on_device, [1 + guesses - count for count in drawn.counts])
+            self._luck.tried(len(self), sum(drawn.counts) - len(self))
         else:
             self._luck.not_tried()
-        stopped = self._at_stop_words(first, drawn.count)
-        if not stopped and not bool(drawn.done.any()):
+        stopped = self._at_stop_words(first, drawn) if self._heeded else set()
+        if not stopped and not any(drawn.done):
             return []
-        gone = sorted(stopped | set((first + drawn.done.nonzero().squeeze(1)).tolist()))
-        ended = drawn.stopped.tolist()
-        return self._retire(gone, [self._text(row, ended[row - first] or row in stopped) for row in gone])
+        gone = sorted(stopped | {row for row, done in enumerate(drawn.done, start=first) if done})
+        return self._retire(gone, [self._text(row, drawn.stopped[row - first] or row in stopped) for row in gone])
 
-    def _at_stop_words(self, first: int, fresh: Tensor) -> set[int]:
-        """The rows from `first` on that have a stop word now, with (n,) fresh tokens each; what watchers are to be told
-        is noted for `notify`."""
+    def _at_stop_words(self, first: int, drawn: Drawn) -> set[int]:
+        """The rows from `first` on that have a stop word now, with what was drawn for them; what watchers are to be
+        told is noted for `notify`."""
         found: set[int] = set()
-        for row in range(first, len(self)):
-            ends = self._ends[row]
-            if ends.watch is None and ends.watch_scores is None and not ends.stop:
+        for row in self._heeded:
+            if row < first:
                 continue
-            tokens = tuple(self._written.of(row)[0])
-            end = ends.first_end(tokens, int(fresh[row - first]), self.llm.text)
+            ends, written = self._ends[row], self._written.rows[row].tokens
+            written += drawn.fresh(row - first)
+            tokens = tuple(written)
+            end = ends.first_end(tokens, drawn.counts[row - first], self.llm.text)
             if end is not None:
                 found.add(row)
                 self._written.shorten(row, end)
             if ends.watch_scores is not None:
-                self._news.append((self.tickets[row], ends.watch_scores, tuple(self._written.scores[row])))
+                self._news.append((self.tickets[row], ends.watch_scores, self._written.scores(row)))
             if ends.watch is not None:
                 self._news.append((self.tickets[row], ends.watch, tokens[:end]))
         return found
+
+    def _find_heeded(self) -> None:
+        self._heeded = [row for row, ends in enumerate(self._ends) if ends.is_heeded]
 
     def _text(self, row: int, ended: bool) -> Generation:
         """What a row has written, up to its stop word."""
@@ -230,7 +255,7 @@ class Decoding(Generic[Ticket]):
         self._written.remember(tokens)
         text = self.llm.text(tokens)
         cut = self._ends[row].cut(text)
-        scored = tuple(self._written.scores[row])
+        scored = self._written.scores(row)
         return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended, scored)
 
     def notify(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
@@ -263,5 +288,6 @@ class Decoding(Generic[Ticket]):
             self._ends[target] = self._ends[source]
             self._written.move(source, target)
         del self.tickets[self.rows.count :], self._slots[self.rows.count :], self._ends[self.rows.count :]
+        self._find_heeded()
         self._written.cut(self.rows.count)
         return left

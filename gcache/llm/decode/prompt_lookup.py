@@ -46,24 +46,32 @@ def guessed(history: Tensor, ends: Tensor, others: Tensor, count: int) -> Tensor
     """
     rows, width = history.shape
     known = torch.cat((history.flatten(), others))  # (N,)
-    places = torch.arange(len(known), device=known.device)
-    followed = places < len(known) - 1
-    followed[: rows * width] = (places[:width] < ends[:, None] - 1).flatten()
-    latest = history.gather(1, ends[:, None] - 1)
-    row, place = ((known == latest) & followed).nonzero(as_tuple=True)  # (M,) each: where rows may go on
-    alike = torch.ones_like(row, dtype=torch.bool)
-    score = torch.ones_like(row)
+    size = len(known)
+    narrow, places = known.int(), torch.arange(size, dtype=torch.int32, device=known.device)
+    inside = places[:width] < ends[:, None] - 1  # (R, W)
+    followed = torch.cat((inside.flatten(), places[rows * width :] < size - 1))
+    # Every row against every place: shapes do not depend on what is found, so that the host need not know. By integers,
+    # of which a CPU compares none faster than it makes differences of them.
+    tails = ends[:, None] - 1 - torch.arange(LONGEST_MATCH, device=known.device)
+    latest = history.gather(1, tails.clamp_min(0)).int()  # (R, LONGEST_MATCH), the last token first
+    unlike = (narrow ^ latest[:, :1]).bitwise_or_((~followed).int())  # (R, N) 0 where the last token is the same
+    misses, differs = unlike.clamp(max=1), torch.empty_like(unlike)
     for back in range(1, LONGEST_MATCH):
-        alike &= known[(place - back).clamp_min(0)] == history[row, (ends[row] - 1 - back).clamp_min(0)]
-        score += alike
-    own = place // width == row
-    key = (2 * (score + own) + own) * len(known) + place
-    best = known.new_zeros(rows).scatter_reduce(0, row, key, "amax") % len(known)
+        before = torch.cat((narrow[:1].expand(min(back, size)), narrow[:-back]))
+        unlike |= torch.bitwise_xor(before, latest[:, back : back + 1], out=differs)
+        misses += torch.clamp(unlike, max=1, out=differs)
+    # what is least comes first: two for a token that differs, and three less for a row's own
+    nothing = 2 * LONGEST_MATCH
+    misses *= 2
+    own = misses[:, : rows * width].view(rows, rows, width).diagonal()  # (W, R)
+    own -= 3 * (own < nothing)
+    found = misses.mul_(size).sub_(places).amin(dim=1).long()  # of equals the latest
+    best = torch.where(found > (nothing - 1) * size, 0, -found % size)
+    own_row = torch.arange(rows, device=known.device)
     # where a row ends, what was found in it starts anew
-    own_row = torch.arange(rows, device=best.device)
     period = torch.where(best // width == own_row, own_row * width + ends - 1 - best, count).clamp_min(1)
     following = best[:, None] + 1 + torch.arange(count, device=best.device) % period[:, None]
-    return known[following.clamp_max(len(known) - 1)]
+    return known[following.clamp_max(size - 1)]
 
 
 class AcceptanceRate:

@@ -16,6 +16,11 @@ class TextEnds:
     watch: Callable[[tuple[int, ...]], None] | None
     watch_scores: Callable[[tuple[TokenScore, ...]], None] | None
 
+    @property
+    def is_heeded(self) -> bool:
+        """Whether the tokens must be looked at as they come."""
+        return bool(self.stop) or self.watch is not None or self.watch_scores is not None
+
     def cut(self, text: str) -> int | None:
         """Where the first stop word begins; None where the text has none."""
         return first_stop(text, self.stop) if self.stop else None

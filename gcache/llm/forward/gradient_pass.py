@@ -17,6 +17,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.attention import is_grouped
 from gcache.llm.forward.hf_decoder import SlotStore, TransformersDecoder, lowest
+from gcache.runtime.transfers import to_device
 
 
 class GradientPass:
@@ -60,7 +61,7 @@ class GradientPass:
         if width > 1:
             future = torch.full((width, width), self.blocked, device=self.bias.device).triu(1)
             future = torch.nn.functional.pad(future, (self.bias.shape[1] - width, 0))
-            rows = torch.maximum(rows + future, torch.tensor(self.blocked, device=rows.device))
+            rows = (rows + future).clamp_min(self.blocked)
         return rows.clamp_min(lowest(self.dtype)).to(self.dtype)
 
 
@@ -90,5 +91,5 @@ def own_slots(
     mask = ~is_prompt | (columns < prompt_lengths[:, None])  # (B, S)
     ordinals = torch.where(is_prompt, columns, columns - prompt_width + prompt_lengths[:, None]).expand(mask.shape)
     kinds = torch.where(is_prompt, int(kind), int(SlotKind.LATENT)).expand(mask.shape)
-    owner = torch.tensor(list(owners), device=keys.device)[:, None].expand(mask.shape)
+    owner = to_device(owners, keys.device)[:, None].expand(mask.shape)
     return KVCache(keys, values, start[:, None] + ordinals, mask, kinds, owner, ordinals)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gcache.llm.forward.attention import weighted_keys
+from gcache.llm.forward.attention import ALIGNED, weighted_keys
 
 
 class TransformersCache:
@@ -74,7 +74,8 @@ class SlotStore(TransformersCache):
             values = torch.cat((self.values[layer_idx], values), dim=2)
         self.keys[layer_idx], self.values[layer_idx] = keys, values
         if self.log_weights is not None:
-            keys = weighted_keys(keys, pad(self.log_weights, (0, keys.shape[2] - self.past)))
+            log_weights = pad(self.log_weights, (0, keys.shape[2] - self.past))
+            keys = weighted_keys(keys, log_weights, 1 if keys.device.type == "cpu" else ALIGNED)
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -21,7 +21,9 @@ from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
+from gcache.llm.forward.pass_graphs import PassGraphs, PassInputs, padded_pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
+from gcache.runtime.transfers import to_device
 
 Decoder = PlainDecoder | TransformersDecoder
 
@@ -32,12 +34,17 @@ class PagedBatch(TransformersCache):
     Args:
         decoder: runs a pass.
         shape: (layers, key-value heads, head dimension).
+
+    Attributes:
+        graphs: recorded passes, where narrow passes are to be recorded; see `gcache.llm.forward.pass_graphs`.
     """
 
     def __init__(self, decoder: Decoder, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         self.decoder = decoder
         self.dtype = dtype
         self.pages = Pages(shape, dtype, device)
+        self.graphs: PassGraphs | None = None
+        self._spare: list[int] = []  # a page for rows of a recorded pass that nobody has
         self.used: list[int] = []  # slots of each row
         self._owned: list[list[int]] = []  # pages of each row, in order
         # the same for the device, in rows that may be more than there are now
@@ -88,19 +95,23 @@ class PagedBatch(TransformersCache):
             start = here.stop
 
     def _reserve(self, first: int, slots: Sequence[int], ahead: int = 0) -> None:
-        """Pages for rows from `first` on, so that each has room for so many slots in all."""
-        missing = [max(0, -(-n // PAGE) - len(self._owned[row])) for row, n in enumerate(slots, start=first)]
-        if not any(missing):
+        """Pages for rows from `first` on, so that each has room for so many slots in all; if one has not, then for
+        `ahead` more, so that the next steps need none."""
+        if all(-(-n // PAGE) <= len(owned) for n, owned in zip(slots, self._owned[first:], strict=False)):
             return
-        taken = self.pages.take(sum(missing), ahead)
-        self._grow_tables(0, max(len(self._owned[row]) + more for row, more in enumerate(missing, start=first)))
-        places = []
-        for row, more in enumerate(missing, start=first):
-            start = len(self._owned[row])
-            places += [(row, start + number) for number in range(more)]
-            self._owned[row] += taken[len(places) - more : len(places)]
-        at = torch.tensor(places, device=self._table.device)
-        self._table[at[:, 0], at[:, 1]] = torch.tensor(taken, device=self._table.device)
+        wanted = [max(0, -(-(n + ahead) // PAGE) - len(owned))
+                  for n, owned in zip(slots, self._owned[first:], strict=False)]  # fmt: skip
+        taken = self.pages.take(sum(wanted))
+        self._grow_tables(0, max(len(owned) + more for owned, more in zip(self._owned[first:], wanted, strict=False)))
+        rows: list[int] = []
+        columns: list[int] = []
+        for row, more in enumerate(wanted, start=first):
+            owned = self._owned[row]
+            rows += [row] * more
+            columns += range(len(owned), len(owned) + more)
+            owned += taken[len(rows) - more : len(rows)]
+        at = to_device([rows, columns, taken], self._table.device)
+        self._table[at[0], at[1]] = at[2]
 
     def _grow_tables(self, rows: int, pages: int) -> None:
         """Room for so many rows of so many pages; whatever is there stays."""
@@ -127,19 +138,26 @@ class PagedBatch(TransformersCache):
                     per_row[row] = per_row[last]
             self._table[last] = PAD_PAGE
             del self.used[last], self._owned[last]
-        if len(self.pages.free) > self.count or not self.count:
+        if self._is_wasteful():
             self._compact()
         return moves
 
+    def _is_wasteful(self) -> bool:
+        """Whether free pages should go. Recorded passes need the pools where they are."""
+        if self.graphs is not None:
+            return not self.count and not self.graphs.keep_pools
+        return len(self.pages.free) > self.count or not self.count
+
     def _compact(self) -> None:
         """Give free pages back to the machine."""
+        self._spare = []
         kept = [page for owned in self._owned for page in owned]
-        self.pages.keep_only(torch.tensor(kept, dtype=torch.long, device=self._table.device))
+        self.pages.keep_only(to_device(kept, self._table.device))
         number, widest = 1, max(map(len, self._owned), default=0)
         self._table = torch.zeros_like(self._table[: self.count, :widest])
         for row, owned in enumerate(self._owned):
             self._owned[row] = list(range(number, number + len(owned)))
-            self._table[row, : len(owned)] = torch.tensor(self._owned[row])
+            self._table[row, : len(owned)] = torch.arange(number, number + len(owned), device=self._table.device)
             number += len(owned)
         self._bias = self._bias[: self.count, : widest * PAGE].clone()
         self._ends, self.positions = self._ends[: self.count].clone(), self.positions[: self.count].clone()
@@ -159,43 +177,52 @@ class PagedBatch(TransformersCache):
         rows = slice(first, first + count)
         added = [width] * count if lengths is None else lengths.tolist()
         ends = [used + more for used, more in zip(self.used[rows], added, strict=True)]
-        self._reserve(first, ends, ahead=count if lengths is None else 0)
+        self._reserve(first, ends, ahead=PAGE if lengths is None else 0)
         # padded inputs write behind their row's end, where nothing is yet, or to nobody's page
         reach = -(-(max(self.used[rows]) + width) // PAGE)
+        graphs = self.graphs if lengths is None and self.graphs is not None and self.graphs.takes(width) else None
+        reach = reach if graphs is None else padded_pages(reach)
         self._grow_tables(0, reach)
         steps = torch.arange(width, device=embeds.device)
-        slots = self._ends[rows, None] + steps  # (n, S)
+        where = self.positions[rows, None] + steps  # (n, S)
         if isinstance(self.decoder, NativeDecoder):
-            where = self.positions[rows, None] + steps
             table, bias, before = self._table[rows], self._bias[rows], self._ends[rows]
             hidden = self.decoder.over_pages(embeds, where, self.pages, table, bias, before, lengths)
-            return self._fed(rows, hidden, ends, lengths)
-        pages = self._table[rows].gather(1, slots // PAGE)
-        self._at = (pages, slots % PAGE, self.pages.places(self._table[rows, :reach]), count)
-        self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
-        hidden = self.decoder(embeds, self._mask(rows, slots, reach * PAGE), self.positions[rows, None] + steps, self)
-        return self._fed(rows, hidden, ends, lengths)
-
-    def _fed(self, rows: slice, hidden: Tensor, ends: list[int], lengths: Tensor | None) -> Tensor:
-        """Note that rows have grown; returns their states."""
+        else:
+            slots = self._ends[rows, None] + steps  # (n, S)
+            mask, table = self._mask(rows, slots, reach * PAGE), self._table[rows]
+            fresh = table.gather(1, slots // PAGE)
+            inputs = PassInputs(embeds, mask, where, fresh, slots % PAGE, table[:, :reach])
+            self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
+            hidden = self._replayed(inputs, graphs) if graphs is not None else self._run(inputs)
         self.used[rows] = ends
         self._ends[rows] += hidden.shape[1] if lengths is None else lengths
         self.positions[rows] += hidden.shape[1] if lengths is None else lengths
         return hidden
 
-    def take_back(self, slots: Tensor) -> None:
-        """Forget so many of each row's last slots, (count,), as if they had not been fed."""
+    def _replayed(self, inputs: PassInputs, graphs: PassGraphs) -> Tensor:
+        self._spare = self._spare or self.pages.take(1)
+        return graphs(inputs, self._run, self.pages.version, self._spare[0])
+
+    def _run(self, inputs: PassInputs) -> Tensor:
+        """(n, S, E) hidden states after the final norm; fresh slots are written."""
+        self._at = (inputs.pages, inputs.offsets, self.pages.places(inputs.table), len(inputs.embeds))
+        return self.decoder(inputs.embeds, inputs.mask, inputs.positions, self)
+
+    def take_back(self, slots: Tensor, counts: Sequence[int]) -> None:
+        """Forget so many of each row's last slots, as if they had not been fed: (count,) on the device, and the same
+        numbers on the host."""
         self._ends[: self.count] -= slots
         self.positions[: self.count] -= slots
-        self.used = [used - less for used, less in zip(self.used, slots.tolist(), strict=True)]
+        self.used = [used - less for used, less in zip(self.used, counts, strict=True)]
 
     def forget(self, slots: int) -> None:
         """Take back so many slots of every row, and leave nothing of them: nan times a weight of 0 is nan."""
-        self.take_back(torch.full_like(self._ends[: self.count], slots))
+        self.take_back(torch.full_like(self._ends[: self.count], slots), [slots] * self.count)
         places = [(owned[slot // PAGE], slot % PAGE) for used, owned in zip(self.used, self._owned, strict=True)
                   for slot in range(used, len(owned) * PAGE)]  # fmt: skip
         if places:
-            pages, offsets = torch.tensor(places, device=self._table.device).T
+            pages, offsets = to_device(places, self._table.device).T
             self.pages.clear(pages, offsets)
 
     def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:

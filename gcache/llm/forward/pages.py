@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcache.runtime.transfers import to_device
+
 #: Slots of a page.
 PAGE = 8
 #: Nobody's page: what rows of unlike length write behind their ends goes there, and nobody attends to it.
@@ -26,6 +28,9 @@ class Pages:
 
     Args:
         shape: (layers, key-value heads, head dimension).
+
+    Attributes:
+        version: of the pools; another one where they lie somewhere else than before.
     """
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
@@ -33,6 +38,7 @@ class Pages:
         # per layer (P, H, PAGE, D)
         self.keys = [torch.empty((0, heads, PAGE, dim), dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.empty_like(pool) for pool in self.keys]
+        self.version = 0
         self.free: list[int] = []
         self._given_back: set[int] = set()  # of the free ones, those in which something is
         self._heads = torch.arange(heads, device=device)[:, None]
@@ -46,11 +52,11 @@ class Pages:
         """Bytes of keys and values, of free pages as well."""
         return sum(pool.nbytes for pool in (*self.keys, *self.values))
 
-    def take(self, wanted: int, ahead: int = 0) -> list[int]:
-        """So many pages; where the pools must grow for them, they grow by `ahead` more."""
+    def take(self, wanted: int) -> list[int]:
+        """So many pages; the pools grow where they have too few."""
         if wanted > len(self.free):
             before = self.count
-            self._remake(before + wanted - len(self.free) + ahead + (before == 0))
+            self._remake(before + wanted - len(self.free) + (before == 0))
             self.free += range(max(before, PAD_PAGE + 1), self.count)
         taken, self.free = self.free[:wanted], self.free[wanted:]
         self._empty([page for page in taken if page in self._given_back])
@@ -69,11 +75,12 @@ class Pages:
         """What a text that was nan left would be nan times a weight of 0 to whoever takes its pages."""
         if not pages:
             return
-        self.clear(torch.tensor(pages, device=self._heads.device))
+        self.clear(to_device(pages, self._heads.device))
         self._given_back.difference_update(pages)
 
     def _remake(self, count: int) -> None:
         """Pools of another size, one layer after another; what is there already stays in its page."""
+        self.version += 1
         for pools in (self.keys, self.values):
             for layer, old in enumerate(pools):
                 # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
@@ -82,6 +89,7 @@ class Pages:
 
     def keep_only(self, pages: Tensor) -> None:
         """Forget all but these (n,), which become pages 1 .. n; nothing is left where there are none."""
+        self.version += 1
         for pools in (self.keys, self.values):
             for layer, old in enumerate(pools):
                 kept = old.new_zeros((len(pages) + 1 if len(pages) else 0, *old.shape[1:]))

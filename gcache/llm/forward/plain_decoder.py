@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
+
+from gcache.llm.forward.attention import masked_attention
 
 #: transformers' decoders that are computed as above, with or without biases of queries, keys and values.
 KNOWN = ("LlamaModel", "Qwen2Model")
@@ -69,7 +71,8 @@ class PlainDecoder:
         """
         states = embeds
         batch, width, _ = states.shape
-        group = self.group if width <= MOST_FOLDED and width * self.group >= LEAST_FOLDED else 1
+        least = LEAST_FOLDED if states.device.type == "cpu" else 1  # a GPU's kernels may know no groups
+        group = self.group if width <= MOST_FOLDED and width * self.group >= least else 1
         mask = mask.repeat(1, 1, group, 1) if group > 1 else mask
         cos, sin = (angles[:, None] for angles in self.rotary(states, positions))  # (B, 1, S, D)
         for number, (norm, query, key, value, out, mlp_norm, gate, up, down) in enumerate(self.layers):
@@ -81,9 +84,7 @@ class PlainDecoder:
             queries = _rotated(queries, cos, sin)
             if group > 1:  # the heads of a group, side by side, as queries of the same keys
                 queries = queries.reshape(batch, -1, group * width, self.dim)
-            mixed = scaled_dot_product_attention(
-                queries, keys, values, mask, scale=self.scale, enable_gqa=group < self.group
-            ).view(batch, -1, width, self.dim)
+            mixed = masked_attention(queries, keys, values, mask, self.scale).reshape(batch, -1, width, self.dim)
             states = states + out(mixed.transpose(1, 2).reshape(batch, width, -1))
             normed = self._norm(states, mlp_norm)
             states = states + down(silu(gate(normed)) * up(normed))

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.llm.cache_budget import Limits
-from gcache.llm.decode import sampling
+from gcache.llm.decode import sampler_state
 from gcache.llm.decode.prompt_lookup import (
     FEW_GUESSES,
+    LONGEST_MATCH,
     MOST_GUESSES,
     MOST_TOKENS,
     AcceptanceRate,
@@ -62,6 +65,42 @@ def test_other_texts_are_looked_into_too() -> None:
     assert guessed(own, torch.tensor([6]), others, 2).tolist() == [[3, 4]]  # its own counts one more
     longer = torch.tensor([8, 4, 5, 6, 7, 7])
     assert guessed(own, torch.tensor([6]), longer, 2).tolist() == [[7, 7]]
+
+
+def by_definition(
+    history: list[list[int]], ends: list[int], others: list[int], row: int, count: int
+) -> list[int] | None:
+    """One row's guesses, place by place; None where nothing matches."""
+    width = len(history[0])
+    known = [token for tokens in history for token in tokens] + others
+    begin, end = row * width, ends[row]
+    best, found = (0, 0, 0), None
+    for place in range(len(known) - 1):
+        if place < len(history) * width and place % width >= ends[place // width] - 1:
+            continue
+        score = 0
+        while score < LONGEST_MATCH and known[max(0, place - score)] == history[row][max(0, end - 1 - score)]:
+            score += 1
+        own = begin <= place < begin + width
+        if score and (2 * (score + own) + own, place, 0) > best:
+            best, found = (2 * (score + own) + own, place, 0), place
+    if found is None:
+        return None
+    period = max(1, begin + end - 1 - found) if begin <= found < begin + width else count
+    return [known[min(found + 1 + n % period, len(known) - 1)] for n in range(count)]
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_guesses_are_those_of_the_definition(data: st.DataObject) -> None:
+    token, width = st.integers(0, data.draw(st.integers(1, 6))), data.draw(st.integers(1, 12))
+    history = data.draw(st.lists(st.lists(token, min_size=width, max_size=width), min_size=1, max_size=4))
+    ends = [data.draw(st.integers(1, width)) for _ in history]
+    others, count = data.draw(st.lists(token, max_size=9)), data.draw(st.integers(1, 3))
+    found = guessed(torch.tensor(history), torch.tensor(ends), torch.tensor(others, dtype=torch.long), count)
+    for row, guesses in enumerate(found.tolist()):
+        expected = by_definition(history, ends, others, row, count)
+        assert expected is None or guesses == expected
 
 
 def requests(llm: LocalLLM, temperature: float) -> list[GenerateRequest]:
@@ -150,7 +189,7 @@ def test_no_guess_changes_a_text(
         "wrong": always(63),
         "half wrong": half_wrong(asked, plain),
     }
-    monkeypatch.setattr(sampling, "guessed", guesses[how])
+    monkeypatch.setattr(sampler_state, "guessed", guesses[how])
     assert_same(tiny_llm.generate(asked), plain)
     tiny_llm.limits = Limits(max_batch_size=3)  # rows come and go
     assert_same(tiny_llm.generate(asked), plain)
@@ -161,7 +200,7 @@ def test_right_guesses_save_passes(tiny_llm: LocalLLM, monkeypatch: pytest.Monke
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=46)]
     plain = without_lookup(tiny_llm, asked)
     widths = counting_passes(tiny_llm, monkeypatch)
-    monkeypatch.setattr(sampling, "guessed", perfect(asked, plain))
+    monkeypatch.setattr(sampler_state, "guessed", perfect(asked, plain))
     assert_same(tiny_llm.generate(asked), plain)
     assert widths == [3] + [1 + MOST_GUESSES] * (45 // (1 + MOST_GUESSES))
 
@@ -171,7 +210,7 @@ def test_wrong_guesses_are_given_up_and_tried_again(tiny_llm: LocalLLM, monkeypa
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=200)]
     never = min(set(range(64)) - set(without_lookup(tiny_llm, asked)[0].tokens))
     widths = counting_passes(tiny_llm, monkeypatch)
-    monkeypatch.setattr(sampling, "guessed", always(never))
+    monkeypatch.setattr(sampler_state, "guessed", always(never))
     tiny_llm.generate(asked)
     assert len(widths) == 200
     tried = [width for width in widths[1:] if width > 1]
@@ -230,7 +269,7 @@ def test_log_probs_are_the_models_own_where_guesses_were_right(
     """Against the whole text read at once, in a copy of the model that never guesses."""
     tiny_llm.stop_tokens = frozenset()
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=20)]
-    monkeypatch.setattr(sampling, "guessed", perfect(asked, without_lookup(tiny_llm, asked)))
+    monkeypatch.setattr(sampler_state, "guessed", perfect(asked, without_lookup(tiny_llm, asked)))
     text = tiny_llm.generate(asked)[0]
     whole = torch.tensor([asked[0].tokens + text.tokens])
     logits = copy.deepcopy(tiny_llm.model)(whole).logits[0, 2:-1].log_softmax(-1)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.llm.forward.attention import grouped_attention, weighted_keys
+from gcache.llm.forward import attention
+from gcache.llm.forward.attention import ALIGNED, grouped_attention, masked_attention, weighted_keys
+from gcache.llm.forward.native.decoder import NativeDecoder
+from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import LogProbRequest, ThinkRequest
+from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 
 LAYER = SimpleNamespace(num_key_value_groups=2, training=False, is_causal=False)
 
@@ -30,6 +33,57 @@ def test_weighted_keys_attend_as_the_formula_says(scaling: float | None, gradien
     chances = (logits + log_weights[:, None, None, :] + blocked).softmax(dim=-1)
     assert mixed.shape == (2, 3, 4, 8)
     torch.testing.assert_close(mixed, (chances @ values).transpose(1, 2))
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_keys_that_are_aligned_for_a_gpu_attend_alike(gradient: bool) -> None:
+    query, key, value = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    log_weights, mask = torch.randn(2, 5), torch.zeros(2, 1, 3, 5)
+    with torch.set_grad_enabled(gradient):
+        one, aligned = (
+            grouped_attention(LAYER, query, weighted_keys(key, log_weights, more), value, mask)[0]
+            for more in (1, ALIGNED)
+        )
+    assert weighted_keys(key, log_weights, ALIGNED).shape[-1] % ALIGNED == 0
+    torch.testing.assert_close(aligned, one)
+
+
+def test_heads_are_repeated_where_no_kernel_shares_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = torch.randn(2, 6, 3, 8), torch.randn(2, 2, 16, 8), torch.randn(2, 2, 16, 8)
+    mask = torch.randn(2, 1, 3, 16)
+    shared = masked_attention(query, key, value, mask, 0.3)
+    seen: list[bool] = []
+    plain = attention.scaled_dot_product_attention
+
+    def watched(*args: Tensor, enable_gqa: bool, **options: float) -> Tensor:
+        seen.append(enable_gqa)
+        return plain(*args, enable_gqa=enable_gqa, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention, "_shares_heads", lambda *_: False)
+    torch.testing.assert_close(masked_attention(query, key, value, mask, 0.3), shared)
+    assert seen == [False]
+
+
+@torch.no_grad()
+def test_masks_of_a_batch_are_as_a_gpus_kernels_want_them(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the query's type, and aligned: a copy of a mask in each layer would cost more than what it masks."""
+    if isinstance(tiny_llm.decoder, NativeDecoder):
+        tiny_llm.decoder = PlainDecoder(tiny_llm.base)  # compiled code is for the CPU, and makes no mask
+    masks: list[Tensor] = []
+    plain = attention.scaled_dot_product_attention
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options: object) -> Tensor:
+        assert mask.dtype == query.dtype
+        assert all(each.stride(-1) == 1 for each in (query, key, value))
+        masks.append(mask)
+        return plain(query, key, value, mask, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    tiny_llm.think([ThinkRequest((5, 9, 8, 7, 6)[: 1 + n], latent_steps=3) for n in range(4)])
+    tiny_llm.generate([GenerateRequest((5, 9, 8), max_new_tokens=7), GenerateRequest((5, 9), max_new_tokens=9)])
+    assert {mask.stride(-1) for mask in masks} == {1}
+    assert {size % ALIGNED for mask in masks for size in mask.stride()[:-1]} == {0}
 
 
 def _scores(llm: LocalLLM, weights: Tensor) -> tuple[list[Tensor], Tensor]:
