@@ -64,8 +64,9 @@ class Floor:
 def measure(bench: Bench, sizes: Sizes | None = None) -> dict[str, Any]:
     """Floors and measured times of prefill and decoding, and their operators."""
     with without_lookup(bench.llm):
+        sizes, rounds = sizes or Sizes.of(bench.llm.device), max(LEAST_ROUNDS, bench.settings.repeats)
         read, spoken = prompts(bench)
-        return {**floors(bench, read, spoken, sizes or Sizes.of(bench.llm.device)), **operators(bench, read, spoken)}
+        return {**floors(bench, read, spoken, sizes, rounds), **operators(bench, read, spoken)}
 
 
 def prompts(bench: Bench) -> tuple[list[ThinkRequest], list[tuple[int, ...]]]:
@@ -75,7 +76,7 @@ def prompts(bench: Bench) -> tuple[list[ThinkRequest], list[tuple[int, ...]]]:
 
 
 def floors(
-    bench: Bench, read: Sequence[ThinkRequest], spoken: Sequence[tuple[int, ...]], sizes: Sizes
+    bench: Bench, read: Sequence[ThinkRequest], spoken: Sequence[tuple[int, ...]], sizes: Sizes, rounds: int
 ) -> dict[str, Any]:
     """Floors and measured times of prefill and decoding, without guesses."""
     batch = bench.settings.batch
@@ -87,7 +88,7 @@ def floors(
     prefill: list[float] = []
     step: list[float] = []
     bench.llm.think(read)
-    for _ in tqdm(range(max(LEAST_ROUNDS, bench.settings.repeats)), desc="floor", unit="round", leave=False):
+    for _ in tqdm(range(rounds), desc="floor", unit="round", leave=False):
         speeds.append(machine_speed(tokens, cost.largest_linear, bench.llm.dtype, sizes, bench.llm.device))
         prefill.append(timed(lambda: bench.llm.think(read))[0])
         one, _ = timed(lambda: _write(bench, spoken, 1))

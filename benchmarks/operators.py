@@ -34,8 +34,8 @@ def operator_seconds(run: Callable[[], object], device: torch.device | None = No
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             run()
             synchronize()
-        found = {event.key: event.self_device_time_total / 1e6 for event in profiler.key_averages() if _is_called(event)}
-        return {name: seconds for name, seconds in found.items() if seconds > 0}
+        called = [event for event in profiler.key_averages() if _is_called(event)]
+        return {event.key: event.self_device_time_total / 1e6 for event in called if event.self_device_time_total > 0}
     with profile(activities=[ProfilerActivity.CPU]) as profiler, record_function(OUTSIDE):
         run()
     return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
