@@ -26,10 +26,12 @@ def planned(shapes: Sequence[str], device: torch.device, only: Collection[str]) 
         Section("memory", first, SHARES["memory"], partial(_of_shape, memory.bound, models, first)),
     ]
     for shape in shapes:
+        answers = partial(_of_shape, answering.beside_published, models, shape)
+        in_hand = partial(_of_shape, answering.in_hand, models, shape)
         every += [
             Section("speed", shape, SHARES["speed"], partial(speed.beside, models, shape)),
-            Section("end_to_end", shape, SHARES["end_to_end"], partial(_of_shape, answering.beside_published, models, shape)),
-            Section("concurrency", shape, SHARES["concurrency"], partial(_of_shape, answering.in_hand, models, shape)),
+            Section("end_to_end", shape, SHARES["end_to_end"], answers),
+            Section("concurrency", shape, SHARES["concurrency"], in_hand),
         ]
     return [section for section in every if section.name in only]
 

@@ -6,11 +6,13 @@ two precisions. Buffers stay as they are: the frequencies of the rotation are fl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from benchmarks.gpu_check.tokenizer import SPECIAL, bpe_tokenizer
 from gcache.llm.load.loading import LoadedModel
@@ -103,7 +105,15 @@ def random_model(kind: Any, config: Any, device: torch.device, dtype: torch.dtyp
 
 
 def narrowed(model: Any, dtype: torch.dtype) -> None:
-    """Round every weight of a model to a dtype, one after another."""
-    for parameter in model.parameters():  # one that is tied comes once
-        parameter.data = parameter.data.to(dtype)
+    """Round every weight of a model to a dtype, one after another, so that few are there twice at once."""
+    names = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    tied: dict[Any, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False)):
+            new = tied.get(old)
+            if new is None:
+                new = nn.Parameter(old.detach().to(dtype), requires_grad=False)
+                if names[id(old)] > 1:
+                    tied[old] = new
+            setattr(module, name, new)
     model.config.dtype = dtype
