@@ -44,8 +44,8 @@ def invariants_hold() -> None:
     small = Small.of("Qwen3", torch.device(DEVICE))
     checks = [check for ask in (invariants_caches.batching, invariants_caches.positions) for check in ask(small)]
     for name in ("relevance", "weighted_sum"):  # those that compute most by themselves
-        checks += [*invariants_fusers._one(small, name), *invariants_fusers._two(small, name)]
-    checks += [*invariants_fusers._gradients(small, "relevance"), *invariants_runs.same_seed(small)]
+        checks += [*invariants_fusers.one_cache(small, name), *invariants_fusers.several_caches(small, name)]
+    checks += [*invariants_fusers.gradients(small, "relevance"), *invariants_runs.same_seed(small)]
     failed = [str(check) for check in checks if not check.passed]
     assert checks and not failed, failed
 

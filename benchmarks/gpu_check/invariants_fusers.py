@@ -37,9 +37,9 @@ SHARE, NOISE, STEP = 0.02, 5e-4, 0.02
 def fusers(small: Small) -> Iterator[Check]:
     """All of it, one fuser after another."""
     for name in sorted(FUSERS):
-        yield from _one(small, name)
-        yield from _two(small, name)
-        yield from _gradients(small, name)
+        yield from one_cache(small, name)
+        yield from several_caches(small, name)
+        yield from gradients(small, name)
 
 
 def _made(name: str, llm: LocalLLM, positions: str = "parallel") -> CacheFuser:
@@ -60,7 +60,7 @@ def _on(caches: Sequence[KVCache], weights: Sequence[float]) -> list[Incoming]:
 
 
 @torch.no_grad()
-def _one(small: Small, name: str) -> Iterator[Check]:
+def one_cache(small: Small, name: str) -> Iterator[Check]:
     """Of one cache: untrained at weight 1 it is plain continuation, and at weight 0 it is not there."""
     llm, on = small.single, f"{small.family}, {name}"
     (shared,) = llm.think([ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)])
@@ -100,7 +100,7 @@ def _heard(llm: LocalLLM, fused: FusedCache, place: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _two(small: Small, name: str) -> Iterator[Check]:
+def several_caches(small: Small, name: str) -> Iterator[Check]:
     """Of several caches, with a fuser away from its start: moving all of them, and their order."""
     llm, on = small.double, f"{small.family}, {name}"
     shared, caches = _read(llm)
@@ -119,7 +119,7 @@ def _two(small: Small, name: str) -> Iterator[Check]:
     yield Check(3, "log-probabilities on three caches in all orders", on, worst(off), 1e-5)
 
 
-def _gradients(small: Small, name: str) -> Iterator[Check]:
+def gradients(small: Small, name: str) -> Iterator[Check]:
     """d log pi / d w and d log pi / d (fuser parameters), all the way back, are finite differences."""
     llm, on = small.double, f"{small.family}, {name}"
     fuser = awake(_made(name, llm))

@@ -110,6 +110,7 @@ def run_all(
 def _run(section: Section, outcome: Outcome, tell: Callable[[], None]) -> None:
     logger.info("%s, at most %.0f s", section.label, outcome.allowed)
     began = time.monotonic()
+    outcome.status = CUT  # until it is known what becomes of it
     try:
         with time_limit(outcome.allowed):
             for part in section.run():
@@ -160,4 +161,7 @@ def _let_go(device: torch.device) -> None:
     """What a section left in memory is not the next one's."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:  # of a GPU that answers nothing any more: the next section will say so, too
+            logger.error("%s", _one_line(error))

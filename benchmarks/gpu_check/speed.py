@@ -16,6 +16,7 @@ from benchmarks.decoding import generate_ours, generate_transformers
 from benchmarks.gpu_check.checks import Check
 from benchmarks.gpu_check.runner import Part
 from benchmarks.gpu_check.setting import Models, Ready
+from benchmarks.gpu_check.small import full_precision
 from benchmarks.published import plain_attention
 from benchmarks.timing import interleaved, ratios
 
@@ -82,14 +83,15 @@ def _agreement(models: Models, shape: str) -> Iterator[Part]:
     few, longest = ready.scale.precise
     batch, prompts = ready.scale.settings.batch, ready.bench.prompts()[:few]
     rough = [write(ready.bench, prompts, batch, longest) for write in (generate_transformers, generate_ours)]
-    precise = models.in_fp32(shape)
-    texts = [write(precise, prompts, batch, longest) for write in (generate_transformers, generate_ours)]
-    model = precise.loaded.model
-    with plain_attention(model):
-        found: dict[str, Agreement] = {
-            "bfloat16": compare(model, prompts, rough[0], rough[1]),
-            "float32": compare(model, prompts, texts[0], texts[1]),
-        }
+    with full_precision():
+        precise = models.in_fp32(shape)
+        texts = [write(precise, prompts, batch, longest) for write in (generate_transformers, generate_ours)]
+        model = precise.loaded.model
+        with plain_attention(model):
+            found: dict[str, Agreement] = {
+                "bfloat16": compare(model, prompts, rough[0], rough[1]),
+                "float32": compare(model, prompts, texts[0], texts[1]),
+            }
     yield {"agreement": {name: asdict(agreement) for name, agreement in found.items()}}
     parted = [parting for parting in found["float32"].partings if parting.top_gap > AS_GOOD]
     label = f"{precise.loaded.label}, float32"
