@@ -28,10 +28,11 @@ class CostlessLLM:
 
     Args:
         n_agents: its caches carry the sources of so many agents, in one round.
+        device: where its caches are.
     """
 
-    def __init__(self, n_agents: int) -> None:
-        self.caches = {source: _cache(source) for source in (SHARED, *range(n_agents))}
+    def __init__(self, n_agents: int, device: str = "cpu") -> None:
+        self.caches = {source: _cache(source, device) for source in (SHARED, *range(n_agents))}
         self.written = Generation("1", (1,), (0.0,), True)
         self.calls = 0
 
@@ -44,14 +45,14 @@ class CostlessLLM:
         return [self.written] * len(requests)
 
 
-def _cache(source: int) -> KVCache:
+def _cache(source: int, device: str) -> KVCache:
     """The question's slots at the first positions, every agent's right behind, as branches of a tree."""
     layers, heads, dim = SHAPE
-    ordinals = torch.arange(SLOTS)[None]
+    ordinals = torch.arange(SLOTS, device=device)[None]
     kind = SlotKind.PREFIX if source == SHARED else SlotKind.PROMPT
     return KVCache(
-        keys=torch.zeros(layers, 1, heads, SLOTS, dim),
-        values=torch.zeros(layers, 1, heads, SLOTS, dim),
+        keys=torch.zeros(layers, 1, heads, SLOTS, dim, device=device),
+        values=torch.zeros(layers, 1, heads, SLOTS, dim, device=device),
         positions=ordinals if source == SHARED else ordinals + SLOTS,
         mask=torch.ones_like(ordinals).bool(),
         kinds=torch.full_like(ordinals, int(kind)),

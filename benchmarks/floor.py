@@ -21,7 +21,7 @@ from benchmarks.decoding import without_lookup
 from benchmarks.long_texts import long_texts, of_length
 from benchmarks.machine_speed import MachineSpeed, Sizes, machine_speed
 from benchmarks.model_cost import ModelCost
-from benchmarks.operators import operator_seconds, top_shares
+from benchmarks.operators import busy_seconds, operator_seconds, top_shares
 from benchmarks.setting import Bench
 from benchmarks.timing import timed
 from gcache.llm.requests import GenerateRequest, ThinkRequest
@@ -64,14 +64,24 @@ class Floor:
 def measure(bench: Bench, sizes: Sizes | None = None) -> dict[str, Any]:
     """Floors and measured times of prefill and decoding, and their operators."""
     with without_lookup(bench.llm):
-        return _measure(bench, sizes or Sizes())
+        sizes, rounds = sizes or Sizes.of(bench.llm.device), max(LEAST_ROUNDS, bench.settings.repeats)
+        read, spoken = prompts(bench)
+        return {**floors(bench, read, spoken, sizes, rounds), **operators(bench, read, spoken)}
 
 
-def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
+def prompts(bench: Bench) -> tuple[list[ThinkRequest], list[tuple[int, ...]]]:
+    """A batch of prompts to read, and one of prompts that texts are written after."""
+    batch = bench.settings.batch
+    read = [ThinkRequest(prompt) for prompt in of_length(bench.prompts(), batch, PROMPT)]
+    return read, long_texts(bench, batch, 1 + STEPS)
+
+
+def floors(
+    bench: Bench, read: Sequence[ThinkRequest], spoken: Sequence[tuple[int, ...]], sizes: Sizes, rounds: int
+) -> dict[str, Any]:
+    """Floors and measured times of prefill and decoding, without guesses."""
     batch = bench.settings.batch
     cost = ModelCost.of(bench.loaded.model, bench.llm.cache_shape)
-    read = [ThinkRequest(prompt) for prompt in of_length(bench.prompts(), batch, PROMPT)]
-    spoken = long_texts(bench, batch, 1 + STEPS)
     tokens = batch * PROMPT
     # the cache that an average one of the timed steps reads
     slots = sum(map(len, spoken)) + batch * (1 + STEPS) / 2
@@ -79,8 +89,8 @@ def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     prefill: list[float] = []
     step: list[float] = []
     bench.llm.think(read)
-    for _ in tqdm(range(max(LEAST_ROUNDS, bench.settings.repeats)), desc="floor", unit="round", leave=False):
-        speeds.append(machine_speed(tokens, cost.largest_linear, bench.llm.dtype, sizes))
+    for _ in tqdm(range(rounds), desc="floor", unit="round", leave=False):
+        speeds.append(machine_speed(tokens, cost.largest_linear, bench.llm.dtype, sizes, bench.llm.device))
         prefill.append(timed(lambda: bench.llm.think(read))[0])
         one, _ = timed(lambda: _write(bench, spoken, 1))
         many, _ = timed(lambda: _write(bench, spoken, 1 + STEPS))
@@ -88,7 +98,6 @@ def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
     flops, needed = cost.prefill_flops([PROMPT] * batch), cost.step_bytes(slots)
     prefill_floor = Floor("tokens read", tokens, prefill, [flops / speed.best_flops for speed in speeds])
     decode_floor = Floor("decode step", 1, step, [needed / speed.read for speed in speeds])
-    before = operator_seconds(lambda: _write(bench, spoken, 1))
     return {
         "reference": "the machine's best operations and bytes per second, measured in turns",
         "batch": batch,
@@ -96,10 +105,20 @@ def _measure(bench: Bench, sizes: Sizes) -> dict[str, Any]:
         "machine": [asdict(speed) for speed in speeds],
         "prefill": prefill_floor.to_json(),
         "decode": {**decode_floor.to_json(), "slots": slots, "bytes": needed},
-        "prefill_operators": [asdict(s) for s in top_shares(operator_seconds(lambda: bench.llm.think(read)))],
-        "decode_operators": [
-            asdict(s) for s in top_shares(operator_seconds(lambda: _write(bench, spoken, 1 + STEPS)), before)
-        ],
+    }
+
+
+def operators(bench: Bench, read: Sequence[ThinkRequest], spoken: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Where the time of both goes, and for how long of a batch's reading, and of a step, operators are at work."""
+    device = bench.llm.device
+    reading = operator_seconds(lambda: bench.llm.think(read), device)
+    before = operator_seconds(lambda: _write(bench, spoken, 1), device)
+    writing = operator_seconds(lambda: _write(bench, spoken, 1 + STEPS), device)
+    return {
+        "prefill_operators": [asdict(share) for share in top_shares(reading)],
+        "decode_operators": [asdict(share) for share in top_shares(writing, before)],
+        "prefill_busy": busy_seconds(reading),
+        "decode_busy": (busy_seconds(writing) - busy_seconds(before)) / STEPS,
     }
 
 

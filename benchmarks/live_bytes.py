@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from gcache.llm.decode.prompt_lookup import MOST_GUESSES
+from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.plain_decoder import PlainDecoder
 
 
@@ -112,8 +113,9 @@ class LiveBytes:
             last.register_forward_pre_hook(lambda *_: self._take("before the last layer")),
             last.register_forward_hook(lambda *_: self._take("after the last layer")),
         ]
-        self._plain = PlainDecoder.__call__
+        self._plain, self._native = PlainDecoder.__call__, NativeDecoder.over_pages
         PlainDecoder.__call__ = self._around(self._plain)  # type: ignore[method-assign]
+        NativeDecoder.over_pages = self._around(self._native)  # type: ignore[method-assign]
         return self
 
     def _around(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -133,6 +135,7 @@ class LiveBytes:
         for hook in self._hooks:
             hook.remove()
         PlainDecoder.__call__ = self._plain  # type: ignore[method-assign]
+        NativeDecoder.over_pages = self._native  # type: ignore[method-assign]
         gc.unfreeze()
         if kind is None and self.passes == 0:
             raise RuntimeError("the model's layers were never called, so no cache was gauged")

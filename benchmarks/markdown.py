@@ -34,7 +34,7 @@ def spread(values: Sequence[float], ending: str = "") -> str:
     return f"{middle} ({number(min(values))}{ending} to {number(max(values))}{ending})"
 
 
-def put_between_markers(path: Path, text: str) -> None:
+def put_between_markers(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the markers of a document.
 
     Raises:
@@ -44,8 +44,8 @@ def put_between_markers(path: Path, text: str) -> None:
         document = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass an existing document") from error
-    if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(END) < document.index(BEGIN):
-        raise DataError(f"{path}: expected {BEGIN} and, after it, {END}, once each; put them where the tables go")
-    before, _, rest = document.partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_text(path, f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
+    if document.count(begin) != 1 or document.count(end) != 1 or document.index(end) < document.index(begin):
+        raise DataError(f"{path}: expected {begin} and, after it, {end}, once each; put them where the tables go")
+    before, _, rest = document.partition(begin)
+    after = rest.partition(end)[2]
+    write_text(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")

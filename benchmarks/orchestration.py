@@ -67,14 +67,14 @@ class Cost:
     ratio: list[float]
 
 
-def measure(repeats: int, load: Load | None = None) -> dict[str, Any]:
-    """Costs at many questions in flight, then with growing numbers of agents."""
+def measure(repeats: int, load: Load | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Costs at many questions in flight, then with growing numbers of agents; `device`: where the caches are."""
     load = load or Load()
-    cost(TOPOLOGIES[0], load.agents, 2, 1)  # warms up
+    cost(TOPOLOGIES[0], load.agents, 2, 1, device)  # warms up
     many = [(name, load.agents, load.in_flight) for name in TOPOLOGIES]
     growing = [(name, agents, load.growth_in_flight) for name in TOPOLOGIES for agents in load.growth]
     bar = tqdm([*many, *growing], desc="orchestration", unit="graph", leave=False)
-    rows = [asdict(cost(name, agents, in_flight, repeats)) for name, agents, in_flight in bar]
+    rows = [asdict(cost(name, agents, in_flight, repeats, device)) for name, agents, in_flight in bar]
     return {
         "reference": "an asyncio task per call that gives way once",
         "in_flight": rows[: len(many)],
@@ -82,10 +82,10 @@ def measure(repeats: int, load: Load | None = None) -> dict[str, Any]:
     }
 
 
-def cost(topology: str, agents: int, in_flight: int, repeats: int) -> Cost:
+def cost(topology: str, agents: int, in_flight: int, repeats: int, device: str = "cpu") -> Cost:
     """Run `in_flight` questions at once on a graph of so many agents."""
-    llm = CostlessLLM(agents)
-    graph = _graph(llm, topology, agents)
+    llm = CostlessLLM(agents, device)
+    graph = _graph(llm, topology, agents, device)
     questions = [Example(str(number), f"what is {number} ?", "1") for number in range(in_flight)]
     graph.run_all(questions[:1], max_concurrent=1)
     calls = llm.calls * in_flight
@@ -113,16 +113,15 @@ def cost(topology: str, agents: int, in_flight: int, repeats: int) -> Cost:
     )
 
 
-def _graph(llm: CostlessLLM, topology: str, agents: int) -> CacheGraph:
+def _graph(llm: CostlessLLM, topology: str, agents: int, device: str) -> CacheGraph:
     roles = pick_agents(DOMAIN)
     people = [
         Agent(f"{role.role} {number}", role.description, role.instructions)
         for number, role in ((i, roles[i % len(roles)]) for i in range(agents))
     ]
     config = GraphConfig(latent_steps=1)
-    return CacheGraph(
-        llm, word_tokenizer(), people, decision_maker(DOMAIN), FixedProvider(topology), ConcatFuser(*SHAPE), config
-    )
+    fuser = ConcatFuser(*SHAPE).to(device)
+    return CacheGraph(llm, word_tokenizer(), people, decision_maker(DOMAIN), FixedProvider(topology), fuser, config)
 
 
 async def _bare(calls: int) -> int:

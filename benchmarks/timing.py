@@ -6,13 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
+
+
+def synchronize() -> None:
+    """Wait until a GPU, where one is used, has done all that it was told to do."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def timed(run: Callable[[], T]) -> tuple[float, T]:
     """Seconds, and what came of it."""
+    synchronize()
     started = time.perf_counter()
     result = run()
+    synchronize()
     return time.perf_counter() - started, result
 
 
