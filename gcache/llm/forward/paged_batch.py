@@ -85,6 +85,12 @@ class PagedBatch(TransformersCache):
         return first
 
     def _copy_in(self, row: int, past: FusedCache) -> None:
+        if isinstance(self.decoder, NativeDecoder):
+            start = 0
+            for part in past.parts:
+                self.decoder.put_slots(self.pages, self._table[row], start, part.keys[:, 0], part.values[:, 0])
+                start += part.slots
+            return
         slots = torch.arange(past.slots, device=self._table.device)
         pages, offsets = self._table[row, slots // PAGE], slots % PAGE
         start = 0
@@ -251,7 +257,10 @@ class PagedBatch(TransformersCache):
     def slots_of(self, row: int, start: int, prompt: int, owner: int, kind: SlotKind) -> KVCache:
         """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
         stop = self.used[row]
-        keys, values = self.pages.slots(self._table[row], start, stop)
+        if isinstance(self.decoder, NativeDecoder):
+            keys, values = self.decoder.slots(self.pages, self._table[row], start, stop)
+        else:
+            keys, values = self.pages.slots(self._table[row], start, stop)
         ordinals = torch.arange(stop - start, device=self._ends.device)[None]
         kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
         return KVCache(

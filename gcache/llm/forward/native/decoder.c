@@ -123,3 +123,22 @@ int gcache_linear(const Matrix* w, const float* from, float* to, int64_t tokens,
   free(x.wide), free(x.narrow);
   return failed;
 }
+
+/* Slots `first` .. of one row between its pages and one block (layers, heads, slots, dim): into the pages, or out of
+   them. Strides are in numbers, of a layer, a head and a slot; `size` is a number's bytes. */
+void gcache_move_slots(void* const* pools, const int64_t* table, int64_t first, int64_t slots, int64_t layers,
+                       int64_t heads, int64_t dim, int64_t size, char* block, const int64_t* strides, int64_t into,
+                       int64_t threads) {
+#pragma omp parallel for num_threads((int)threads)
+  for (int64_t l = 0; l < layers; l++)
+    for (int64_t h = 0; h < heads; h++)
+      for (int64_t s = 0; s < slots; s++) {
+        int64_t slot = first + s;
+        char* paged = (char*)pools[l] + ((table[slot / PAGE] * heads + h) * PAGE + slot % PAGE) * dim * size;
+        char* own = block + (l * strides[0] + h * strides[1] + s * strides[2]) * size;
+        if (into)
+          memcpy(paged, own, (size_t)(dim * size));
+        else
+          memcpy(own, paged, (size_t)(dim * size));
+      }
+}
