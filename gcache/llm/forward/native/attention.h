@@ -86,15 +86,15 @@ INLINE void transposed(vf r[VL], float* to) {
 /* One row and key-value head: rotate, write the fresh slots, attend. */
 static void attend(const Model* model, const Pass* pass, int64_t layer, int64_t row, int64_t head, const float* qkv,
                    Buffer mixed, Scratch mine) {
-  int64_t dim = model->dim, group = model->heads / model->kv_heads, width = pass->width;
+  int64_t dim = model->dim, group = model->heads / model->kv_heads;
   int64_t wide = (model->heads + 2 * model->kv_heads) * dim; /* of a token's queries, keys and values */
-  int64_t before = pass->ends[row], fresh = pass->lengths ? pass->lengths[row] : width;
+  int64_t start = pass->starts[row], before = pass->ends[row], fresh = pass->starts[row + 1] - start;
   const int64_t* table = pass->table + row * pass->table_stride;
   const float* bias = pass->bias + row * pass->bias_stride;
   void *keys = pass->keys[layer], *values = pass->values[layer];
   float* turned = mine.block;
   for (int64_t s = 0; s < fresh; s++) {
-    int64_t token = row * width + s, slot = before + s;
+    int64_t token = start + s, slot = before + s;
     const float* key = qkv + token * wide + (model->heads + head) * dim;
     const float* value = key + model->kv_heads * dim;
     rotated(key, pass->cosine + token * dim, pass->sine + token * dim, dim, turned);
@@ -108,13 +108,13 @@ static void attend(const Model* model, const Pass* pass, int64_t layer, int64_t 
     }
   }
   int64_t asked = fresh * group; /* queries: the heads of the group for each fresh token */
-  int64_t room = (before + width + VL - 1) / VL * VL;
+  int64_t room = (before + fresh + VL - 1) / VL * VL;
   for (int64_t first = 0; first < asked; first += QUERIES) {
     int64_t count = asked - first < QUERIES ? asked - first : QUERIES;
     int64_t slots = before + (first + count - 1) / group + 1; /* that the last of these queries sees */
     float *queries = mine.heads, *sums = mine.heads + QUERIES * dim;
     for (int64_t n = 0; n < count; n++) {
-      int64_t token = row * width + (first + n) / group, h = head * group + (first + n) % group;
+      int64_t token = start + (first + n) / group, h = head * group + (first + n) % group;
       rotated(qkv + token * wide + h * dim, pass->cosine + token * dim, pass->sine + token * dim, dim,
               queries + n * dim);
       for (int64_t d = 0; d < dim; d++) {
@@ -196,11 +196,8 @@ static void attend(const Model* model, const Pass* pass, int64_t layer, int64_t 
       }
     }
     for (int64_t n = 0; n < count; n++) {
-      int64_t token = row * width + (first + n) / group, h = head * group + (first + n) % group;
+      int64_t token = start + (first + n) / group, h = head * group + (first + n) % group;
       put_all(mixed, (token * model->heads + h) * dim, sums + n * dim, dim, model->half);
     }
   }
-  for (int64_t s = fresh; s < width; s++) /* padding */
-    for (int64_t h = head * group; h < (head + 1) * group; h++)
-      for (int64_t d = 0; d < dim; d++) put(mixed, ((row * width + s) * model->heads + h) * dim + d, 0, 0);
 }

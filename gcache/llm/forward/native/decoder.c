@@ -39,12 +39,15 @@ static Buffer buffer(int64_t count, int narrow) {
 
 /* Returns 0, or 1 where memory is short. */
 int gcache_pass(const Model* model, const Pass* pass) {
-  int64_t tokens = pass->rows * pass->width, hidden = model->hidden, dim = model->dim;
+  int64_t tokens = pass->starts[pass->rows], hidden = model->hidden, dim = model->dim;
   int64_t qkv_width = (model->heads + 2 * model->kv_heads) * dim;
   int64_t most = 0;
   int narrow = model->half && DOT_BF16, failed = 0;
-  for (int64_t row = 0; row < pass->rows; row++) most = pass->ends[row] > most ? pass->ends[row] : most;
-  most = (most + pass->width + VL) / VL * VL;
+  for (int64_t row = 0; row < pass->rows; row++) {
+    int64_t slots = pass->ends[row] + pass->starts[row + 1] - pass->starts[row];
+    most = slots > most ? slots : most;
+  }
+  most = (most + VL - 1) / VL * VL;
   Buffer x = buffer(tokens * hidden, narrow), mixed = buffer(tokens * model->heads * dim, narrow);
   Buffer inner = buffer(tokens * model->inner, narrow);
   float* qkv = aligned((size_t)(tokens * qkv_width) * 4);

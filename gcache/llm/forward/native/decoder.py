@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from gcache.llm.forward.native.matrices import Matrix, MatrixStruct
 from gcache.llm.forward.pages import PAGE, Pages
@@ -38,8 +39,8 @@ class _Model(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = (
-        *((name, _int64) for name in ("rows", "width", "threads", "table_stride", "bias_stride")),
-        *((name, _pointer) for name in ("table", "ends", "lengths", "bias", "cosine", "sine")),
+        *((name, _int64) for name in ("rows", "threads", "table_stride", "bias_stride")),
+        *((name, _pointer) for name in ("table", "ends", "starts", "bias", "cosine", "sine")),
         ("keys", _pointer), ("values", _pointer), ("states", _pointer),
     )  # fmt: skip
 
@@ -170,7 +171,7 @@ class NativeDecoder(PlainDecoder):
         ends: Tensor,
         lengths: Tensor | None,
     ) -> Tensor:
-        """(n, S, E) hidden states after the final norm; the fresh keys and values are written into the pages.
+        """(n, S, E) hidden states after the final norm, 0 at padding. Fresh keys and values are written into the pages.
 
         A row's states do not depend on the others, nor on what is fed behind them.
 
@@ -185,18 +186,24 @@ class NativeDecoder(PlainDecoder):
         """
         assert table.stride(1) == bias.stride(1) == ends.stride(0) == 1 and bias.shape[1] <= table.shape[1] * PAGE
         rows, width, _ = embeds.shape
-        states = embeds.float() if self.half else embeds.clone()
-        states = states.contiguous()
-        cosine, sine = (angles.float().contiguous() for angles in self.rotary(embeds, positions))
-        lengths = None if lengths is None else lengths.contiguous()
+        real = None if lengths is None else torch.arange(width) < lengths[:, None]  # (n, S); padding is not computed
+        inputs = embeds.flatten(0, 1) if real is None else embeds[real]
+        states = inputs.float().clone(memory_format=torch.contiguous_format)
+        where = positions.reshape(1, -1) if real is None else positions[real][None]
+        cosine, sine = (angles.float().contiguous() for angles in self.rotary(inputs[None], where))
+        starts = torch.arange(rows + 1) * width if lengths is None else pad(lengths.cumsum(0), (1, 0))
         keys, values = (
             (_pointer * len(pools))(*(pool.data_ptr() for pool in pools)) for pools in (pages.keys, pages.values)
         )
         asked = _Pass(
-            rows, width, torch.get_num_threads(), table.stride(0), bias.stride(0),
-            table.data_ptr(), ends.data_ptr(), None if lengths is None else lengths.data_ptr(), bias.data_ptr(),
-            cosine.data_ptr(), sine.data_ptr(), ctypes.addressof(keys), ctypes.addressof(values), states.data_ptr(),
+            rows, torch.get_num_threads(), table.stride(0), bias.stride(0), table.data_ptr(), ends.data_ptr(),
+            starts.data_ptr(), bias.data_ptr(), cosine.data_ptr(), sine.data_ptr(), ctypes.addressof(keys),
+            ctypes.addressof(values), states.data_ptr(),
         )  # fmt: skip
         if self.library.gcache_pass(ctypes.byref(self._model), ctypes.byref(asked)):
-            raise MemoryError(f"no memory for a pass of {rows} rows of {width} tokens")
-        return states.to(embeds.dtype)
+            raise MemoryError(f"no memory for a pass of {len(states)} tokens")
+        if real is None:
+            return states.to(embeds.dtype).view_as(embeds)
+        padded = torch.zeros_like(embeds)
+        padded[real] = states.to(embeds.dtype)
+        return padded

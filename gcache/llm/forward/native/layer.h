@@ -15,14 +15,15 @@ typedef struct {
   const float* final_norm;
 } Model;
 
+/* Tokens of all rows stand one after the other, without padding. */
 typedef struct {
-  int64_t rows, width, threads;
-  int64_t table_stride, bias_stride;
-  const int64_t *table, *ends, *lengths; /* pages (rows, table_stride); slots before; inputs, or absent */
-  const float* bias;                     /* (rows, bias_stride) added to the logits of each slot */
-  const float *cosine, *sine;            /* (rows * width, dim) */
-  void *const *keys, *const *values;     /* of each layer, (P, kv_heads, PAGE, dim) */
-  float* states;                         /* (rows * width, hidden), read and written */
+  int64_t rows, threads, table_stride, bias_stride;
+  const int64_t *table, *ends;       /* pages (rows, table_stride); slots before */
+  const int64_t* starts;             /* (rows + 1,) of each row's tokens among all, and how many these are */
+  const float* bias;                 /* (rows, bias_stride) added to the logits of each slot */
+  const float *cosine, *sine;        /* (tokens, dim) */
+  void *const *keys, *const *values; /* of each layer, (P, kv_heads, PAGE, dim) */
+  float* states;                     /* (tokens, hidden), read and written */
 } Pass;
 
 /* What a thread works in. */

@@ -48,7 +48,8 @@ INLINE Buffer later(Buffer from, int64_t count) {
   }
 
 TILE(1)
-TILE(2) TILE(3) TILE(4)
+TILE(2)
+TILE(3) TILE(4)
 #if MR >= 6
     TILE(5) TILE(6)
 #endif
@@ -94,9 +95,9 @@ static const Tile TILES[] = {0,      tile_1, tile_2, tile_3,  tile_4,
     }                                                                                                             \
   }
 HALF_TILE(1)
-HALF_TILE(2) HALF_TILE(3) HALF_TILE(4) HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10)
-    HALF_TILE(11)
-        HALF_TILE(12) typedef void (*HalfTile)(const uint16_t*, int64_t, const uint16_t*, int64_t, float*, const char*);
+HALF_TILE(2)
+HALF_TILE(3) HALF_TILE(4) HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10) HALF_TILE(11)
+    HALF_TILE(12) typedef void (*HalfTile)(const uint16_t*, int64_t, const uint16_t*, int64_t, float*, const char*);
 static const HalfTile HALF_TILES[] = {0,           half_tile_1, half_tile_2, half_tile_3, half_tile_4,  half_tile_5,
                                       half_tile_6, half_tile_7, half_tile_8, half_tile_9, half_tile_10, half_tile_11,
                                       half_tile_12};
