@@ -19,9 +19,9 @@ to the question, so that the question's tokens are the same whatever follows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from gcache.agents.chat_template import MARKS, ChatTemplate, EndOfTurn, TemplateSettings
@@ -38,6 +38,8 @@ GAP = "\n\n"
 #: How questions end, to see whether the gap is joined to any of it.
 _ENDINGS = ("a", "7", ".", "?", "!", ":", ")", '"', "'", "]", "}", "$", "%", "*", "`", "\u3002", "\uff1f")
 
+#: Texts whose tokens are kept by a layout.
+TEXTS_KEPT = 1024
 #: How words behind a question begin.
 _BEGINNINGS = ("A", "a", "1", "-", "*", "(")
 
@@ -62,6 +64,16 @@ class ChatLayout:
     gap: str = ""
     thinks: bool = False
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
+    _tokens_of: Callable[[str], Tokens] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tokenizer = self.tokenizer
+
+        def tokens_of(text: str) -> Tokens:
+            return tuple(int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        # rollouts of a question ask for the same prompts again and again
+        object.__setattr__(self, "_tokens_of", lru_cache(maxsize=TEXTS_KEPT)(tokens_of))
 
     @classmethod
     def of(cls, tokenizer: Any, settings: TemplateSettings | None = None) -> ChatLayout:
@@ -149,8 +161,7 @@ class ChatLayout:
         return self._encode(start + words)
 
     def _encode(self, text: str) -> Tokens:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tuple(int(token) for token in ids)
+        return self._tokens_of(text)
 
 
 class Layouts:
