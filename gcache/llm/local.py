@@ -26,6 +26,8 @@ from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, Log
 from gcache.runtime.transfers import to_device
 
 Request = TypeVar("Request", ThinkRequest, GenerateRequest, LogProbRequest)
+#: Tokens whose logits there are at once where texts are scored.
+SCORED_TOGETHER = 256
 #: A watcher, and the states that it is to be told.
 _News = tuple[Callable[[Tensor], None], Tensor]
 
@@ -91,7 +93,8 @@ class LocalLLM(FrozenModel):
         states: list[Tensor] = []
         for part in group_similar_lengths([r.prompt_slots for r in requests]):
             embeds, lengths = self.embed_prompts(requests[part])
-            read = rows.feed(embeds, lengths, part.start)
+            watched = any(r.watch is not None or r.watch_prompt is not None for r in requests[part])
+            read = rows.feed(embeds, lengths, part.start, slots_only=not steps and not watched)
             states.append(last_real(read, lengths))
             for request, own in zip(requests[part], read, strict=True):
                 if request.watch_prompt is not None:
@@ -131,21 +134,33 @@ class LocalLLM(FrozenModel):
         for part in group_similar_lengths([RequestSize.of(r).read for r in requests]):
             embeds, lengths = self.embed([r.tokens + r.completion[:-1] for r in requests[part]])
             hidden = GradientPass(self.base, self._past(requests[part])).feed(embeds, lengths)
-            scores += [self._scores(states, request) for states, request in zip(hidden, requests[part], strict=True)]
+            scores += self._scores(hidden, requests[part])
         return scores
 
-    def _scores(self, states: Tensor, request: LogProbRequest) -> LogProbs:
-        """(n,) log-probabilities of a completion, of its row's hidden states (S, E)."""
-        first = len(request.tokens) - 1
-        wanted = to_device(request.completion, self.device)
+    def _scores(self, hidden: Tensor, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
+        """(n,) log-probabilities of each completion, of the hidden states (R, S, E).
 
-        def score(states: Tensor) -> Tensor:
-            log_probs = torch.log_softmax(self.logits(states) / (request.temperature or 1.0), dim=-1)
-            return log_probs.gather(1, wanted[:, None]).squeeze(1)
+        The head reads its weights once for many tokens.
+        """
+        written = torch.cat([
+            states[len(r.tokens) - 1 : len(r.tokens) - 1 + len(r.completion)]
+            for states, r in zip(hidden, requests, strict=True)
+        ])  # fmt: skip
+        counts = [len(request.completion) for request in requests]
+        wanted = to_device([token for request in requests for token in request.completion], self.device)
+        warmth = torch.tensor([request.temperature or 1.0 for request in requests])
+        warmth = warmth.repeat_interleave(torch.tensor(counts)).to(self.device)[:, None]
 
-        written = states[first : first + len(request.completion)]
-        scores: Tensor = _RowByRow.apply(score, written) if written.requires_grad else score(written)
-        return scores
+        def score(states: Tensor, rows: slice) -> Tensor:
+            log_probs = torch.log_softmax(self.logits(states) / warmth[rows], dim=-1)
+            return log_probs.gather(1, wanted[rows, None]).squeeze(1)
+
+        found = []
+        for start in range(0, max(1, len(written)), SCORED_TOGETHER):
+            rows = slice(start, start + SCORED_TOGETHER)
+            some, own = written[rows], partial(score, rows=rows)
+            found.append(_RowByRow.apply(own, some) if some.requires_grad else own(some))
+        return list(torch.cat(found).split(counts))
 
     # -- pieces -----------------------------------------------------------------------------
 

@@ -170,11 +170,14 @@ class PagedBatch(TransformersCache):
 
     # -- one pass -----------------------------------------------------------------------------
 
-    def feed(self, embeds: Tensor, lengths: Tensor | None = None, first: int = 0) -> Tensor:
+    def feed(
+        self, embeds: Tensor, lengths: Tensor | None = None, first: int = 0, slots_only: bool = False
+    ) -> Tensor:
         """Continue rows first .. first + n by a chunk (n, S, E), padded at the end.
 
         Args:
             lengths: (n,) real inputs of each row; None where all are real.
+            slots_only: nobody looks at the states, which may be anything.
 
         Returns (n, S, E) hidden states after the final norm. A pass that fails leaves the rows as
         they were.
@@ -193,7 +196,7 @@ class PagedBatch(TransformersCache):
         where = self.positions[rows, None] + steps  # (n, S)
         if isinstance(self.decoder, NativeDecoder):
             table, bias, before = self._table[rows], self._bias[rows], self._ends[rows]
-            hidden = self.decoder.over_pages(embeds, where, self.pages, table, bias, before, lengths)
+            hidden = self.decoder.over_pages(embeds, where, self.pages, table, bias, before, lengths, slots_only)
         else:
             slots = self._ends[rows, None] + steps  # (n, S)
             mask, table = self._mask(rows, slots, reach * PAGE), self._table[rows]

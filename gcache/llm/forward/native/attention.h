@@ -107,6 +107,7 @@ static void attend(const Model* model, const Pass* pass, int64_t layer, int64_t 
       memcpy((float*)values + at, value, (size_t)dim * sizeof(float));
     }
   }
+  if (pass->slots_only && layer == model->layers - 1) return;
   int64_t asked = fresh * group; /* queries: the heads of the group for each fresh token */
   int64_t room = (before + fresh + VL - 1) / VL * VL;
   for (int64_t first = 0; first < asked; first += QUERIES) {

@@ -79,6 +79,7 @@ int gcache_pass(const Model* model, const Pass* pass) {
         for (int64_t n = from; n < to; n++)
           attend(model, pass, l, n / model->kv_heads, n % model->kv_heads, qkv, mixed, mine);
 #pragma omp barrier
+        if (pass->slots_only && l == model->layers - 1) break;
         share(layer->out.outputs / NR, me, threads, &from, &to);
         product(&layer->out, from, to, mixed, tokens, pass->states, hidden, 1, mine);
 #pragma omp barrier

@@ -39,7 +39,7 @@ class _Model(ctypes.Structure):
 
 class _Pass(ctypes.Structure):
     _fields_ = (
-        *((name, _int64) for name in ("rows", "threads", "table_stride", "bias_stride")),
+        *((name, _int64) for name in ("rows", "threads", "table_stride", "bias_stride", "slots_only")),
         *((name, _pointer) for name in ("table", "ends", "starts", "bias", "cosine", "sine")),
         ("keys", _pointer), ("values", _pointer), ("states", _pointer),
     )  # fmt: skip
@@ -170,6 +170,7 @@ class NativeDecoder(PlainDecoder):
         bias: Tensor,
         ends: Tensor,
         lengths: Tensor | None,
+        slots_only: bool = False,
     ) -> Tensor:
         """(n, S, E) hidden states after the final norm, 0 at padding. Fresh keys and values are written into the pages.
 
@@ -180,6 +181,7 @@ class NativeDecoder(PlainDecoder):
             table: (n, M) pages of each row, which have room for what is fed. bias: (n, M * PAGE) float32, added to
                 the attention logits of each slot.
             ends: (n,) slots of each row before. lengths: (n,) real inputs of each row; None where all are real.
+            slots_only: end with the keys and values of the last layer; the states are no states then.
 
         Raises:
             MemoryError: there is no room for the pass.
@@ -196,9 +198,9 @@ class NativeDecoder(PlainDecoder):
             (_pointer * len(pools))(*(pool.data_ptr() for pool in pools)) for pools in (pages.keys, pages.values)
         )
         asked = _Pass(
-            rows, torch.get_num_threads(), table.stride(0), bias.stride(0), table.data_ptr(), ends.data_ptr(),
-            starts.data_ptr(), bias.data_ptr(), cosine.data_ptr(), sine.data_ptr(), ctypes.addressof(keys),
-            ctypes.addressof(values), states.data_ptr(),
+            rows, torch.get_num_threads(), table.stride(0), bias.stride(0), slots_only,
+            table.data_ptr(), ends.data_ptr(), starts.data_ptr(), bias.data_ptr(), cosine.data_ptr(), sine.data_ptr(),
+            ctypes.addressof(keys), ctypes.addressof(values), states.data_ptr(),
         )  # fmt: skip
         if self.library.gcache_pass(ctypes.byref(self._model), ctypes.byref(asked)):
             raise MemoryError(f"no memory for a pass of {len(states)} tokens")

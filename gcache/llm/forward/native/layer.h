@@ -18,10 +18,11 @@ typedef struct {
 /* Tokens of all rows stand one after the other, without padding. */
 typedef struct {
   int64_t rows, threads, table_stride, bias_stride;
-  const int64_t *table, *ends;       /* pages (rows, table_stride); slots before */
-  const int64_t* starts;             /* (rows + 1,) of each row's tokens among all, and how many these are */
-  const float* bias;                 /* (rows, bias_stride) added to the logits of each slot */
-  const float *cosine, *sine;        /* (tokens, dim) */
+  int64_t slots_only;          /* 1: nobody looks at the states, so the last layer ends with its keys and values */
+  const int64_t *table, *ends; /* pages (rows, table_stride); slots before */
+  const int64_t* starts;       /* (rows + 1,) of each row's tokens among all, and how many these are */
+  const float* bias;           /* (rows, bias_stride) added to the logits of each slot */
+  const float *cosine, *sine;  /* (tokens, dim) */
   void *const *keys, *const *values; /* of each layer, (P, kv_heads, PAGE, dim) */
   float* states;                     /* (tokens, hidden), read and written */
 } Pass;

@@ -49,15 +49,17 @@ INLINE Buffer later(Buffer from, int64_t count) {
 
 TILE(1)
 TILE(2)
-TILE(3) TILE(4)
+TILE(3)
+TILE(4)
 #if MR >= 6
-    TILE(5) TILE(6)
+TILE(5)
+TILE(6)
 #endif
 #if MR >= 12
-        TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-            typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, const char*);
+        typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, const char*);
 static const Tile TILES[] = {0,      tile_1, tile_2, tile_3,  tile_4,
 #if MR >= 6
                              tile_5, tile_6,
@@ -96,7 +98,9 @@ static const Tile TILES[] = {0,      tile_1, tile_2, tile_3,  tile_4,
   }
 HALF_TILE(1)
 HALF_TILE(2)
-HALF_TILE(3) HALF_TILE(4) HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10) HALF_TILE(11)
+HALF_TILE(3)
+HALF_TILE(4)
+HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10) HALF_TILE(11)
     HALF_TILE(12) typedef void (*HalfTile)(const uint16_t*, int64_t, const uint16_t*, int64_t, float*, const char*);
 static const HalfTile HALF_TILES[] = {0,           half_tile_1, half_tile_2, half_tile_3, half_tile_4,  half_tile_5,
                                       half_tile_6, half_tile_7, half_tile_8, half_tile_9, half_tile_10, half_tile_11,
@@ -138,10 +142,12 @@ static void panel_product(const Matrix* w, int64_t panel, Buffer x, int64_t toke
   int64_t tiles = (tokens + MR - 1) / MR, most = (tokens + tiles - 1) / tiles; /* tiles of about one size */
   int64_t size = w->kind == F32 ? 4 : w->kind == BF16 ? 2 : 1;
   memset(sums, 0, (size_t)tokens * NR * sizeof(float));
-  for (int64_t from = 0; from < w->inputs; from += KC) {
-    int64_t depth = w->inputs - from < KC ? w->inputs - from : KC;
-    const char *here = (const char*)w->data + (panel * w->inputs + from) * NR * size, *next = here + KC * NR * size;
-    const char* last = next + KC * NR * size; /* more than the next inputs of the panel would push others out */
+  int64_t together = x.narrow ? 2 * KC : KC; /* as many bytes */
+  for (int64_t from = 0; from < w->inputs; from += together) {
+    int64_t depth = w->inputs - from < together ? w->inputs - from : together;
+    const char *here = (const char*)w->data + (panel * w->inputs + from) * NR * size,
+               *next = here + together * NR * size;
+    const char* last = next + together * NR * size; /* more than the next inputs of the panel would push others out */
     const float* data = x.narrow ? 0 : unpacked(w, panel, from, depth, room);
     for (int64_t m = 0; m < tokens; m += most) {
       int64_t count = tokens - m < most ? tokens - m : most;
