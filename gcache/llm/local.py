@@ -156,7 +156,7 @@ class LocalLLM(FrozenModel):
             return log_probs.gather(1, wanted[rows, None]).squeeze(1)
 
         found = []
-        for start in range(0, max(1, len(written)), SCORED_TOGETHER):
+        for start in range(0, len(written), SCORED_TOGETHER):
             rows = slice(start, start + SCORED_TOGETHER)
             some, own = written[rows], partial(score, rows=rows)
             found.append(_RowByRow.apply(own, some) if some.requires_grad else own(some))

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcache.build import Built
 from gcache.errors import (
@@ -150,6 +149,8 @@ class Reinforce:
         self._saved_at = time.monotonic()
         history: list[dict[str, Any]] = []
         total = self.config.iterations
+        from tqdm.contrib.logging import logging_redirect_tqdm  # not at the head: in a notebook its import warns
+
         with (
             terminable(), self._kept_at_the_end(), logging_redirect_tqdm() if progress else nullcontext(),
             tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar,

@@ -35,7 +35,8 @@ from gcache.cache.fusers.registry import FUSERS
 from gcache.cache.rope import Rope
 from gcache.llm import local
 from gcache.llm.cache_budget import CacheLedger
-from gcache.llm.decode import sampling
+from gcache.llm.decode import sampler_state
+from gcache.llm.requests import GenerateRequest
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -140,7 +141,10 @@ def broken_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "uniforms", lambda request: torch.rand(request.max_new_tokens, dtype=torch.float64))
+    def uniforms(request: GenerateRequest) -> torch.Tensor:
+        return torch.rand(request.max_new_tokens, dtype=torch.float64)
+
+    monkeypatch.setattr(sampler_state, "uniforms", uniforms)
 
 
 def one_fuser(small: Small) -> Iterator[Check]:
@@ -240,7 +244,7 @@ def test_a_run_of_a_graph_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> Non
     def slowly(logits: Any, *rest: Any) -> Any:
         time.sleep(60)
 
-    monkeypatch.setattr(sampling.SamplerState, "draw", slowly)
+    monkeypatch.setattr(sampler_state.SamplerState, "draw", slowly)
     section = Section("concurrency", "tiny", 1, lambda: answering.in_hand(ready))
     (outcome,) = runner.run_all([section], 3, CPU, lambda now: None)
     assert outcome.status == CUT and outcome.seconds < 20

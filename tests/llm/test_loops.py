@@ -8,6 +8,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from threads import at_once
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.llm.cache_budget import GB, CacheLedger, Limits
+from gcache.llm.cache_budget import GB, CacheLedger
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM
@@ -62,7 +63,7 @@ def test_threads_that_share_a_front_get_what_each_gets_alone(tiny_llm: LocalLLM,
     tiny_llm.stop_tokens = frozenset()
     asked = [requests(tiny_llm, seed) for seed in range(6)]
     alone = [asyncio.run(answers(BatchingLLM(tiny_llm), each)) for each in asked]
-    limits = Limits() if slots is None else Limits(max_cache_gb=slots * tiny_llm.slot_bytes / GB)
+    limits = replace(tiny_llm.limits, max_cache_gb=None if slots is None else slots * tiny_llm.slot_bytes / GB)
     llm = LocalLLM(tiny_llm.model, tiny_llm.tokenizer, "shared", limits)
     llm.stop_tokens = frozenset()
     front, second = BatchingLLM(llm), BatchingLLM(llm)  # two graphs around one model have a front each

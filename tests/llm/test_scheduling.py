@@ -17,6 +17,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.gradient_pass import GradientPass
+from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.local import LocalLLM
 from gcache.llm.request_queue import RequestQueue
@@ -106,17 +107,22 @@ def test_64_mixed_requests_give_what_they_give_one_by_one(
 
 def before_each_pass(monkeypatch: pytest.MonkeyPatch, look: Callable[[torch.Tensor], object]) -> None:
     """Call `look` with the (B, S, E) embeddings of every pass, with gradient and without."""
-    plain, with_gradient = PlainDecoder.__call__, GradientPass.feed
+    plain, native, with_gradient = PlainDecoder.__call__, NativeDecoder.over_pages, GradientPass.feed
 
     def decode(self: PlainDecoder, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
         look(embeds)
         return plain(self, embeds, *rest)
+
+    def over_pages(self: NativeDecoder, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+        look(embeds)
+        return native(self, embeds, *rest)
 
     def feed(self: GradientPass, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
         look(embeds)
         return with_gradient(self, embeds, *rest)
 
     monkeypatch.setattr(PlainDecoder, "__call__", decode)
+    monkeypatch.setattr(NativeDecoder, "over_pages", over_pages)
     monkeypatch.setattr(GradientPass, "feed", feed)
 
 
