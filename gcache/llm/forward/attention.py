@@ -32,6 +32,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from gcache.llm.forward.recomputed_attention import can_recompute, recomputed_attention
+
 NAME = "gcache_grouped"
 #: Kernels for a GPU take head dimensions that are multiples of this, in any precision.
 ALIGNED = 8
@@ -76,6 +78,11 @@ def grouped_attention(
         output, _ = grouped_attention(module, query, key, value, attention_mask, dropout, scaling, **options)
         return output[..., :dim].contiguous(), None  # some models look at it as (B, S, H D), without a copy
     plain = all(options.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+    if learns and plain and not dropout and can_recompute(query, key, attention_mask):
+        assert attention_mask is not None
+        found = recomputed_attention(query, key, value, attention_mask, scaling)
+        return found.transpose(1, 2).contiguous(), None
     if attention_mask is None or torch.is_grad_enabled() or dropout or not plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
