@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.setting import DTYPES, Bench, Questions, Settings
-from gcache.commands.console import guarded, log_to_stderr
 from gcache.errors import ConfigError
 
 logger = logging.getLogger("benchmarks")
@@ -95,11 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(words)
-    log_to_stderr()
-    logger.setLevel(logging.INFO)
-    return guarded(lambda: run(args, words))
+    return command(parser(), run, argv)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -77,7 +77,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         "ratio": ratios(speeds["ours"], speeds["transformers"]),
         "ratio_without_lookup": ratios(speeds[PLAIN], speeds["transformers"]),
         "seconds_first_token": {name: [seconds for seconds, _ in rounds] for name, rounds in firsts.items()},
-        "tokens_per_second_after_first": (later := _after_first(timings, firsts)),
+        "tokens_per_second_after_first": (later := after_first(timings, firsts)),
         "ratio_after_first": ratios(later["ours"], later["transformers"]),
         "ratio_after_first_without_lookup": ratios(later[PLAIN], later["transformers"]),
         "agreement": asdict(parted),
@@ -87,7 +87,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _after_first(
+def after_first(
     timings: Mapping[str, Sequence[Round]], firsts: Mapping[str, Sequence[Round]]
 ) -> dict[str, list[float]]:
     """Tokens per second once every prompt is read: a text's first token and its time left out."""

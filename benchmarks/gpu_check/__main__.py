@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcache.commands.console import OneLineParser, guarded, log_to_stderr
+from benchmarks.command import command
+from gcache.commands.console import OneLineParser
 from gcache.errors import ConfigError, DataError
 from gcache.files import write_json
 
@@ -82,11 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(words)
-    log_to_stderr()
-    logging.getLogger("benchmarks").setLevel(logging.INFO)
-    return guarded(lambda: run(args, words))
+    return command(parser(), run, argv)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:

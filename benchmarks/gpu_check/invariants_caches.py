@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_check.checks import Check, worst
-from benchmarks.gpu_check.small import Small, apart, beside_largest, joined, small_model, thought, tokens
+from benchmarks.gpu_check.small import Small, apart, beside_largest, small_model, thought, tokens
 from benchmarks.gpu_check.tokenizer import bpe_tokenizer
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED
@@ -41,7 +41,7 @@ def batching(small: Small) -> Iterator[Check]:
     yield Check(1, what, small.family, off, CLOSE)
 
     owns = [FusedCache.plain(cache) for cache in caches]
-    fused = [own if past is None else joined([past, own]) for own, past in zip(owns, pasts, strict=True)]
+    fused = [own if past is None else FusedCache.join([past, own]) for own, past in zip(owns, pasts, strict=True)]
     writing = [GenerateRequest(p, past, 12 - n % 5) for n, (p, past) in enumerate(zip(prompts, fused, strict=True))]
     together, singly = llm.generate(writing), [llm.generate([request])[0] for request in writing]
     other = sum(a.tokens != b.tokens for a, b in zip(together, singly, strict=True))
@@ -62,7 +62,7 @@ def _handed_over(llm: LocalLLM, number: int) -> FusedCache:
     for sender in range(1, 1 + number % 3):
         own = thought(llm, tokens(sender, "sender", number, sender), parts[0], 2, sender)
         parts.append(own.weighted(torch.tensor(-0.7 * sender, device=llm.device)))
-    return joined(parts)
+    return FusedCache.join(parts)
 
 
 def positions(small: Small) -> Iterator[Check]:
@@ -82,8 +82,8 @@ def positions(small: Small) -> Iterator[Check]:
                 for owner, (size, steps) in enumerate(sizes)]  # fmt: skip
     biases = (torch.tensor(bias, device=llm.device) for bias in (0.0, -0.5, -1.5))
     parts = [sibling.weighted(bias) for sibling, bias in zip(siblings, biases, strict=True)]
-    pasts = [joined([prefix, *order]) for order in itertools.permutations(parts)]
-    pasts.append(joined([prefix, parts[1], parts[2]]))
+    pasts = [FusedCache.join([prefix, *order]) for order in itertools.permutations(parts)]
+    pasts.append(FusedCache.join([prefix, parts[1], parts[2]]))
     asked = [LogProbRequest(tokens(3, "after"), tokens(5, "written"), past) for past in pasts]
     *scores, without = llm.log_prob(asked)
     off = worst(apart(score, scores[0]) for score in scores)

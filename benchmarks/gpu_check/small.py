@@ -5,7 +5,7 @@ Their weights are large, so that attention is far from uniform: a wrong mask or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -116,10 +116,6 @@ def thought(
 ) -> FusedCache:
     """An agent's own slots, at weight 1."""
     return FusedCache.plain(llm.think([ThinkRequest(words, past, steps, owner)])[0])
-
-
-def joined(parts: Sequence[FusedCache]) -> FusedCache:
-    return FusedCache.join(parts)
 
 
 def beside_largest(one: Tensor, other: Tensor) -> float:

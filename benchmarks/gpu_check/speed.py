@@ -12,7 +12,7 @@ from functools import partial
 
 from benchmarks import floor
 from benchmarks.agreement import Agreement, compare
-from benchmarks.decoding import generate_ours, generate_transformers
+from benchmarks.decoding import Round, after_first, generate_ours, generate_transformers
 from benchmarks.gpu_check.checks import Check
 from benchmarks.gpu_check.runner import Part
 from benchmarks.gpu_check.setting import Models, Ready
@@ -42,16 +42,15 @@ def _decoding(ready: Ready) -> Iterator[Part]:
     for write in systems.values():
         write(bench, prompts[:batch], batch, WARM_UP_TOKENS)
 
-    def timings(tokens: int) -> dict[str, list[float]]:
+    def timings(tokens: int) -> dict[str, list[Round]]:
         runs = {name: partial(write, bench, prompts, batch, tokens) for name, write in systems.items()}
-        found = interleaved(runs, settings.repeats)
-        return {name: [seconds for seconds, _ in rounds] for name, rounds in found.items()}
+        return interleaved(runs, settings.repeats)
 
-    first, all_ = timings(1), timings(longest)
-    later = {
-        name: [len(prompts) * (longest - 1) / (whole - one) for whole, one in zip(all_[name], first[name], strict=True)]
-        for name in systems
-    }
+    firsts, wholes = timings(1), timings(longest)
+    first, all_ = (
+        {name: [seconds for seconds, _ in rounds] for name, rounds in found.items()} for found in (firsts, wholes)
+    )
+    later = after_first(wholes, firsts)
     read = {name: [sum(map(len, prompts)) / seconds for seconds in rounds] for name, rounds in first.items()}
     yield {
         "decoding": {

@@ -64,16 +64,16 @@ class ChatLayout:
     gap: str = ""
     thinks: bool = False
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
-    _tokens_of: Callable[[str], Tokens] = field(init=False, repr=False, compare=False)
+    _encode: Callable[[str], Tokens] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         tokenizer = self.tokenizer
 
-        def tokens_of(text: str) -> Tokens:
+        def encode(text: str) -> Tokens:
             return tuple(int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"])
 
         # rollouts of a question ask for the same prompts again and again
-        object.__setattr__(self, "_tokens_of", lru_cache(maxsize=TEXTS_KEPT)(tokens_of))
+        object.__setattr__(self, "_encode", lru_cache(maxsize=TEXTS_KEPT)(encode))
 
     @classmethod
     def of(cls, tokenizer: Any, settings: TemplateSettings | None = None) -> ChatLayout:
@@ -159,9 +159,6 @@ class ChatLayout:
             self._told.add("seam")
             logger.warning("the tokens of %r depend on what stands before it; it is tokenised alone", words[:40])
         return self._encode(start + words)
-
-    def _encode(self, text: str) -> Tokens:
-        return self._tokens_of(text)
 
 
 class Layouts:

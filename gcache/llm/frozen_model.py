@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcache.agents.chat_template import EndOfTurn, TemplateSettings, special_think_tokens
 from gcache.cache.fused_cache import FusedCache
@@ -31,6 +31,7 @@ from gcache.llm.forward.packing import can_pack, pack
 from gcache.llm.forward.paged_batch import Decoder, PagedBatch
 from gcache.llm.forward.pass_graphs import why_without_graphs
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
+from gcache.llm.forward.second_copy import is_plain_linear
 from gcache.llm.head import head_of
 from gcache.llm.keys import measured_caches
 from gcache.llm.requests import GenerateRequest, ThinkRequest
@@ -90,7 +91,7 @@ class FrozenModel:
             logger.warning("cuda_graphs has no effect for model %r: %s", label, why)
         #: (..., E) states to (..., V) logits, in the model's precision or in float32.
         self.head = head_of(model, label)
-        if library is not None and type(self.head) is nn.Linear:
+        if library is not None and is_plain_linear(self.head):
             self.head = NativeLinear(self.head, library, half=self.dtype == torch.bfloat16)
         #: Seconds of a pass by its tokens; None where nobody measures them.
         self.pass_seconds: Callable[[int], float] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gcache.evaluation.plain import one_line
@@ -15,6 +16,16 @@ IN_A_LINE = 3
 IN_A_PICTURE = 12
 #: Characters of a bar that stands for a probability of 1.
 BAR = 20
+
+
+def lines_above_the_bar(progress: bool) -> AbstractContextManager[None]:
+    """Within it the log's lines do not run into a progress bar, if there is one."""
+    if not progress:
+        return nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm  # not at the head: in a notebook its import warns
+
+    redirected: AbstractContextManager[None] = logging_redirect_tqdm()
+    return redirected
 
 
 def step_line(metrics: Mapping[str, Any], edges: Sequence[LearnedEdge], steps: int) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from gcache.training.fuser_gradient import TakenGradient, take_gradient
 from gcache.training.metrics import Idleness, of_likeliest, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import LossWeights, Objective, advantages
-from gcache.training.progress import step_line
+from gcache.training.progress import lines_above_the_bar, step_line
 from gcache.training.pruning import Pruner
 from gcache.training.rollouts import Graded, Rollouts
 from gcache.training.same_run import gradient_of, require_same_settings
@@ -149,10 +149,8 @@ class Reinforce:
         self._saved_at = time.monotonic()
         history: list[dict[str, Any]] = []
         total = self.config.iterations
-        from tqdm.contrib.logging import logging_redirect_tqdm  # not at the head: in a notebook its import warns
-
         with (
-            terminable(), self._kept_at_the_end(), logging_redirect_tqdm() if progress else nullcontext(),
+            terminable(), self._kept_at_the_end(), lines_above_the_bar(progress),
             tqdm(total=total, initial=self.done, desc="train", unit="step", disable=not progress) as bar,
         ):  # fmt: skip
             for step in range(self.done, total):

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from gcache.llm.forward.second_copy import SecondCopy, is_plain_linear
 
 #: Rows of the products that the blocks are chosen for: those of a decoding step.
 ROWS = 16
@@ -21,7 +22,7 @@ ROWS = 16
 SLOW = range(ROWS + 1, 2 * ROWS + 1)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(SecondCopy):
     """A frozen linear layer with its weight in blocks beside the plain one.
 
     Args:
@@ -29,23 +30,13 @@ class PackedLinear(nn.Module):
     """
 
     def __init__(self, plain: nn.Linear) -> None:
-        super().__init__()
-        self.plain = plain
+        super().__init__(plain)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach(), ROWS)
         self.on = True
 
-    @property
-    def weight(self) -> Tensor:
-        return self.plain.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.plain.bias
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(..., E_in) to (..., E_out)."""
-        if torch.is_grad_enabled() or not self.on:
-            return linear(states, self.plain.weight, self.plain.bias)
+    def product(self, states: Tensor) -> Tensor:
+        if not self.on:
+            return self.plain_product(states)
         rows = states.numel() // states.shape[-1]
         if rows not in SLOW:
             return self._product(states)
@@ -73,11 +64,7 @@ def can_pack(model: Any) -> bool:
 
 def pack(model: Any) -> None:
     """Give every linear layer of a frozen model its second copy (once); not those that hooks do something more for."""
-    layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
-    ]
+    layers = [(name, layer) for name, layer in model.named_modules() if is_plain_linear(layer)]
     for name, layer in layers:
         parent, _, own = name.rpartition(".")
         if not isinstance(model.get_submodule(parent), PackedLinear):

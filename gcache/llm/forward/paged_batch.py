@@ -20,6 +20,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.native.decoder import NativeDecoder
+from gcache.llm.forward.native.pages import NativePages
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
 from gcache.llm.forward.pass_graphs import PassGraphs, PassInputs, padded_pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
@@ -43,6 +44,8 @@ class PagedBatch(TransformersCache):
         self.decoder = decoder
         self.dtype = dtype
         self.pages = Pages(shape, dtype, device)
+        if isinstance(decoder, NativeDecoder):
+            self.pages = NativePages(decoder.library, shape, dtype)
         self.graphs: PassGraphs | None = None
         self._spare: list[int] = []  # a page for rows of a recorded pass that nobody has
         self.used: list[int] = []  # slots of each row
@@ -85,20 +88,10 @@ class PagedBatch(TransformersCache):
         return first
 
     def _copy_in(self, row: int, past: FusedCache) -> None:
-        if isinstance(self.decoder, NativeDecoder):
-            start = 0
-            for part in past.parts:
-                self.decoder.put_slots(self.pages, self._table[row], start, part.keys[:, 0], part.values[:, 0])
-                start += part.slots
-            return
-        slots = torch.arange(past.slots, device=self._table.device)
-        pages, offsets = self._table[row, slots // PAGE], slots % PAGE
         start = 0
         for part in past.parts:
-            here = slice(start, start + part.slots)
-            for layer, (keys, values) in enumerate(zip(part.keys[:, 0], part.values[:, 0], strict=True)):
-                self.pages.write(layer, pages[here], offsets[here], keys.transpose(0, 1), values.transpose(0, 1))
-            start = here.stop
+            self.pages.put_slots(self._table[row], start, part.keys[:, 0], part.values[:, 0])
+            start += part.slots
 
     def _reserve(self, first: int, slots: Sequence[int], ahead: int = 0) -> None:
         """Pages for rows from `first` on, so that each has room for so many slots in all; if one has not, then for
@@ -260,10 +253,7 @@ class PagedBatch(TransformersCache):
     def slots_of(self, row: int, start: int, prompt: int, owner: int, kind: SlotKind) -> KVCache:
         """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
         stop = self.used[row]
-        if isinstance(self.decoder, NativeDecoder):
-            keys, values = self.decoder.slots(self.pages, self._table[row], start, stop)
-        else:
-            keys, values = self.pages.slots(self._table[row], start, stop)
+        keys, values = self.pages.slots(self._table[row], start, stop)
         ordinals = torch.arange(stop - start, device=self._ends.device)[None]
         kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
         return KVCache(

@@ -102,6 +102,12 @@ class Pages:
         self.keys[layer][pages, :, offsets] = keys
         self.values[layer][pages, :, offsets] = values
 
+    def put_slots(self, pages: Tensor, first: int, keys: Tensor, values: Tensor) -> None:
+        """Copy keys and values (L, H, T, D) into slots `first` .. of one row's pages (M,)."""
+        slots = torch.arange(first, first + keys.shape[2], device=pages.device)
+        for layer, (own_keys, own_values) in enumerate(zip(keys, values, strict=True)):
+            self.write(layer, pages[slots // PAGE], slots % PAGE, own_keys.transpose(0, 1), own_values.transpose(0, 1))
+
     def places(self, table: Tensor) -> Tensor:
         """What `rows` reads, of the pages (n, M) of some rows, side by side."""
         return (table[:, None] * len(self._heads) + self._heads).flatten()

@@ -247,6 +247,16 @@ def test_layers_that_do_more_than_multiply_are_left_to_torch(tiny_qwen2: Any, ot
     assert not can_run(model.model)
 
 
+def test_a_head_with_a_hook_is_asked_itself(tiny_qwen2: Any, tiny_tokenizer: Any) -> None:
+    model, calls = copy.deepcopy(tiny_qwen2), list[int]()
+    model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    llm = native(model, tiny_tokenizer)
+    assert not isinstance(llm.head, NativeLinear)
+    calls.clear()
+    llm.generate([GenerateRequest((4, 5), None, 3)])
+    assert calls
+
+
 # -- the compiler -----------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,6 @@
 #include "packing.h"
 
 int64_t gcache_panel(void) { return NR; }
-int64_t gcache_dots_bf16(void) { return DOT_BF16; }
 
 static void* aligned(size_t bytes) {
   void* room = 0;
@@ -70,7 +69,7 @@ int gcache_pass(const Model* model, const Pass* pass) {
       for (int64_t l = 0; l < model->layers && !failed; l++) {
         const Layer* layer = model->layer + l;
         share(tokens, me, threads, &from, &to);
-        normalized(model, pass->states, layer->norm, from, to, x);
+        normalized(model, pass->states, layer->norm, from, to, x, model->half);
 #pragma omp barrier
         share(layer->qkv.outputs / NR, me, threads, &from, &to);
         product(&layer->qkv, from, to, x, tokens, qkv, qkv_width, 0, mine);
@@ -84,7 +83,7 @@ int gcache_pass(const Model* model, const Pass* pass) {
         product(&layer->out, from, to, mixed, tokens, pass->states, hidden, 1, mine);
 #pragma omp barrier
         share(tokens, me, threads, &from, &to);
-        normalized(model, pass->states, layer->mlp_norm, from, to, x);
+        normalized(model, pass->states, layer->mlp_norm, from, to, x, model->half);
 #pragma omp barrier
         share(layer->gate_up.outputs / NR / 2, me, threads, &from, &to);
         gated(&layer->gate_up, from, to, x, tokens, inner, model->inner, model->half, mine);
@@ -94,9 +93,7 @@ int gcache_pass(const Model* model, const Pass* pass) {
 #pragma omp barrier
       }
       share(tokens, me, threads, &from, &to);
-      if (!failed)
-        normalized(&(Model){.hidden = hidden, .epsilon = model->epsilon, .half = 0}, pass->states, model->final_norm,
-                   from, to, (Buffer){pass->states, 0});
+      if (!failed) normalized(model, pass->states, model->final_norm, from, to, (Buffer){pass->states, 0}, 0);
       free(mine.sums), free(mine.other), free(mine.room), free(mine.scores), free(mine.heads), free(mine.block);
     }
   }
@@ -137,8 +134,7 @@ void gcache_move_slots(void* const* pools, const int64_t* table, int64_t first, 
   for (int64_t l = 0; l < layers; l++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t s = 0; s < slots; s++) {
-        int64_t slot = first + s;
-        char* paged = (char*)pools[l] + ((table[slot / PAGE] * heads + h) * PAGE + slot % PAGE) * dim * size;
+        char* paged = (char*)pools[l] + slot_number(table, first + s, h, heads, dim) * size;
         char* own = block + (l * strides[0] + h * strides[1] + s * strides[2]) * size;
         if (into)
           memcpy(paged, own, (size_t)(dim * size));

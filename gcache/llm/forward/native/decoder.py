@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn.functional import pad
 from gcache.llm.forward.native.matrices import Matrix, MatrixStruct
 from gcache.llm.forward.pages import PAGE, Pages
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
+from gcache.llm.forward.second_copy import is_plain_linear
 
 _int64, _float, _pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 PRECISIONS = (torch.float32, torch.bfloat16)
@@ -56,7 +56,7 @@ def can_run(base: Any) -> bool:
         and config.hidden_size % 2 == 0
         and config.intermediate_size % 2 == 0
         and base.layers[0].self_attn.head_dim % 2 == 0
-        and all(type(layer) is nn.Linear and not _has_hooks(layer) for layer in _linears(base))
+        and all(map(is_plain_linear, _linears(base)))
     )
 
 
@@ -67,11 +67,6 @@ def _linears(base: Any) -> list[nn.Module]:
         for part, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down")))
         for name in names
     ]
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """Hooks do something more than the product: bitsandbytes and accelerate place weights with them."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class NativeDecoder(PlainDecoder):
@@ -136,30 +131,6 @@ class NativeDecoder(PlainDecoder):
         few._model = _Model.from_buffer_copy(self._model)
         few._model.layers = count
         return few
-
-    def put_slots(self, pages: Pages, table: Tensor, first: int, keys: Tensor, values: Tensor) -> None:
-        """Copy keys and values (L, H, T, D) into slots `first` .. of a row's pages (M,)."""
-        for pools, block in ((pages.keys, keys), (pages.values, values)):
-            self._move(pools, table, first, block if block.stride(-1) == 1 else block.contiguous(), into=True)
-
-    def slots(self, pages: Pages, table: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """As `Pages.slots`."""
-        heads, _, dim = pages.keys[0].shape[1:]
-        shape = (len(pages.keys), 1, heads, stop - start, dim)
-        keys, values = (torch.empty(shape, dtype=pages.keys[0].dtype) for _ in range(2))
-        for pools, block in ((pages.keys, keys), (pages.values, values)):
-            self._move(pools, table, start, block[:, 0], into=False)
-        return keys, values
-
-    def _move(self, pools: Sequence[Tensor], table: Tensor, first: int, block: Tensor, into: bool) -> None:
-        assert table.stride(0) == 1 and block.stride(-1) == 1 and block.dtype == pools[0].dtype
-        layers, heads, slots, dim = block.shape
-        places = (_pointer * layers)(*(pool.data_ptr() for pool in pools))
-        strides = (_int64 * 3)(*block.stride()[:3])
-        self.library.gcache_move_slots(
-            places, _pointer(table.data_ptr()), *map(_int64, (first, slots, layers, heads, dim, block.itemsize)),
-            _pointer(block.data_ptr()), strides, _int64(into), _int64(torch.get_num_threads()),
-        )  # fmt: skip
 
     def over_pages(
         self,

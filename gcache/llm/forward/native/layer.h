@@ -112,8 +112,9 @@ static void gated(const Matrix* w, int64_t from, int64_t to, Buffer x, int64_t t
   }
 }
 
-static void normalized(const Model* model, const float* states, const float* weight, int64_t from, int64_t to,
-                       Buffer x) {
+/* Tokens `from` .. `to` of the states by their root mean square; `half`: rounded to bfloat16. */
+static void normalized(const Model* model, const float* states, const float* weight, int64_t from, int64_t to, Buffer x,
+                       int64_t half) {
   int64_t width = model->hidden;
   for (int64_t m = from; m < to; m++) {
     const float* h = states + m * width;
@@ -124,9 +125,8 @@ static void normalized(const Model* model, const float* states, const float* wei
     squares = total(sum);
     for (; i < width; i++) squares += h[i] * h[i];
     float scale = 1.0f / sqrtf(squares / (float)width + model->epsilon);
-    for (i = 0; i + VL <= width; i += VL)
-      put_vector(x, m * width + i, load(h + i) * scale * load(weight + i), model->half);
-    for (; i < width; i++) put(x, m * width + i, h[i] * scale * weight[i], model->half);
+    for (i = 0; i + VL <= width; i += VL) put_vector(x, m * width + i, load(h + i) * scale * load(weight + i), half);
+    for (; i < width; i++) put(x, m * width + i, h[i] * scale * weight[i], half);
   }
 }
 

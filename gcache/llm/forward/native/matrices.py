@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from gcache.llm.forward.second_copy import SecondCopy
 
 #: Blocks of inputs that formats in use share a scale over: most of them, and 6 bits of GGUF.
 BLOCKS = (32, 16)
@@ -141,31 +142,19 @@ class Matrix:
         return made
 
 
-class NativeLinear(nn.Module):
-    """A frozen linear layer whose products without gradient are the compiled code's.
+class NativeLinear(SecondCopy):
+    """A frozen linear layer whose products without gradient are the compiled code's, in float32.
 
     Args:
-        plain: the layer; where gradients flow it is asked itself.
+        plain: the layer.
         half: whether products are of bf16 inputs.
     """
 
     def __init__(self, plain: nn.Linear, library: ctypes.CDLL, half: bool) -> None:
-        super().__init__()
-        self.plain = plain
+        super().__init__(plain)
         self.matrix = Matrix(library, [plain.weight], plain.bias, half)
 
-    @property
-    def weight(self) -> Tensor:
-        return self.plain.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.plain.bias
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(..., E_in) to (..., E_out); float32 without gradient, else in the layer's precision."""
-        if torch.is_grad_enabled():
-            return linear(states, self.plain.weight, self.plain.bias)
+    def product(self, states: Tensor) -> Tensor:
         return self.matrix(states, torch.get_num_threads())
 
 

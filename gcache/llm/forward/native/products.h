@@ -23,7 +23,8 @@ INLINE Buffer later(Buffer from, int64_t count) {
 }
 
 /* `count` tokens by `depth` inputs, added to sums (count, NR). Meanwhile what comes `next` is asked for, a line of 64
-   bytes at a time: else the processor would read weights or multiply, in turns. */
+   bytes at a time: else the processor would read weights or multiply, in turns. Few tokens are bound by reading, and
+   asking takes time of theirs. */
 #define TILE(count)                                                                                    \
   static void tile_##count(const float* x, int64_t stride, const float* w, int64_t depth, float* sums, \
                            const char* next) {                                                         \
@@ -47,28 +48,21 @@ INLINE Buffer later(Buffer from, int64_t count) {
     }                                                                                                  \
   }
 
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-#if MR >= 6
-TILE(5)
-TILE(6)
+/* clang-format off */
+#if MR == 12
+#define EACH_SIZE(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
+#elif MR == 6
+#define EACH_SIZE(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
+#else
+#define EACH_SIZE(DO) DO(1) DO(2) DO(3) DO(4)
 #endif
-#if MR >= 12
-    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
-#endif
+#define NAMED(count) tile_##count,
+#define HALF_NAMED(count) half_tile_##count,
 
-        typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, const char*);
-static const Tile TILES[] = {0,      tile_1, tile_2, tile_3,  tile_4,
-#if MR >= 6
-                             tile_5, tile_6,
-#endif
-#if MR >= 12
-                             tile_7, tile_8, tile_9, tile_10, tile_11,
-                             tile_12
-#endif
-};
+EACH_SIZE(TILE)
+typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, const char*);
+static const Tile TILES[] = {0, EACH_SIZE(NAMED)};
+/* clang-format on */
 
 #if DOT_BF16
 #define HALF_TILE(count)                                                                                          \
@@ -96,15 +90,12 @@ static const Tile TILES[] = {0,      tile_1, tile_2, tile_3,  tile_4,
       _mm512_storeu_ps(sums + m * NR + VL, sum[m][1]);                                                            \
     }                                                                                                             \
   }
-HALF_TILE(1)
-HALF_TILE(2)
-HALF_TILE(3)
-HALF_TILE(4)
-HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8) HALF_TILE(9) HALF_TILE(10) HALF_TILE(11)
-    HALF_TILE(12) typedef void (*HalfTile)(const uint16_t*, int64_t, const uint16_t*, int64_t, float*, const char*);
-static const HalfTile HALF_TILES[] = {0,           half_tile_1, half_tile_2, half_tile_3, half_tile_4,  half_tile_5,
-                                      half_tile_6, half_tile_7, half_tile_8, half_tile_9, half_tile_10, half_tile_11,
-                                      half_tile_12};
+
+/* clang-format off */
+EACH_SIZE(HALF_TILE)
+typedef void (*HalfTile)(const uint16_t*, int64_t, const uint16_t*, int64_t, float*, const char*);
+static const HalfTile HALF_TILES[] = {0, EACH_SIZE(HALF_NAMED)};
+/* clang-format on */
 #endif
 
 /* Inputs `from` .. `from + depth` of a panel as floats, (depth, NR). */
