@@ -22,7 +22,7 @@ from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM, Qwen3ForCausalLM
 
     from gcache.llm.local import LocalLLM
 
@@ -93,6 +93,20 @@ def tiny_qwen2() -> Qwen2ForCausalLM:
 
 
 @pytest.fixture(scope="session")
+def tiny_qwen3() -> Qwen3ForCausalLM:
+    """Two layers, fp32, tied embeddings, norms of each head's queries and keys."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(3)
+    model = Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True))
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for part in (layer.self_attn.q_norm, layer.self_attn.k_norm):
+                part.weight.uniform_(0.5, 2.0)  # transformers starts them at one
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word or digit, ChatML turns, end of turn as end of text."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -144,12 +158,12 @@ def tiny_llm(request: pytest.FixtureRequest, tiny_tokenizer: PreTrainedTokenizer
 @pytest.fixture
 def other_llm(tiny_tokenizer: PreTrainedTokenizerFast) -> LocalLLM:
     """A LocalLLM over a decoder that `PlainDecoder` does not know: its passes go through transformers."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import GraniteConfig, GraniteForCausalLM
 
     from gcache.llm.local import LocalLLM
 
     torch.manual_seed(4)
-    model = Qwen3ForCausalLM(Qwen3Config(**TINY, tie_word_embeddings=True)).eval()
+    model = GraniteForCausalLM(GraniteConfig(**TINY, tie_word_embeddings=True)).eval()
     return LocalLLM(model, tiny_tokenizer, "other")
 
 

@@ -27,7 +27,7 @@ def prepared(name: str) -> torch.device:
     """
     device = pick_device(name)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         torch.zeros(1, device=device)
     return device
 

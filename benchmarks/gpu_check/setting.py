@@ -134,7 +134,9 @@ def limited(bench: Bench, limits: Limits) -> Iterator[CacheLedger]:
     llm = bench.llm
     before, ledger = llm.limits, llm.ledger
     llm.limits, llm.ledger = limits, CacheLedger(limits.max_cache_bytes)
+    llm.kept.clear()
     try:
         yield llm.ledger
     finally:
         llm.limits, llm.ledger = before, ledger
+        llm.kept.clear()

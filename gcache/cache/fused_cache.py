@@ -121,7 +121,7 @@ class FusedCache(KVCache):
     def dtype(self) -> torch.dtype:
         return self.parts[0].dtype
 
-    @property
+    @cached_property
     def next_positions(self) -> Tensor:
         return torch.stack([part.next_positions for part in self.parts]).amax(dim=0)
 

@@ -109,7 +109,7 @@ class KVCache:
         """(B,) number of valid slots."""
         return self.mask.sum(dim=1)
 
-    @property
+    @cached_property
     def next_positions(self) -> Tensor:
         """(B,) the position after the last occupied one; 0 for an empty sequence."""
         if self.slots == 0:

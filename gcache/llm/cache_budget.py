@@ -63,8 +63,8 @@ class Limits(Settings):
         True, help="guess tokens of a text from what was said before and check them in one pass", group="limits"
     )
     cuda_graphs: bool = setting(
-        False, help="on a GPU: record a decoding step's pass once per shape and replay it; the batch of texts keeps "
-        "its memory while it is empty. No effect on a CPU",
+        True, help="on a GPU: record the pass of a decoding or latent step once per shape and replay it; a batch keeps "
+        "its memory, or an eighth of max_cache_gb, while it is empty. No effect on a CPU",
         group="limits",
     )
     max_gradient_tokens: int = setting(
@@ -140,9 +140,13 @@ class CacheLedger:
         with self._lock:
             return self.held + sum(batch.nbytes for batch in self._in_flight)
 
-    def hold(self, cache: KVCache) -> None:
-        """Count a cache until nobody refers to it any more."""
-        size = cache.nbytes
+    def hold(self, cache: KVCache, size: int | None = None) -> None:
+        """Count a cache until nobody refers to it any more.
+
+        Args:
+            size: its bytes, where they are known; else the host waits for the device to count its valid slots.
+        """
+        size = cache.nbytes if size is None else size
         with self._lock:
             self._held += size
         # a cache may go in any thread, at any moment: what is called then takes no lock

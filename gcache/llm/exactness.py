@@ -28,7 +28,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
 from gcache.errors import ModelError
 from gcache.llm.forward.gradient_pass import GradientPass
-from gcache.llm.forward.paged_batch import PagedBatch
+from gcache.llm.forward.paged_batch import Added, PagedBatch
 from gcache.llm.refusing import WAY_OUT, kind_of, refusing
 from gcache.runtime.streams import generator as generator_of
 
@@ -270,7 +270,7 @@ class _Trial:
 
     def _past(self, slots: int) -> FusedCache:
         """The first tokens as a cache."""
-        first = self.rows.slots_of(0, 0, FIRST + MORE, 0, SlotKind.PROMPT)
+        (first,) = self.rows.slots_of([Added(0, 0, FIRST + MORE, 0, SlotKind.PROMPT)])
         return FusedCache.plain(first.take(torch.arange(slots, device=first.mask.device)))
 
     def _embeds(self, places: Sequence[range]) -> Tensor:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ from gcache.llm.forward.native.matrices import NativeLinear
 from gcache.llm.forward.native.pass_cost import pass_cost
 from gcache.llm.forward.packing import can_pack, pack
 from gcache.llm.forward.paged_batch import Decoder, PagedBatch
-from gcache.llm.forward.pass_graphs import why_without_graphs
+from gcache.llm.forward.pass_graphs import CudaCapture, PassGraphs, why_without_graphs
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.forward.second_copy import is_plain_linear
 from gcache.llm.head import head_of
@@ -38,6 +40,9 @@ from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.runtime.transfers import to_device
 
 logger = logging.getLogger(__name__)
+
+#: Of a limit of cache bytes, what a batch of recorded passes may keep while nobody is in it.
+KEPT_SHARE = 1 / 8
 
 
 class FrozenModel:
@@ -87,7 +92,8 @@ class FrozenModel:
             pack(model)
         #: What passes without gradient go through.
         self.decoder = _decoder(self.base, library)
-        if self.limits.cuda_graphs and (why := why_without_graphs(self.decoder, self.device)):
+        why = why_without_graphs(self.decoder, self.device)
+        if self.limits.cuda_graphs and self.device.type == "cuda" and why:
             logger.warning("cuda_graphs has no effect for model %r: %s", label, why)
         #: (..., E) states to (..., V) logits, in the model's precision or in float32.
         self.head = head_of(model, label)
@@ -125,11 +131,20 @@ class FrozenModel:
         layers, heads, dim = self.cache_shape
         return 2 * layers * heads * dim * self.dtype.itemsize
 
-    def rows(self) -> PagedBatch:
-        """An empty batch in flight."""
+    def rows(self, recorded: bool = False) -> PagedBatch:
+        """An empty batch in flight; `recorded`: its narrow passes are recorded, where they can be."""
         rows = PagedBatch(self.decoder, self.cache_shape, self.dtype, self.device)
+        if recorded and self.records_passes:
+            limit = self.ledger.limit
+            kept = math.inf if limit is None else limit * KEPT_SHARE
+            rows.graphs = PassGraphs(partial(CudaCapture, self.device), kept)
         self.ledger.watch(rows)
         return rows
+
+    @property
+    def records_passes(self) -> bool:
+        """Whether narrow passes are recorded once and replayed."""
+        return self.limits.cuda_graphs and not why_without_graphs(self.decoder, self.device)
 
     def empty_cache(self) -> FusedCache:
         """A cache of one sequence without a slot."""

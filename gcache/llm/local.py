@@ -8,7 +8,8 @@ passes of several threads go one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from gcache.cache.kv_cache import KVCache
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.forward.gradient_pass import GradientPass, last_real, own_slots
+from gcache.llm.forward.paged_batch import Added, PagedBatch
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.frozen_model import FrozenModel
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
@@ -33,7 +35,15 @@ _News = tuple[Callable[[Tensor], None], Tensor]
 
 
 class LocalLLM(FrozenModel):
-    """A frozen model that thinks, writes and scores. It is made as a `FrozenModel` is."""
+    """A frozen model that thinks, writes and scores. It is made as a `FrozenModel` is.
+
+    Attributes:
+        kept: empty batches whose passes are recorded, for the next call.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.kept: list[PagedBatch] = []
 
     # -- the three calls --------------------------------------------------------------------
 
@@ -60,9 +70,12 @@ class LocalLLM(FrozenModel):
 
         As texts end, the next requests take their rows.
         """
+        with self._empty_rows() as rows:
+            return self._written(Decoding(self, rows), requests)
+
+    def _written(self, decoding: Decoding[int], requests: Sequence[GenerateRequest]) -> list[Generation]:
         results: dict[int, Generation] = {}
         waiting = list(range(len(requests)))
-        decoding = self.decoding()
         while waiting or len(decoding):
             with self.ledger.turn:
                 joining = decoding.admits([requests[i] for i in waiting])
@@ -86,9 +99,27 @@ class LocalLLM(FrozenModel):
 
     def _think(self, requests: Sequence[ThinkRequest], news: list[_News]) -> list[KVCache]:
         """`news`: what watchers are to be told, added to."""
+        with self._empty_rows() as rows:
+            return self._thoughts_in(rows, requests, news)
+
+    @contextmanager
+    def _empty_rows(self) -> Iterator[PagedBatch]:
+        """An empty batch; where passes are recorded one that was used before, since recordings are of its pools."""
+        if not self.records_passes:
+            yield self.rows()
+            return
+        rows = self.kept.pop() if self.kept else self.rows(recorded=True)
+        try:
+            yield rows
+        finally:
+            rows.remove(range(rows.count))
+            self.kept.append(rows)
+
+    def _thoughts_in(
+        self, rows: PagedBatch, requests: Sequence[ThinkRequest], news: list[_News]
+    ) -> list[KVCache]:
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
-        rows = self.rows()
         rows.add(pasts, [r.prompt_slots + steps for r in requests])
         states: list[Tensor] = []
         for part in group_similar_lengths([r.prompt_slots for r in requests]):
@@ -105,12 +136,12 @@ class LocalLLM(FrozenModel):
         for _ in range(steps):
             fed.append(hidden)
             hidden = rows.feed(align(hidden)[:, None])[:, 0]
-        thoughts = [
-            rows.slots_of(row, 0 if past is None else past.slots, request.prompt_slots, request.owner, request.kind)
+        thoughts = rows.slots_of([
+            Added(row, 0 if past is None else past.slots, request.prompt_slots, request.owner, request.kind)
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
-        ]
+        ])  # fmt: skip
         for thought in thoughts:
-            self.ledger.hold(thought)
+            self.ledger.hold(thought, thought.slots * self.slot_bytes)
         for row, request in enumerate(requests):
             if request.watch is not None:
                 news.append((request.watch, torch.stack([state[row] for state in fed]) if fed else hidden[:0]))
@@ -183,8 +214,10 @@ class LocalLLM(FrozenModel):
         return self.ledger.most_that_fit(len(sizes), lambda count: self._bytes(sizes[:count]))
 
     def _bytes(self, sizes: Sequence[RequestSize]) -> int:
-        """Of a batch in flight, and of what it leaves behind."""
-        return sum(padded_slots(size.total) + size.read + size.later for size in sizes) * self.slot_bytes
+        """Of a batch in flight, and of what it leaves behind; pools that were kept are counted already."""
+        rows = sum(padded_slots(size.total) for size in sizes) * self.slot_bytes
+        kept = sum(batch.nbytes for batch in self.kept[-1:])
+        return max(0, rows - kept) + sum(size.read + size.later for size in sizes) * self.slot_bytes
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])

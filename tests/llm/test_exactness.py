@@ -167,7 +167,7 @@ def test_a_first_embedding_of_zeros_hides_no_rotation() -> None:
 
 @pytest.mark.parametrize("layer", [1, 3])
 def test_a_rotation_of_its_own_in_any_layer_is_found(layer: int) -> None:
-    model = made("qwen3")
+    model = made("granite")
 
     def faster(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         angles = model.model.rotary_emb(args[0], 2 * kwargs["position_ids"])
@@ -179,7 +179,7 @@ def test_a_rotation_of_its_own_in_any_layer_is_found(layer: int) -> None:
 
 def test_what_nobody_thought_of_is_found_by_its_size() -> None:
     """Here: the first token of a prompt is written less often after it."""
-    model = made("qwen3")
+    model = made("granite")
     plain = type(model).forward
 
     class Odd(type(model)):  # type: ignore[misc]
@@ -206,9 +206,9 @@ def test_a_wrong_scale_of_logits_is_found_in_half_precision() -> None:
         require_exact(llm, own)
 
 
-def qwen3_with(hook: Any, dtype: torch.dtype = torch.float32, where: str = "mlp") -> Any:
+def granite_with(hook: Any, dtype: torch.dtype = torch.float32, where: str = "mlp") -> Any:
     """A model whose layers' parts do something more to their outputs."""
-    model = made("qwen3").to(dtype)
+    model = made("granite").to(dtype)
     for layer in model.model.layers:
         layer.get_submodule(where).register_forward_hook(hook)
     return model
@@ -216,7 +216,7 @@ def qwen3_with(hook: Any, dtype: torch.dtype = torch.float32, where: str = "mlp"
 
 def test_what_a_model_does_from_some_length_on_is_found() -> None:
     for width in (12, 20, 36):
-        model = qwen3_with(lambda _, args, output, width=width: output * (1 + 0.2 * (args[0].shape[1] > width)))
+        model = granite_with(lambda _, args, output, width=width: output * (1 + 0.2 * (args[0].shape[1] > width)))
         assert "of its own forward pass" in refusal(model), width
 
 
@@ -241,7 +241,7 @@ def test_attention_that_leaves_out_all_but_the_largest_logits_is_found(kept: int
     name = f"largest {kept}"
     AttentionInterface.register(name, largest)
     AttentionMaskInterface.register(name, sdpa_mask)
-    model = made("qwen3")
+    model = made("granite")
     model.set_attn_implementation(name)
     assert "a slot does not count in its attention by the log-weight" in refusal(model)
 
@@ -249,7 +249,7 @@ def test_attention_that_leaves_out_all_but_the_largest_logits_is_found(kept: int
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("start", [3, 10, 100, 400])
 def test_values_that_depend_on_where_they_stand_are_found(start: int, dtype: torch.dtype) -> None:
-    model = made("qwen3").to(dtype)
+    model = made("granite").to(dtype)
     seen: list[Tensor] = []
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["position_ids"]), with_kwargs=True)
@@ -262,7 +262,7 @@ def test_values_that_depend_on_where_they_stand_are_found(start: int, dtype: tor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("below", "factor"), [(0.02, 0.5), (0.02, 0.7), (0.005, 0.125), (9.0, 1.005)])
 def test_slow_rotations_that_are_wrong_are_found_far_away(below: float, factor: float, dtype: torch.dtype) -> None:
-    model = made("qwen3").to(dtype)
+    model = made("granite").to(dtype)
     frequencies = model.model.rotary_emb.inv_freq.clone().float()
     wrong = torch.where(frequencies < below, frequencies * factor, frequencies)
 
@@ -312,7 +312,7 @@ def test_no_reason_is_given_where_rounding_may_be_it() -> None:
 # -- embeddings that are no numbers, or zeros -----------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "granite"])
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "nan"), (math.inf, "infinite")])
 def test_an_embedding_that_is_no_number_is_the_reason(family: str, value: float, word: str) -> None:
     model = made(family)
@@ -324,24 +324,24 @@ def test_an_embedding_that_is_no_number_is_the_reason(family: str, value: float,
 
 
 def test_weights_that_are_no_numbers_are_the_reason() -> None:
-    model = made("qwen3")
+    model = made("granite")
     with torch.no_grad():
         model.model.layers[2].mlp.up_proj.weight[3] = math.nan
     assert "the log-probabilities of its own forward pass are nan" in refusal(model)
 
 
 def test_keys_that_are_no_numbers_are_the_reason() -> None:
-    hooked = qwen3_with(lambda _, args, output: output / (args[0].shape[1] > 20), where="self_attn.v_proj")
+    hooked = granite_with(lambda _, args, output: output / (args[0].shape[1] > 20), where="self_attn.v_proj")
     text = refusal(hooked)
     assert "its layer 1 keeps keys or values that are nan; use" in text
-    hooked = qwen3_with(lambda _, args, output: output * (args[0].shape[1] < 20), where="self_attn.k_proj")
+    hooked = granite_with(lambda _, args, output: output * (args[0].shape[1] < 20), where="self_attn.k_proj")
     assert "of its own forward pass" in refusal(hooked)
 
 
 @pytest.mark.parametrize("guesses", [True, False])
 def test_a_token_without_an_embedding_spoils_no_other_text(guesses: bool) -> None:
     """Without an epsilon, the norm of its zeros is nan: in a prompt that has it, and in no other."""
-    model = made("qwen3", rms_norm_eps=0.0)
+    model = made("granite", rms_norm_eps=0.0)
     with torch.no_grad():
         model.get_input_embeddings().weight[0] = 0
     llm = LocalLLM(model, NUMBERS, "zeros", Limits(prompt_lookup=guesses, max_batch_size=3))

@@ -8,7 +8,6 @@ at rows only when some are done, watched or may end at a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -20,12 +19,11 @@ from gcache.llm.decode.sampler_state import Drawn, SamplerState
 from gcache.llm.decode.sampling import LOGIT_ROWS, raw_log_probs, scores
 from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
-from gcache.llm.forward.hf_decoder import lowest
 from gcache.llm.forward.pages import padded_slots
-from gcache.llm.forward.pass_graphs import CudaCapture, PassGraphs, why_without_graphs
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
 if TYPE_CHECKING:
+    from gcache.llm.forward.paged_batch import PagedBatch
     from gcache.llm.frozen_model import FrozenModel
 
 Ticket = TypeVar("Ticket", bound=Hashable)
@@ -41,17 +39,15 @@ class Decoding(Generic[Ticket]):
 
     Args:
         llm: the model that writes them.
+        rows: an empty batch; None for a new one.
 
     Rows are named by the tickets they came with. A pass that fails is tried again row by row, so
     that only the rows that fail by themselves are lost. After `join` and `step`, `notify` is to be called.
     """
 
-    def __init__(self, llm: FrozenModel) -> None:
+    def __init__(self, llm: FrozenModel, rows: PagedBatch | None = None) -> None:
         self.llm = llm
-        self.rows = llm.rows()
-        if llm.limits.cuda_graphs and not why_without_graphs(llm.decoder, llm.device):
-            capture = partial(CudaCapture, llm.device)
-            self.rows.graphs = PassGraphs(capture, lowest(llm.dtype), keep_pools=llm.ledger.limit is None)
+        self.rows = llm.rows(recorded=True) if rows is None else rows
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row

@@ -11,6 +11,7 @@ A row takes as many pages (`gcache.llm.forward.pages`) as its own slots need, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,12 +22,23 @@ from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.native.pages import NativePages
-from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages
+from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages, Span
 from gcache.llm.forward.pass_graphs import PassGraphs, PassInputs, padded_pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.runtime.transfers import to_device
 
 Decoder = PlainDecoder | TransformersDecoder
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a row added to what it received: slots from `start` on, `prompt` of them of a kind, then latents."""
+
+    row: int
+    start: int
+    prompt: int
+    owner: int
+    kind: SlotKind
 
 
 class PagedBatch(TransformersCache):
@@ -77,21 +89,37 @@ class PagedBatch(TransformersCache):
         self._owned += [[] for _ in pasts]
         self._grow_tables(self.count, 0)
         self._reserve(first, [length + more for length, more in zip(slots, room, strict=True)])
-        blocked = lowest(self.dtype)
-        for row, (past, length) in enumerate(zip(pasts, slots, strict=True), start=first):
-            self._ends[row] = length
-            self.positions[row] = 0 if past is None else past.next_positions[0]
-            self._bias[row] = 0.0
-            if past is not None and length:
-                self._bias[row, :length] = past.bias[0].clamp_min(blocked).masked_fill(~past.mask[0], blocked)
-                self._copy_in(row, past)
+        if not pasts:
+            return first
+        rows = slice(first, self.count)
+        nowhere = self.positions.new_zeros(1)
+        self._ends[rows] = to_device(slots, self._ends.device)
+        self.positions[rows] = torch.cat([nowhere if past is None else past.next_positions for past in pasts])
+        self._bias[rows] = 0.0
+        self._copy_in(first, pasts)
         return first
 
-    def _copy_in(self, row: int, past: FusedCache) -> None:
-        start = 0
-        for part in past.parts:
-            self.pages.put_slots(self._table[row], start, part.keys[:, 0], part.values[:, 0])
-            start += part.slots
+    def _copy_in(self, first: int, pasts: Sequence[FusedCache | None]) -> None:
+        """What rows from `first` on received, with its log-weights."""
+        parts: list[tuple[Span, KVCache, Tensor]] = []
+        for row, past in enumerate(pasts, start=first):
+            start = 0
+            for part, bias in zip(past.parts, past.biases, strict=True) if past is not None else ():
+                if part.slots:
+                    parts.append((Span(row, start, start + part.slots), part, bias[0]))
+                    start += part.slots
+        if not parts:
+            return
+        spans = [span for span, _, _ in parts]
+        blocked = lowest(self.dtype)
+        mask = torch.cat([part.mask[0] for _, part, _ in parts])
+        bias = torch.cat([bias for _, _, bias in parts]).clamp_min(blocked).masked_fill(~mask, blocked)
+        rows = [span.row for span in spans for _ in range(span.slots)]
+        slots = [slot for span in spans for slot in range(span.start, span.stop)]
+        at = to_device([rows, slots], self._bias.device)
+        self._bias[at[0], at[1]] = bias.to(self._bias.dtype)
+        keys, values = ([getattr(part, name)[:, 0] for _, part, _ in parts] for name in ("keys", "values"))
+        self.pages.put_slots(self._table, spans, keys, values)
 
     def _reserve(self, first: int, slots: Sequence[int], ahead: int = 0) -> None:
         """Pages for rows from `first` on, so that each has room for so many slots in all; if one has not, then for
@@ -127,6 +155,10 @@ class PagedBatch(TransformersCache):
         Returns the moves made, (from, to), in order: whoever keeps something per row follows them.
         """
         moves: list[tuple[int, int]] = []
+        if len(gone) == self.count:  # nothing moves
+            self.pages.give_back([page for owned in self._owned for page in owned])
+            self._table.fill_(PAD_PAGE)
+            self.used, self._owned, gone = [], [], ()
         for row in sorted(gone, reverse=True):
             self.pages.give_back(self._owned[row])
             last = self.count - 1
@@ -144,7 +176,7 @@ class PagedBatch(TransformersCache):
     def _is_wasteful(self) -> bool:
         """Whether free pages should go. Recorded passes need the pools where they are."""
         if self.graphs is not None:
-            return not self.count and not self.graphs.keep_pools
+            return not self.count and self.nbytes > self.graphs.kept_bytes
         return len(self.pages.free) > self.count or not self.count
 
     def _compact(self) -> None:
@@ -185,18 +217,16 @@ class PagedBatch(TransformersCache):
         graphs = self.graphs if lengths is None and self.graphs is not None and self.graphs.takes(width) else None
         reach = reach if graphs is None else padded_pages(reach)
         self._grow_tables(0, reach)
-        steps = torch.arange(width, device=embeds.device)
-        where = self.positions[rows, None] + steps  # (n, S)
         if isinstance(self.decoder, NativeDecoder):
             table, bias, before = self._table[rows], self._bias[rows], self._ends[rows]
+            where = self.positions[rows, None] + torch.arange(width)  # (n, S)
             hidden = self.decoder.over_pages(embeds, where, self.pages, table, bias, before, lengths, slots_only)
         else:
-            slots = self._ends[rows, None] + steps  # (n, S)
-            mask, table = self._mask(rows, slots, reach * PAGE), self._table[rows]
-            fresh = table.gather(1, slots // PAGE)
-            inputs = PassInputs(embeds, mask, where, fresh, slots % PAGE, table[:, :reach])
-            self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
-            hidden = self._replayed(inputs, graphs) if graphs is not None else self._run(inputs)
+            inputs = PassInputs(
+                embeds, self._bias[rows, : reach * PAGE], self._table[rows, :reach], self._ends[rows],
+                self.positions[rows],
+            )  # fmt: skip
+            hidden = self._run(inputs, lengths) if graphs is None else self._replayed(inputs, graphs)
         self.used[rows] = ends
         self._ends[rows] += hidden.shape[1] if lengths is None else lengths
         self.positions[rows] += hidden.shape[1] if lengths is None else lengths
@@ -206,10 +236,16 @@ class PagedBatch(TransformersCache):
         self._spare = self._spare or self.pages.take(1)
         return graphs(inputs, self._run, self.pages.version, self._spare[0])
 
-    def _run(self, inputs: PassInputs) -> Tensor:
+    def _run(self, inputs: PassInputs, lengths: Tensor | None = None) -> Tensor:
         """(n, S, E) hidden states after the final norm; fresh slots are written."""
-        self._at = (inputs.pages, inputs.offsets, self.pages.places(inputs.table), len(inputs.embeds))
-        return self.decoder(inputs.embeds, inputs.mask, inputs.positions, self)
+        rows, width, _ = inputs.embeds.shape
+        steps = torch.arange(width, device=inputs.embeds.device)
+        slots = inputs.ends[:, None] + steps  # (n, S)
+        pages = inputs.table.gather(1, slots // PAGE)
+        self._at = (pages, slots % PAGE, self.pages.places(inputs.table), rows)
+        self._padding = None if lengths is None else (steps >= lengths[:, None])[:, None, :, None]
+        mask = masked_beyond(slots, inputs.bias, self.dtype)
+        return self.decoder(inputs.embeds, mask, inputs.positions[:, None] + steps, self)
 
     def take_back(self, slots: Tensor, counts: Sequence[int]) -> None:
         """Forget so many of each row's last slots, as if they had not been fed: (count,) on the device, and the same
@@ -227,13 +263,6 @@ class PagedBatch(TransformersCache):
             pages, offsets = to_device(places, self._table.device).T
             self.pages.clear(pages, offsets)
 
-    def _mask(self, rows: slice, slots: Tensor, reach: int) -> Tensor:
-        """(n, 1, S, T) additive: each slot's bias up to the query's own slot, blocked beyond."""
-        columns = torch.arange(reach, device=slots.device)
-        seen = columns <= slots[:, :, None]  # (n, S, T)
-        bias = self._bias[rows, None, :reach].expand(seen.shape)
-        return torch.where(seen, bias, lowest(self.dtype)).to(self.dtype)[:, None]
-
     # -- what transformers asks of a cache ----------------------------------------------------
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -250,21 +279,28 @@ class PagedBatch(TransformersCache):
 
     # -- what was added -----------------------------------------------------------------------
 
-    def slots_of(self, row: int, start: int, prompt: int, owner: int, kind: SlotKind) -> KVCache:
-        """A copy of a row's slots from `start` on, as a cache: `prompt` prompt slots, then latents."""
-        stop = self.used[row]
-        keys, values = self.pages.slots(self._table[row], start, stop)
-        ordinals = torch.arange(stop - start, device=self._ends.device)[None]
-        kinds = torch.where(ordinals < prompt, int(kind), int(SlotKind.LATENT))
-        return KVCache(
-            keys,
-            values,
-            self.positions[row] - (stop - start) + ordinals,
-            torch.ones_like(ordinals, dtype=torch.bool),
-            kinds,
-            torch.full_like(ordinals, owner),
-            ordinals,
-        )
+    def slots_of(self, added: Sequence[Added]) -> list[KVCache]:
+        """Copies of what rows added, as a cache for each."""
+        spans = [Span(own.row, own.start, self.used[own.row]) for own in added]
+        sizes = [span.slots for span in spans]
+        each = [(own, span, number) for own, span in zip(added, spans, strict=True) for number in range(span.slots)]
+        rows, ordinals, back, kinds, owners = to_device([
+            [own.row for own, _, _ in each],
+            [number for _, _, number in each],
+            [number - span.slots for _, span, number in each],
+            [int(own.kind if number < own.prompt else SlotKind.LATENT) for own, _, number in each],
+            [own.owner for own, _, _ in each],
+        ], self._ends.device)  # fmt: skip
+        of_slots = (self.positions[rows] + back, torch.ones_like(rows, dtype=torch.bool), kinds, owners, ordinals)
+        own_slots = zip(*(numbers[None].split(sizes, dim=1) for numbers in of_slots), strict=True)
+        blocks = self.pages.slots(self._table, spans)
+        return [KVCache(*block, *numbers) for block, numbers in zip(blocks, own_slots, strict=True)]
+
+
+def masked_beyond(slots: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, 1, S, T) additive, of queries' own slots (n, S): each slot's bias (n, T) up to there, blocked beyond."""
+    seen = torch.arange(bias.shape[1], device=slots.device) <= slots[:, :, None]  # (n, S, T)
+    return torch.where(seen, bias[:, None], lowest(dtype)).to(dtype)[:, None]
 
 
 def grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:

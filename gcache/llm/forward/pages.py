@@ -7,6 +7,9 @@ copied for one layer at a time, which reads what attention reads anyway.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,22 @@ from gcache.runtime.transfers import to_device
 PAGE = 8
 #: Nobody's page: what rows of unlike length write behind their ends goes there, and nobody attends to it.
 PAD_PAGE = 0
+#: Slots that go into pages or come out of them stand side by side on the way, so many bytes at once: every layer is an
+#: operation or two, whatever the rows.
+STAGED_BYTES = 2**25
+
+
+@dataclass(frozen=True)
+class Span:
+    """Slots `start` .. `stop` of a row."""
+
+    row: int
+    start: int
+    stop: int
+
+    @property
+    def slots(self) -> int:
+        return self.stop - self.start
 
 
 def padded_slots(slots: int) -> int:
@@ -41,6 +60,7 @@ class Pages:
         self.version = 0
         self.free: list[int] = []
         self._given_back: set[int] = set()  # of the free ones, those in which something is
+        self._slot_bytes = 2 * heads * dim * dtype.itemsize  # of one layer
         self._heads = torch.arange(heads, device=device)[:, None]
 
     @property
@@ -102,11 +122,15 @@ class Pages:
         self.keys[layer][pages, :, offsets] = keys
         self.values[layer][pages, :, offsets] = values
 
-    def put_slots(self, pages: Tensor, first: int, keys: Tensor, values: Tensor) -> None:
-        """Copy keys and values (L, H, T, D) into slots `first` .. of one row's pages (M,)."""
-        slots = torch.arange(first, first + keys.shape[2], device=pages.device)
-        for layer, (own_keys, own_values) in enumerate(zip(keys, values, strict=True)):
-            self.write(layer, pages[slots // PAGE], slots % PAGE, own_keys.transpose(0, 1), own_values.transpose(0, 1))
+    def put_slots(self, table: Tensor, spans: Sequence[Span], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Copy keys and values, (L, H, T, D) for each span, into the pages (R, M) of the rows."""
+        pages, offsets = slot_places(table, spans)
+        together = max(1, STAGED_BYTES // (self._slot_bytes * len(pages)))
+        for first in range(0, len(self.keys), together):
+            part = slice(first, first + together)
+            some = (torch.cat([block[part] for block in blocks], dim=2) for blocks in (keys, values))
+            for layer, own in enumerate(zip(*some, strict=True), start=first):
+                self.write(layer, pages, offsets, *(block.transpose(0, 1) for block in own))
 
     def places(self, table: Tensor) -> Tensor:
         """What `rows` reads, of the pages (n, M) of some rows, side by side."""
@@ -121,11 +145,40 @@ class Pages:
         )
         return keys, values
 
-    def slots(self, pages: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """A copy of slots start .. stop of one row's pages (M,): keys and values (L, 1, H, T, D)."""
-        first = start // PAGE
-        pages, start, stop = pages[first : -(-stop // PAGE)], start - first * PAGE, stop - first * PAGE
-        places = self.places(pages[None])
-        layers = (self.rows(layer, places, 1) for layer in range(len(self.keys)))
-        keys, values = zip(*((k[:, :, start:stop], v[:, :, start:stop]) for k, v in layers), strict=True)
-        return torch.stack(keys), torch.stack(values)
+    def slots(self, table: Tensor, spans: Sequence[Span]) -> list[tuple[Tensor, Tensor]]:
+        """Copies of slots, of the pages (R, M) of the rows: for each span keys and values (L, 1, H, T, D)."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for some in self._few_enough(spans):
+            pages, offsets = slot_places(table, some)
+            sizes = [span.slots for span in some]
+            keys, values = (
+                torch.stack([pool[pages, :, offsets] for pool in pools]).split(sizes, dim=1)  # (L, T, H, D) each
+                for pools in (self.keys, self.values)
+            )
+            found += [(_apart(k), _apart(v)) for k, v in zip(keys, values, strict=True)]
+        return found
+
+    def _few_enough(self, spans: Sequence[Span]) -> Iterator[list[Span]]:
+        """Spans in groups of which all layers may be side by side, in order; one at least."""
+        most = STAGED_BYTES // (len(self.keys) * self._slot_bytes)
+        some: list[Span] = []
+        for span in spans:
+            if some and sum(other.slots for other in some) + span.slots > most:
+                yield some
+                some = []
+            some.append(span)
+        if some:
+            yield some
+
+
+def _apart(slots: Tensor) -> Tensor:
+    """(L, 1, H, T, D) of (L, T, H, D), in memory of their own."""
+    return slots.transpose(1, 2).clone(memory_format=torch.contiguous_format)[:, None]
+
+
+def slot_places(table: Tensor, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """(T,) the pages, of a table (R, M), and places in them of the slots of all spans."""
+    rows = [span.row for span in spans for _ in range(span.slots)]
+    slots = [slot for span in spans for slot in range(span.start, span.stop)]
+    at = to_device([rows, slots], table.device)
+    return table[at[0], at[1] // PAGE], at[1] % PAGE

@@ -15,6 +15,7 @@ anew lies somewhere else, so all recordings are dropped then.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -42,16 +43,15 @@ class PassInputs:
     """What a pass reads beside the weights and the pools, of n rows, S inputs each.
 
     Attributes:
-        embeds: (n, S, E). mask: (n, 1, S, T), additive. positions: (n, S).
-        pages, offsets: (n, S) where the fresh slots go. table: (n, T / PAGE) the pages that are read.
+        embeds: (n, S, E). bias: (n, T) log-weights of slots. table: (n, T / PAGE) the pages that are read.
+        ends: (n,) slots of each row before. positions: (n,) of the first input.
     """
 
     embeds: Tensor
-    mask: Tensor
-    positions: Tensor
-    pages: Tensor
-    offsets: Tensor
+    bias: Tensor
     table: Tensor
+    ends: Tensor
+    positions: Tensor
 
 
 Run = Callable[[PassInputs], Tensor]
@@ -99,14 +99,12 @@ class PassGraphs:
 
     Args:
         make_capture: how passes are recorded; asked anew for each set of pools.
-        blocked: what a mask has for slots that are not attended to.
-        keep_pools: whether the batch is to keep its pools while nobody is in it.
+        kept_bytes: of pools, that the batch may keep while nobody is in it.
     """
 
-    def __init__(self, make_capture: Callable[[], GraphCapture], blocked: float, keep_pools: bool = True) -> None:
+    def __init__(self, make_capture: Callable[[], GraphCapture], kept_bytes: float = math.inf) -> None:
         self.make_capture = make_capture
-        self.blocked = blocked
-        self.keep_pools = keep_pools
+        self.kept_bytes = kept_bytes
         self.on = True
         self._capture: GraphCapture | None = None
         self._version = -1
@@ -164,15 +162,15 @@ class PassGraphs:
         return True
 
     def _fill(self, buffers: PassInputs, inputs: PassInputs, spare: int) -> None:
-        """Copy inputs into buffers. Rows beyond them had others' pages, and must not write there again."""
+        """Copy inputs into buffers. Rows beyond them had others' pages, and must not write there again: they see one
+        slot of nobody's."""
         rows = len(inputs.embeds)
         for field in fields(inputs):
             getattr(buffers, field.name)[:rows].copy_(getattr(inputs, field.name))
         if rows == len(buffers.embeds):
             return
-        idle = {"mask": self.blocked, "pages": spare, "table": spare}
         for field in fields(inputs):
-            getattr(buffers, field.name)[rows:].fill_(idle.get(field.name, 0))
+            getattr(buffers, field.name)[rows:].fill_(spare if field.name == "table" else 0)
 
 
 def padded_rows(rows: int) -> int:

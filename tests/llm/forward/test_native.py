@@ -21,6 +21,7 @@ from gcache.llm.forward.native.decoder import NativeDecoder, can_run
 from gcache.llm.forward.native.library import machine_options, native_library
 from gcache.llm.forward.native.matrices import BF16, F32, INT8, Matrix, NativeLinear
 from gcache.llm.forward.paged_batch import PagedBatch
+from gcache.llm.forward.pages import Span
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 
@@ -36,7 +37,7 @@ def native(model: Any, tokenizer: Any) -> LocalLLM:
     return llm
 
 
-@pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
+@pytest.fixture(params=["tiny_llama", "tiny_qwen2", "tiny_qwen3"])
 def llm(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> LocalLLM:
     return native(request.getfixturevalue(request.param), tiny_tokenizer)
 
@@ -156,8 +157,8 @@ def test_a_state_is_the_same_to_the_bit_alone_in_a_batch_and_before_guesses(llm:
         assert torch.equal(alone.feed(*llm.embed([prompt]))[0], read[row, : len(prompt)])
         one_by_one = [alone.feed(llm.embedding(more[row : row + 1, n : n + 1]))[0, 0] for n in range(5)]
         assert torch.equal(torch.stack(one_by_one), ahead[row])
-        keys, values = alone.pages.slots(alone._table[0], 0, len(prompt) + 5)
-        others, other_values = together.pages.slots(together._table[row], 0, len(prompt) + 5)
+        keys, values = alone.pages.slots(alone._table, [Span(0, 0, len(prompt) + 5)])[0]
+        others, other_values = together.pages.slots(together._table, [Span(row, 0, len(prompt) + 5)])[0]
         assert torch.equal(keys, others) and torch.equal(values, other_values)
 
 

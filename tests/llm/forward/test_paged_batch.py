@@ -10,6 +10,7 @@ from gcache.cache.kv_cache import SlotKind
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.forward.gradient_pass import GradientPass, last_real
 from gcache.llm.forward.native.decoder import NativeDecoder
+from gcache.llm.forward.paged_batch import Added
 from gcache.llm.forward.pages import PAD_PAGE, PAGE, padded_slots
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.local import LocalLLM
@@ -50,7 +51,7 @@ def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> No
     for state, history, past in zip(states, histories, pasts, strict=True):
         torch.testing.assert_close(state, reference(tiny_llm, history, past), atol=CLOSE, rtol=0)
 
-    own = rows.slots_of(1, one.slots, 3, owner=9, kind=SlotKind.PROMPT)
+    (own,) = rows.slots_of([Added(1, one.slots, 3, owner=9, kind=SlotKind.PROMPT)])
     assert own.slots == len(histories[1])
     assert own.kinds[0].tolist() == [int(SlotKind.PROMPT)] * 3 + [int(SlotKind.LATENT)] * 64
     assert own.positions[0].tolist() == list(range(3, 3 + own.slots))

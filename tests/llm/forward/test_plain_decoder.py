@@ -23,15 +23,20 @@ needs_packing = needs.skips_if(
 )
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_qwen2", "tiny_qwen3"])
 @torch.no_grad()
-def test_it_computes_what_transformers_computes(tiny_llm: LocalLLM) -> None:
-    assert isinstance(tiny_llm.decoder, PlainDecoder)
+def test_it_computes_what_transformers_computes(
+    name: str, native: bool, tiny_tokenizer: Any, request: pytest.FixtureRequest
+) -> None:
+    llm = LocalLLM(request.getfixturevalue(name), tiny_tokenizer, limits=Limits(native=native))
+    assert isinstance(llm.decoder, PlainDecoder)
     tokens = tuple(range(3, 40))
-    rows = tiny_llm.rows()
+    rows = llm.rows()
     rows.add([None], [len(tokens)])
-    embeds, lengths = tiny_llm.embed([tokens])
+    embeds, lengths = llm.embed([tokens])
     own = rows.feed(embeds, lengths)
-    theirs = tiny_llm.model.model(torch.tensor([tokens])).last_hidden_state
+    theirs = llm.model.model(torch.tensor([tokens])).last_hidden_state
     torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
 
 

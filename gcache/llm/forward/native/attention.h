@@ -2,10 +2,19 @@
 #pragma once
 #include "layer.h"
 
-INLINE void rotated(const float* from, const float* cosine, const float* sine, int64_t dim, float* to) {
+/* A head's query or key, by its root mean square where the model has it so, rotated. */
+INLINE void rotated(const float* from, const float* norm, float epsilon, const float* cosine, const float* sine,
+                    int64_t dim, float* to) {
   int64_t half = dim / 2;
+  float scale = 1;
+  if (norm) {
+    float squares = 0;
+    for (int64_t d = 0; d < dim; d++) squares += from[d] * from[d];
+    scale = 1.0f / sqrtf(squares / (float)dim + epsilon);
+  }
   for (int64_t d = 0; d < half; d++) {
     float first = from[d], second = from[d + half];
+    if (norm) first *= scale * norm[d], second *= scale * norm[d + half];
     to[d] = first * cosine[d] - second * sine[d];
     to[d + half] = second * cosine[d + half] + first * sine[d + half];
   }
@@ -109,7 +118,8 @@ static void write_slots(const Model* model, const Pass* pass, int64_t layer, int
     int64_t token = start + s;
     const float* key = qkv + token * wide + (model->heads + head) * dim;
     const float* value = key + model->kv_heads * dim;
-    rotated(key, pass->cosine + token * dim, pass->sine + token * dim, dim, turned);
+    rotated(key, model->layer[layer].key_norm, model->epsilon, pass->cosine + token * dim, pass->sine + token * dim, dim,
+            turned);
     int64_t at = slot_number(table, pass->ends[row] + s, head, model->kv_heads, dim);
     if (model->half) {
       put_all((Buffer){0, (uint16_t*)keys}, at, turned, dim, 1);
@@ -230,8 +240,8 @@ static void attend(const Model* model, const Pass* pass, int64_t layer, int64_t 
     a.slots = before + (first + a.count - 1) / group + 1;
     for (int64_t n = 0; n < a.count; n++) {
       int64_t token = start + (first + n) / group, h = head * group + (first + n) % group;
-      rotated(qkv + token * wide + h * dim, pass->cosine + token * dim, pass->sine + token * dim, dim,
-              queries + n * dim);
+      rotated(qkv + token * wide + h * dim, model->layer[layer].query_norm, model->epsilon, pass->cosine + token * dim,
+              pass->sine + token * dim, dim, queries + n * dim);
       for (int64_t d = 0; d < dim; d++) {
         if (model->half) queries[n * dim + d] = from_bf16(to_bf16(queries[n * dim + d]));
         queries[n * dim + d] *= model->scale;

@@ -40,13 +40,15 @@ static Buffer buffer(int64_t count, int narrow) {
 int gcache_pass(const Model* model, const Pass* pass) {
   int64_t tokens = pass->starts[pass->rows], hidden = model->hidden, dim = model->dim;
   int64_t qkv_width = (model->heads + 2 * model->kv_heads) * dim;
-  int64_t most = 0;
+  int64_t most = 0, widest = model->heads * dim;
   int narrow = model->half && DOT_BF16, failed = 0;
   for (int64_t row = 0; row < pass->rows; row++) {
     int64_t slots = pass->ends[row] + pass->starts[row + 1] - pass->starts[row];
     most = slots > most ? slots : most;
   }
   most = (most + VL - 1) / VL * VL;
+  widest = widest > hidden ? widest : hidden;
+  widest = widest > model->inner ? widest : model->inner;
   Buffer x = buffer(tokens * hidden, narrow), mixed = buffer(tokens * model->heads * dim, narrow);
   Buffer inner = buffer(tokens * model->inner, narrow);
   float* qkv = aligned((size_t)(tokens * qkv_width) * 4);
@@ -58,10 +60,11 @@ int gcache_pass(const Model* model, const Pass* pass) {
       Scratch mine = {aligned(TOKENS * NR * 4),
                       aligned(TOKENS * NR * 4),
                       aligned(KC * NR * 4),
+                      aligned((size_t)(TOKENS * widest / SMALLEST_BLOCK) * 4),
                       aligned((size_t)(QUERIES * most) * 4),
                       aligned((size_t)(2 * QUERIES * dim) * 4),
                       aligned((size_t)(2 * VL * dim) * 4)};
-      if (!mine.sums || !mine.other || !mine.room || !mine.scores || !mine.heads || !mine.block) {
+      if (!mine.sums || !mine.other || !mine.room || !mine.ones || !mine.scores || !mine.heads || !mine.block) {
 #pragma omp atomic write
         failed = 1;
       }
@@ -94,7 +97,8 @@ int gcache_pass(const Model* model, const Pass* pass) {
       }
       share(tokens, me, threads, &from, &to);
       if (!failed) normalized(model, pass->states, model->final_norm, from, to, (Buffer){pass->states, 0}, 0);
-      free(mine.sums), free(mine.other), free(mine.room), free(mine.scores), free(mine.heads), free(mine.block);
+      free(mine.sums), free(mine.other), free(mine.room), free(mine.ones), free(mine.scores), free(mine.heads);
+      free(mine.block);
     }
   }
   free(x.wide), free(x.narrow), free(mixed.wide), free(mixed.narrow), free(inner.wide), free(inner.narrow), free(qkv);
@@ -111,15 +115,17 @@ int gcache_linear(const Matrix* w, const float* from, float* to, int64_t tokens,
 #pragma omp parallel num_threads((int)threads) shared(failed)
   {
     int64_t me = omp_get_thread_num(), count = omp_get_num_threads(), first, last;
-    Scratch mine = {.sums = aligned(TOKENS * NR * 4), .room = aligned(KC * NR * 4)};
-    if (!mine.sums || !mine.room) {
+    Scratch mine = {.sums = aligned(TOKENS * NR * 4),
+                    .room = aligned(KC * NR * 4),
+                    .ones = aligned((size_t)(TOKENS * w->inputs / SMALLEST_BLOCK) * 4)};
+    if (!mine.sums || !mine.room || !mine.ones) {
 #pragma omp atomic write
       failed = 1;
     } else {
       share(w->outputs / NR, me, count, &first, &last);
       product(w, first, last, x, tokens, to, columns, 0, mine);
     }
-    free(mine.sums), free(mine.room);
+    free(mine.sums), free(mine.room), free(mine.ones);
   }
   free(x.wide), free(x.narrow);
   return failed;

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from gcache.llm.forward.native.matrices import Matrix, MatrixStruct
 from gcache.llm.forward.pages import PAGE, Pages
-from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
+from gcache.llm.forward.plain_decoder import PlainDecoder, head_norms, is_known
 from gcache.llm.forward.second_copy import is_plain_linear
 
 _int64, _float, _pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
@@ -26,7 +26,7 @@ PRECISIONS = (torch.float32, torch.bfloat16)
 class _Layer(ctypes.Structure):
     _fields_ = (
         ("qkv", MatrixStruct), ("out", MatrixStruct), ("gate_up", MatrixStruct), ("down", MatrixStruct),
-        ("norm", _pointer), ("mlp_norm", _pointer),
+        ("norm", _pointer), ("mlp_norm", _pointer), ("query_norm", _pointer), ("key_norm", _pointer),
     )  # fmt: skip
 
 
@@ -123,6 +123,7 @@ class NativeDecoder(PlainDecoder):
             self._matrix(mlp.down_proj),
             self._floats(layer.input_layernorm.weight),
             self._floats(layer.post_attention_layernorm.weight),
+            *(None if norm is None else self._floats(norm) for norm in head_norms(attention)),
         )
 
     def first_layers(self, count: int) -> NativeDecoder:

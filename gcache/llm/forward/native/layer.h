@@ -5,6 +5,7 @@
 typedef struct {
   Matrix qkv, out, gate_up, down; /* gate_up: a panel of gate and one of up in turns */
   const float *norm, *mlp_norm;
+  const float *query_norm, *key_norm; /* (dim,) of each head's queries and keys; 0 where there is none */
 } Layer;
 
 typedef struct {
@@ -29,7 +30,7 @@ typedef struct {
 
 /* What a thread works in. */
 typedef struct {
-  float *sums, *other, *room, *scores, *heads, *block;
+  float *sums, *other, *room, *ones, *scores, *heads, *block;
 } Scratch;
 
 INLINE void put_vector(Buffer to, int64_t at, vf value, int64_t half) {
@@ -79,8 +80,10 @@ static void product(const Matrix* w, int64_t from, int64_t to, Buffer x, int64_t
                     int add, Scratch mine) {
   for (int64_t m = 0; m < tokens; m += TOKENS) {
     int64_t count = tokens - m < TOKENS ? tokens - m : TOKENS;
+    Buffer own = later(x, m * w->inputs);
+    if (from < to) sum_blocks(w, own, count, mine.ones);
     for (int64_t p = from; p < to; p++) {
-      panel_product(w, p, later(x, m * w->inputs), count, mine.sums, mine.room);
+      panel_product(w, p, own, count, mine.ones, mine.sums, mine.room);
       spread(w, p, mine.sums, count, into + m * width, width, add);
     }
   }
@@ -91,9 +94,11 @@ static void gated(const Matrix* w, int64_t from, int64_t to, Buffer x, int64_t t
                   int64_t half, Scratch mine) {
   for (int64_t first = 0; first < tokens; first += TOKENS) {
     int64_t count = tokens - first < TOKENS ? tokens - first : TOKENS;
+    Buffer own = later(x, first * w->inputs);
+    if (from < to) sum_blocks(w, own, count, mine.ones);
     for (int64_t p = from; p < to; p++) {
-      panel_product(w, 2 * p, later(x, first * w->inputs), count, mine.sums, mine.room);
-      panel_product(w, 2 * p + 1, later(x, first * w->inputs), count, mine.other, mine.room);
+      panel_product(w, 2 * p, own, count, mine.ones, mine.sums, mine.room);
+      panel_product(w, 2 * p + 1, own, count, mine.ones, mine.other, mine.room);
       for (int64_t m = 0; m < count; m++)
         for (int64_t j = 0; j < NR; j += VL) {
           vf gate = load(mine.sums + m * NR + j), up = load(mine.other + m * NR + j);

@@ -28,6 +28,7 @@
 
 #define NR (2 * VL)    /* outputs of a panel */
 #define KC (2048 / VL) /* inputs that are unpacked at once, at most 16 KB: even, and a multiple of every block */
+#define SMALLEST_BLOCK 16 /* inputs that have a scale in common; matrices.py */
 #define TOKENS 144     /* whose inputs are kept near while a panel meets them */
 #define PAGE 8         /* slots of a page; pages.py */
 #define AHEAD 2        /* blocks of slots that are asked for ahead */

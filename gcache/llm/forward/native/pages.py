@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcache.llm.forward.pages import Pages
+from gcache.llm.forward.pages import Pages, Span
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -24,17 +24,22 @@ class NativePages(Pages):
         super().__init__(shape, dtype, torch.device("cpu"))
         self._library = library
 
-    def put_slots(self, pages: Tensor, first: int, keys: Tensor, values: Tensor) -> None:
-        for pools, block in ((self.keys, keys), (self.values, values)):
-            self._move(pools, pages, first, block if block.stride(-1) == 1 else block.contiguous(), into=True)
+    def put_slots(self, table: Tensor, spans: Sequence[Span], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        for pools, blocks in ((self.keys, keys), (self.values, values)):
+            for span, block in zip(spans, blocks, strict=True):
+                self._move(pools, table[span.row], span.start, block if block.stride(-1) == 1 else block.contiguous(),
+                           into=True)  # fmt: skip
 
-    def slots(self, pages: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def slots(self, table: Tensor, spans: Sequence[Span]) -> list[tuple[Tensor, Tensor]]:
         heads, _, dim = self.keys[0].shape[1:]
-        shape = (len(self.keys), 1, heads, stop - start, dim)
-        keys, values = (torch.empty(shape, dtype=self.keys[0].dtype) for _ in range(2))
-        for pools, block in ((self.keys, keys), (self.values, values)):
-            self._move(pools, pages, start, block[:, 0], into=False)
-        return keys, values
+        found = []
+        for span in spans:
+            shape = (len(self.keys), 1, heads, span.slots, dim)
+            keys, values = (torch.empty(shape, dtype=self.keys[0].dtype) for _ in range(2))
+            for pools, block in ((self.keys, keys), (self.values, values)):
+                self._move(pools, table[span.row], span.start, block[:, 0], into=False)
+            found.append((keys, values))
+        return found
 
     def _move(self, pools: Sequence[Tensor], pages: Tensor, first: int, block: Tensor, into: bool) -> None:
         assert pages.stride(0) == 1 and block.stride(-1) == 1 and block.dtype == pools[0].dtype

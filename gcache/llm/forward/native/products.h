@@ -64,6 +64,57 @@ typedef void (*Tile)(const float*, int64_t, const float*, int64_t, float*, const
 static const Tile TILES[] = {0, EACH_SIZE(NAMED)};
 /* clang-format on */
 
+/* What integers of a panel are times and plus, for every block of inputs; `ones`: the sum of a token's inputs in it. */
+typedef struct {
+  const float *scale, *minimum, *ones; /* (blocks, NR); (blocks, NR) or absent; (tokens, stride) */
+  int64_t block, stride;
+} Blocks;
+
+/* The same of integers, as numbers of a kind that LOAD takes. A block of products is summed before it is scaled:
+
+     sum of x (scale q + minimum)  =  scale (sum of x q) + minimum (sum of x)                                   */
+#define BLOCK_TILE(name, count, NUMBER, LOAD)                                                       \
+  static void name##_##count(const float* x, int64_t stride, const NUMBER* w, int64_t depth, Blocks by, float* sums, \
+                             const char* next) {                                                    \
+    for (int64_t first = 0; first < depth; first += by.block) {                                     \
+      vf sum[count][2] = {{{0}, {0}}};                                                              \
+      for (int64_t k = first; k < first + by.block; k++) {                                          \
+        vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL);                                  \
+        if (count > 4) __builtin_prefetch(next + k * 64);                                           \
+        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                  \
+          float value = x[m * stride + k];                                                          \
+          sum[m][0] += left * value;                                                                \
+          sum[m][1] += right * value;                                                               \
+        }                                                                                           \
+      }                                                                                             \
+      int64_t at = first / by.block;                                                                \
+      for (int j = 0; j < 2; j++) {                                                                 \
+        vf scale = load(by.scale + at * NR + j * VL), minimum = {0};                                \
+        if (by.minimum) minimum = load(by.minimum + at * NR + j * VL);                              \
+        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                  \
+          float* to = sums + m * NR + j * VL;                                                       \
+          vf all = load(to) + scale * sum[m][j];                                                    \
+          if (by.minimum) all += minimum * by.ones[m * by.stride + at];                             \
+          store(to, all);                                                                           \
+        }                                                                                           \
+      }                                                                                             \
+    }                                                                                               \
+  }
+
+/* Few tokens meet integers as they are unpacked; more, in several tiles, meet what was unpacked once. */
+/* clang-format off */
+#define PACKED_TILE(count) BLOCK_TILE(packed_tile, count, int8_t, load_int8)
+#define LOOSE_TILE(count) BLOCK_TILE(loose_tile, count, float, load)
+#define PACKED_NAMED(count) packed_tile_##count,
+#define LOOSE_NAMED(count) loose_tile_##count,
+EACH_SIZE(PACKED_TILE)
+EACH_SIZE(LOOSE_TILE)
+typedef void (*PackedTile)(const float*, int64_t, const int8_t*, int64_t, Blocks, float*, const char*);
+typedef void (*LooseTile)(const float*, int64_t, const float*, int64_t, Blocks, float*, const char*);
+static const PackedTile PACKED_TILES[] = {0, EACH_SIZE(PACKED_NAMED)};
+static const LooseTile LOOSE_TILES[] = {0, EACH_SIZE(LOOSE_NAMED)};
+/* clang-format on */
+
 #if DOT_BF16
 #define HALF_TILE(count)                                                                                          \
   static void half_tile_##count(const uint16_t* x, int64_t stride, const uint16_t* w, int64_t depth, float* sums, \
@@ -98,7 +149,7 @@ static const HalfTile HALF_TILES[] = {0, EACH_SIZE(HALF_NAMED)};
 /* clang-format on */
 #endif
 
-/* Inputs `from` .. `from + depth` of a panel as floats, (depth, NR). */
+/* Inputs `from` .. `from + depth` of a panel as floats, (depth, NR); integers as they are, not scaled. */
 static const float* unpacked(const Matrix* w, int64_t panel, int64_t from, int64_t depth, float* room) {
   int64_t start = (panel * w->inputs + from) * NR;
   if (w->kind == F32) return (const float*)w->data + start;
@@ -113,25 +164,29 @@ static const float* unpacked(const Matrix* w, int64_t panel, int64_t from, int64
     return room;
   }
   const int8_t* source = (const int8_t*)w->data + start;
-  int64_t blocks = w->inputs / w->block, block = w->block;
-  for (int64_t k = 0; k < depth; k += block) {
-    int64_t at = (panel * blocks + (from + k) / block) * NR;
-    for (int j = 0; j < NR; j += VL) {
-      vf scale = load(w->scale + at + j);
-      vf minimum = {0};
-      if (w->minimum) minimum = load(w->minimum + at + j);
-      for (int64_t i = k; i < k + block; i++) {
-        store(room + i * NR + j, load_int8(source + i * NR + j) * scale + minimum);
-      }
-    }
-  }
+  for (int64_t i = 0; i < depth * NR; i += VL) store(room + i, load_int8(source + i));
   return room;
 }
 
-/* Sums (tokens, NR) of one panel, of up to TOKENS tokens. */
-static void panel_product(const Matrix* w, int64_t panel, Buffer x, int64_t tokens, float* sums, float* room) {
+/* Sums of the inputs in every block, (tokens, inputs / block), where a matrix has minima. */
+static void sum_blocks(const Matrix* w, Buffer x, int64_t tokens, float* ones) {
+  if (w->kind != INT8 || !w->minimum) return;
+  int64_t blocks = w->inputs / w->block;
+  for (int64_t m = 0; m < tokens; m++)
+    for (int64_t b = 0; b < blocks; b++) {
+      const float* own = x.wide + m * w->inputs + b * w->block;
+      vf sum = load(own);
+      for (int64_t k = VL; k < w->block; k += VL) sum += load(own + k);
+      ones[m * blocks + b] = total(sum);
+    }
+}
+
+/* Sums (tokens, NR) of one panel, of up to TOKENS tokens. `ones`: of `sum_blocks`. */
+static void panel_product(const Matrix* w, int64_t panel, Buffer x, int64_t tokens, const float* ones, float* sums,
+                          float* room) {
   int64_t tiles = (tokens + MR - 1) / MR, most = (tokens + tiles - 1) / tiles; /* tiles of about one size */
   int64_t size = w->kind == F32 ? 4 : w->kind == BF16 ? 2 : 1;
+  int64_t blocks = w->kind == INT8 ? w->inputs / w->block : 0;
   memset(sums, 0, (size_t)tokens * NR * sizeof(float));
   int64_t together = x.narrow ? 2 * KC : KC; /* as many bytes */
   for (int64_t from = 0; from < w->inputs; from += together) {
@@ -139,7 +194,8 @@ static void panel_product(const Matrix* w, int64_t panel, Buffer x, int64_t toke
     const char *here = (const char*)w->data + (panel * w->inputs + from) * NR * size,
                *next = here + together * NR * size;
     const char* last = next + together * NR * size; /* more than the next inputs of the panel would push others out */
-    const float* data = x.narrow ? 0 : unpacked(w, panel, from, depth, room);
+    int packed = w->kind == INT8 && tiles == 1;
+    const float* data = x.narrow || packed ? 0 : unpacked(w, panel, from, depth, room);
     for (int64_t m = 0; m < tokens; m += most) {
       int64_t count = tokens - m < most ? tokens - m : most;
 #if DOT_BF16
@@ -150,7 +206,18 @@ static void panel_product(const Matrix* w, int64_t panel, Buffer x, int64_t toke
         continue;
       }
 #endif
-      TILES[count](x.wide + m * w->inputs + from, w->inputs, data, depth, sums + m * NR, next);
+      const float* values = x.wide + m * w->inputs + from;
+      if (w->kind == INT8) {
+        int64_t at = panel * blocks + from / w->block;
+        Blocks by = {w->scale + at * NR, w->minimum ? w->minimum + at * NR : 0, ones + m * blocks + from / w->block,
+                     w->block, blocks};
+        if (packed)
+          PACKED_TILES[count](values, w->inputs, (const int8_t*)here, depth, by, sums + m * NR, next);
+        else
+          LOOSE_TILES[count](values, w->inputs, data, depth, by, sums + m * NR, next);
+      } else {
+        TILES[count](values, w->inputs, data, depth, sums + m * NR, next);
+      }
       next = next + 2 * depth * 64 <= last ? next + depth * 64 : next;
     }
   }
