@@ -87,6 +87,7 @@ class Ready:
             "device": str(self.bench.llm.device),
             "cache_shape": list(self.bench.llm.cache_shape),
             "attention": model.config._attn_implementation,
+            "recorded_passes": self.bench.llm.records_passes,
             "seconds_weights": self.seconds[0],
             "seconds_ours": self.seconds[1],
         }

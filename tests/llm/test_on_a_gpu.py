@@ -24,7 +24,7 @@ PROMPT = (5, 9, 17, 5, 9, 30)
 Make = Callable[..., LocalLLM]
 
 
-@pytest.fixture(params=["tiny_llama", "tiny_qwen2"])
+@pytest.fixture(params=["tiny_llama", "tiny_qwen2", "tiny_qwen3"])
 def make(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Make:
     model = copy.deepcopy(request.getfixturevalue(request.param)).to("cuda")
 
@@ -85,7 +85,7 @@ def test_a_latent_step_never_waits(make: Make) -> None:
 
 
 def test_texts_are_the_same_with_recorded_passes(make: Make) -> None:
-    plain, recorded = make(), make(cuda_graphs=True)
+    plain, recorded = make(cuda_graphs=False), make(cuda_graphs=True)
     past = FusedCache.plain(plain.think([ThinkRequest(PROMPT, latent_steps=2)])[0])
     asked = [GenerateRequest(PROMPT[: 2 + n % 4], past if n % 3 == 0 else None, 30 + n, n % 2, n) for n in range(9)]
     expected = plain.generate(asked)
@@ -97,6 +97,23 @@ def test_texts_are_the_same_with_recorded_passes(make: Make) -> None:
         for number, text in enumerate(expected):
             assert found[number].tokens == text.tokens
     assert decoding.rows.graphs is not None and decoding.rows.graphs.on and decoding.rows.graphs.recorded
+
+
+def test_thoughts_are_the_same_with_recorded_passes(make: Make) -> None:
+    plain, recorded = make(cuda_graphs=False), make()
+    asked = [ThinkRequest(PROMPT[: 2 + n % 4], latent_steps=8, owner=n) for n in range(5)]
+    expected = plain.think(asked)
+    for _ in range(2):
+        for own, other in zip(recorded.think(asked), expected, strict=True):
+            torch.testing.assert_close(own.keys, other.keys, atol=1e-4, rtol=0)
+            assert torch.equal(own.positions, other.positions)
+    assert recorded.kept[0].graphs is not None and recorded.kept[0].graphs.recorded
+
+
+def test_the_check_of_a_gpu_finds_it() -> None:
+    from benchmarks.gpu_check.device import described, prepared
+
+    assert described(prepared("auto"))["name"] == torch.cuda.get_device_name()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)

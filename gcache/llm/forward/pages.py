@@ -86,10 +86,13 @@ class Pages:
         self.free += pages
         self._given_back.update(pages)
 
-    def clear(self, pages: Tensor, offsets: Tensor | slice = slice(None)) -> None:
+    def clear(self, pages: Tensor, offsets: Tensor | None = None) -> None:
         """Put zeros into places of pages, or into all of them."""
         for pool in (*self.keys, *self.values):
-            pool[pages, :, offsets] = 0
+            if offsets is None:
+                pool.index_fill_(0, pages, 0)
+            else:
+                pool[pages, :, offsets] = 0
 
     def _empty(self, pages: list[int]) -> None:
         """What a text that was nan left would be nan times a weight of 0 to whoever takes its pages."""

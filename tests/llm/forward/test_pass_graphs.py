@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.llm.cache_budget import Limits
+from gcache.llm import frozen_model
+from gcache.llm.cache_budget import CacheLedger, Limits
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.paged_batch import PagedBatch
@@ -193,6 +194,61 @@ def test_texts_are_the_same_with_recorded_passes(tiny_llm: LocalLLM) -> None:
             assert found[number].tokens == text.tokens
             assert found[number].log_probs == pytest.approx(text.log_probs, abs=CLOSE)
     assert recorder.replayed > 20 and recorder.recorded >= recorded > 0
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Records the passes of all models of this test."""
+    made = Recorder()
+    monkeypatch.setattr(frozen_model, "why_without_graphs", lambda decoder, device: "")
+    monkeypatch.setattr(frozen_model, "CudaCapture", lambda device: made)
+    return made
+
+
+def test_latent_steps_are_recorded_and_their_batch_is_used_again(tiny_llm: LocalLLM, recorder: Recorder) -> None:
+    past = FusedCache.plain(tiny_llm.think([ThinkRequest(PROMPT, latent_steps=2)])[0])
+    asked = [ThinkRequest(PROMPT[: 2 + n % 4], past if n % 2 else None, 9, owner=n) for n in range(5)]
+    tiny_llm.limits = Limits(cuda_graphs=False)
+    expected, text = tiny_llm.think(asked), tiny_llm.generate([GenerateRequest(PROMPT, past, 12)])
+    tiny_llm.limits = Limits()
+    recorded = recorder.recorded
+    for _ in range(3):
+        for own, plain in zip(tiny_llm.think(asked), expected, strict=True):
+            for name in ("keys", "values"):
+                torch.testing.assert_close(getattr(own, name), getattr(plain, name), atol=CLOSE, rtol=0)
+            for name in ("positions", "mask", "kinds", "owners", "ordinals"):
+                assert torch.equal(getattr(own, name), getattr(plain, name))
+    assert recorder.recorded == recorded + 1 and recorder.replayed > 2 * 8
+    (kept,) = tiny_llm.kept
+    assert not kept.count and kept.nbytes
+    assert tiny_llm.generate([GenerateRequest(PROMPT, past, 12)])[0].tokens == text[0].tokens
+    assert tiny_llm.kept == [kept]
+
+
+def test_a_call_that_fails_leaves_its_batch_empty(
+    tiny_llm: LocalLLM, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tiny_llm.think([ThinkRequest(PROMPT, latent_steps=3)])[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(PagedBatch, "slots_of", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tiny_llm.think([ThinkRequest(PROMPT[:3], latent_steps=3)] * 2)
+    assert [batch.count for batch in tiny_llm.kept] == [0]
+    found = tiny_llm.think([ThinkRequest(PROMPT, latent_steps=3)])[0]
+    torch.testing.assert_close(found.keys, expected.keys, atol=CLOSE, rtol=0)
+
+
+def test_a_limit_of_bytes_leaves_an_eighth_to_batches_that_nobody_is_in(
+    tiny_llm: LocalLLM, recorder: Recorder
+) -> None:
+    asked = [ThinkRequest(PROMPT, latent_steps=6)] * 4
+    for limit, stays in ((10_000_000, True), (100_000, False)):
+        tiny_llm.ledger = CacheLedger(limit)
+        tiny_llm.kept.clear()
+        tiny_llm.think(asked)
+        (kept,) = tiny_llm.kept
+        assert bool(kept.nbytes) is stays and kept.nbytes <= limit / 8
+        assert tiny_llm.ledger.used == kept.nbytes  # it is counted, and its thoughts are gone
 
 
 @torch.no_grad()
