@@ -104,11 +104,13 @@ def _floor(rows: Sequence[Outcome]) -> str:
             m, unit = found[work], "ms a batch" if work == "prefill" else "ms a step"
             busy = found.get(f"{work}_busy")
             shares = found.get(f"{work}_operators", ())
+            operators = ", ".join(f"{s['operator'].removeprefix('aten::')} {s['share']:.0%}" for s in shares[:4])
+            if work == "decode" and outcome["figures"].get("model", {}).get("recorded_passes"):
+                busy, operators = None, "replayed as a whole"  # what a recording runs is no operator's
             cells.append([
                 outcome["shape"], f"{work}, batch {found['batch']}",
                 f"{number(1e3 * median(m['floor_seconds']))} {unit}", f"{number(1e3 * median(m['seconds']))} {unit}",
-                f"{m['best_share']:.0%}", "" if busy is None else f"{busy / median(m['seconds']):.0%}",
-                ", ".join(f"{s['operator'].removeprefix('aten::')} {s['share']:.0%}" for s in shares[:4]),
+                f"{m['best_share']:.0%}", "" if busy is None else f"{busy / median(m['seconds']):.0%}", operators,
             ])  # fmt: skip
     return table(head, cells) if cells else ""
 
