@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 
 @dataclass(frozen=True)
 class ModelCost:
@@ -34,6 +32,8 @@ class ModelCost:
     @classmethod
     def of(cls, model: Any, cache_shape: tuple[int, int, int]) -> ModelCost:
         """Of a model and its (L, H_kv, D)."""
+        from torch import nn
+
         layers, kv_heads, head_dim = cache_shape
         weights = [*model.model.layers.parameters(), *model.model.norm.parameters()]
         linears = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
@@ -62,3 +62,8 @@ class ModelCost:
         and the output head once, every slot's keys and values once."""
         per_slot = 2 * self.layers * self.kv_heads * self.head_dim * self.element
         return self.layer_bytes + self.head_bytes + slots * per_slot
+
+    def step_flops(self, rows: int, slots: float) -> float:
+        """To decode one token per row of such a batch: 2 per weight and row, and attention as for `prefill_flops`."""
+        weights = self.layer_parameters + self.head_bytes / self.element
+        return 2.0 * weights * rows + 4.0 * self.layers * self.query_width * slots

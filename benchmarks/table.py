@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.markdown import number, spread, table
+from benchmarks.model_cost import ModelCost
 from benchmarks.records import Record
 
 MIB = 2**20
@@ -111,7 +112,8 @@ def _largest_gap(agreement: Mapping[str, Any]) -> str:
 
 
 def _floor(records: Sequence[Record]) -> str:
-    head = ["model", "work", "floor", "measured", "share of the floor, best", "median", "operators"]
+    head = ["model", "work", "floor", "measured", "share of the floor, best", "median",
+            "floor by operations", "share of the higher floor, median", "operators"]  # fmt: skip
     rows = []
     for record in records:
         for work in ("prefill", "decode"):
@@ -126,10 +128,24 @@ def _floor(records: Sequence[Record]) -> str:
                     figure(m, "seconds"),
                     f"{m['best_share']:.0%}",
                     f"{m['median_share']:.0%}",
+                    *(_by_operations(record.measured) if work == "decode" else ("", "")),
                     _operators(record.measured[f"{work}_operators"]),
                 ]
             )
     return table(head, rows)
+
+
+def _by_operations(measured: Mapping[str, Any]) -> tuple[str, str]:
+    """What a step's operations take at the least, and the share of a step that the higher of the two floors is.
+
+    A step of many rows may be bound by operations, on a processor that multiplies slowly or where weights are kept in
+    fewer bytes than the model has them in.
+    """
+    step = measured["decode"]
+    flops = ModelCost(**{**measured["model"], "largest_linear": (0, 0)}).step_flops(measured["batch"], step["slots"])
+    seconds = [flops / max(speed["flops"].values()) for speed in measured["machine"]]
+    higher = max(median(seconds), median(step["floor_seconds"]))
+    return f"{spread([1e3 * each for each in seconds])} ms a step", f"{higher / median(step['seconds']):.0%}"
 
 
 def _milliseconds(floor: Mapping[str, Any], which: str) -> str:

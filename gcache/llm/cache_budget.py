@@ -63,8 +63,8 @@ class Limits(Settings):
         True, help="guess tokens of a text from what was said before and check them in one pass", group="limits"
     )
     cuda_graphs: bool = setting(
-        True, help="on a GPU: record the pass of a decoding or latent step once per shape and replay it; a batch keeps "
-        "its memory, or an eighth of max_cache_gb, while it is empty. No effect on a CPU",
+        True, help="on a GPU: record the pass of a decoding or latent step once per shape and replay it; an empty "
+        "batch keeps its memory, up to an eighth of max_cache_gb or of the GPU's. No effect on a CPU",
         group="limits",
     )
     max_gradient_tokens: int = setting(

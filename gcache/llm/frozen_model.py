@@ -41,7 +41,8 @@ from gcache.runtime.transfers import to_device
 
 logger = logging.getLogger(__name__)
 
-#: Of a limit of cache bytes, what a batch of recorded passes may keep while nobody is in it.
+#: Of the limit of cache bytes, or of a GPU's memory where there is none: what a batch of recorded passes may keep while
+#: nobody is in it.
 KEPT_SHARE = 1 / 8
 
 
@@ -135,11 +136,15 @@ class FrozenModel:
         """An empty batch in flight; `recorded`: its narrow passes are recorded, where they can be."""
         rows = PagedBatch(self.decoder, self.cache_shape, self.dtype, self.device)
         if recorded and self.records_passes:
-            limit = self.ledger.limit
-            kept = math.inf if limit is None else limit * KEPT_SHARE
-            rows.graphs = PassGraphs(partial(CudaCapture, self.device), kept)
+            rows.graphs = PassGraphs(partial(CudaCapture, self.device), KEPT_SHARE * self._most_bytes())
         self.ledger.watch(rows)
         return rows
+
+    def _most_bytes(self) -> float:
+        """That caches may ever take."""
+        if self.ledger.limit is not None or self.device.type != "cuda":
+            return math.inf if self.ledger.limit is None else self.ledger.limit
+        return float(torch.cuda.get_device_properties(self.device).total_memory)
 
     @property
     def records_passes(self) -> bool:

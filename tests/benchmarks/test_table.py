@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.markdown import BEGIN, END, number, put_between_markers, spread, table
+from benchmarks.model_cost import ModelCost
 from benchmarks.records import NO_MODEL, Record, command_line, read_records, write_record
 from benchmarks.table import render
 from gcache.errors import DataError
@@ -141,12 +143,16 @@ def test_end_to_end() -> None:
 def test_floor() -> None:
     work = {"amount": 1600, "seconds": [2.0], "floor_seconds": [1.0], "best_share": 0.5, "median_share": 0.5}
     operators = [{"operator": "aten::mm", "share": 0.75}, {"operator": "outside operators", "share": 0.05}]
-    measured = {"batch": 16, "prefill": work, "decode": {**work, "amount": 1}}
+    cost = ModelCost(10**6, 4 * 10**6, 4 * 10**6, 2, 8, 1, 8, 4, (8, 8))  # and a head of a million weights
+    speed = {"flops": {"1 x 1 x 1": 10.0**6, "4 x 4 x 4": 4.0 * 10**7}, "copied": 1.0, "read": 1.0}
+    measured = {"batch": 16, "prefill": work, "decode": {**work, "amount": 1, "slots": 0.0}}
+    measured |= {"model": asdict(cost), "machine": [speed]}
     measured |= {"prefill_operators": operators, "decode_operators": operators}
     text = render([record("floor", measured)])
-    where = "50% | 50% | mm 75%, outside operators 5% |"
-    assert f"| tiny | prefill, batch 16 | 1,600 tokens/s | 800 tokens/s | {where}" in text
-    assert f"| tiny | decode, batch 16 | 1,000 ms a step | 2,000 ms a step | {where}" in text
+    most = "mm 75%, outside operators 5% |"
+    assert f"| tiny | prefill, batch 16 | 1,600 tokens/s | 800 tokens/s | 50% | 50% |  |  | {most}" in text
+    step = "| 50% | 50% | 1,600 ms a step | 80% |"  # 2 x 2 million x 16 operations of 40 million a second
+    assert f"| tiny | decode, batch 16 | 1,000 ms a step | 2,000 ms a step {step} {most}" in text
 
 
 def test_orchestration_has_no_model() -> None:
