@@ -100,8 +100,8 @@ class FrozenModel:
         self.head = head_of(model, label)
         if library is not None and is_plain_linear(self.head):
             self.head = NativeLinear(self.head, library, half=self.dtype == torch.bfloat16)
-        #: Seconds of a pass by its tokens; None where nobody measures them.
-        self.pass_seconds: Callable[[int], float] | None = None
+        #: Seconds of a pass by its tokens and the slots that each attends to; None where nobody measures them.
+        self.pass_seconds: Callable[[int, float], float] | None = None
         self.alignment = Alignment.of_model(model, realign=realign)
         self.cache_shape, self.rope = measured_caches(model, label, self.alignment.norm)
         end = EndOfTurn.of(tokenizer, template)

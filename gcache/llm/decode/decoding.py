@@ -161,7 +161,7 @@ class Decoding(Generic[Ticket]):
     def step(self) -> list[tuple[Ticket, Outcome]]:
         """A token or more for every row; returns the texts that are done."""
         tokens = self._written.values["latest"][:, None]
-        guesses = self._written.guesses(self._luck.guesses(len(self)) if self.llm.limits.prompt_lookup else 0)
+        guesses = self._written.guesses(self._worth_guessing() if self.llm.limits.prompt_lookup else 0)
         embeds = self.llm.embedding(torch.cat((tokens, guesses), dim=1))
         hidden, failed = self._fed(embeds)
         if not self.tickets:
@@ -176,6 +176,10 @@ class Decoding(Generic[Ticket]):
             guesses = guesses[: len(hidden), :0]
             drawn = self._draw(hidden, 0, guesses)
         return failed + self._write(drawn, 0, guesses.shape[1])
+
+    def _worth_guessing(self) -> int:
+        """How many tokens to guess for each row."""
+        return self._luck.guesses(len(self), sum(self.rows.used) / len(self))
 
     def _fed(self, embeds: Tensor) -> tuple[Tensor, list[tuple[Ticket, Outcome]]]:
         """A step's hidden states, of the latest tokens alone where rows had to be fed one by one; and who left."""

@@ -81,25 +81,28 @@ class AcceptanceRate:
     many are made as give the most tokens a second. No text depends on it.
 
     Args:
-        seconds: what a pass of so many tokens takes on this machine; None where nobody measured it.
+        seconds: what a pass of so many tokens, each of which attends to so many slots, takes on this machine; None
+            where nobody measured it.
     """
 
-    def __init__(self, seconds: Callable[[int], float] | None = None) -> None:
+    def __init__(self, seconds: Callable[[int, float], float] | None = None) -> None:
         self.seconds = seconds
         self.chance = INITIAL
         self._made = 0
 
-    def guesses(self, rows: int) -> int:
-        """How many to make for each of so many rows."""
-        self._made = self._few(rows) if self.seconds is None else self._most_per_second(rows, self.seconds)
+    def guesses(self, rows: int, slots: float = 0.0) -> int:
+        """How many to make for each of so many rows, which have so many slots in the mean."""
+        self._made = self._few(rows) if self.seconds is None else self._most_per_second(rows, slots, self.seconds)
         return self._made
 
     def _few(self, rows: int) -> int:
         most = max(0, min(FEW_GUESSES, MOST_TOKENS // rows - 1))
         return most if tokens_of(self.chance, most) >= LEAST_RIGHT else 0
 
-    def _most_per_second(self, rows: int, seconds: Callable[[int], float]) -> int:
-        speeds = [(1 + tokens_of(self.chance, more)) / seconds(rows * (1 + more)) for more in range(MOST_GUESSES + 1)]
+    def _most_per_second(self, rows: int, slots: float, seconds: Callable[[int, float], float]) -> int:
+        speeds = [
+            (1 + tokens_of(self.chance, more)) / seconds(rows * (1 + more), slots) for more in range(MOST_GUESSES + 1)
+        ]
         return max(range(len(speeds)), key=speeds.__getitem__)
 
     def tried(self, rows: int, right: int) -> None:

@@ -196,7 +196,7 @@ def test_no_guess_changes_a_text(
 
 
 def test_right_guesses_save_passes(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_llm.stop_tokens, tiny_llm.pass_seconds = frozenset(), lambda tokens: 1.0
+    tiny_llm.stop_tokens, tiny_llm.pass_seconds = frozenset(), lambda tokens, slots: 1.0
     asked = [GenerateRequest((5, 9, 8), max_new_tokens=46)]
     plain = without_lookup(tiny_llm, asked)
     widths = counting_passes(tiny_llm, monkeypatch)
@@ -232,18 +232,21 @@ def test_where_nobody_measured_a_full_batch_is_not_made_longer() -> None:
 
 def test_as_many_guesses_are_made_as_give_the_most_tokens_a_second() -> None:
     """By hand, with a chance of 0.35: 1, 1.35, 1.4725, 1.515 tokens of 0, 1, 2, 3 guesses."""
-    free, dear = AcceptanceRate(lambda tokens: 1.0), AcceptanceRate(lambda tokens: 1.0 * tokens)
+    free, dear = AcceptanceRate(lambda *_: 1.0), AcceptanceRate(lambda tokens, _: 1.0 * tokens)
     assert (free.guesses(16), dear.guesses(16), dear.guesses(1)) == (MOST_GUESSES, 0, 0)
     # 10 and 1 a token at 4 rows: 1 / 14, 1.35 / 18, 1.4725 / 22
-    assert AcceptanceRate(lambda tokens: 10.0 + tokens).guesses(4) == 1
+    assert AcceptanceRate(lambda tokens, _: 10.0 + tokens).guesses(4) == 1
     # at 1 row: 1 / 11, 1.35 / 12, 1.4725 / 13, 1.5154 / 14
-    assert AcceptanceRate(lambda tokens: 10.0 + tokens).guesses(1) == 2
+    assert AcceptanceRate(lambda tokens, _: 10.0 + tokens).guesses(1) == 2
+    # what each token attends to counts: 1 / 14 and so on over 100 slots, nothing over none
+    far = AcceptanceRate(lambda tokens, slots: 10.0 + 0.01 * tokens * slots)
+    assert (far.guesses(4, 0.0), far.guesses(4, 100.0)) == (MOST_GUESSES, 1)
 
 
 @pytest.mark.parametrize("guesses", [1, 2, 3, 8])
 @pytest.mark.parametrize("chance", [0.0, 0.2, 0.5, 0.9, 1.0])
 def test_the_chance_of_a_guess_is_what_gives_so_many_tokens(guesses: int, chance: float) -> None:
-    luck = AcceptanceRate(lambda tokens: 1.0)
+    luck = AcceptanceRate(lambda tokens, slots: 1.0)
     assert chance_of(tokens_of(chance, guesses), guesses) == pytest.approx(chance, abs=2e-3)
     for _ in range(200):
         luck._made = guesses
