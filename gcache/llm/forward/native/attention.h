@@ -118,8 +118,8 @@ static void write_slots(const Model* model, const Pass* pass, int64_t layer, int
     int64_t token = start + s;
     const float* key = qkv + token * wide + (model->heads + head) * dim;
     const float* value = key + model->kv_heads * dim;
-    rotated(key, model->layer[layer].key_norm, model->epsilon, pass->cosine + token * dim, pass->sine + token * dim, dim,
-            turned);
+    rotated(key, model->layer[layer].key_norm, model->epsilon, pass->cosine + token * dim, pass->sine + token * dim,
+            dim, turned);
     int64_t at = slot_number(table, pass->ends[row] + s, head, model->kv_heads, dim);
     if (model->half) {
       put_all((Buffer){0, (uint16_t*)keys}, at, turned, dim, 1);

@@ -26,13 +26,13 @@
 #define DOT_BF16 0
 #endif
 
-#define NR (2 * VL)    /* outputs of a panel */
-#define KC (2048 / VL) /* inputs that are unpacked at once, at most 16 KB: even, and a multiple of every block */
+#define NR (2 * VL)       /* outputs of a panel */
+#define KC (2048 / VL)    /* inputs that are unpacked at once, at most 16 KB: even, and a multiple of every block */
 #define SMALLEST_BLOCK 16 /* inputs that have a scale in common; matrices.py */
-#define TOKENS 144     /* whose inputs are kept near while a panel meets them */
-#define PAGE 8         /* slots of a page; pages.py */
-#define AHEAD 2        /* blocks of slots that are asked for ahead */
-#define QUERIES 32     /* queries of a head that attend together */
+#define TOKENS 144        /* whose inputs are kept near while a panel meets them */
+#define PAGE 8            /* slots of a page; pages.py */
+#define AHEAD 2           /* blocks of slots that are asked for ahead */
+#define QUERIES 32        /* queries of a head that attend together */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vf __attribute__((vector_size(4 * VL), aligned(4), may_alias));

@@ -73,32 +73,32 @@ typedef struct {
 /* The same of integers, as numbers of a kind that LOAD takes. A block of products is summed before it is scaled:
 
      sum of x (scale q + minimum)  =  scale (sum of x q) + minimum (sum of x)                                   */
-#define BLOCK_TILE(name, count, NUMBER, LOAD)                                                       \
+#define BLOCK_TILE(name, count, NUMBER, LOAD)                                                                        \
   static void name##_##count(const float* x, int64_t stride, const NUMBER* w, int64_t depth, Blocks by, float* sums, \
-                             const char* next) {                                                    \
-    for (int64_t first = 0; first < depth; first += by.block) {                                     \
-      vf sum[count][2] = {{{0}, {0}}};                                                              \
-      for (int64_t k = first; k < first + by.block; k++) {                                          \
-        vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL);                                  \
-        if (count > 4) __builtin_prefetch(next + k * 64);                                           \
-        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                  \
-          float value = x[m * stride + k];                                                          \
-          sum[m][0] += left * value;                                                                \
-          sum[m][1] += right * value;                                                               \
-        }                                                                                           \
-      }                                                                                             \
-      int64_t at = first / by.block;                                                                \
-      for (int j = 0; j < 2; j++) {                                                                 \
-        vf scale = load(by.scale + at * NR + j * VL), minimum = {0};                                \
-        if (by.minimum) minimum = load(by.minimum + at * NR + j * VL);                              \
-        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                  \
-          float* to = sums + m * NR + j * VL;                                                       \
-          vf all = load(to) + scale * sum[m][j];                                                    \
-          if (by.minimum) all += minimum * by.ones[m * by.stride + at];                             \
-          store(to, all);                                                                           \
-        }                                                                                           \
-      }                                                                                             \
-    }                                                                                               \
+                             const char* next) {                                                                     \
+    for (int64_t first = 0; first < depth; first += by.block) {                                                      \
+      vf sum[count][2] = {{{0}, {0}}};                                                                               \
+      for (int64_t k = first; k < first + by.block; k++) {                                                           \
+        vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL);                                                   \
+        if (count > 4) __builtin_prefetch(next + k * 64);                                                            \
+        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                   \
+          float value = x[m * stride + k];                                                                           \
+          sum[m][0] += left * value;                                                                                 \
+          sum[m][1] += right * value;                                                                                \
+        }                                                                                                            \
+      }                                                                                                              \
+      int64_t at = first / by.block;                                                                                 \
+      for (int j = 0; j < 2; j++) {                                                                                  \
+        vf scale = load(by.scale + at * NR + j * VL), minimum = {0};                                                 \
+        if (by.minimum) minimum = load(by.minimum + at * NR + j * VL);                                               \
+        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                   \
+          float* to = sums + m * NR + j * VL;                                                                        \
+          vf all = load(to) + scale * sum[m][j];                                                                     \
+          if (by.minimum) all += minimum * by.ones[m * by.stride + at];                                              \
+          store(to, all);                                                                                            \
+        }                                                                                                            \
+      }                                                                                                              \
+    }                                                                                                                \
   }
 
 /* Few tokens meet integers as they are unpacked; more, in several tiles, meet what was unpacked once. */
