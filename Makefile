@@ -9,7 +9,7 @@ PYTHON ?= python3
 TRAIN_ARGS ?= --task split_facts --latent_steps 0 --fuser_gradient decision --stop_when_right 5 --report 200 \
 	--out runs/split_facts
 TEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
-BENCH_ARGS ?= --table docs/performance.md
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin

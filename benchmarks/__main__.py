@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.command import command
 from benchmarks.setting import DTYPES, Bench, Questions, Settings
-from gcache.errors import ConfigError
+from gcache.commands.console import OneLineParser
+from gcache.errors import ConfigError, DataError
 
 logger = logging.getLogger("benchmarks")
 
@@ -46,7 +47,7 @@ examples:
   python -m benchmarks --only orchestration --repeats 5
   python -m benchmarks --only llama_cpp --models model.gguf --data test.jsonl --repeats 5
   python -m benchmarks --only answering --models model.gguf --data test.jsonl --questions 50 --max_new_tokens 250
-  python -m benchmarks --only none --table docs/performance.md
+  python -m benchmarks --only none --out docs/results/performance --table docs/performance.md
 
 Nothing else should run on the machine meanwhile. Threads are torch's own choice; OMP_NUM_THREADS sets them.
 A processor with AVX-512 stands for one without by ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
@@ -56,12 +57,11 @@ MKL_ENABLE_INSTRUCTIONS=AVX2 and --dtype float32; llama.cpp is then to be built 
 
 def parser() -> argparse.ArgumentParser:
     defaults = Settings()
-    made = argparse.ArgumentParser(
+    made = OneLineParser(
         prog="python -m benchmarks",
         description="Speed and memory, always beside a reference measured in the same run, as ratios.",
         epilog=EXPLAINED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument(
         "--models", nargs="+", default=["smollm2"], metavar="MODEL",
@@ -111,7 +111,10 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if wanted:
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         _measure(wanted, args, argv, settings)
-    text = render(read_records(args.out))
+    records = read_records(args.out)
+    if not records:
+        raise DataError(f"{args.out} has no records, so there are no tables; measure, or name another --out")
+    text = render(records)
     if args.table:
         put_between_markers(args.table, text)
     print(text, end="")

@@ -27,7 +27,7 @@ from benchmarks.markdown import number, table
 from gcache.agents.prompts import ChatLayout
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
-from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.console import OneLineParser, guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.graph.agent_models import SPEAK
@@ -218,7 +218,7 @@ def render(costs: Sequence[Cost], once: Sequence[OneTime]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = OneLineParser(
         prog="python -m benchmarks.links", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--sender", required=True, help="a model: smollm2, a hub id, a folder or a .gguf file")

@@ -20,7 +20,7 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.markdown import number, table
-from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.console import OneLineParser, guarded, log_to_stderr
 from gcache.environment import serve_key
 from gcache.errors import ConfigError
 from gcache.files import write_json
@@ -187,7 +187,7 @@ def render(alone: Load, together: Load, memory: Memory) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="A bounded load on a service.")
+    made = OneLineParser(prog="python -m benchmarks.serving", description="A bounded load on a service.")
     made.add_argument("--url", required=True, help="of the service, without /v1; its key is GCACHE_SERVE_KEY")
     made.add_argument("--requests", type=int, default=200, help="asked at once, in all (default: %(default)s)")
     made.add_argument("--concurrency", type=int, default=16, help="questions at once (default: %(default)s)")

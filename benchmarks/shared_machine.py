@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.records import machine
-from gcache.commands.console import guarded, log_to_stderr
+from gcache.commands.console import OneLineParser, guarded, log_to_stderr
 from gcache.errors import ConfigError
 from gcache.files import write_json
 from gcache.llm.load.device import DTYPES
@@ -121,7 +121,7 @@ def in_dtype(checkpoint: Path, dtype: str, folder: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m benchmarks.shared_machine", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="--out folder of a training run")

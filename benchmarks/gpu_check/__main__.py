@@ -114,6 +114,11 @@ def measured(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from benchmarks.gpu_check.sections import planned
 
     device = prepared(args.device)
+    if device.type == "cpu" and args.device == "auto" and set(args.shapes) - {"tiny"}:
+        raise ConfigError(
+            f"there is no GPU here, and --shapes {' '.join(args.shapes)} would take hours on a CPU; pass --shapes tiny "
+            "to see whether the check runs, or --device cpu to have it so"
+        )
     words = [Path(word).name if os.path.isabs(word) else word for word in argv]
     record: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.gpu_check", *words]),

@@ -264,6 +264,7 @@ def test_unfinished_is_neither_passed_nor_failed(monkeypatch: pytest.MonkeyPatch
         (["--only", "none", "--out", "missing.json"], "missing.json"),
         (["--budget", "0"], "--budget"),
         (["--device", "nowhere"], "nowhere"),
+        *([] if torch.cuda.is_available() else [(["--shapes", "tiny", "8b"], "there is no GPU here")]),
     ],
 )
 def test_a_user_s_error_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_the_command_measures_and_renders(
         (["--only", "none", "floor"], "--only none"),
         (["--only", "orchestration", "--repeats", "0"], "--repeats"),
         (["--only", "orchestration", "--data", "missing.jsonl"], "missing.jsonl"),
-        (["--only", "none", "--table", "missing.md"], "missing.md"),
+        (["--only", "none", "--table", "missing.md"], "has no records"),
     ],
 )
 def test_a_user_s_error_is_one_line(
@@ -109,3 +110,18 @@ def test_a_user_s_error_is_one_line(
     assert main([*flags, "--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_without_records_a_document_keeps_its_tables(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"{BEGIN}\nmeasured\n{END}\n", encoding="utf-8")
+    assert main(["--only", "none", "--out", str(tmp_path / "nothing"), "--table", str(document)]) == 2
+    assert "measured" in document.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["__main__", "serving", "links", "shared_machine"])
+def test_a_wrong_flag_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"benchmarks.{name}").main(["--nonsense"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2 and line.startswith("python -m benchmarks")
