@@ -142,6 +142,8 @@ def _by_operations(measured: Mapping[str, Any]) -> tuple[str, str]:
     fewer bytes than the model has them in.
     """
     step = measured["decode"]
+    if "slots" not in step or "model" not in measured:
+        return "", ""  # an earlier record
     flops = ModelCost(**{**measured["model"], "largest_linear": (0, 0)}).step_flops(measured["batch"], step["slots"])
     seconds = [flops / max(speed["flops"].values()) for speed in measured["machine"]]
     higher = max(median(seconds), median(step["floor_seconds"]))

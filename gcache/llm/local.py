@@ -38,7 +38,7 @@ class LocalLLM(FrozenModel):
     """A frozen model that thinks, writes and scores. It is made as a `FrozenModel` is.
 
     Attributes:
-        kept: empty batches whose passes are recorded, for the next call.
+        kept: an empty batch whose passes are recorded, for the next call.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -56,7 +56,7 @@ class LocalLLM(FrozenModel):
         news: list[_News] = []
         run = self._think_with_gradient if gradient else partial(self._think, news=news)
         with self.ledger.turn, torch.set_grad_enabled(gradient):
-            thoughts: list[KVCache] = self._in_batches(requests, run)
+            thoughts: list[KVCache] = self._in_batches(requests, run, self._kept_bytes if not gradient else None)
         for watch, states in news:  # the turn is given back: a watcher may wait for another thread
             watch(states)
         return thoughts
@@ -104,16 +104,21 @@ class LocalLLM(FrozenModel):
 
     @contextmanager
     def _empty_rows(self) -> Iterator[PagedBatch]:
-        """An empty batch; where passes are recorded one that was used before, since recordings are of its pools."""
+        """An empty batch; where passes are recorded the kept one, if nobody has it, since recordings are of its pools.
+
+        One is kept at most, and none after a failure or once passes are not recorded any more.
+        """
         if not self.records_passes:
-            yield self.rows()
-            return
+            self.kept.clear()
         rows = self.kept.pop() if self.kept else self.rows(recorded=True)
-        try:
-            yield rows
-        finally:
+        yield rows
+        if rows.graphs is not None and rows.graphs.on and not self.kept:
             rows.remove(range(rows.count))
             self.kept.append(rows)
+
+    def _kept_bytes(self) -> int:
+        """That the next batch of thoughts need not take."""
+        return sum(batch.nbytes for batch in self.kept) if self.records_passes else 0
 
     def _thoughts_in(
         self, rows: PagedBatch, requests: Sequence[ThinkRequest], news: list[_News]
@@ -196,28 +201,34 @@ class LocalLLM(FrozenModel):
     # -- pieces -----------------------------------------------------------------------------
 
     def _in_batches(
-        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], list[Any]]
+        self,
+        requests: Sequence[Request],
+        run: Callable[[Sequence[Request]], list[Any]],
+        taken: Callable[[], int] | None = None,
     ) -> list[Any]:
-        """Run requests in batches that fit; results in the order asked."""
+        """Run requests in batches that fit; results in the order asked.
+
+        Args:
+            taken: bytes that the next batch has already.
+        """
         results: dict[int, Any] = {}
         sizes = [RequestSize.of(request) for request in requests]
         keys = [(getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None))) for r in requests]
         for batch in batches(sizes, keys, self.limits.max_batch_tokens, self.limits.max_batch_size):
             while batch:
-                count = self._most_that_fit([sizes[i] for i in batch])
+                count = self._most_that_fit([sizes[i] for i in batch], taken() if taken is not None else 0)
                 results.update(zip(batch[:count], run([requests[i] for i in batch[:count]]), strict=True))
                 batch = batch[count:]
         return [results[index] for index in range(len(requests))]
 
-    def _most_that_fit(self, sizes: Sequence[RequestSize]) -> int:
+    def _most_that_fit(self, sizes: Sequence[RequestSize], taken: int) -> int:
         """How many of a batch's requests, from the first on, the limit of cache bytes allows."""
-        return self.ledger.most_that_fit(len(sizes), lambda count: self._bytes(sizes[:count]))
+        return self.ledger.most_that_fit(len(sizes), lambda count: self._bytes(sizes[:count], taken))
 
-    def _bytes(self, sizes: Sequence[RequestSize]) -> int:
-        """Of a batch in flight, and of what it leaves behind; pools that were kept are counted already."""
+    def _bytes(self, sizes: Sequence[RequestSize], taken: int) -> int:
+        """Of a batch in flight, but for those that are taken, and of what it leaves behind."""
         rows = sum(padded_slots(size.total) for size in sizes) * self.slot_bytes
-        kept = sum(batch.nbytes for batch in self.kept[-1:])
-        return max(0, rows - kept) + sum(size.read + size.later for size in sizes) * self.slot_bytes
+        return max(0, rows - taken) + sum(size.read + size.later for size in sizes) * self.slot_bytes
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])

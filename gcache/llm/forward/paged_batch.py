@@ -155,7 +155,7 @@ class PagedBatch(TransformersCache):
         Returns the moves made, (from, to), in order: whoever keeps something per row follows them.
         """
         moves: list[tuple[int, int]] = []
-        if len(gone) == self.count:  # nothing moves
+        if len(set(gone)) == self.count:  # nothing moves
             self.pages.give_back([page for owned in self._owned for page in owned])
             self._table.fill_(PAD_PAGE)
             self.used, self._owned, gone = [], [], ()
@@ -291,10 +291,12 @@ class PagedBatch(TransformersCache):
             [int(own.kind if number < own.prompt else SlotKind.LATENT) for own, _, number in each],
             [own.owner for own, _, _ in each],
         ], self._ends.device)  # fmt: skip
-        of_slots = (self.positions[rows] + back, torch.ones_like(rows, dtype=torch.bool), kinds, owners, ordinals)
-        own_slots = zip(*(numbers[None].split(sizes, dim=1) for numbers in of_slots), strict=True)
-        blocks = self.pages.slots(self._table, spans)
-        return [KVCache(*block, *numbers) for block, numbers in zip(blocks, own_slots, strict=True)]
+        numbers = torch.stack((self.positions[rows] + back, kinds, owners, ordinals))[:, None]  # (4, 1, T)
+        found = []
+        for (keys, values), own in zip(self.pages.slots(self._table, spans), numbers.split(sizes, dim=2), strict=True):
+            positions, *names = own.clone()  # a view would keep, and save, all caches' numbers with each
+            found.append(KVCache(keys, values, positions, torch.ones_like(positions, dtype=torch.bool), *names))
+        return found
 
 
 def masked_beyond(slots: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:

@@ -65,7 +65,7 @@ class Pages:
 
     @property
     def count(self) -> int:
-        return int(self.keys[0].shape[0])
+        return int(self.values[-1].shape[0])  # the last one that grows: all have so many, even if growing failed
 
     @property
     def nbytes(self) -> int:
@@ -102,10 +102,12 @@ class Pages:
         self._given_back.difference_update(pages)
 
     def _remake(self, count: int) -> None:
-        """Pools of another size, one layer after another; what is there already stays in its page."""
+        """Larger pools, one layer after another; what is there already stays in its page."""
         self.version += 1
         for pools in (self.keys, self.values):
             for layer, old in enumerate(pools):
+                if len(old) >= count:  # a growth that failed has come so far
+                    continue
                 # zeros: a blocked slot has weight 0, and 0 times whatever memory held may be nan
                 pools[layer] = old.new_zeros((count, *old.shape[1:]))
                 pools[layer][: len(old)] = old

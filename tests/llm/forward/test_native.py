@@ -25,6 +25,10 @@ from gcache.llm.forward.pages import Span
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 
+#: Code for this machine, and for those without its instructions.
+CODE = list(dict.fromkeys((
+    machine_options(), *([library_module.AVX2] if library_module.AVX512[0] in machine_options() else []), (),
+)))  # fmt: skip
 needs_compiler = needs.skips_if(
     native_library() is None, "there is no C compiler, or it knows no OpenMP", "install gcc or clang"
 )
@@ -58,6 +62,28 @@ def lattice(outputs: int, inputs: int, block: int, levels: int, symmetric: bool)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", CODE, ids=str)
+@pytest.mark.parametrize("kind", ["integers", "integers from a minimum on", "bfloat16", "float32"])
+def test_a_product_is_the_same_to_the_bit_with_any_number_of_tokens(
+    kind: str, options: tuple[str, ...]
+) -> None:
+    """Tiles of every size, one or several of them."""
+    compiled = library_module._library(options)
+    assert not isinstance(compiled, str)
+    torch.manual_seed(5)
+    plain = torch.randn(70, 640)
+    weights = {
+        "integers": lattice(70, 640, 32, 16, True), "integers from a minimum on": lattice(70, 640, 16, 255, False),
+        "bfloat16": plain.bfloat16().float(), "float32": plain,
+    }  # fmt: skip
+    matrix = Matrix(compiled, [weights[kind]])
+    assert (matrix.kind == INT8) is kind.startswith("integers")
+    states = torch.randn(150, 640)
+    alone = torch.cat([matrix(state[None], 1) for state in states])
+    for tokens in (*range(1, 41), 97, 150):
+        assert torch.equal(matrix(states[:tokens], 1 + tokens % 2), alone[:tokens]), tokens
 
 
 @pytest.mark.parametrize("block", [16, 32])
@@ -279,12 +305,8 @@ def test_it_is_compiled_once(own_cache: Path, caplog: pytest.LogCaptureFixture) 
 
 
 def test_code_for_plainer_machines_computes_the_same(own_cache: Path, tiny_qwen2: Any, tiny_tokenizer: Any) -> None:
-    """What this machine compiles for itself, and for processors without its instructions."""
-    kinds = {machine_options(): None, (): None}
-    if library_module.AVX512[0] in machine_options():
-        kinds[library_module.AVX2] = None
     found = []
-    for options in kinds:
+    for options in CODE:
         compiled = library_module._library(options)
         assert not isinstance(compiled, str)
         decoder = NativeDecoder(tiny_qwen2.model, compiled)

@@ -8,6 +8,7 @@ import torch
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SlotKind
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
+from gcache.llm.forward import pages as pages_module
 from gcache.llm.forward.gradient_pass import GradientPass, last_real
 from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.paged_batch import Added
@@ -168,3 +169,50 @@ def test_sizes() -> None:
     assert RequestSize.of(ThinkRequest((1, 2), None, 3)) == RequestSize(2, 0, 3)
     assert RequestSize.of(GenerateRequest((1, 2), None, 7)).total == 9
     assert RequestSize.of(LogProbRequest((1, 2), (3, 4, 5))) == RequestSize(4, 0, 0)
+
+
+@torch.no_grad()
+def test_slots_go_in_and_out_in_groups_of_any_size(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer at a time and a row at a time, where more would be too many bytes; each cache has memory of its own."""
+    thoughts = tiny_llm.think([ThinkRequest(tuple(range(3, 6 + 4 * n)), owner=n) for n in range(3)])
+    pasts = [FusedCache.plain(thoughts[0]), FusedCache.join(thoughts[1:]), FusedCache.join(thoughts)]
+    found = []
+    for staged in (2**25, 1):
+        monkeypatch.setattr(pages_module, "STAGED_BYTES", staged)
+        rows = tiny_llm.rows()
+        rows.pages = pages_module.Pages(tiny_llm.cache_shape, tiny_llm.dtype, tiny_llm.device)  # in torch, for both models
+        rows.add(pasts, [1] * len(pasts))
+        found.append(rows.slots_of([Added(row, 0, 2, row, SlotKind.PROMPT) for row in range(len(pasts))]))
+    for whole, single, past in zip(*found, pasts, strict=True):
+        for name in ("keys", "values"):
+            assert torch.equal(getattr(whole, name), getattr(past, name))
+            assert torch.equal(getattr(single, name), getattr(past, name))
+            assert getattr(whole, name).untyped_storage().nbytes() == getattr(whole, name).nbytes
+        assert whole.positions.untyped_storage().nbytes() == 4 * whole.positions.nbytes  # with kinds, owners, ordinals
+
+
+@torch.no_grad()
+def test_pages_of_rows_that_left_belong_to_nobody(tiny_llm: LocalLLM) -> None:
+    rows = tiny_llm.rows()
+    rows.add([None, None], [20, 20])
+    rows.feed(*tiny_llm.embed([(4, 5, 6), (7, 8, 9)]))
+    rows.remove([1, 0])
+    assert not rows._table.any() and not rows.used
+
+
+def test_a_growth_that_fails_can_be_tried_again(tiny_llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, left = pages_module.Pages(tiny_llm.cache_shape, tiny_llm.dtype, tiny_llm.device), [1]
+
+    class Scarce(torch.Tensor):
+        def new_zeros(self, *shape: object, **more: object) -> torch.Tensor:
+            if not left:
+                raise RuntimeError("out of memory")
+            left.pop()
+            return torch.zeros(*shape)  # type: ignore[call-overload, no-any-return]
+
+    made.keys = [pool.as_subclass(Scarce) for pool in made.keys]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        made.take(40)
+    assert made.count == 0 and not made.free
+    left += [1] * 20
+    assert sorted(made.take(40)) == list(range(1, 41)) and {len(pool) for pool in (*made.keys, *made.values)} == {41}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from gcache.llm.forward.pass_graphs import (
 )
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, ThinkRequest
 
 CLOSE = 1e-4
 PROMPT = (5, 9, 17, 5, 9, 30)
@@ -225,7 +226,7 @@ def test_latent_steps_are_recorded_and_their_batch_is_used_again(tiny_llm: Local
     assert tiny_llm.kept == [kept]
 
 
-def test_a_call_that_fails_leaves_its_batch_empty(
+def test_the_batch_of_a_call_that_fails_is_not_kept(
     tiny_llm: LocalLLM, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tiny_llm.think([ThinkRequest(PROMPT, latent_steps=3)])[0]
@@ -233,9 +234,54 @@ def test_a_call_that_fails_leaves_its_batch_empty(
         patch.setattr(PagedBatch, "slots_of", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             tiny_llm.think([ThinkRequest(PROMPT[:3], latent_steps=3)] * 2)
-    assert [batch.count for batch in tiny_llm.kept] == [0]
+    assert not tiny_llm.kept
     found = tiny_llm.think([ThinkRequest(PROMPT, latent_steps=3)])[0]
     torch.testing.assert_close(found.keys, expected.keys, atol=CLOSE, rtol=0)
+
+
+def test_one_batch_is_kept_and_none_without_recordings(
+    tiny_llm: LocalLLM, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [ThinkRequest(PROMPT, latent_steps=6)]
+    inside, watch = list[int](), GenerateRequest(PROMPT, max_new_tokens=3, watch=lambda _: inside.append(think()))
+
+    def think() -> int:
+        tiny_llm.think(asked)  # while the kept batch is somebody's
+        return len(tiny_llm.kept)
+
+    tiny_llm.stop_tokens = frozenset()
+    tiny_llm.generate([watch])
+    assert set(inside) == {1} and len(tiny_llm.kept) == 1
+    used = tiny_llm.ledger.used
+    assert used == tiny_llm.kept[0].nbytes
+    tiny_llm.limits = Limits(cuda_graphs=False)
+    tiny_llm.think(asked)
+    gc.collect()  # what stands for a recording here holds the batch, which holds it
+    assert not tiny_llm.kept and not tiny_llm.ledger.used
+    tiny_llm.limits = Limits()
+    monkeypatch.setattr(frozen_model, "CudaCapture", lambda device: Refuses())
+    tiny_llm.think(asked)
+    assert not tiny_llm.kept  # nothing of it is recorded, so it is of no use
+
+
+def test_what_is_kept_is_taken_off_for_thoughts_alone(
+    tiny_llm: LocalLLM, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_llm.think([ThinkRequest(PROMPT, latent_steps=6)] * 2)
+    asked, fits = list[int](), tiny_llm.ledger.most_that_fit
+    monkeypatch.setattr(
+        tiny_llm.ledger, "most_that_fit", lambda n, size, *more: (asked.append(size(n)), fits(n, size, *more))[1]
+    )
+    kept = tiny_llm.kept[0].nbytes
+    tiny_llm.think([ThinkRequest(PROMPT, latent_steps=6)] * 4)
+    tiny_llm.kept.clear()
+    tiny_llm.think([ThinkRequest(PROMPT, latent_steps=6)] * 4)
+    assert asked[1] - asked[0] == kept
+    scored = [LogProbRequest(PROMPT, (3, 4))]
+    for _ in range(2):
+        tiny_llm.log_prob(scored)
+        tiny_llm.kept.clear()
+    assert asked[2] == asked[3]
 
 
 def test_a_limit_of_bytes_leaves_an_eighth_to_batches_that_nobody_is_in(

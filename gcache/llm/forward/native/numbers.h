@@ -86,6 +86,30 @@ INLINE vf load_int8(const int8_t* p) {
 #endif
 }
 
+/* sum + a b. Said so where a machine does it in one rounding: left to compilers, some tiles would be rounded in another
+   way than others, and a number would depend on how many tokens are met with it. */
+INLINE vf plus_product(vf sum, vf a, vf b) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+  return sum + a * b;
+#endif
+}
+
+INLINE vf everywhere(float x) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (vf)_mm256_set1_ps(x);
+#else
+  vf v;
+  for (int i = 0; i < VL; i++) v[i] = x;
+  return v;
+#endif
+}
+
 INLINE float total(vf v) {
   float sum = 0;
   for (int i = 0; i < VL; i++) sum += v[i];

@@ -37,9 +37,9 @@ INLINE Buffer later(Buffer from, int64_t count) {
       vf left = load(w + k * NR), right = load(w + k * NR + VL);                                       \
       if (count > 4) __builtin_prefetch(next + k * 64);                                                \
       _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                       \
-        float value = x[m * stride + k];                                                               \
-        sum[m][0] += left * value;                                                                     \
-        sum[m][1] += right * value;                                                                    \
+        vf value = everywhere(x[m * stride + k]);                                                      \
+        sum[m][0] = plus_product(sum[m][0], left, value);                                              \
+        sum[m][1] = plus_product(sum[m][1], right, value);                                             \
       }                                                                                                \
     }                                                                                                  \
     for (int m = 0; m < count; m++) {                                                                  \
@@ -72,7 +72,7 @@ typedef struct {
 
 /* The same of integers, as numbers of a kind that LOAD takes. A block of products is summed before it is scaled:
 
-     sum of x (scale q + minimum)  =  scale (sum of x q) + minimum (sum of x)                                   */
+     sum of x (scale q + minimum)  =  scale (sum of x q) + minimum (sum of x) */
 #define BLOCK_TILE(name, count, NUMBER, LOAD)                                                                        \
   static void name##_##count(const float* x, int64_t stride, const NUMBER* w, int64_t depth, Blocks by, float* sums, \
                              const char* next) {                                                                     \
@@ -82,21 +82,26 @@ typedef struct {
         vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL);                                                   \
         if (count > 4) __builtin_prefetch(next + k * 64);                                                            \
         _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                   \
-          float value = x[m * stride + k];                                                                           \
-          sum[m][0] += left * value;                                                                                 \
-          sum[m][1] += right * value;                                                                                \
+          vf value = everywhere(x[m * stride + k]);                                                                  \
+          sum[m][0] = plus_product(sum[m][0], left, value);                                                          \
+          sum[m][1] = plus_product(sum[m][1], right, value);                                                         \
         }                                                                                                            \
       }                                                                                                              \
       int64_t at = first / by.block;                                                                                 \
-      for (int j = 0; j < 2; j++) {                                                                                  \
-        vf scale = load(by.scale + at * NR + j * VL), minimum = {0};                                                 \
-        if (by.minimum) minimum = load(by.minimum + at * NR + j * VL);                                               \
-        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                   \
-          float* to = sums + m * NR + j * VL;                                                                        \
-          vf all = load(to) + scale * sum[m][j];                                                                     \
-          if (by.minimum) all += minimum * by.ones[m * by.stride + at];                                              \
-          store(to, all);                                                                                            \
+      vf scale_left = load(by.scale + at * NR), scale_right = load(by.scale + at * NR + VL);                         \
+      vf least_left = {0}, least_right = {0};                                                                        \
+      if (by.minimum) least_left = load(by.minimum + at * NR), least_right = load(by.minimum + at * NR + VL);        \
+      _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                     \
+        float* to = sums + m * NR;                                                                                   \
+        vf left = plus_product(load(to), scale_left, sum[m][0]),                                                     \
+           right = plus_product(load(to + VL), scale_right, sum[m][1]);                                              \
+        if (by.minimum) {                                                                                            \
+          vf ones = everywhere(by.ones[m * by.stride + at]);                                                         \
+          left = plus_product(left, least_left, ones);                                                               \
+          right = plus_product(right, least_right, ones);                                                            \
         }                                                                                                            \
+        store(to, left);                                                                                             \
+        store(to + VL, right);                                                                                       \
       }                                                                                                              \
     }                                                                                                                \
   }
