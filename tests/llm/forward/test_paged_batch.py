@@ -180,7 +180,8 @@ def test_slots_go_in_and_out_in_groups_of_any_size(tiny_llm: LocalLLM, monkeypat
     for staged in (2**25, 1):
         monkeypatch.setattr(pages_module, "STAGED_BYTES", staged)
         rows = tiny_llm.rows()
-        rows.pages = pages_module.Pages(tiny_llm.cache_shape, tiny_llm.dtype, tiny_llm.device)  # in torch, for both models
+        # in torch, for both models
+        rows.pages = pages_module.Pages(tiny_llm.cache_shape, tiny_llm.dtype, tiny_llm.device)
         rows.add(pasts, [1] * len(pasts))
         found.append(rows.slots_of([Added(row, 0, 2, row, SlotKind.PROMPT) for row in range(len(pasts))]))
     for whole, single, past in zip(*found, pasts, strict=True):
