@@ -22,7 +22,7 @@ from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.forward.hf_decoder import TransformersCache, TransformersDecoder, lowest
 from gcache.llm.forward.native.decoder import NativeDecoder
 from gcache.llm.forward.native.pages import NativePages
-from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages, Span
+from gcache.llm.forward.pages import PAD_PAGE, PAGE, Pages, Span, each_slot
 from gcache.llm.forward.pass_graphs import PassGraphs, PassInputs, padded_pages
 from gcache.llm.forward.plain_decoder import PlainDecoder
 from gcache.runtime.transfers import to_device
@@ -114,10 +114,7 @@ class PagedBatch(TransformersCache):
         blocked = lowest(self.dtype)
         mask = torch.cat([part.mask[0] for _, part, _ in parts])
         bias = torch.cat([bias for _, _, bias in parts]).clamp_min(blocked).masked_fill(~mask, blocked)
-        rows = [span.row for span in spans for _ in range(span.slots)]
-        slots = [slot for span in spans for slot in range(span.start, span.stop)]
-        at = to_device([rows, slots], self._bias.device)
-        self._bias[at[0], at[1]] = bias.to(self._bias.dtype)
+        self._bias[each_slot(spans, self._bias.device)] = bias.to(self._bias.dtype)
         keys, values = ([getattr(part, name)[:, 0] for _, part, _ in parts] for name in ("keys", "values"))
         self.pages.put_slots(self._table, spans, keys, values)
 

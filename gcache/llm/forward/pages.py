@@ -181,9 +181,15 @@ def _apart(slots: Tensor) -> Tensor:
     return slots.transpose(1, 2).clone(memory_format=torch.contiguous_format)[:, None]
 
 
-def slot_places(table: Tensor, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-    """(T,) the pages, of a table (R, M), and places in them of the slots of all spans."""
+def each_slot(spans: Sequence[Span], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(T,) the rows, and numbers in them, of the slots of all spans."""
     rows = [span.row for span in spans for _ in range(span.slots)]
     slots = [slot for span in spans for slot in range(span.start, span.stop)]
-    at = to_device([rows, slots], table.device)
-    return table[at[0], at[1] // PAGE], at[1] % PAGE
+    at = to_device([rows, slots], device)
+    return at[0], at[1]
+
+
+def slot_places(table: Tensor, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """(T,) the pages, of a table (R, M), and places in them of the slots of all spans."""
+    rows, slots = each_slot(spans, table.device)
+    return table[rows, slots // PAGE], slots % PAGE

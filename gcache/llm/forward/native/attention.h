@@ -6,12 +6,7 @@
 INLINE void rotated(const float* from, const float* norm, float epsilon, const float* cosine, const float* sine,
                     int64_t dim, float* to) {
   int64_t half = dim / 2;
-  float scale = 1;
-  if (norm) {
-    float squares = 0;
-    for (int64_t d = 0; d < dim; d++) squares += from[d] * from[d];
-    scale = 1.0f / sqrtf(squares / (float)dim + epsilon);
-  }
+  float scale = norm ? inverse_rms(from, dim, epsilon) : 1;
   for (int64_t d = 0; d < half; d++) {
     float first = from[d], second = from[d + half];
     if (norm) first *= scale * norm[d], second *= scale * norm[d + half];

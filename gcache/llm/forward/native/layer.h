@@ -117,20 +117,25 @@ static void gated(const Matrix* w, int64_t from, int64_t to, Buffer x, int64_t t
   }
 }
 
+/* One over the root mean square of `width` numbers. */
+INLINE float inverse_rms(const float* h, int64_t width, float epsilon) {
+  int64_t i = 0;
+  vf sum = {0};
+  for (; i + VL <= width; i += VL) sum += load(h + i) * load(h + i);
+  float squares = total(sum);
+  for (; i < width; i++) squares += h[i] * h[i];
+  return 1.0f / sqrtf(squares / (float)width + epsilon);
+}
+
 /* Tokens `from` .. `to` of the states by their root mean square; `half`: rounded to bfloat16. */
 static void normalized(const Model* model, const float* states, const float* weight, int64_t from, int64_t to, Buffer x,
                        int64_t half) {
   int64_t width = model->hidden;
   for (int64_t m = from; m < to; m++) {
     const float* h = states + m * width;
-    float squares = 0;
+    float scale = inverse_rms(h, width, model->epsilon);
     int64_t i = 0;
-    vf sum = {0};
-    for (; i + VL <= width; i += VL) sum += load(h + i) * load(h + i);
-    squares = total(sum);
-    for (; i < width; i++) squares += h[i] * h[i];
-    float scale = 1.0f / sqrtf(squares / (float)width + model->epsilon);
-    for (i = 0; i + VL <= width; i += VL) put_vector(x, m * width + i, load(h + i) * scale * load(weight + i), half);
+    for (; i + VL <= width; i += VL) put_vector(x, m * width + i, load(h + i) * scale * load(weight + i), half);
     for (; i < width; i++) put(x, m * width + i, h[i] * scale * weight[i], half);
   }
 }

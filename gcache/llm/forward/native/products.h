@@ -22,9 +22,21 @@ INLINE Buffer later(Buffer from, int64_t count) {
   return (Buffer){from.wide ? from.wide + count : 0, from.narrow ? from.narrow + count : 0};
 }
 
-/* `count` tokens by `depth` inputs, added to sums (count, NR). Meanwhile what comes `next` is asked for, a line of 64
+/* Inputs `from` .. `to` of `count` tokens meet their weights. Meanwhile what comes `next` is asked for, a line of 64
    bytes at a time: else the processor would read weights or multiply, in turns. Few tokens are bound by reading, and
    asking takes time of theirs. */
+#define MEET(count, from, to, LOAD)                            \
+  for (int64_t k = from; k < to; k++) {                        \
+    vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL); \
+    if (count > 4) __builtin_prefetch(next + k * 64);          \
+    _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) { \
+      vf value = everywhere(x[m * stride + k]);                \
+      sum[m][0] = plus_product(sum[m][0], left, value);        \
+      sum[m][1] = plus_product(sum[m][1], right, value);       \
+    }                                                          \
+  }
+
+/* `count` tokens by `depth` inputs, added to sums (count, NR). */
 #define TILE(count)                                                                                    \
   static void tile_##count(const float* x, int64_t stride, const float* w, int64_t depth, float* sums, \
                            const char* next) {                                                         \
@@ -33,15 +45,7 @@ INLINE Buffer later(Buffer from, int64_t count) {
       sum[m][0] = load(sums + m * NR);                                                                 \
       sum[m][1] = load(sums + m * NR + VL);                                                            \
     }                                                                                                  \
-    for (int64_t k = 0; k < depth; k++) {                                                              \
-      vf left = load(w + k * NR), right = load(w + k * NR + VL);                                       \
-      if (count > 4) __builtin_prefetch(next + k * 64);                                                \
-      _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                       \
-        vf value = everywhere(x[m * stride + k]);                                                      \
-        sum[m][0] = plus_product(sum[m][0], left, value);                                              \
-        sum[m][1] = plus_product(sum[m][1], right, value);                                             \
-      }                                                                                                \
-    }                                                                                                  \
+    MEET(count, 0, depth, load)                                                                        \
     for (int m = 0; m < count; m++) {                                                                  \
       store(sums + m * NR, sum[m][0]);                                                                 \
       store(sums + m * NR + VL, sum[m][1]);                                                            \
@@ -78,15 +82,7 @@ typedef struct {
                              const char* next) {                                                                     \
     for (int64_t first = 0; first < depth; first += by.block) {                                                      \
       vf sum[count][2] = {{{0}, {0}}};                                                                               \
-      for (int64_t k = first; k < first + by.block; k++) {                                                           \
-        vf left = LOAD(w + k * NR), right = LOAD(w + k * NR + VL);                                                   \
-        if (count > 4) __builtin_prefetch(next + k * 64);                                                            \
-        _Pragma("GCC unroll 16") for (int m = 0; m < count; m++) {                                                   \
-          vf value = everywhere(x[m * stride + k]);                                                                  \
-          sum[m][0] = plus_product(sum[m][0], left, value);                                                          \
-          sum[m][1] = plus_product(sum[m][1], right, value);                                                         \
-        }                                                                                                            \
-      }                                                                                                              \
+      MEET(count, first, first + by.block, LOAD)                                                                     \
       int64_t at = first / by.block;                                                                                 \
       vf scale_left = load(by.scale + at * NR), scale_right = load(by.scale + at * NR + VL);                         \
       vf least_left = {0}, least_right = {0};                                                                        \
