@@ -26,8 +26,10 @@ class RequestSize:
         if isinstance(request, LogProbRequest):
             return cls(len(request.tokens) + len(request.completion) - 1, past, 0)
         if isinstance(request, GenerateRequest):
-            return cls(request.prompt_slots, past, request.max_new_tokens)
-        return cls(request.prompt_slots, past, request.latent_steps)
+            return cls(request.prompt_slots, past, request.latent_steps + request.max_new_tokens)
+        if not request.latent_steps:  # a text that is read again goes on right behind its prompt
+            return cls(request.prompt_slots + request.text_slots, past, 0)
+        return cls(request.prompt_slots, past, request.latent_steps + request.text_slots)
 
     @property
     def total(self) -> int:

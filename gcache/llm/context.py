@@ -24,9 +24,10 @@ def misfit(request: ThinkRequest | GenerateRequest | LogProbRequest, context: in
     if context is None:
         return None
     if isinstance(request, ThinkRequest):
-        prompt, more, what = request.prompt_slots, request.latent_steps, "latent steps"
+        prompt, more = request.prompt_slots, request.latent_steps + request.text_slots
+        what = "the text" if request.text else "latent steps"
     elif isinstance(request, GenerateRequest):
-        prompt, more, what = request.prompt_slots, request.max_new_tokens, "the text"
+        prompt, more, what = request.prompt_slots + request.latent_steps, request.max_new_tokens, "the text"
     else:
         prompt, more, what = len(request.tokens), len(request.completion), "the text"
     start = 0 if request.past is None else _end(request.past)

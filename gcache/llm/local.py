@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.kv_cache import KVCache
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.decode.decoding import Decoding
-from gcache.llm.forward.gradient_pass import GradientPass, last_real, own_slots
+from gcache.llm.forward.gradient_pass import Chunk, GradientPass, last_real, own_slots
 from gcache.llm.forward.paged_batch import Added, PagedBatch
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.frozen_model import FrozenModel
@@ -54,7 +55,7 @@ class LocalLLM(FrozenModel):
         slots carry gradient to each `past`.
         """
         news: list[_News] = []
-        run = self._think_with_gradient if gradient else partial(self._think, news=news)
+        run = partial(self._think_with_gradient if gradient else self._think, news=news)
         with self.ledger.turn, torch.set_grad_enabled(gradient):
             thoughts: list[KVCache] = self._in_batches(requests, run, self._kept_bytes if not gradient else None)
         for watch, states in news:  # the turn is given back: a watcher may wait for another thread
@@ -125,24 +126,39 @@ class LocalLLM(FrozenModel):
     ) -> list[KVCache]:
         pasts = [self.checked(r.past) for r in requests]
         steps = requests[0].latent_steps
-        rows.add(pasts, [r.prompt_slots + steps for r in requests])
+        rows.add(pasts, [r.prompt_slots + steps + r.text_slots for r in requests])
+        first = [_first_input(r) for r in requests]
         states: list[Tensor] = []
-        for part in group_similar_lengths([r.prompt_slots for r in requests]):
-            embeds, lengths = self.embed_prompts(requests[part])
-            watched = any(r.watch is not None or r.watch_prompt is not None for r in requests[part])
+        for part in group_similar_lengths([r.prompt_slots for r in first]):
+            embeds, lengths = self.embed_prompts(first[part])
+            watched = any(r.watch or r.watch_prompt or r.watch_text for r in requests[part])
             read = rows.feed(embeds, lengths, part.start, slots_only=not steps and not watched)
-            states.append(last_real(read, lengths))
-            for request, own in zip(requests[part], read, strict=True):
-                if request.watch_prompt is not None:
-                    news.append((request.watch_prompt, own[: request.prompt_slots].clone()))
-        hidden = torch.cat(states)
+            states += [own[: asked.prompt_slots] for own, asked in zip(read, first[part], strict=True)]
+        for request, own in zip(requests, states, strict=True):
+            if request.watch_prompt is not None:
+                news.append((request.watch_prompt, own[: request.prompt_slots].clone()))
+        hidden = torch.stack([own[-1] for own in states])
         fed: list[Tensor] = []
         align = requests[0].alignment or self.alignment
         for _ in range(steps):
             fed.append(hidden)
             hidden = rows.feed(align(hidden)[:, None])[:, 0]
+        if steps and requests[0].text_slots:
+            embeds, lengths = self.embed([r.text[:-1] for r in requests])
+            read = rows.feed(embeds, lengths)
+            states = [torch.cat((last[None], own[:n])) for last, own, n in zip(hidden, read, lengths, strict=True)]
+        elif steps:
+            states = list(hidden[:, None])
+        else:
+            states = [own[request.prompt_slots - 1 :] for own, request in zip(states, requests, strict=True)]
+        for request, own in zip(requests, states, strict=True):
+            if request.watch_text is not None:
+                news.append((request.watch_text, self._text_scores(own, request)))
         thoughts = rows.slots_of([
-            Added(row, 0 if past is None else past.slots, request.prompt_slots, request.owner, request.kind)
+            Added(
+                row, 0 if past is None else past.slots, request.prompt_slots, request.owner, request.kind, steps,
+                request.text_slots,
+            )
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
         ])  # fmt: skip
         for thought in thoughts:
@@ -152,18 +168,32 @@ class LocalLLM(FrozenModel):
                 news.append((request.watch, torch.stack([state[row] for state in fed]) if fed else hidden[:0]))
         return thoughts
 
-    def _think_with_gradient(self, requests: Sequence[ThinkRequest]) -> list[KVCache]:
+    def _think_with_gradient(self, requests: Sequence[ThinkRequest], news: list[_News]) -> list[KVCache]:
         steps = requests[0].latent_steps
         embeds, lengths = self.embed_prompts(requests)
         batch = GradientPass(self.base, self._past(requests))
         start = batch.next_positions
         hidden = last_real(batch.feed(embeds, lengths), lengths)
+        chunks = [Chunk(lengths, embeds.shape[1], requests[0].kind)]
         one = torch.ones_like(lengths)
         align = requests[0].alignment or self.alignment
         for _ in range(steps):
             hidden = batch.feed(align(hidden)[:, None], one)[:, 0]
-        owners = [r.owner for r in requests]
-        return own_slots(batch, start, lengths, embeds.shape[1], owners, requests[0].kind).unbatch()
+            chunks.append(Chunk(one, 1, SlotKind.LATENT))
+        states = hidden[:, None]
+        if requests[0].text_slots:
+            embeds, lengths = self.embed([r.text[:-1] for r in requests])
+            states = torch.cat((states, batch.feed(embeds, lengths)), dim=1)
+            chunks.append(Chunk(lengths, embeds.shape[1], SlotKind.TEXT))
+        for request, own in zip(requests, states, strict=True):
+            if request.watch_text is not None:
+                news.append((request.watch_text, self._text_scores(own, request)))
+        return own_slots(batch, start, chunks, [r.owner for r in requests]).unbatch()
+
+    def _text_scores(self, states: Tensor, request: ThinkRequest) -> LogProbs:
+        """(n,) log-probabilities of a text that was read again, of (n or more, E) states: those before its tokens."""
+        (scores,) = self._scored(states[: len(request.text)], [request.text], [request.text_temperature])
+        return scores
 
     def _log_prob(self, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
         scores: list[LogProbs] = []
@@ -174,17 +204,23 @@ class LocalLLM(FrozenModel):
         return scores
 
     def _scores(self, hidden: Tensor, requests: Sequence[LogProbRequest]) -> list[LogProbs]:
-        """(n,) log-probabilities of each completion, of the hidden states (R, S, E).
-
-        The head reads its weights once for many tokens.
-        """
+        """(n,) log-probabilities of each completion, of the hidden states (R, S, E)."""
         written = torch.cat([
             states[len(r.tokens) - 1 : len(r.tokens) - 1 + len(r.completion)]
             for states, r in zip(hidden, requests, strict=True)
         ])  # fmt: skip
-        counts = [len(request.completion) for request in requests]
-        wanted = to_device([token for request in requests for token in request.completion], self.device)
-        warmth = torch.tensor([request.temperature or 1.0 for request in requests])
+        return self._scored(written, [r.completion for r in requests], [r.temperature for r in requests])
+
+    def _scored(
+        self, written: Tensor, texts: Sequence[tuple[int, ...]], temperatures: Sequence[float]
+    ) -> list[LogProbs]:
+        """(n,) log-probabilities of each text, of the (N, E) states before the tokens of all texts.
+
+        The head reads its weights once for many tokens.
+        """
+        counts = [len(text) for text in texts]
+        wanted = to_device([token for text in texts for token in text], self.device)
+        warmth = torch.tensor([temperature or 1.0 for temperature in temperatures])
         warmth = warmth.repeat_interleave(torch.tensor(counts)).to(self.device)[:, None]
 
         def score(states: Tensor, rows: slice) -> Tensor:
@@ -213,7 +249,10 @@ class LocalLLM(FrozenModel):
         """
         results: dict[int, Any] = {}
         sizes = [RequestSize.of(request) for request in requests]
-        keys = [(getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None))) for r in requests]
+        keys = [
+            (getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None)), getattr(r, "text_slots", 0) > 0)
+            for r in requests
+        ]
         for batch in batches(sizes, keys, self.limits.max_batch_tokens, self.limits.max_batch_size):
             while batch:
                 count = self._most_that_fit([sizes[i] for i in batch], taken() if taken is not None else 0)
@@ -232,6 +271,13 @@ class LocalLLM(FrozenModel):
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])
+
+
+def _first_input(request: ThinkRequest) -> ThinkRequest:
+    """What is read before any latent step: without one, the text that is read again as well."""
+    if request.latent_steps or not request.text_slots:
+        return request
+    return replace(request, tokens=request.tokens + request.text[:-1], text=())
 
 
 class _RowByRow(torch.autograd.Function):

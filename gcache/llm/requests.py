@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.kv_cache import SlotKind
+from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.errors import ConfigError
 from gcache.llm.forward.alignment import Alignment
 from gcache.runtime.numbers import require_whole
@@ -42,6 +42,10 @@ class ThinkRequest(_OnPrompt):
         embeds: (P, E) the prompt as embeddings, instead of tokens.
         watch_prompt: called with the (P, E) hidden states of the prompt; the last of them is the first that a latent
             step feeds back.
+        text: tokens that were written behind all that, read once more. The last of them has no slot: nothing was
+            written behind it.
+        watch_text: called with the (n,) log-probabilities of `text`, with gradient where the thought has one.
+        text_temperature: the one that `text` was drawn at; see `LogProbRequest`.
     """
 
     tokens: tuple[int, ...]
@@ -53,10 +57,21 @@ class ThinkRequest(_OnPrompt):
     alignment: Alignment | None = None
     embeds: Tensor | None = None
     watch_prompt: Callable[[Tensor], None] | None = None
+    text: tuple[int, ...] = ()
+    watch_text: Callable[[Tensor], None] | None = None
+    text_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)
         require_whole("latent_steps", self.latent_steps, 0)
+        _require_temperature(self.text_temperature)
+        if self.text and self.embeds is not None:
+            raise ConfigError("a text is read again behind a prompt of tokens, got embeddings")
+
+    @property
+    def text_slots(self) -> int:
+        """Slots that `text` takes in a cache."""
+        return max(len(self.text) - 1, 0)
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,9 @@ class GenerateRequest(_OnPrompt):
         top_log_probs: so many of the most likely tokens are told beside each token; None tells no `Generation.scores`.
         score_prompt: whether the prompt's own tokens are told first.
         watch_scores: called with all scores so far, right before `watch`.
+        latent_steps, alignment: before the text, as in `ThinkRequest`.
+        watch_latents: called with the (S, E) hidden states that these fed back.
+        owner: whoever writes the text hands on its slots, marked with this number; None where nobody does.
     """
 
     tokens: tuple[int, ...]
@@ -94,9 +112,14 @@ class GenerateRequest(_OnPrompt):
     top_log_probs: int | None = None
     score_prompt: bool = False
     watch_scores: Callable[[tuple[TokenScore, ...]], None] | None = None
+    latent_steps: int = 0
+    alignment: Alignment | None = None
+    watch_latents: Callable[[Tensor], None] | None = None
+    owner: int | None = None
 
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)
+        require_whole("latent_steps", self.latent_steps, 0)
         if "" in self.stop:
             raise ConfigError("a stop word is empty; leave it out")
         require_whole("max_new_tokens", self.max_new_tokens, 1)
@@ -133,6 +156,8 @@ class Generation:
             text, whose distribution is a point, under the model's own at temperature 1.
         finished: False where `max_new_tokens` cut the text off.
         scores: of the prompt's tokens, where they were asked for, then one per token; none unless asked for.
+        slots: of the prompt, of latent steps and of all tokens but the last, which nothing was written behind; None
+            unless the request has an `owner`.
     """
 
     text: str
@@ -140,6 +165,7 @@ class Generation:
     log_probs: tuple[float, ...]
     finished: bool
     scores: tuple[TokenScore, ...] = ()
+    slots: KVCache | None = field(default=None, repr=False, compare=False)
 
     @property
     def log_prob(self) -> float:

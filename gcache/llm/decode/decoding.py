@@ -8,17 +8,20 @@ at rows only when some are done, watched or may end at a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from gcache.cache.kv_cache import SlotKind
 from gcache.llm.batch_sizes import RequestSize, group_similar_lengths
 from gcache.llm.decode.prompt_lookup import AcceptanceRate
 from gcache.llm.decode.sampler_state import Drawn, SamplerState
 from gcache.llm.decode.sampling import LOGIT_ROWS, raw_log_probs, scores
 from gcache.llm.decode.stopping import TextEnds
 from gcache.llm.forward.gradient_pass import last_real
+from gcache.llm.forward.paged_batch import Added
 from gcache.llm.forward.pages import padded_slots
 from gcache.llm.requests import GenerateRequest, Generation, TokenScore
 
@@ -32,6 +35,12 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 READ_WITH_PAST = 4
 #: What became of a row: its text, or what went wrong.
 Outcome = Generation | Exception
+
+
+def _slots_of(request: GenerateRequest, owner: int) -> Added:
+    """What is handed on of a request's row, whose number and text are not known yet."""
+    past = 0 if request.past is None else request.past.slots
+    return Added(0, past, request.prompt_slots, owner, SlotKind.PROMPT, request.latent_steps)
 
 
 class Decoding(Generic[Ticket]):
@@ -51,6 +60,7 @@ class Decoding(Generic[Ticket]):
         self.tickets: list[Ticket] = []
         self._slots: list[int] = []  # of each row when its text is as long as it may be
         self._ends: list[TextEnds] = []  # of each row
+        self._kept: list[Added | None] = []  # of each row whose slots are handed on
         self._heeded: list[int] = []  # rows whose tokens the host looks at in every step
         self._written = SamplerState(llm.device, torch.tensor(sorted(llm.stop_tokens), device=llm.device))
         self._luck = AcceptanceRate(llm.pass_seconds)
@@ -80,7 +90,7 @@ class Decoding(Generic[Ticket]):
             return 0
         bytes_ = self.llm.slot_bytes
         return self.llm.ledger.most_that_fit(
-            vacant, lambda n: max(0, self._kept(slots[:n]) * bytes_ - self.rows.nbytes), free=len(self) > 0
+            vacant, lambda n: max(0, self._padded(slots[:n]) * bytes_ - self.rows.nbytes), free=len(self) > 0
         )
 
     def _block(self, more: Sequence[int]) -> int:
@@ -88,7 +98,7 @@ class Decoding(Generic[Ticket]):
         everyone = [*self._slots, *more]
         return len(everyone) * max(everyone, default=0)
 
-    def _kept(self, more: Sequence[int]) -> int:
+    def _padded(self, more: Sequence[int]) -> int:
         """Slots that are kept for them."""
         return sum(map(padded_slots, (*self._slots, *more)))
 
@@ -105,6 +115,8 @@ class Decoding(Generic[Ticket]):
         most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
             together = next(group_similar_lengths([request.prompt_slots for _, request in reversed(joining)])).stop
+            think = [(r.latent_steps, r.alignment) for _, r in reversed(joining[-together:])]
+            together = next((n for n, each in enumerate(think) if each != think[0]), together)
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
             read = [joining.pop() for _ in range(together)]
@@ -124,7 +136,7 @@ class Decoding(Generic[Ticket]):
             first = self.rows.add(pasts, [self._room(r) for r in requests])
             states = self.rows.feed(embeds, lengths, first)
             prompts = [self._prompt_scores(own, r) for own, r in zip(states, requests, strict=True)]
-            hidden = last_real(states, lengths)
+            hidden = self._after_latents(requests, first, last_real(states, lengths), tickets)
             del states
         except Exception as error:
             self.rows.remove(range(before, self.rows.count))
@@ -137,14 +149,31 @@ class Decoding(Generic[Ticket]):
         self.tickets += tickets
         self._slots += [RequestSize.of(request).total for request in requests]
         self._ends += [TextEnds((*r.stop, *self.llm.stop_words), r.watch, r.watch_scores) for r in requests]
+        self._kept += [None if r.owner is None else _slots_of(r, r.owner) for r in requests]
         self._find_heeded()
         self._written.add(requests, prompts)
         drawn = self._draw(hidden[:, None], first, lengths.new_zeros((len(requests), 0)))
         return self._write(drawn, first, 0)
 
+    def _after_latents(
+        self, requests: Sequence[GenerateRequest], first: int, hidden: Tensor, tickets: Sequence[Ticket]
+    ) -> Tensor:
+        """(n, E) states of rows from `first` on after their latent steps, of those after their prompts."""
+        fed: list[Tensor] = []
+        align = requests[0].alignment or self.llm.alignment
+        for _ in range(requests[0].latent_steps):
+            fed.append(hidden)
+            hidden = self.rows.feed(align(hidden)[:, None], first=first)[:, 0]
+        for row, (ticket, request) in enumerate(zip(tickets, requests, strict=True)):
+            if request.watch_latents is not None:
+                states = torch.stack([state[row] for state in fed]) if fed else hidden[:0]
+                self._news.append((ticket, request.watch_latents, states))
+        return hidden
+
     def _room(self, request: GenerateRequest) -> int:
         """Slots to take for a request beside its past: those that it needs now, or all where pools should stay."""
-        return request.prompt_slots + (1 if self.rows.graphs is None else request.max_new_tokens)
+        now = request.prompt_slots + request.latent_steps
+        return now + (1 if self.rows.graphs is None else request.max_new_tokens)
 
     def _prompt_scores(self, states: Tensor, request: GenerateRequest) -> list[TokenScore]:
         """What is told of a prompt's tokens, of its hidden states (S, E); the first has nothing before it."""
@@ -224,7 +253,8 @@ class Decoding(Generic[Ticket]):
         if not stopped and not any(drawn.done):
             return []
         gone = sorted(stopped | {row for row, done in enumerate(drawn.done, start=first) if done})
-        return self._retire(gone, [self._text(row, drawn.stopped[row - first] or row in stopped) for row in gone])
+        texts = [self._text(row, drawn.stopped[row - first] or row in stopped) for row in gone]
+        return self._retire(gone, self._with_slots(gone, texts))
 
     def _at_stop_words(self, first: int, drawn: Drawn) -> set[int]:
         """The rows from `first` on that have a stop word now, with what was drawn for them; what watchers are to be
@@ -258,6 +288,22 @@ class Decoding(Generic[Ticket]):
         scored = self._written.scores(row)
         return Generation(text if cut is None else text[:cut], tuple(tokens), tuple(log_probs), ended, scored)
 
+    def _with_slots(self, rows: Sequence[int], texts: Sequence[Generation]) -> list[Generation]:
+        """The texts with their slots, where these are handed on; copies, for the rows are about to leave."""
+        kept = [
+            None if own is None else replace(own, row=row, text=len(text.tokens) - 1)
+            for row, text, own in zip(rows, texts, (self._kept[row] for row in rows), strict=True)
+        ]
+        slots = iter(self.rows.slots_of([own for own in kept if own is not None]) if any(kept) else ())
+        found: list[Generation] = []
+        for text, own in zip(texts, kept, strict=True):
+            if own is not None:
+                cache = next(slots)
+                self.llm.ledger.hold(cache, cache.slots * self.llm.slot_bytes)
+                text = replace(text, slots=cache)
+            found.append(text)
+        return found
+
     def notify(self, done: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
         """Tell watchers what was written since; returns the outcomes that a step gave, with a watcher's error in place
         of its text. To be called when the turn is given back: a watcher may wait for another thread."""
@@ -285,9 +331,10 @@ class Decoding(Generic[Ticket]):
         left = [(self.tickets[row], outcome) for row, outcome in zip(gone, outcomes, strict=True)]
         for source, target in self.rows.remove(gone):
             self.tickets[target], self._slots[target] = self.tickets[source], self._slots[source]
-            self._ends[target] = self._ends[source]
+            self._ends[target], self._kept[target] = self._ends[source], self._kept[source]
             self._written.move(source, target)
-        del self.tickets[self.rows.count :], self._slots[self.rows.count :], self._ends[self.rows.count :]
+        for per_row in (self.tickets, self._slots, self._ends, self._kept):
+            del per_row[self.rows.count :]
         self._find_heeded()
         self._written.cut(self.rows.count)
         return left

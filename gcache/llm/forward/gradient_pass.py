@@ -8,6 +8,7 @@ own past.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,26 +71,31 @@ def last_real(hidden: Tensor, lengths: Tensor) -> Tensor:
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
 
 
-def own_slots(
-    batch: GradientPass,
-    start: Tensor,
-    prompt_lengths: Tensor,
-    prompt_width: int,
-    owners: Sequence[int],
-    kind: SlotKind,
-) -> KVCache:
-    """What a batch appended, as a cache: `prompt_width` padded prompt slots, then latents.
+@dataclass(frozen=True)
+class Chunk:
+    """Slots that were fed together: (B,) real ones of each row, of so many with padding."""
+
+    lengths: Tensor
+    width: int
+    kind: SlotKind
+
+
+def own_slots(batch: GradientPass, start: Tensor, chunks: Sequence[Chunk], owners: Sequence[int]) -> KVCache:
+    """What a batch appended, as a cache.
 
     Args:
         start: (B,) the position of each row's first new slot.
-        prompt_lengths: (B,) real prompt slots of each row.
+        chunks: all that was fed, in order.
     """
     keys, values = batch.store.new_slots()
-    width = int(keys.shape[3])
-    columns = torch.arange(width, device=keys.device)
-    is_prompt = columns < prompt_width
-    mask = ~is_prompt | (columns < prompt_lengths[:, None])  # (B, S)
-    ordinals = torch.where(is_prompt, columns, columns - prompt_width + prompt_lengths[:, None]).expand(mask.shape)
-    kinds = torch.where(is_prompt, int(kind), int(SlotKind.LATENT)).expand(mask.shape)
+    masks, ordinals, kinds = [], [], []
+    before = torch.zeros_like(start)  # (B,) real slots of each row so far
+    for chunk in chunks:
+        columns = torch.arange(chunk.width, device=keys.device)
+        masks.append(columns < chunk.lengths[:, None])  # (B, S)
+        ordinals.append(before[:, None] + columns)
+        kinds.append(torch.full_like(ordinals[-1], int(chunk.kind)))
+        before = before + chunk.lengths
+    mask, ordinal, kind = (torch.cat(each, dim=1) for each in (masks, ordinals, kinds))
     owner = to_device(owners, keys.device)[:, None].expand(mask.shape)
-    return KVCache(keys, values, start[:, None] + ordinals, mask, kinds, owner, ordinals)
+    return KVCache(keys, values, start[:, None] + ordinal, mask, kind, owner, ordinal)

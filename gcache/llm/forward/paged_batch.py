@@ -32,13 +32,30 @@ Decoder = PlainDecoder | TransformersDecoder
 
 @dataclass(frozen=True)
 class Added:
-    """What a row added to what it received: slots from `start` on, `prompt` of them of a kind, then latents."""
+    """What a row added to what it received: slots from `start` on, `prompt` of them of a kind, then latents, then text.
+
+    Attributes:
+        latents, text: how many; None latents are all that there are.
+    """
 
     row: int
     start: int
     prompt: int
     owner: int
     kind: SlotKind
+    latents: int | None = None
+    text: int = 0
+
+    def end(self, used: int) -> int:
+        """The slot behind them, in a row that has used so many."""
+        return used if self.latents is None else self.start + self.prompt + self.latents + self.text
+
+    def kind_of(self, number: int) -> SlotKind:
+        """Of a slot by its number among them."""
+        if number < self.prompt:
+            return self.kind
+        is_latent = self.latents is None or number < self.prompt + self.latents
+        return SlotKind.LATENT if is_latent else SlotKind.TEXT
 
 
 class PagedBatch(TransformersCache):
@@ -278,14 +295,14 @@ class PagedBatch(TransformersCache):
 
     def slots_of(self, added: Sequence[Added]) -> list[KVCache]:
         """Copies of what rows added, as a cache for each."""
-        spans = [Span(own.row, own.start, self.used[own.row]) for own in added]
+        spans = [Span(own.row, own.start, own.end(self.used[own.row])) for own in added]
         sizes = [span.slots for span in spans]
         each = [(own, span, number) for own, span in zip(added, spans, strict=True) for number in range(span.slots)]
         rows, ordinals, back, kinds, owners = to_device([
             [own.row for own, _, _ in each],
             [number for _, _, number in each],
-            [number - span.slots for _, span, number in each],
-            [int(own.kind if number < own.prompt else SlotKind.LATENT) for own, _, number in each],
+            [span.start + number - self.used[own.row] for own, span, number in each],
+            [int(own.kind_of(number)) for own, _, number in each],
             [own.owner for own, _, _ in each],
         ], self._ends.device)  # fmt: skip
         numbers = torch.stack((self.positions[rows] + back, kinds, owners, ordinals))[:, None]  # (4, 1, T)
