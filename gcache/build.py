@@ -35,6 +35,7 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import Limits
+from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.load.fingerprint import quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
@@ -108,10 +109,22 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
+    llm.kept_texts = texts_kept_by(llm, loaded.fingerprint)
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
     return assemble(spec, llm, loaded.tokenizer, "+".join(agent_models.fingerprints), api, agent_models)
+
+
+def texts_kept_by(llm: LocalLLM, fingerprint: str) -> KeptTexts | None:
+    """The texts that a model keeps in the file of its limits; None where it keeps none.
+
+    Raises:
+        DataError: the file is no such file.
+    """
+    if llm.limits.texts is None:
+        return None
+    return KeptTexts(f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}", Path(llm.limits.texts))
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -232,6 +245,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger,
         template=spec.graph.template,
     )  # fmt: skip
+    llm.kept_texts = texts_kept_by(llm, made.fingerprint)
     models.append((llm, made))
     return len(models) - 1
 

@@ -162,8 +162,10 @@ class GraphSpec(Settings):
     def __post_init__(self) -> None:
         """Refuse every bad value before a model is loaded."""
         super().__post_init__()
-        if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands != "both":
-            raise ConfigError("the hint 'text' is what agents said, but they hand on caches alone; add --hands both")
+        if self.generation_mode == "api_hint" and self.hint == "text" and self.graph.hands not in ("both", "reasoning"):
+            raise ConfigError(
+                "the hint 'text' is what agents said, but they hand on caches alone; add --hands both or reasoning"
+            )
         if self.generation_mode == "api" and self.graph.hands != "text":
             raise ConfigError("in the mode 'api' the agents hand on text alone; add --hands text")
         if self.graph.hands == "text" and self.generation_mode not in ("local", "api"):
@@ -173,10 +175,27 @@ class GraphSpec(Settings):
             )
         if self.generation_mode == "api_embeds" and self.graph.latent_steps == 0:
             raise ConfigError("the mode 'api_embeds' sends latent thoughts, but latent_steps is 0; set it to 1 or more")
-        decision_maker(self.domain, self.decision_method)
+        self._check_marginal()
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
         self._check_models()
+
+    def _check_marginal(self) -> None:
+        """Refuse a decision without texts where nothing is read, or where nobody says which answers there are."""
+        decision = decision_maker(self.domain, self.decision_method)
+        if self.decision_method != "marginal":
+            return
+        if self.generation_mode != "local" or self.graph.hands == "text":
+            raise ConfigError(
+                "the decision method 'marginal' asks the local model how likely answers are on caches; use "
+                "--generation_mode local and --hands cache, both or reasoning, or another decision method"
+            )
+        told = self.graph.hands in ("both", "reasoning") or {"text", "reasoning"} & set(self.channels)
+        if decision.states != "choice" and not told:
+            raise ConfigError(
+                f"the decision method 'marginal' chooses among answers that agents state, but the agents of the domain "
+                f"{self.domain!r} hand on caches alone; add --hands reasoning (or both), or use another decision method"
+            )
 
     def _check_choices(self) -> None:
         """Refuse choices that nobody makes, or that would change nothing."""

@@ -143,6 +143,13 @@ class ChatLayout:
         alone, whole = self._encode(start), self._encode(start + text)
         return whole[_alike(alone, whole) :]
 
+    def ended_answer(self, text: str, answer_prefix: str = "") -> Tokens:
+        """The tokens of a text as of `answer`, and the one with which the turn ends behind it."""
+        start = self.closing + answer_prefix
+        alone, whole = self._encode(start), self._encode(start + text)
+        ended = self._encode(start + text + self.next_turn)
+        return ended[_alike(alone, whole) : len(whole) + 1]
+
     def _gap(self) -> str:
         return "" if self.gap else GAP
 

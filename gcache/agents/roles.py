@@ -24,6 +24,7 @@ class Agent:
         instructions: what the agent's prompt says, apart from the question.
         private: what this agent alone knows; stands before the instructions.
         kind: a label for tables of learned edges; never shown to a model or the policy.
+        solving: what its prompt says instead of `instructions` where it writes a solution of its own; "" for the same.
     """
 
     role: str
@@ -31,10 +32,16 @@ class Agent:
     instructions: str = ""
     private: str = ""
     kind: str = ""
+    solving: str = ""
 
     @property
     def prompt(self) -> str:
         return "\n".join(part for part in (self.private, self.instructions) if part)
+
+    def solving_prompt(self, statement: str) -> str:
+        """Its prompt where it writes a solution, with how an answer is to be stated."""
+        words = " ".join(part for part in (self.solving or self.instructions, statement) if part)
+        return "\n".join(part for part in (self.private, words) if part)
 
     @property
     def label(self) -> str:

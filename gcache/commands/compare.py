@@ -140,6 +140,8 @@ def compare_methods(
     from gcache.evaluation.compare import compare, markdown
     from gcache.evaluation.methods import METHODS
     from gcache.evaluation.quantized import AtQuantization, SingleEntryCache
+    from gcache.evaluation.tables import warn_of_cut
+    from gcache.llm.kept_texts import KeptTexts
     from gcache.llm.load.device import pick_dtype, quantization_config
     from gcache.training.checkpoint import load, require_domain
 
@@ -176,6 +178,7 @@ def compare_methods(
     described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
     graph, batch = built.spec.to_json(), llm.limits.max_batch_size
     methods: list[Method]
+    texts: KeptTexts | None = None
     if quantizations:
         del built, llm  # held by `models` alone, which lets it go before the next is loaded
         methods = [
@@ -184,8 +187,15 @@ def compare_methods(
         ]  # fmt: skip
     else:
         methods = [_method(name, built, settings) for name in names]
+        if llm.kept_texts is None:  # for as long as this takes: methods that draw the same share it
+            llm.kept_texts = KeptTexts(built.fingerprint)
+        texts = llm.kept_texts
+
+    def kept_seconds() -> float:
+        return 0.0 if texts is None else texts.reused_seconds
 
     def keep(rows: Sequence[Compared]) -> None:
+        warn_of_cut(rows[-1].name, rows[-1].cut, rows[-1].texts)
         if json_file is None:
             return
         kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
@@ -199,7 +209,7 @@ def compare_methods(
             },
         )  # fmt: skip
 
-    rows = compare(methods, task, examples, progress, keep)
+    rows = compare(methods, task, examples, progress, keep, kept_seconds)
     weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
     return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
 

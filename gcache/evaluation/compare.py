@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -31,9 +31,9 @@ class Compared:
         unparsed: texts that have no answer.
         unstated: texts whose answer is only the number that stands last, see `gcache.tasks.grading`; not right, unless
             the task's option accepts it.
-        cut: texts that a length limit cut off.
+        cut: texts that a length limit cut off, those of agents included; texts: how many there are.
         generated, prefilled, latent: tokens per question.
-        seconds: in all.
+        seconds: in all; of texts that were kept (`gcache.llm.kept_texts`), those that writing them took.
         cache_bytes: that went over edges, per question.
         answers: (question, outcome, what was stated, text) each.
     """
@@ -55,6 +55,12 @@ class Compared:
     answers: tuple[tuple[str, str, str | None, str], ...]
     unstated: int = 0
     cut: int = 0
+    texts: int = 0
+
+    @property
+    def cut_share(self) -> float:
+        """Of its texts."""
+        return self.cut / max(self.texts, 1)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,12 +72,14 @@ def compare(
     examples: Sequence[Example],
     progress: bool = True,
     on_rows: Callable[[Sequence[Compared]], None] | None = None,
+    kept_seconds: Callable[[], float] = lambda: 0.0,
 ) -> list[Compared]:
     """Every method on every question, one method after another.
 
     Args:
         on_rows: called with the rows so far after each method, so that a long comparison that is stopped has
             what was measured.
+        kept_seconds: that texts took which were kept, and are not written again; of all so far.
 
     Raises:
         ConfigError: no question, no method, or a method twice.
@@ -84,7 +92,9 @@ def compare(
     rows: list[Compared] = []
     first: list[bool] = []
     for method in methods:
+        before = kept_seconds()
         row, right = _measured(method, task, examples, first, progress)
+        row = replace(row, seconds=row.seconds + kept_seconds() - before)
         first = first or right
         rows.append(row)
         if on_rows:
@@ -104,6 +114,8 @@ def _measured(
     low, high = wilson(sum(right), n)
     difference, difference_low, difference_high = paired_difference(first or right, right)
 
+    texts = [answer.cuts or (answer.cut,) for answer in answers]
+
     def mean(kind: str) -> float:
         return sum(answer.tokens[kind] for answer in answers) / n
 
@@ -112,7 +124,7 @@ def _measured(
         sum(grade.outcome == "unparsed" for grade in grades), mean("generated"), mean("prefilled"), mean("latent"),
         seconds, sum(answer.cache_bytes for answer in answers) / n,
         tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
-        sum(grade.unstated for grade in grades), sum(answer.cut for answer in answers),
+        sum(grade.unstated for grade in grades), sum(sum(cuts) for cuts in texts), sum(map(len, texts)),
     )  # fmt: skip
     return row, right
 
@@ -131,6 +143,6 @@ def _cells(row: Compared, first: bool) -> list[str]:
     difference = ["", ""] if first else tables.difference(row.difference, row.difference_low, row.difference_high)
     return [
         row.name, f"{row.accuracy:.3f}", f"{row.low:.3f} to {row.high:.3f}", *difference, str(row.unparsed),
-        str(row.unstated), str(row.cut), f"{row.generated:.1f}", f"{row.prefilled:.1f}", f"{row.latent:.1f}",
+        str(row.unstated), f"{row.cut_share:.3f}", f"{row.generated:.1f}", f"{row.prefilled:.1f}", f"{row.latent:.1f}",
         f"{row.cache_bytes / 2**20:.2f}", f"{row.seconds:.0f}",
     ]  # fmt: skip

@@ -34,6 +34,7 @@ class GraphMethod:
                 sum(r.edge_bytes.values()),
                 tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
                 r.cut,
+                r.texts,
             )
             for r in results
         ]

@@ -18,6 +18,7 @@ class Answer:
         cache_bytes: of keys and values that went over edges.
         said: what the agents said on the way, as (role, words), in order.
         cut: whether a length limit cut the text off.
+        cuts: the same of every text that was written for it, the agents' included.
     """
 
     example: Example
@@ -26,6 +27,7 @@ class Answer:
     cache_bytes: int = 0
     said: tuple[tuple[str, str], ...] = field(default=())
     cut: bool = False
+    cuts: tuple[bool, ...] = ()
 
 
 class Method(Protocol):

@@ -1,10 +1,12 @@
 """The methods that people compare, by name, on one model and one set of roles.
 
-    single       one prompt, no agents
-    text_mas     agents that hand each other text
-    latent_mas   agents that hand each other caches after latent steps, in a fixed order, untrained
-    gdesigner    a learned topology with text on its edges
-    gcache       a learned topology with caches on its edges
+    single            one prompt, no agents
+    self_consistency  several draws of that prompt, and the answer that most state
+    best_of_n         the same draws, and the likeliest of them
+    text_mas          agents that hand each other text
+    latent_mas        agents that hand each other caches after latent steps, in a fixed order, untrained
+    gdesigner         a learned topology with text on its edges
+    gcache            a learned topology with caches on its edges
 
 text_mas and latent_mas have two forms (`prompt`): sequential (planner, critic, refiner, and a judger
 who answers; each has all that came before it) and hierarchical (experts who do not hear each other,
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gcache.agents.chat_template import TemplateSettings
@@ -68,6 +71,12 @@ class MethodSettings(Settings):
         10, help="per agent; 0: caches are handed over without any", group="methods", at_least=0
     )
     latent_only: bool = setting(False, help="agents hand on their latents alone", group="methods")
+    samples: int = setting(
+        4, help="draws of self_consistency and best_of_n", group="methods", at_least=1
+    )
+    sample_temperature: float = setting(
+        0.7, help="of the draws of self_consistency and best_of_n", group="methods", above=0
+    )
     think: bool = setting(False, help="answers begin with <think>, for reasoning models", group="methods")
     template: TemplateSettings = field(default_factory=TemplateSettings)
     graph: AgentGraph | None = None
@@ -113,6 +122,18 @@ def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     return _speaking("single", llm, tokenizer, settings, (), "none")
 
 
+def _sampled(name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """Several draws of one prompt, one of them chosen."""
+    from gcache.evaluation.sampled import Sampled, likeliest, most_stated
+    from gcache.graph.text_backends import LocalTextBackend
+
+    return Sampled(
+        name, LocalTextBackend(llm, tokenizer, settings.template), settings.decision,
+        most_stated if name == "self_consistency" else likeliest, settings.samples, settings.sample_temperature,
+        settings.max_new_tokens,
+    )  # fmt: skip
+
+
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """Fixed agents that hand each other text."""
     agents, topology, _ = FORMS[settings.prompt]
@@ -150,6 +171,8 @@ def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
 
 _BUILT_IN: dict[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {
     "single": _single,
+    "self_consistency": partial(_sampled, "self_consistency"),
+    "best_of_n": partial(_sampled, "best_of_n"),
     "text_mas": _text_mas,
     "latent_mas": _latent_mas,
     "gdesigner": _gdesigner,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from gcache.evaluation.plain import one_line
+
+logger = logging.getLogger(__name__)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -14,6 +17,23 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"
 
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)]) + "\n"
+
+
+#: Share of texts cut off by a length limit above which a table says little.
+MOST_CUT = 0.03
+
+
+def warn_of_cut(name: str, cut: int, texts: int, instead: str = "raise --max_new_tokens") -> None:
+    """Say that too many texts were cut off, and how to mend it.
+
+    Args:
+        instead: the way out.
+    """
+    if cut > MOST_CUT * texts:
+        logger.warning(
+            "%s: %d of %d texts (%.1f %%) were cut off by the length limit, so its accuracy says little; %s", name, cut,
+            texts, 100 * cut / texts, instead,
+        )  # fmt: skip
 
 
 def difference(mean: float, low: float, high: float) -> list[str]:

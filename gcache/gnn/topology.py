@@ -17,7 +17,7 @@ EdgeKey = tuple[int, ...]
 #: (round, agent)
 Node = tuple[int, int]
 #: What an edge may choose to carry; see `gcache.gnn.payload`.
-CHANNELS = ("cache", "latents", "text")
+CHANNELS = ("cache", "latents", "reasoning", "text")
 #: How likely an edge into the decision maker, and one among agents, is before training, unless it is told otherwise.
 DECISION_PROBABILITY, AGENT_PROBABILITY = 0.3, 0.1
 #: How the decision maker is called beside the agents' roles.

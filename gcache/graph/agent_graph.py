@@ -105,6 +105,7 @@ class AgentGraph(Team, ABC):
         chat_template_kwargs: Mapping[str, Any] | None = None,
         top_p: float = 1.0,
         top_log_probs: int | None = None,
+        words_seed: int | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -129,6 +130,8 @@ class AgentGraph(Team, ABC):
             top_p: the answer's tokens are drawn from the most likely ones that hold this share. What is drawn so
                 cannot be replayed: its log-probability is not the policy's.
             top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
+            words_seed: what agents that hear nobody draw their solutions by, so that runs of other seeds can have the
+                same ones; None for `seed`.
 
         Raises:
             ApiError: the API failed for good.
@@ -150,6 +153,7 @@ class AgentGraph(Team, ABC):
             Start(
                 asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
+                seed if words_seed is None else words_seed,
             )
         )
 

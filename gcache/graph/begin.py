@@ -31,6 +31,7 @@ class Start:
         watch: told of every event of the run; see `gcache.graph.events`.
         keep_states: whether the result holds the hidden states of latent steps.
         variables: of the chat template, as JSON, that are otherwise for this question.
+        words_seed: what solutions of agents that hear nobody are drawn by; `seed` is for all other draws.
         top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
     """
 
@@ -52,6 +53,7 @@ class Start:
     top_p: float = 1.0
     top_log_probs: int | None = None
     variables: str = ""
+    words_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

@@ -72,9 +72,11 @@ class _Lengths:
         self.words, self.variables = place.question, place.variables
         self.question = len(graph.models[0].layouts.of(self.variables).question(self.words))
         self.sequential = getattr(graph.fuser, "positions", "parallel") == "sequential"
-        self.said = self.config.speak_tokens + AROUND_WORDS if place.at_longest else 0
         self.routes = Routes(self.config.payload, place.topology, graph.agent_models)
         ends = [((0, edge.source), (0, edge.target), edge.key) for edge in place.topology.edges]
+        self.reasoning = {sender[1] for sender, _, key in ends if self.routes.reasons(key)}
+        longest = max(self.config.speak_tokens, self.config.reason_tokens if self.reasoning else 0)
+        self.said = longest + AROUND_WORDS if place.at_longest else 0
         self.speaking = {sender[1] for sender, target, key in ends if self.routes.payload(sender, target, key).words}
         self.ends: dict[Node, int] = {}
         self.own: dict[Node, int] = {}
@@ -117,8 +119,12 @@ class _Lengths:
             steps = self.graph.latent_steps(self.topology, node[1])
             start = self._start(coming)
             agent = self.agents[node[1]]
-            tokens = self.graph.agent_tokens(agent, self.words, latent_steps=steps, variables=self.variables)
-            self.own[node] = len(tokens) + self._words(node, coming) + steps
+            reasons = node[1] in self.reasoning
+            tokens = self.graph.agent_tokens(
+                agent, self.words, latent_steps=steps, variables=self.variables, reasons=reasons
+            )
+            solution = self.config.reason_tokens if reasons else 0
+            self.own[node] = len(tokens) + self._words(node, coming) + steps + solution
             self.ends[node] = start + self.own[node]
         return self.ends[node]
 

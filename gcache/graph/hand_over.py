@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.fusers.base import CacheFuser, Incoming
+from gcache.cache.fusers.base import CacheFuser, Incoming, log_weight
 from gcache.cache.kv_cache import KVCache, SlotKind
 from gcache.gnn.payload import Payload
 from gcache.gnn.topology import EdgeKey, Topology
@@ -51,7 +51,32 @@ def over_edge(handed: KVCache, payload: Payload, default: Payload) -> KVCache | 
     """
     if payload.slots is None:
         return None
-    return handed if payload.slots == default.slots else handed.of_kind(SlotKind.LATENT)
+    if payload.slots == "latents" and default.slots != "latents":
+        return handed.of_kind(SlotKind.LATENT)
+    if payload.slots == "cache" and bool((handed.kinds == SlotKind.TEXT).any()):
+        return handed.of_kind(SlotKind.PROMPT, SlotKind.LATENT)  # the solution is for other receivers
+    return handed
+
+
+def log_weights(
+    fuser: CacheFuser,
+    shared: KVCache,
+    arriving: Sequence[tuple[KVCache, EdgeKey | None] | None],
+    weights: Sequence[Tensor],
+) -> Tensor:
+    """(n,) what each of some senders counts for beside the others, as a log-weight.
+
+    Args:
+        arriving: prepared caches; None where a sender's words alone arrived.
+        weights: (n,) of their edges.
+    """
+    caches = [
+        Incoming(each[0], weight, prepared=True, order=number)
+        for number, (each, weight) in enumerate(zip(arriving, weights, strict=True)) if each is not None
+    ]
+    found = iter(fuser.log_weights(shared, caches) if caches else ())
+    own = [log_weight(w) if each is None else next(found) for each, w in zip(arriving, weights, strict=True)]
+    return torch.stack(own)
 
 
 def fused_for(

@@ -52,20 +52,33 @@ class Parts:
         latent_steps: int | None = None,
         model: int = 0,
         variables: str = "",
+        reasons: bool = False,
     ) -> tuple[int, ...]:
         """An agent's prompt behind a question, with what others said, as (role, words), before its own words; None
-        latent steps are as many as everybody's. `variables`: of the chat template, see `Layouts.of`."""
+        latent steps are as many as everybody's.
+
+        Args:
+            variables: of the chat template, see `Layouts.of`.
+            reasons: whether it writes a solution.
+        """
         steps = self.config.latent_steps if latent_steps is None else latent_steps
-        return self.models[model].agent_tokens(agent.prompt, said, steps > 0, question, variables)
+        words = agent.solving_prompt(self.decision.statement) if reasons else agent.prompt
+        return self.models[model].agent_tokens(words, said, steps > 0 or reasons, question, variables)
 
     def decision_tokens(
-        self, question: str, said: Sequence[tuple[str, str]] = (), variables: str = ""
+        self, question: str, said: Sequence[tuple[str, str]] = (), variables: str = "", judges: bool = False
     ) -> tuple[int, ...]:
-        """The decision maker's prompt behind a question, with what others said before its own words."""
+        """The decision maker's prompt behind a question, with what others said before its own words.
+
+        Args:
+            judges: whether it hears solutions, and states an answer of these without one of its own.
+        """
+        decision = self.decision
+        words = decision.judging if judges else decision.instructions
+        prefix = decision.judging_prefix if judges else decision.answer_prefix
         return self.models[0].layouts.of(variables).decision(
-            with_said(self.decision.instructions, said), self.decision.answer_prefix, self.config.decision_turn,
-            question=question,
-        )  # fmt: skip
+            with_said(words, said), prefix, self.config.decision_turn, question=question
+        )
 
     def latent_steps(self, topology: Topology, agent: int) -> int:
         """How many an agent takes: the topology's number, or everybody's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class Step:
         what: "think", "shared" (another rollout's thought of the same inputs was used),
             "unheard" (no path leads to the decision maker, so nothing was computed), "answer",
             "memory" (something gave way to the limit of cache bytes while the run was going on),
-            "say" (an agent of a graph without caches spoke), "failed" (its API failed for good).
+            "say" (an agent of a graph without caches spoke), "failed" (its text failed for good).
         started, ended: seconds since the run began.
         prefilled, latent, generated: tokens this step computed here.
         api_read, api_written: tokens that an API read and wrote for it, by its own count.
@@ -140,6 +141,38 @@ class Spoken(Written):
     thinks: bool = False
 
 
+@dataclass(frozen=True)
+class Ballot:
+    """A decision without a text; see `gcache.graph.marginal`.
+
+    Attributes:
+        heard: agents, each alone; () where the question was the only cache.
+        prompts: the decision maker's, behind each cache.
+        answers: the candidates, and their tokens behind a prompt in `tokens`.
+        scores: (caches, answers) log-probabilities of each answer's tokens under each cache; 0 where there was one
+            answer and nothing to ask.
+        probabilities: with which each was chosen from, at `temperature`; of 0, which is greedy, as they stand.
+        chosen: the number of the one that was.
+        text: that states it: an agent's solution where there is one, which a length limit may have `cut` off.
+    """
+
+    heard: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    answers: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
+    probabilities: tuple[float, ...]
+    chosen: int
+    text: str
+    cut: bool = False
+    temperature: float = 0.0
+
+    @property
+    def log_prob(self) -> float:
+        """Of the answer that was chosen."""
+        return math.log(max(self.probabilities[self.chosen], 1e-45))
+
+
 class KeptCaches:
     """The caches of a run that is over, for as long as nobody needs their room.
 
@@ -211,10 +244,13 @@ class RunResult:
         arrivals: (round, agent) -> what came to its turn, in order; the decision maker's is the last round's.
         kept: the caches, see `shared` and `caches`.
         prompts: (round, agent) -> the tokens of its prompt, what others had said included.
-        said: (round, agent) -> its text, where agents speak.
+        said: (round, agent) -> its text, where agents speak or write solutions.
         thinking: tokens of the agents' latent steps and texts, whether this run or another rollout
             computed them.
         states: (round, agent) -> (S, E) hidden states that its latent steps fed back, where they were kept.
+        solutions: (round, agent) -> what the local model wrote for it: the solution whose slots it handed on, or, in a
+            graph without caches, what it said.
+        ballot: how it was decided, where no text was written for it.
     """
 
     example: Example
@@ -231,6 +267,8 @@ class RunResult:
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    solutions: Mapping[tuple[int, int], Generation] = field(default_factory=dict, repr=False)
+    ballot: Ballot | None = None
 
     @property
     def edge_bytes(self) -> dict[tuple[int, int], int]:
@@ -246,6 +284,8 @@ class RunResult:
     @property
     def cut(self) -> bool:
         """Whether a length limit cut the answer off."""
+        if self.ballot is not None:
+            return self.ballot.cut
         return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
 
     def __repr__(self) -> str:
@@ -286,8 +326,15 @@ class RunResult:
 
     @property
     def text_log_prob(self) -> float:
-        """log pi(y | q, G), summed over all texts of the local model."""
+        """log pi(y | q, G), summed over all texts of the local model; or that of the answer that was chosen."""
+        if self.ballot is not None:
+            return self.ballot.log_prob
         return sum(s.generation.log_prob for s in self.spoken if s.generation is not None)
+
+    @property
+    def texts(self) -> tuple[bool, ...]:
+        """Of every text that was written for it, whether a length limit cut it off: solutions, then answers."""
+        return (*(not s.finished for s in self.solutions.values()), *(s.cut for s in self.spoken))
 
     @property
     def tokens(self) -> dict[str, int]:

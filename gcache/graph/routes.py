@@ -32,10 +32,14 @@ class Routes:
         """What goes over an edge: what the edge chose, else what all agents hand on. Between two models that no link
         joins, words go instead. Over None, an agent keeps what it handed on and said in the round before."""
         if key is None:
-            return self.default.with_words()
+            return self.default if self.default.reasons else self.default.with_words()
         if self.agent_models.tells(self.model_of[sender[1]], self.model_of[receiver[1]]):
             return TEXT
         chosen = self.topology.payloads[key]
         if chosen is None or chosen == "cache":
             return self.default
         return TEXT if chosen == "text" else replace(self.default, slots=PAYLOADS[chosen].slots)
+
+    def reasons(self, key: EdgeKey | None) -> bool:
+        """Whether a sender writes a solution for an edge, whichever way that goes to its receiver's model."""
+        return self.default.reasons or (key is not None and self.topology.payloads[key] == "reasoning")

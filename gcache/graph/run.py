@@ -4,7 +4,7 @@
     for every agent that is heard, as soon as its own predecessors are done:
         received = fuse(shared, what its predecessors handed on)
         own      = think(its words on received)
-    answer = write(the decision maker's words on fuse(shared, what was handed to it))
+    answer = the decision maker's on fuse(shared, what was handed to it)     (`gcache.graph.answering`)
 
 What goes over the edges is `gcache.graph.transport`'s, what is written down `gcache.graph.trace`'s. Where agents think
 with several models, each reads the question once (`gcache.graph.agent_models`).
@@ -19,20 +19,18 @@ from typing import Any
 
 from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
-from gcache.gnn.topology import DECISION, Node
+from gcache.errors import QuestionError
+from gcache.gnn.topology import Node
+from gcache.graph.answering import DecisionTurn
 from gcache.graph.begin import Start
-from gcache.graph.events import Event, TextWatch
-from gcache.graph.loops import cancel_all
+from gcache.graph.events import Event
 from gcache.graph.parts import Parts
-from gcache.graph.result import KeptCaches, RunResult, Spoken, Step
+from gcache.graph.result import KeptCaches, RunResult, Step
 from gcache.graph.schedule import Coming, run_in_dag_order
-from gcache.graph.thought import Thought, think
+from gcache.graph.thought import Thought, Turn, think
 from gcache.graph.trace import Trace
 from gcache.graph.transport import Transport
-from gcache.graph.writers.base import WriterInput
-from gcache.graph.writers.registry import api_tokens
-from gcache.llm.requests import ThinkRequest
-from gcache.runtime.streams import derive
+from gcache.llm.requests import Generation, ThinkRequest
 
 
 class Run:
@@ -46,6 +44,7 @@ class Run:
         self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.models]
         self.own: dict[Node, KVCache] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
+        self.solutions: dict[Node, Generation] = {}
         self.thinking = 0  # tokens of latent steps and of agents' texts
         self._events = parts.llm.ledger.noted
 
@@ -65,16 +64,19 @@ class Run:
         await self._read_question()
         rounds, heard = self.config.num_rounds, self.transport.heard
         await run_in_dag_order(self.topology, rounds, heard, self._think, self._note_unheard)
-        spoken, answer = await self._answer()
+        turn = DecisionTurn(
+            self.parts, self.start, self.transport, self.trace, self.questions[0], self.solutions
+        )
+        answered = await turn.take()
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
         arrivals = {node: tuple(arrived) for node, arrived in self.transport.arrivals.items()}
         self.parts.llm.ledger.finished(kept)
         self._note_memory()
         return RunResult(
-            self.example, self.agents, answer, self.topology, self.start.topology_log_prob, spoken,
+            self.example, self.agents, answered.text, self.topology, self.start.topology_log_prob, answered.spoken,
             tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.prompts),
             dict(self.transport.said), self.thinking,
-            dict(self.transport.states) if self.start.keep_states else {},
+            dict(self.transport.states) if self.start.keep_states else {}, dict(self.solutions), answered.ballot,
         )  # fmt: skip
 
     async def _read_question(self) -> None:
@@ -96,7 +98,7 @@ class Run:
         steps = self.parts.latent_steps(self.topology, agent)
         tokens = self.parts.agent_tokens(
             self.agents[agent], self.example.question, self.transport.words(node, coming), steps, model,
-            self.start.variables,
+            self.start.variables, node in self.transport.reasoners,
         )  # fmt: skip
         self.prompts[node] = tokens
         received = await self.transport.fused(node, coming)
@@ -106,7 +108,13 @@ class Run:
             alignment=self.start.alignment if model == 0 else None,
         )  # fmt: skip
         del received
-        thought, fresh = await self._once(self.transport.name(node), lambda: self._thought(node, request))
+        try:
+            thought, fresh = await self._once(self.transport.name(node), lambda: self._thought(node, request))
+        except QuestionError as error:
+            if not self.start.lenient:
+                raise
+            self._leave_out(node, error, started)
+            return
         self._take(node, thought, steps)
         if self.start.keep_caches:
             self.own[node] = thought.own
@@ -124,12 +132,19 @@ class Run:
 
     async def _thought(self, node: Node, request: ThinkRequest) -> Thought:
         crosses, speaks = self.transport.crosses(node), node in self.transport.speakers
-        return await think(
-            self.parts, self.transport.agent_model(node), request,
+        turn = Turn(
+            request, self.questions[self.transport.model_of[node[1]]],
             wants_states=self.parts.writer.wants_states or self.start.keep_states or crosses, crosses=crosses,
+            solution_seed=self.transport.words_seed(node),
             question=self.example.question if speaks else None, variables=self.start.variables,
-            context=self.questions[self.transport.model_of[node[1]]],
         )  # fmt: skip
+        return await think(self.parts, self.transport.agent_model(node), turn)
+
+    def _leave_out(self, node: Node, error: QuestionError, started: float) -> None:
+        """An agent failed for good: nobody hears it, and the others' caches stay in use."""
+        self.transport.failed.add(node)
+        now, role = self.trace.now(), self.agents[node[1]].role
+        self.trace.note(Step(node[1], role, node[0], "failed", started, now, note=str(error)))
 
     def _take(self, node: Node, thought: Thought, steps: int) -> None:
         """Keep what an agent made."""
@@ -139,52 +154,8 @@ class Run:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
             self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
-
-    async def _answer(self) -> tuple[tuple[Spoken, ...], str]:
-        decision, transport = self.parts.decision, self.transport
-        receiver = (self.config.num_rounds - 1, self.topology.decision_node)
-        last, node = receiver
-        edges = self.topology.into(node)
-        started = self.trace.turn(last, node)
-        heard = [await transport.heard_over((last, edge.source), edge) for edge in edges]
-        groups = decision.groups([e.weight for e in edges])
-        watching = TextWatch.of(self.start.watch, len(groups))
-        texts: list[asyncio.Future[Spoken]] = []
-        received, read = 0, 0
-        try:
-            for number, group in enumerate(groups):
-                coming: Coming = [((last, edges[i].source), edges[i].key) for i in group]
-                words = transport.words(receiver, coming)
-                tokens = self.parts.decision_tokens(self.example.question, words, self.start.variables)
-                fused = await transport.fused(receiver, coming)
-                received += transport.slots(receiver, fused)
-                read += len(tokens)
-                asked = WriterInput(
-                    self.example.question, decision.instructions, tokens, self.questions[0], fused,
-                    tuple(heard[i] for i in group), self.start.max_new_tokens or self.config.max_new_tokens,
-                    self.start.temperature, derive("text", self.start.seed, self.example.question, number),
-                    self.start.stop, watching.written if watching else None, self.start.top_p,
-                    self.start.top_log_probs, watching.scored if watching else None,
-                    self.parts.models[0].layouts.of(self.start.variables).thinks,
-                )  # fmt: skip
-                texts.append(asyncio.ensure_future(self.parts.writer.write(self.parts.llm, asked)))
-            del fused, asked, heard
-            await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
-            if not self.start.keep_caches:  # from here on the batch alone holds what it needs
-                transport.let_go()
-            spoken = tuple(await asyncio.gather(*texts))
-        finally:
-            cancel_all(texts)
-        api_read, api_written = api_tokens(spoken)
-        self.trace.note(
-            Step(
-                node, DECISION, last, "answer", started, self.trace.now(),
-                prefilled=read if any(s.generation for s in spoken) else 0,
-                generated=sum(len(s.generation.tokens) for s in spoken if s.generation),
-                received=received, api_read=api_read, api_written=api_written,
-            )
-        )  # fmt: skip
-        return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
+            if node in self.transport.reasoners:
+                self.solutions[node] = thought.said
 
     # -- what is shared, and what is noted ------------------------------------------------------
 

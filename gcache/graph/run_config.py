@@ -11,8 +11,8 @@ from gcache.gnn.payload import TEXT, Payload
 from gcache.runtime.settings import Settings, setting
 
 TRANSFERS = ("own", "latent", "context")
-#: What goes over an edge: the agent's cache, what it says, or both.
-HANDS = ("cache", "text", "both")
+#: What goes over an edge: the agent's cache, what it says, both, or its cache with a solution that it writes.
+HANDS = ("cache", "text", "both", "reasoning")
 #: Who writes the decision maker's text; see `gcache.graph.writers.registry`.
 GENERATION_MODES = ("local", "hybrid", "api_hint", "api_embeds", "api")
 #: Where a server takes prompt embeddings; see `gcache.graph.writers.prompt_embeds`.
@@ -44,11 +44,18 @@ class GraphConfig(Settings):
         group="graph", choices=DECISION_TURNS,
     )
     hands: str = setting(
-        "cache", help="what goes over an edge: the agent's cache, a text that it says, which stands in its successors' "
-        "prompts, or both",
+        "cache", help="what goes over an edge: the agent's cache; a text that it says, which stands in its successors' "
+        "prompts; both; or its cache with the slots of a solution that it writes (reasoning), whose words nobody reads "
+        "again",
         group="graph", what="kind of hand-over", choices=HANDS,
     )
     speak_tokens: int = setting(128, help="the most tokens of an agent's text", group="graph", at_least=1)
+    reason_tokens: int = setting(
+        768, help="the most tokens of an agent's solution, with --hands reasoning", group="graph", at_least=1
+    )
+    agent_temperature: float = setting(
+        0.7, help="of agents' solutions; 0 is greedy", group="graph", at_least=0
+    )
     chat_template_kwargs: str = setting(
         "", help="variables of the local model's chat template, as servers have them: '{\"enable_thinking\": false}' "
         "keeps a model from thinking aloud",
@@ -64,6 +71,11 @@ class GraphConfig(Settings):
         super().__post_init__()
         if self.transfer == "latent" and self.latent_steps == 0:
             raise ConfigError("transfer='latent' hands on latents, but latent_steps is 0; set it to 1 or more")
+        if self.hands == "reasoning" and self.transfer != "own":
+            raise ConfigError(
+                f"hands='reasoning' hands on an agent's own slots and its solution's, got transfer={self.transfer!r}; "
+                "use transfer='own'"
+            )
         _ = self.template
 
     @property
@@ -71,6 +83,8 @@ class GraphConfig(Settings):
         """What goes over an edge that chooses nothing of its own: `hands` and `transfer` as one."""
         if self.hands == "text":
             return TEXT
+        if self.hands == "reasoning":
+            return Payload("reasoning")
         slots = {"own": "cache", "latent": "latents", "context": "context"}[self.transfer]
         return Payload(slots, words=self.hands == "both")
 

@@ -29,6 +29,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.graph.schedule import Coming, run_in_dag_order
 from gcache.graph.text_backends import LocalTextBackend, Prompt, TextBackend, TextOutput
 from gcache.graph.trace import Trace
+from gcache.llm.requests import Generation
 from gcache.runtime.streams import derive
 from gcache.tasks.example import Example
 
@@ -101,6 +102,7 @@ class _Talk:
         self.graph, self.config, self.begin = graph, graph.config, start
         self.agents, self.topology = start.agents, start.topology
         self.said: dict[Node, str] = {}
+        self.written: dict[Node, Generation] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
         self.thinking = 0
         self.trace = Trace(start.watch)
@@ -113,7 +115,7 @@ class _Talk:
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
             tuple(self.trace.steps), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
-            self.thinking,
+            self.thinking, solutions=self.written,
         )  # fmt: skip
 
     def _note_unheard(self, node: Node) -> None:
@@ -136,6 +138,7 @@ class _Talk:
             return
         self.said[node], self.prompts[node] = output.text, output.tokens
         if output.generation is not None:
+            self.written[node] = output.generation
             self.thinking += len(output.generation.tokens)
         if output.api is not None:
             self.thinking += output.api.completion_tokens or 0
@@ -163,7 +166,11 @@ class _Talk:
             for group, u in zip(groups, outputs, strict=True)
         )
         self._note(self.topology.decision_node, last, "answer", started, outputs)
-        return spoken, decision.combine([s.text for s in spoken], [e.weight for e in edges])
+        chosen = decision.combine(
+            [s.text for s in spoken], [e.weight for e in edges] or [1.0], self.begin.example.question,
+            [s.cut for s in spoken],
+        )  # fmt: skip
+        return spoken, spoken[chosen].text
 
     def _heard(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:
         return [(self.agents[node[1]].role, self.said[node]) for node in nodes if self.said.get(node, "").strip()]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.kv_cache import KVCache
+from gcache.cache.kv_cache import SHARED, KVCache
 from gcache.graph.agent_models import AgentModel
 from gcache.graph.hand_over import handed_on
 from gcache.graph.parts import Parts
@@ -23,7 +22,7 @@ class Thought:
     Attributes:
         own: its own slots; handed: what it hands on.
         states: (S, E) of its latent steps, where somebody wants them.
-        said: its text, where it speaks; asked_to_speak: the tokens before it.
+        said: its text, where it speaks or writes a solution; asked_to_speak: the tokens before it, if there are any.
         outputs: (P, E) last hidden states of its prompt, where another model might hear it.
     """
 
@@ -35,44 +34,66 @@ class Thought:
     outputs: Tensor | None = None
 
 
-async def think(
-    parts: Parts,
-    agent_model: AgentModel,
-    request: ThinkRequest,
-    wants_states: bool,
-    crosses: bool,
-    question: str | None,
-    variables: str,
-    context: Sequence[int],
-) -> Thought:
-    """Take an agent's turn.
+@dataclass(frozen=True)
+class Turn:
+    """What an agent is asked.
 
-    Args:
+    Attributes:
         request: its prompt on what it received.
+        context: the question's tokens, from which words are guessed.
         wants_states: whether somebody wants the states of its latent steps; crosses: and of its prompt.
+        solution_seed: what its solution is drawn by; None where it writes none.
         question: where it speaks too; None where it says nothing.
         variables: of the chat template.
-        context: the question's tokens, from which words are guessed.
     """
+
+    request: ThinkRequest
+    context: tuple[int, ...]
+    wants_states: bool
+    crosses: bool
+    solution_seed: int | None
+    question: str | None
+    variables: str
+
+
+async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
+    """Take an agent's turn."""
     states: list[Tensor] = []
     outputs: list[Tensor] = []
-    if wants_states:
-        request = replace(request, watch=states.append, watch_prompt=outputs.append if crosses else None)
-    own = await agent_model.llm.think(request)
-    received = request.past
+    request, received = turn.request, turn.request.past
     assert received is not None
+    said: Generation | None = None
+    asked: tuple[int, ...] = ()
+    if turn.solution_seed is not None:
+        said = await agent_model.llm.generate(_solution(parts, turn, states))
+        assert said.slots is not None
+        own, said = said.slots, replace(said, slots=None)
+    else:
+        if turn.wants_states:
+            request = replace(request, watch=states.append, watch_prompt=outputs.append if turn.crosses else None)
+        own = await agent_model.llm.think(request)
     with torch.no_grad():
         handed = handed_on(agent_model.fuser, own, received, parts.config.payload)
     for part in FusedCache.plain(handed).parts:
         if all(part is not known for known in (own, *received.parts)):
             parts.llm.ledger.hold(part)
-    said: Generation | None = None
-    asked: tuple[int, ...] = ()
-    if question is not None:
-        asked = agent_model.speak_tokens(question, variables)
+    if turn.question is not None:
+        asked = agent_model.speak_tokens(turn.question, turn.variables)
         whole = FusedCache.join([received, FusedCache.plain(own)])
-        # greedy: an agent's words are part of the environment, only the answer is drawn
+        # greedy: what an agent tells others is part of the environment
         said = await agent_model.llm.generate(
-            GenerateRequest(asked, whole, parts.config.speak_tokens, context=tuple(context))
+            GenerateRequest(asked, whole, parts.config.speak_tokens, context=turn.context)
         )
     return Thought(own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None)
+
+
+def _solution(parts: Parts, turn: Turn, states: list[Tensor]) -> GenerateRequest:
+    """What writes an agent's solution behind its prompt and its latent steps; their states go to `states`."""
+    request = turn.request
+    alone = request.past is not None and request.past.makers <= {SHARED}
+    return GenerateRequest(
+        request.tokens, request.past, parts.config.reason_tokens, parts.config.agent_temperature,
+        turn.solution_seed or 0, turn.context, latent_steps=request.latent_steps, alignment=request.alignment,
+        watch_latents=states.append if turn.wants_states else None, owner=request.owner,
+        past_tokens=turn.context if alone else None,
+    )  # fmt: skip

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from gcache.graph.schedule import Coming
 from gcache.graph.thought import Thought
 from gcache.graph.writers.base import Received
 from gcache.links.link import Link
+from gcache.runtime.streams import derive
 
 
 class Transport:
@@ -42,11 +43,13 @@ class Transport:
         said: of each node that speaks, its words.
         carried: what other models read of what links brought.
         arrivals: of each receiver, what came, in order.
-        heard: nodes that a path leads from to the decision maker; speakers: those of them that say something.
+        heard: nodes that a path leads from to the decision maker; reasoners: those of them that write a solution;
+            speakers: others that say something.
+        failed: nodes whose text failed for good, which nobody hears.
     """
 
     def __init__(self, parts: Parts, start: Start) -> None:
-        self.parts, self.config = parts, parts.config
+        self.parts, self.config, self._start = parts, parts.config, start
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
         self.agent_models = parts.agent_models.for_question(self.question)
         self.routes = Routes(parts.config.payload, start.topology, self.agent_models)
@@ -63,18 +66,25 @@ class Transport:
         self.carried: dict[Carried, KVCache] = {}
         self.arrivals: dict[Node, list[Arrival]] = {}
         self.heard = start.topology.heard_nodes(self.config.num_rounds)
-        self._readers, self.speakers = self._readers_and_speakers()
+        self.failed: set[Node] = set()
+        crossed = self._crossed()
+        self._readers = Counter(sender for _, (sender, _) in crossed)
+        self.reasoners = frozenset(sender for _, (sender, key) in crossed if self.routes.reasons(key))
+        self.speakers = self._speakers(crossed) - self.reasoners
 
-    def _readers_and_speakers(self) -> tuple[Counter[Node], frozenset[Node]]:
-        """How many nodes each node hands to, and which of them have to say something."""
+    def _crossed(self) -> list[tuple[Node, tuple[Node, EdgeKey | None]]]:
+        """Every edge that is used: its receiver, its sender, its key."""
         crossed = [(node, sending) for node in self.heard for sending in self.topology.senders(*node)]
         last, decision = self.config.num_rounds - 1, self.topology.decision_node
-        crossed += [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
-        speakers = self.heard if self.routes.default.words else {
+        return crossed + [((last, decision), ((last, edge.source), edge.key)) for edge in self.topology.into(decision)]
+
+    def _speakers(self, crossed: Sequence[tuple[Node, tuple[Node, EdgeKey | None]]]) -> frozenset[Node]:
+        if self.routes.default.words:
+            return frozenset(self.heard)
+        return frozenset(
             sender for receiver, (sender, key) in crossed
             if key is not None and self.routes.payload(sender, receiver, key).words
-        }  # fmt: skip
-        return Counter(sender for _, (sender, _) in crossed), frozenset(speakers)
+        )  # fmt: skip
 
     def agent_model(self, node: Node) -> AgentModel:
         """The model that a node thinks with; the decision maker's is the first."""
@@ -93,9 +103,20 @@ class Transport:
                 (self.name(sender), None if key is None else (float(self.weights[key]), self.topology.payloads[key]))
                 for sender, key in self.topology.senders(*node)
             ]
-            how = (self.parts.latent_steps(self.topology, node[1]), node in self.speakers)
+            how = (self.parts.latent_steps(self.topology, node[1]), node in self.speakers, self.words_seed(node))
             self._names[node] = self._memo.name((node, how, tuple(coming)))
         return self._names[node]
+
+    def words_seed(self, node: Node) -> int | None:
+        """What a node's solution is drawn by; None where it writes none.
+
+        The solution of an agent that hears nobody depends on nothing that is trained: like its question, it may be the
+        same in every rollout. Any other is part of what is learned from, so each rollout draws its own.
+        """
+        if node not in self.reasoners:
+            return None
+        seed = self._start.seed if self.topology.senders(*node) else self._start.words_seed
+        return derive("solution", seed, self.question, *node)
 
     def take(self, node: Node, thought: Thought) -> None:
         """What a node hands on."""
@@ -109,10 +130,17 @@ class Transport:
 
     async def fused(self, receiver: Node, coming: Coming) -> FusedCache:
         """One cache of the question and all that arrives at a receiver."""
+        caches = await self.arriving(receiver, coming)
+        return self.agent_model(receiver).fuse(self.shared[self.model_of[receiver[1]]], caches, self.weights)
+
+    async def arriving(self, receiver: Node, coming: Coming) -> list[tuple[KVCache, EdgeKey | None]]:
+        """The caches that arrive at a receiver, prepared for fusing; it is noted that they did."""
         agent_model, shared = self.agent_model(receiver), self.shared[self.model_of[receiver[1]]]
         caches: list[tuple[KVCache, EdgeKey | None]] = []
         arrivals = self.arrivals.setdefault(receiver, [])
         for sender, key in coming:
+            if sender in self.failed:
+                continue
             handed, arrival = await self._over(sender, receiver, key)
             arrivals.append(arrival)
             if handed is None:
@@ -121,7 +149,7 @@ class Transport:
                 rope = agent_model.fuser.rope
                 handed = self._intervention(Passing(self.question, sender, receiver, handed, shared, rope))
             caches.append((handed, key))
-        return agent_model.fuse(shared, caches, self.weights)
+        return caches
 
     def words(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
         """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""
@@ -136,7 +164,7 @@ class Transport:
             sender[1], self.agents[sender[1]].role, edge.weight,
             self.handed[sender].of_kind() if cache is None else cache,
             None if cache is None else self.states.get(sender),
-            self.said.get(sender, "") if arrival.payload.words else "",
+            self.said.get(sender, "") if arrival.payload.words or arrival.payload.reasons else "",
         )  # fmt: skip
 
     def slots(self, receiver: Node, fused: FusedCache) -> int:
@@ -150,7 +178,7 @@ class Transport:
         for node in () if self.keep else senders:
             self._readers[node] -= 1
             if not self._readers[node]:
-                del self.handed[node]
+                self.handed.pop(node, None)  # of an agent that failed there is nothing
 
     def let_go(self) -> None:
         """Forget all caches."""

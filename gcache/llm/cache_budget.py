@@ -67,6 +67,11 @@ class Limits(Settings):
         "batch keeps its memory, up to an eighth of max_cache_gb or of the GPU's. No effect on a CPU",
         group="limits",
     )
+    texts: str | None = setting(
+        None, help="file that keeps every text whose whole prompt is known, for whoever asks the same again: a run "
+        "that was killed goes on, and runs share what they draw",
+        group="limits", metavar="FILE", unset="none is kept",
+    )
     max_gradient_tokens: int = setting(
         2048, help="the most tokens that training scores in one pass, but for a run that has more; fewer take less "
         "memory",

@@ -35,6 +35,7 @@ from gcache.llm.forward.pass_graphs import CudaCapture, PassGraphs, why_without_
 from gcache.llm.forward.plain_decoder import PlainDecoder, is_known
 from gcache.llm.forward.second_copy import is_plain_linear
 from gcache.llm.head import head_of
+from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.keys import measured_caches
 from gcache.llm.requests import GenerateRequest, ThinkRequest
 from gcache.runtime.transfers import to_device
@@ -87,6 +88,8 @@ class FrozenModel:
         self.tokenizer = tokenizer
         self.label = label
         self.limits = limits or Limits()
+        #: Texts that are not written again; None where none is kept.
+        self.kept_texts: KeptTexts | None = None
         self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
         library = native_library() if self.limits.native and can_run(self.base) else None
         if library is None and self.limits.pack_weights and can_pack(model):

@@ -97,6 +97,7 @@ class GenerateRequest(_OnPrompt):
         latent_steps, alignment: before the text, as in `ThinkRequest`.
         watch_latents: called with the (S, E) hidden states that these fed back.
         owner: whoever writes the text hands on its slots, marked with this number; None where nobody does.
+        past_tokens: the tokens that `past` was read from, at weight 1; None where it is not so simple.
     """
 
     tokens: tuple[int, ...]
@@ -116,6 +117,7 @@ class GenerateRequest(_OnPrompt):
     alignment: Alignment | None = None
     watch_latents: Callable[[Tensor], None] | None = None
     owner: int | None = None
+    past_tokens: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from typing import Any, Protocol, runtime_checkable
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import CacheLedger
 from gcache.llm.context import misfit
+from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.request_queue import RequestQueue
 from gcache.llm.requests import GenerateRequest, Generation, LogProbRequest, LogProbs, ThinkRequest
 
@@ -83,14 +85,44 @@ class BatchingLLM:
         self.takes_turns = self.ledger is ledger
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # of the dictionary
+        self._writing, self._since = 0, 0.0  # texts that are to be kept, and when the last of them was done
 
     def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
         """See `LocalLLM.think`."""
         return self._ask("think", request)
 
     def generate(self, request: GenerateRequest) -> Coroutine[Any, Any, Generation]:
-        """See `LocalLLM.generate`."""
-        return self._ask("generate", request)
+        """See `LocalLLM.generate`. A text that is kept is not written again; where it hands on slots, it is read."""
+        texts: KeptTexts | None = getattr(self.llm, "kept_texts", None)
+        key = None if texts is None else texts.key(request)
+        if texts is None or key is None:
+            return self._ask("generate", request)
+        return self._kept(texts, key, request)
+
+    async def _kept(self, texts: KeptTexts, key: str, request: GenerateRequest) -> Generation:
+        known = texts.get(key)
+        if known is None:
+            if not self._writing:
+                self._since = time.perf_counter()
+            self._writing += 1
+            try:
+                asked = self._ask("generate", request)
+                del request  # a frame that waits must not keep the request's caches alive
+                text: Generation = await asked
+            finally:
+                self._writing -= 1
+            now = time.perf_counter()
+            texts.put(key, text, now - self._since)  # its share: the time since the text before it was done
+            self._since = now
+            return text
+        slots = None
+        if request.owner is not None:
+            slots = await self.think(
+                ThinkRequest(
+                    request.tokens, request.past, request.latent_steps, request.owner, text=known.tokens
+                )
+            )
+        return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:
         """See `LocalLLM.log_prob`."""

@@ -86,9 +86,22 @@ def grade_example(text: str, example: Example) -> Grade:
     """`grade_choice` with as many letters as the example has choices (`meta["choices"]`), and the words that its
     question lists behind them."""
     letters = LETTERS[: int(example.meta["choices"])]
-    listed = _LISTED.findall(example.question)[-len(letters) :]
-    known = [words for _, words in listed] if [letter for letter, _ in listed] == list(letters) else []
+    listed = listed_choices(example.question)
+    known = list(listed.values()) if list(listed) == list(letters) else []
     return grade_choice(text, example.answer, letters, known)
+
+
+def listed_choices(question: str) -> dict[str, str]:
+    """The choices that a question lists last, by letter: lines "A) words", "B) words" and so on."""
+    found: dict[str, str] = {}
+    for letter, words in _LISTED.findall(question):
+        if letter == LETTERS[0]:
+            found = {}
+        if letter == LETTERS[len(found) : len(found) + 1]:
+            found[letter] = words
+        else:
+            found = {}
+    return found
 
 
 def _mentions(text: str, words: dict[str, str]) -> Iterator[Mention]:

@@ -96,6 +96,11 @@ def last_box(text: str) -> str | None:
     return found[-1][2] if found else None
 
 
+def as_cut(text: str) -> str:
+    """A text that a length limit cut off, without a number that it breaks off in, and with a sign that it goes on."""
+    return _CUT_NUMBER.sub("", text) + " \u2026"
+
+
 class NumberTask:
     """What tasks with a number for an answer share.
 
@@ -113,7 +118,7 @@ class NumberTask:
     def grade_cut(self, text: str, example: Example) -> Grade:
         """The grade of a text that a length limit cut off: a number that it breaks off in is none, and the sentence
         before that is not its end."""
-        return self.grade(_CUT_NUMBER.sub("", text) + " \u2026", example)
+        return self.grade(as_cut(text), example)
 
 
 def accepts(accept_last_number: bool) -> bool:

@@ -98,18 +98,29 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
         routes = (graph.agent_models, *graph.agent_models.routed.values())
         return any(not route.tells(models[source], models[target]) for route in routes)
 
+    # a solution that was drawn on what learns is learned from, also by those who are told its words alone
+    solutions = _may_reason(graph)
     nodes = [(round_, agent) for round_ in range(last + 1) for agent in range(n_agents)]
-    heard_by = {node: [s for s in senders(edges, *node) if carried(s[0][1], node[1])] for node in nodes}
+    heard_by = {node: senders(edges, *node) for node in nodes}
     depend: set[Node] = set()
     before = -1
     while before != len(depend):
         before = len(depend)
         for node in nodes:
             learns = fuser_learns and models[node[1]] == 0
-            if any(learns or sender in depend or (weights_learn and key) for sender, key in heard_by[node]):
-                depend.add(node)
-    return not any((agent, n_agents) in edges and carried(agent, n_agents) and (last, agent) in depend
+            for sender, key in heard_by[node]:
+                through = carried(sender[1], node[1])
+                if (through and (learns or (weights_learn and key))) or (sender in depend and (through or solutions)):
+                    depend.add(node)
+    return not any((agent, n_agents) in edges and (solutions or carried(agent, n_agents)) and (last, agent) in depend
                    for agent in range(n_agents))  # fmt: skip
+
+
+def _may_reason(graph: CacheGraph) -> bool:
+    """Whether agents may write solutions."""
+    policy = getattr(graph.topology_provider, "policy", None)
+    chosen = policy is not None and "reasoning" in policy.channels
+    return graph.config.payload.reasons or chosen
 
 
 def most_replayed(graph: CacheGraph, examples: Sequence[Example]) -> int:
@@ -128,7 +139,10 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     steps = max(policy.latent_choices) if policy is not None and policy.latent_choices else config.latent_steps
     speak = config.payload.words or (policy is not None and "text" in policy.channels)
     said = [(agent.role, "") for agent in agents] if speak else []
-    words = len(said) * config.speak_tokens
-    thinking = sum(len(graph.agent_tokens(agent, "", said, steps)) + words + steps for agent in agents)
+    reasons = _may_reason(graph)
+    words, solution = len(said) * config.speak_tokens, config.reason_tokens if reasons else 0
+    thinking = sum(
+        len(graph.agent_tokens(agent, "", said, steps, reasons=reasons)) + words + solution + steps for agent in agents
+    )
     texts = len(graph.decision.groups([1.0] * len(agents)))
     return config.num_rounds * thinking + texts * (len(graph.decision_tokens("", said)) + words + config.max_new_tokens)

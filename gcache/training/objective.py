@@ -65,9 +65,18 @@ class LossWeights:
 
 
 def _reaches_fuser(result: RunResult) -> bool:
-    """Whether a text was written on any agent's cache: one among agents alone reaches no text."""
+    """Whether a text was written, or an answer chosen, on any agent's cache: one among agents alone reaches none."""
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
+    if result.ballot is not None:
+        heard |= set(result.ballot.heard)
     return any(arrival.slots is not None for arrival in at_decision(result, heard))
+
+
+def _drawn(result: RunResult) -> tuple[object, ...]:
+    """All that was drawn on a topology: the decision maker's texts, or its answer, and the agents' solutions."""
+    texts = tuple(s.generation.tokens for s in result.spoken if s.generation)
+    solutions = tuple((node, said.tokens) for node, said in sorted(result.solutions.items()))
+    return texts, solutions, None if result.ballot is None else (result.ballot.answers, result.ballot.chosen)
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,7 @@ class Objective:
         shares: dict[tuple[object, ...], tuple[Replay, float]] = {}
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
-                tokens = tuple(s.generation.tokens for s in result.spoken if s.generation)
-                key = (q, result.topology.choices, tokens)
+                key = (q, result.topology.choices, _drawn(result))
                 replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
                 shares[key] = (replay, share + float(advantage[q, k]))
         wanted = [(replay, share) for replay, share in shares.values() if share != 0.0]

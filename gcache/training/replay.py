@@ -4,12 +4,13 @@ A run itself carries no gradient. To learn from it, the decision maker's fused c
 again from the agents' caches with the fuser and the edge weights in the graph of autograd, and the
 frozen model is asked how likely the written tokens were on them.
 
-    gradient="decision"   the agents' caches are constants: gradient reaches the last hop. Exact
+    gradient="decision"   the agents' caches and solutions are constants: gradient reaches the last hop. Exact
                           where no agent that is heard has received a cache, of another agent or, from the
                           second round on, its own of the round before (see `fuser_gradient`); else an
                           approximation.
     gradient="full"       agents that have received a cache think again, with gradient, so that it reaches
-                          every hop and every latent step. Exact. Not through a link to another model.
+                          every hop and every latent step; and the solutions that they drew are scored
+                          with the answer. Exact. Not through a link to another model.
     gradient="auto"       full; decision where agents think with several models. A training run settles it
                           once, by memory as well: `gcache.training.fuser_gradient`.
 """
@@ -17,7 +18,7 @@ frozen model is asked how likely the written tokens were on them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import torch
@@ -27,9 +28,10 @@ from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.hand_over import Weights, edge_weights, fused_for, handed_on
-from gcache.graph.rebuild import arriving, fused_again, handed_again, waves
-from gcache.graph.result import RunResult
+from gcache.graph.hand_over import Weights, edge_weights, fused_for, handed_on, log_weights
+from gcache.graph.marginal import mixture, tempered
+from gcache.graph.rebuild import arriving, at_decision, fused_again, handed_again, waves
+from gcache.graph.result import Ballot, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.training.config import AUTO, GRADIENTS
@@ -46,6 +48,9 @@ class Replay:
 def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradient: str = AUTO) -> list[Tensor]:
     """log pi(y | q, G) of each run, 0-dim, with gradient to the fuser and the edge weights.
 
+    y are all texts that were drawn and depend on what learns: the decision maker's or the answer that it chose, and in
+    full the solutions of agents that have received a cache.
+
     Raises:
         ConfigError: `gradient` is not "auto" or one of `GRADIENTS`, or "full" where agents think with several models.
         TrainingError: caches of several models had to be let go.
@@ -53,9 +58,10 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     gradient = settled(gradient, graph.is_mixed)
     # held until the end: `again` knows caches by their identity
     kept = _kept(graph, llm, [replay.result for replay in replays])
+    totals: list[Tensor] = [torch.zeros((), device=llm.device) for _ in replays]
     if gradient == "full":
         shared_of, own_of = zip(*kept, strict=True) if kept else ((), ())
-        handed = [on for _, on in _think(graph, llm, replays, shared_of, own_of)]
+        handed = [on for _, on in _think(graph, llm, replays, shared_of, own_of, totals)]
     else:
         again: dict[int, KVCache] = {}
         handed = [
@@ -64,17 +70,50 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         ]
     requests: list[LogProbRequest] = []
     owners: list[int] = []
+    ballots: list[tuple[int, Ballot, Tensor]] = []
+    found: dict[int, list[Tensor]] = {}
     for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
         result = replay.result
+        if result.ballot is not None and len(result.ballot.answers) > 1:
+            asked, weights = _under_each(graph, replay, shared, caches, result.ballot)
+            requests += asked
+            owners += [number] * len(asked)
+            ballots.append((number, result.ballot, weights))
+            if not asked:  # nothing that learns changes what an answer is under a cache
+                found[number] = list(torch.tensor(result.ballot.scores).flatten())
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
             past = fused_again(graph, result, replay.weights, shared, caches, spoken.heard)
             requests.append(LogProbRequest(spoken.tokens, spoken.generation.tokens, past, result.temperature))
             owners.append(number)
-    totals: list[Tensor] = [torch.zeros((), device=llm.device) for _ in replays]
     for owner, scores in zip(owners, llm.log_prob(requests), strict=True):
-        totals[owner] = totals[owner] + scores.sum()
+        found.setdefault(owner, []).append(scores.sum())
+    for number, ballot, weights in ballots:
+        scores = torch.stack(found.pop(number)).view(len(ballot.prompts), len(ballot.answers))
+        chances = tempered(mixture(scores, weights.to(scores.device)), ballot.temperature)
+        totals[number] = totals[number] + chances[ballot.chosen]
+    for owner, of_texts in found.items():
+        totals[owner] = totals[owner] + torch.stack(of_texts).sum()
     return totals
+
+
+def _under_each(
+    graph: CacheGraph, replay: Replay, shared: KVCache, handed: Mapping[Node, KVCache], ballot: Ballot
+) -> tuple[list[LogProbRequest], Tensor]:
+    """How likely is each answer under each cache, where that depends on what learns; and the caches' log-weights."""
+    arrivals = {arrival.sender[1]: arrival for arrival in at_decision(replay.result)}
+    arrived = [arriving(handed, [arrivals[agent]], graph.config.payload) if agent in arrivals else []
+               for agent in ballot.heard] or [[]]  # fmt: skip
+    node = replay.result.topology.decision_node
+    of_edges = [replay.weights[agent, node] for agent in ballot.heard] or [torch.ones(())]
+    weights = log_weights(graph.fuser, shared, [each[0] if each else None for each in arrived], of_edges)
+    if not any(cache.keys.requires_grad or cache.values.requires_grad for caches in arrived for cache, _ in caches):
+        return [], weights
+    requests = []
+    for prompt, caches in zip(ballot.prompts, arrived, strict=True):
+        fused = fused_for(graph.fuser, shared, [(cache, None) for cache, _ in caches], {})
+        requests += [LogProbRequest(prompt, answer, fused) for answer in ballot.tokens]
+    return requests, weights
 
 
 def check_gradient(gradient: str, is_mixed: bool = False) -> None:
@@ -106,6 +145,8 @@ def settled(gradient: str, is_mixed: bool) -> str:
 def replayed_tokens(result: RunResult, gradient: str) -> int:
     """How many tokens `log_probs` computes with gradient for a run, at most."""
     written = sum(len(s.tokens) + len(s.generation.tokens) for s in result.spoken if s.generation)
+    if result.ballot is not None and len(result.ballot.answers) > 1:
+        written += sum(len(p) + len(a) for p in result.ballot.prompts for a in result.ballot.tokens)
     again = [tokens for node, tokens in result.prompts.items() if _receives(result, node)]
     if gradient == "decision" or not again:
         return written
@@ -151,6 +192,7 @@ def _think(
     replays: Sequence[Replay],
     shared: Sequence[KVCache],
     known: Sequence[Mapping[Node, KVCache]] = (),
+    totals: list[Tensor] | None = None,
 ) -> list[tuple[dict[Node, KVCache], dict[Node, KVCache]]]:
     """Every agent's own slots and what it hands on, thought again, per replay.
 
@@ -159,12 +201,15 @@ def _think(
     Args:
         known: the agents' own slots in each run, where they are to be thought again with gradient. Those of agents
             that received no cache have none, and stay what they were.
+        totals: of each replay, to which the log-probabilities of solutions that were thought again are added.
     """
     gradient = bool(known)
     done: list[tuple[dict[Node, KVCache], dict[Node, KVCache]]] = [({}, {}) for _ in replays]
     for together in zip_longest(*(waves(replay.result) for replay in replays), fillvalue=()):
         wave = [(number, node) for number, nodes in enumerate(together) for node in nodes]
         asked = {(n, node): _request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave}
+        if totals is not None and graph.config.agent_temperature:
+            asked = {place: _scored_into(totals, place[0], request) for place, request in asked.items()}
         again = [place for place in wave if not gradient or _receives(replays[place[0]].result, place[1])]
         thought = dict(zip(again, llm.think([asked[place] for place in again], gradient), strict=True))
         for number, node in wave:
@@ -186,4 +231,17 @@ def _request(
     received = fused_for(graph.fuser, shared, arrived, replay.weights)
     tokens = result.prompts[node]  # what others said included
     steps = graph.latent_steps(result.topology, node[1])
-    return ThinkRequest(tokens, received, steps, graph.node_id(node, len(result.agents)))
+    solution = result.solutions.get(node)
+    return ThinkRequest(
+        tokens, received, steps, graph.node_id(node, len(result.agents)),
+        text=() if solution is None else solution.tokens, text_temperature=graph.config.agent_temperature,
+    )  # fmt: skip
+
+
+def _scored_into(totals: list[Tensor], number: int, request: ThinkRequest) -> ThinkRequest:
+    """The same; the log-probability of its solution, where it has one, is added to the replay's."""
+
+    def add(log_probs: Tensor) -> None:
+        totals[number] = totals[number] + log_probs.sum()
+
+    return replace(request, watch_text=add) if request.text else request

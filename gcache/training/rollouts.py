@@ -102,7 +102,10 @@ class Rollouts:
 
         async def together() -> list[RunResult]:
             asked = (
-                self.graph.arun(example, memo=memo, keep_caches=False, lenient=self.config.on_error == "skip")
+                self.graph.arun(
+                    example, memo=memo, keep_caches=False, lenient=self.config.on_error == "skip",
+                    words_seed=self.config.seed,
+                )
                 for example, memo in zip(questions, memos, strict=True)
             )
             return list(await asyncio.gather(*asked))
@@ -152,7 +155,7 @@ class Rollouts:
             runs = [
                 graph.arun(
                     example, sample=True, temperature=temperature, seed=seed, memo=memo,
-                    lenient=config.on_error == "skip",
+                    lenient=config.on_error == "skip", words_seed=config.seed,
                 )
                 for seed in seeds
             ]

@@ -140,6 +140,7 @@ def test_the_two_flags_are_one_payload() -> None:
         GraphConfig(hands=hands, transfer=transfer, latent_steps=1).payload.name
         for hands in HANDS
         for transfer in TRANSFERS
+        if hands != "reasoning" or transfer == "own"
     }
     assert found == set(PAYLOADS) and PAYLOADS["latents+text"] == Payload("latents", words=True)
 
@@ -156,7 +157,14 @@ def test_an_edge_chooses_within_what_all_hand_on(default: str) -> None:
     assert over(0, 3) == over(1, 3) == made
     assert over(2, 3) == Payload("latents", made.words)
     assert over(0, 1) == TEXT
-    assert routes.payload((0, 0), (1, 0), None) == made.with_words()
+    assert routes.payload((0, 0), (1, 0), None) == (made if default == "reasoning" else made.with_words())
+
+
+def test_a_solution_is_handed_on_with_the_agents_own_slots_alone() -> None:
+    assert GraphConfig(hands="reasoning").payload == PAYLOADS["reasoning"]
+    for transfer in ("latent", "context"):
+        with pytest.raises(ConfigError, match="use transfer='own'"):
+            GraphConfig(hands="reasoning", transfer=transfer)
 
 
 def test_an_unknown_payload_is_refused() -> None:

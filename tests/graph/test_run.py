@@ -485,7 +485,7 @@ def test_a_vote_is_won_by_weight_in_a_run(scripted_llm: ScriptedLLM, tiny_tokeni
 def test_a_vote_compares_answers_as_numbers_where_they_state_one(
     texts: Sequence[str], votes: Sequence[float], winner: str
 ) -> None:
-    assert DecisionMaker("d", "i", method="vote").combine(texts, votes) == winner
+    assert texts[DecisionMaker("d", "i", method="vote").combine(texts, votes)] == winner
 
 
 def test_a_vote_without_edges_is_one_text(scripted_llm: ScriptedLLM, tiny_tokenizer: Any) -> None:
@@ -494,7 +494,7 @@ def test_a_vote_without_edges_is_one_text(scripted_llm: ScriptedLLM, tiny_tokeni
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown decision method 'shout'; choose one of: direct, refer, vote"):
+    with pytest.raises(ConfigError, match="unknown decision method 'shout'; choose one of: direct, marginal, refer, vote"):
         DecisionMaker("d", "i", method="shout")
 
 

@@ -34,6 +34,18 @@ def log_weight(weight: Tensor) -> Tensor:
     return torch.where(weight > 0, weight.clamp_min(torch.finfo(torch.float32).tiny).log(), BLOCKED)
 
 
+def yielding(scores: Tensor, weights: Tensor) -> Tensor:
+    """(n,) what is added to the log-weights of caches that are scored: r_i = - max over j of w_j (s_j - s_i).
+
+    A cache gives way to one of a higher score as far as that one's edge weighs: at weight 1 by all of the difference
+    (with all edges at 1, r_i = s_i - max_j s_j), and an edge whose weight goes to 0 takes nothing from any other.
+
+    Args:
+        scores: (n,) s; weights: (n,) of the edges.
+    """
+    return -(weights.to(scores.device) * (scores - scores[:, None])).amax(dim=1)
+
+
 @dataclass(frozen=True)
 class Incoming:
     """A cache on an edge.
@@ -106,6 +118,10 @@ class CacheFuser(nn.Module):
         those that were not prepared. The default changes nothing.
         """
         return cache
+
+    def log_weights(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[Tensor]:
+        """What each incoming cache counts for beside the others, 0-dim log-weights: by default the edges' own."""
+        return [item.log_weight for item in incoming]
 
     def _ready(self, item: Incoming) -> Incoming:
         return item if item.prepared else replace(item, cache=self.prepare(item.cache), prepared=True)

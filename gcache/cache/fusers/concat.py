@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from gcache.cache.fused_cache import FusedCache
-from gcache.cache.fusers.base import CacheFuser, Incoming
+from gcache.cache.fusers.side_by_side import SideBySideFuser
 from gcache.cache.kv_cache import KVCache
-from gcache.cache.positions import place, without_lighter_repeats
 from gcache.cache.rope import Rope
 from gcache.runtime.numbers import require_whole
 from gcache.runtime.streams import generator as generator_of
 
 
-class ConcatFuser(CacheFuser):
+class ConcatFuser(SideBySideFuser):
     """Incoming slots side by side; an edge's weight is a bias on the attention to its slots.
 
     The logits of attention to the slots of an edge of weight w get log w added, in every layer:
@@ -51,19 +48,6 @@ class ConcatFuser(CacheFuser):
             down = torch.randn(layers, heads, dim, rank, generator=generator) / dim**0.5
             self.register_parameter(f"{name}_down", nn.Parameter(down))
             self.register_parameter(f"{name}_up", nn.Parameter(torch.zeros(layers, heads, rank, dim)))
-
-    def merge(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[FusedCache]:
-        weighted = [
-            FusedCache.plain(item.cache).weighted(log_weight)
-            for item, log_weight in zip(incoming, self.log_weights(shared, incoming), strict=True)
-        ]
-        start = int(shared.next_positions[0])
-        placed = place(without_lighter_repeats(weighted), start, self.positions, self.rope)
-        return [FusedCache.plain(cache) for cache in placed]
-
-    def log_weights(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[Tensor]:
-        """What is added to the attention logits of each incoming cache's slots, 0-dim."""
-        return [item.log_weight for item in incoming]
 
     def prepare(self, cache: KVCache) -> KVCache:
         """The gate and the low-rank corrections: they commute with a shift, and no weight is in them."""

@@ -30,6 +30,12 @@ def _relevance() -> type[CacheFuser]:
     return RelevanceFuser
 
 
+def _trust() -> type[CacheFuser]:
+    from gcache.cache.fusers.trust import TrustFuser
+
+    return TrustFuser
+
+
 def _weighted_sum() -> type[CacheFuser]:
     from gcache.cache.fusers.simple import WeightedSumFuser
 
@@ -42,7 +48,9 @@ def _first() -> type[CacheFuser]:
     return FirstFuser
 
 
-_BUILT_IN = Deferred({"concat": _concat, "relevance": _relevance, "weighted_sum": _weighted_sum, "first": _first})
+_BUILT_IN = Deferred({
+    "concat": _concat, "relevance": _relevance, "trust": _trust, "weighted_sum": _weighted_sum, "first": _first,
+})  # fmt: skip
 
 
 def _wrong(found: Any) -> str:

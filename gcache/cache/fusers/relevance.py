@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.cache.fusers.base import Incoming
+from gcache.cache.fusers.base import Incoming, yielding
 from gcache.cache.fusers.concat import ConcatFuser
 from gcache.cache.kv_cache import KVCache
 from gcache.cache.rope import Rope
@@ -95,8 +95,7 @@ class RelevanceFuser(ConcatFuser):
         """
         question = self._features(shared) @ self.of_question
         scores = torch.stack([self._score(question, cache) for cache in caches])
-        weights = torch.ones_like(scores) if weights is None else weights.to(scores.device)
-        return -(weights * (scores - scores[:, None])).amax(dim=1)
+        return yielding(scores, torch.ones_like(scores) if weights is None else weights)
 
     def _weighs(self) -> bool:
         return bool(self.match) or bool(self.prior.any())

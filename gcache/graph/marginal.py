@@ -1,0 +1,141 @@
+"""Deciding without a text: how likely each answer is under what each agent handed on.
+
+    P(a | q, G) = sum over agents i of w_i P(a | q, cache_i) / sum over agents i of w_i
+
+over the answers that are candidates: the letters that the question lists, or those that the agents' solutions state.
+P(a | q, cache_i) is the probability that the decision maker, hearing agent i alone, states a right behind its prompt
+(the answer's tokens and the one that ends the turn), divided by that of all candidates. w_i is the edge's weight, and
+what the fuser makes of it beside the other caches (`CacheFuser.log_weights`). Where nobody is heard, the question is
+the only cache.
+
+The sum is over all that could have been said, so the gradient of log P(a) to w and to the fuser is exact, and nothing
+has to be drawn but a.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gcache.agents.decision import Candidate, DecisionMaker
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import KVCache
+from gcache.gnn.topology import DECISION, Edge, EdgeKey
+from gcache.graph.hand_over import log_weights
+from gcache.graph.result import Ballot, Step
+from gcache.llm.requests import ThinkRequest
+from gcache.runtime.streams import stream, uniforms
+from gcache.tasks.choices import listed_choices
+
+if TYPE_CHECKING:
+    from gcache.graph.answering import DecisionTurn
+
+__all__ = ["Ballot", "candidates_of", "cast", "mixture"]
+
+
+def candidates_of(
+    decision: DecisionMaker, question: str, solved: Sequence[tuple[str, bool]]
+) -> list[Candidate]:
+    """The answers to choose from; none where nothing says which there are.
+
+    Args:
+        solved: what each agent that is heard said, and whether that was cut off.
+    """
+    found = decision.candidates([text for text, _ in solved], question, [cut for _, cut in solved])
+    if decision.states != "choice":
+        return found
+    by_letter = {candidate.answer: candidate for candidate in found}
+    letters = list(listed_choices(question)) or list(by_letter)
+    return [by_letter.get(letter, Candidate(letter, ())) for letter in letters]
+
+
+def mixture(scores: Tensor, weights: Tensor) -> Tensor:
+    """(A,) log P of each answer.
+
+    Args:
+        scores: (I, A) log-probabilities of each answer's tokens under each cache.
+        weights: (I,) log-weights of the caches.
+    """
+    under_each = torch.log_softmax(scores, dim=1)
+    return torch.logsumexp(under_each + torch.log_softmax(weights, dim=0)[:, None], dim=0)
+
+
+def tempered(log_probs: Tensor, temperature: float) -> Tensor:
+    """(A,) log-probabilities of drawing each answer; at 0, which is greedy, those themselves."""
+    return torch.log_softmax(log_probs / (temperature or 1.0), dim=0)
+
+
+async def cast(
+    turn: DecisionTurn, edges: Sequence[Edge], candidates: Sequence[Candidate], started: float
+) -> tuple[Ballot, Step]:
+    """Score every candidate under every cache, and choose one: the likeliest, or at a temperature one that is drawn."""
+    parts, transport, start = turn.parts, turn.transport, turn.start
+    question, layout = start.example.question, turn.parts.models[0].layouts.of(start.variables)
+    decision, shared = parts.decision, transport.shared[0]
+    arrived: list[tuple[KVCache, EdgeKey | None] | None] = []
+    prompts: list[tuple[int, ...]] = []
+    for edge in edges:
+        one = turn.coming([edge])
+        caches = await transport.arriving(turn.receiver, one)
+        arrived.append(caches[0] if caches else None)
+        prompts.append(parts.decision_tokens(question, transport.words(turn.receiver, one), start.variables, True))
+    if not edges:
+        arrived, prompts = [None], [parts.decision_tokens(question, (), start.variables, True)]
+    answers = tuple(
+        layout.ended_answer(decision.written(candidate.answer), decision.judging_prefix) for candidate in candidates
+    )
+    with torch.no_grad():
+        own = [transport.weights[edge.key] for edge in edges] or [torch.ones(())]
+        weights = log_weights(parts.fuser, shared, arrived, own)
+    fused = [parts.models[0].fuse(shared, [] if each is None else [(each[0], None)], {}) for each in arrived]
+    received = sum(transport.slots(turn.receiver, each) for each in fused)
+    scores = torch.zeros(len(fused), len(answers))
+    read = 0
+    if len(answers) > 1:  # of one answer there is nothing to ask
+        scores = await _scores(turn, fused, prompts, answers)
+        read = sum(len(prompt) + len(answer) - 1 for prompt in prompts for answer in answers)
+    log_probs = tempered(mixture(scores, weights.cpu()), start.temperature)
+    chosen = int(log_probs.argmax())
+    if start.temperature:
+        drawn = float(uniforms((1,), stream("answer", start.seed, question)))
+        chosen = min(int((log_probs.exp().cumsum(0) <= drawn).sum()), len(answers) - 1)
+    stating = candidates[chosen].texts
+    said = [transport.said.get((turn.last, edge.source), "") for edge in edges]
+    best = max(stating, key=lambda i: edges[i].weight) if stating else None
+    text = said[best] if best is not None else f"{decision.judging_prefix}{decision.written(candidates[chosen].answer)}"
+    step = Step(
+        turn.receiver[1], DECISION, turn.last, "answer", started, turn.trace.now(), prefilled=read, received=received
+    )
+    return Ballot(
+        tuple(edge.source for edge in edges), tuple(prompts), tuple(c.answer for c in candidates), answers,
+        tuple(map(tuple, scores.tolist())), tuple(log_probs.exp().tolist()), chosen, text,
+        best is not None and turn.is_cut(edges[best]), start.temperature,
+    ), step  # fmt: skip
+
+
+async def _scores(
+    turn: DecisionTurn,
+    fused: Sequence[FusedCache],
+    prompts: Sequence[tuple[int, ...]],
+    answers: Sequence[tuple[int, ...]],
+) -> Tensor:
+    """(I, A) log-probabilities of each answer behind each prompt, on each cache."""
+    scores = torch.zeros(len(fused), len(answers))
+
+    def note(row: int, column: int) -> object:
+        def told(log_probs: Tensor) -> None:
+            scores[row, column] = float(log_probs.sum())
+
+        return told
+
+    asked = [
+        turn.parts.llm.think(ThinkRequest(prompt, past, text=answer, watch_text=note(row, column)))  # type: ignore[arg-type]
+        for row, (prompt, past) in enumerate(zip(prompts, fused, strict=True))
+        for column, answer in enumerate(answers)
+    ]
+    await asyncio.gather(*asked)
+    return scores
