@@ -124,7 +124,8 @@ def texts_kept_by(llm: LocalLLM, fingerprint: str) -> KeptTexts | None:
     """
     if llm.limits.texts is None:
         return None
-    return KeptTexts(f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}", Path(llm.limits.texts))
+    model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
+    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * 2**30)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:

@@ -49,6 +49,8 @@ TEXT = Payload(None, words=True)
 PAYLOADS = {
     payload.name: payload
     for payload in (
-        *(Payload(slots) for slots in SLOTS), TEXT, *(Payload(slots, words=True) for slots in SLOTS if slots != "reasoning")
+        *(Payload(slots) for slots in SLOTS),
+        TEXT,
+        *(Payload(slots, words=True) for slots in SLOTS if slots != "reasoning"),
     )
-}  # fmt: skip
+}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from gcache.agents.decision import Candidate, DecisionMaker
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.gnn.topology import DECISION, Edge, EdgeKey
+from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.hand_over import log_weights
 from gcache.graph.result import Ballot, Step
 from gcache.llm.requests import ThinkRequest
@@ -96,8 +96,8 @@ async def cast(
     scores = torch.zeros(len(fused), len(answers))
     read = 0
     if len(answers) > 1:  # of one answer there is nothing to ask
-        scores = await _scores(turn, fused, prompts, answers)
-        read = sum(len(prompt) + len(answer) - 1 for prompt in prompts for answer in answers)
+        senders: list[Node | None] = [(turn.last, edge.source) for edge in edges]
+        scores, read = await _scores(turn, senders or [None], fused, prompts, answers)
     log_probs = tempered(mixture(scores, weights.cpu()), start.temperature)
     chosen = int(log_probs.argmax())
     if start.temperature:
@@ -119,23 +119,34 @@ async def cast(
 
 async def _scores(
     turn: DecisionTurn,
+    senders: Sequence[Node | None],
     fused: Sequence[FusedCache],
     prompts: Sequence[tuple[int, ...]],
     answers: Sequence[tuple[int, ...]],
-) -> Tensor:
-    """(I, A) log-probabilities of each answer behind each prompt, on each cache."""
-    scores = torch.zeros(len(fused), len(answers))
+) -> tuple[Tensor, int]:
+    """(I, A) log-probabilities of each answer behind each prompt, on each cache; and how many tokens were read for
+    them. Rollouts that heard the same thought share what it says of an answer, for it is heard at weight 1."""
 
-    def note(row: int, column: int) -> object:
-        def told(log_probs: Tensor) -> None:
-            scores[row, column] = float(log_probs.sum())
+    async def one(prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> float:
+        told: list[float] = []
+        await turn.parts.llm.think(
+            ThinkRequest(prompt, past, text=answer, watch_text=lambda found: told.append(float(found.sum())))
+        )
+        return told[0]
 
-        return told
+    async def shared(sender: Node | None, prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> Any:
+        if turn.start.memo is None:
+            return await one(prompt, past, answer), True
+        name = None if sender is None else turn.transport.name(sender)
+        key = ("answer", name, prompt, answer)
+        return await turn.start.memo.once(key, lambda: one(prompt, past, answer))
 
-    asked = [
-        turn.parts.llm.think(ThinkRequest(prompt, past, text=answer, watch_text=note(row, column)))  # type: ignore[arg-type]
-        for row, (prompt, past) in enumerate(zip(prompts, fused, strict=True))
-        for column, answer in enumerate(answers)
-    ]
-    await asyncio.gather(*asked)
-    return scores
+    each = [
+        (sender, prompt, past, answer)
+        for sender, prompt, past in zip(senders, prompts, fused, strict=True) for answer in answers
+    ]  # fmt: skip
+    found = await asyncio.gather(*(shared(*asked) for asked in each))
+    scores = torch.tensor([score for score, _ in found]).view(len(fused), len(answers))
+    fresh = sum(len(prompt) + len(answer) - 1 for (_, prompt, _, answer), (_, new) in zip(each, found, strict=True)
+                if new)  # fmt: skip
+    return scores, fresh

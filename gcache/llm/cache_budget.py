@@ -72,6 +72,11 @@ class Limits(Settings):
         "that was killed goes on, and runs share what they draw",
         group="limits", metavar="FILE", unset="none is kept",
     )
+    kept_gb: float = setting(
+        0.0, help="GB (2^30 bytes) of slots of kept texts that stay in memory, the latest ones, beside max_cache_gb; "
+        "others are read anew where they are handed on",
+        group="limits", at_least=0,
+    )
     max_gradient_tokens: int = setting(
         2048, help="the most tokens that training scores in one pass, but for a run that has more; fewer take less "
         "memory",

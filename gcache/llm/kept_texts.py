@@ -13,11 +13,13 @@ import hashlib
 import json
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gcache.cache.kv_cache import KVCache
 from gcache.errors import DataError
 from gcache.files import append_line
 from gcache.llm.requests import GenerateRequest, Generation
@@ -50,6 +52,7 @@ class KeptTexts:
     Args:
         model: names the weights and the dtype; texts of two models never meet.
         file: where they are kept, a JSON object a line; None for memory alone.
+        most_bytes: of slots of kept texts that stay in memory, the latest ones; others are read anew.
 
     Attributes:
         reused: how many were asked for again; reused_seconds: that writing these took.
@@ -58,8 +61,10 @@ class KeptTexts:
         DataError: the file is no such file.
     """
 
-    def __init__(self, model: str, file: Path | None = None) -> None:
-        self.model, self.file = model, file
+    def __init__(self, model: str, file: Path | None = None, most_bytes: float = 0.0) -> None:
+        self.model, self.file, self.most_bytes = model, file, most_bytes
+        self._slots: OrderedDict[tuple[str, int], KVCache] = OrderedDict()
+        self._bytes = 0
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
         self._texts: dict[str, KeptText] = {}
@@ -103,6 +108,24 @@ class KeptTexts:
                 self.reused += 1
                 self.reused_seconds += found.seconds
         return found
+
+    def slots(self, key: str, owner: int) -> KVCache | None:
+        """A text's slots, marked with a number, where they are still in memory."""
+        with self._lock:
+            found = self._slots.get((key, owner))
+            if found is not None:
+                self._slots.move_to_end((key, owner))
+        return found
+
+    def hold(self, key: str, owner: int, slots: KVCache) -> None:
+        """Keep a text's slots in memory, and let go of those that were not asked for the longest."""
+        with self._lock:
+            if (key, owner) in self._slots or slots.nbytes > self.most_bytes:
+                return
+            self._slots[key, owner] = slots
+            self._bytes += slots.nbytes
+            while self._bytes > self.most_bytes:
+                self._bytes -= self._slots.popitem(last=False)[1].nbytes
 
     def put(self, key: str, text: Generation, seconds: float) -> None:
         """Keep a text.

@@ -100,7 +100,7 @@ class BatchingLLM:
         return self._kept(texts, key, request)
 
     async def _kept(self, texts: KeptTexts, key: str, request: GenerateRequest) -> Generation:
-        known = texts.get(key)
+        known, owner = texts.get(key), request.owner
         if known is None:
             if not self._writing:
                 self._since = time.perf_counter()
@@ -114,14 +114,17 @@ class BatchingLLM:
             now = time.perf_counter()
             texts.put(key, text, now - self._since)  # its share: the time since the text before it was done
             self._since = now
+            if text.slots is not None and owner is not None:
+                texts.hold(key, owner, text.slots)
             return text
         slots = None
-        if request.owner is not None:
-            slots = await self.think(
-                ThinkRequest(
-                    request.tokens, request.past, request.latent_steps, request.owner, text=known.tokens
-                )
-            )
+        if owner is not None:
+            slots = texts.slots(key, owner)
+            if slots is None:
+                again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
+                del request
+                slots = await self.think(again)
+                texts.hold(key, owner, slots)
         return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:

@@ -75,7 +75,7 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
     for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
         result = replay.result
         if result.ballot is not None and len(result.ballot.answers) > 1:
-            asked, weights = _under_each(graph, replay, shared, caches, result.ballot)
+            asked, weights = _under_each(graph, replay, shared, caches, result.ballot, gradient)
             requests += asked
             owners += [number] * len(asked)
             ballots.append((number, result.ballot, weights))
@@ -98,7 +98,7 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
 
 
 def _under_each(
-    graph: CacheGraph, replay: Replay, shared: KVCache, handed: Mapping[Node, KVCache], ballot: Ballot
+    graph: CacheGraph, replay: Replay, shared: KVCache, handed: Mapping[Node, KVCache], ballot: Ballot, gradient: str
 ) -> tuple[list[LogProbRequest], Tensor]:
     """How likely is each answer under each cache, where that depends on what learns; and the caches' log-weights."""
     arrivals = {arrival.sender[1]: arrival for arrival in at_decision(replay.result)}
@@ -107,7 +107,10 @@ def _under_each(
     node = replay.result.topology.decision_node
     of_edges = [replay.weights[agent, node] for agent in ballot.heard] or [torch.ones(())]
     weights = log_weights(graph.fuser, shared, [each[0] if each else None for each in arrived], of_edges)
-    if not any(cache.keys.requires_grad or cache.values.requires_grad for caches in arrived for cache, _ in caches):
+    depends = gradient == "full" and any(
+        _receives(replay.result, arrivals[agent].sender) for agent in ballot.heard if agent in arrivals
+    )
+    if graph.fuser.keeps_slots and not depends:
         return [], weights
     requests = []
     for prompt, caches in zip(ballot.prompts, arrived, strict=True):

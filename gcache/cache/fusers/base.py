@@ -86,6 +86,8 @@ class CacheFuser(nn.Module):
 
     #: Whether caches are moved whatever `positions` says.
     moves = False
+    #: Whether one cache of weight 1 is handed over as it is, whatever was learned.
+    keeps_slots = False
 
     def __init__(self, positions: str = "parallel", rope: Rope | None = None) -> None:
         super().__init__()

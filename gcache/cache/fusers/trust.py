@@ -38,6 +38,8 @@ class TrustFuser(SideBySideFuser):
         positions, rope: see `CacheFuser`.
     """
 
+    keeps_slots = True
+
     def __init__(
         self, layers: int, heads: int, dim: int, positions: str = "parallel", rope: Rope | None = None
     ) -> None:

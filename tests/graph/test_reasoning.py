@@ -1,0 +1,359 @@
+"""Agents that write solutions and hand on their slots, and a decision maker that chooses among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from exact import assert_slopes_of, awake, double, learns
+from toy import AGENTS, DECISION, QUESTIONS, toy_built
+from torch import Tensor
+
+from gcache.agents.decision import DecisionMaker
+from gcache.build import Built
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.fusers.registry import FUSERS
+from gcache.cache.kv_cache import SHARED, SlotKind
+from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.gnn.payload import Payload
+from gcache.gnn.topology import Edge, Topology
+from gcache.graph.marginal import mixture
+from gcache.graph.memo import RolloutMemo
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import LogProbRequest, ThinkRequest
+from gcache.training.replay import Replay, log_probs
+
+REASONING = GraphConfig(hands="reasoning", latent_steps=0, reason_tokens=4, max_new_tokens=3)
+STAR = Topology(3, (Edge(0, 3), Edge(1, 3, weight=0.6), Edge(2, 3, weight=0.3)))
+CHAIN = Topology(3, (Edge(0, 1, weight=0.7), Edge(1, 2, weight=0.5), Edge(2, 3, weight=0.9)))
+#: Every text is an answer of its own.
+WORDS = replace(DECISION, method="marginal", states="words", judging="which is it ?")
+
+
+def reasoning(llm: LocalLLM, tokenizer: Any, decision: DecisionMaker | None = None, **spec: Any) -> Built:
+    config = spec.pop("graph", REASONING)
+    built = toy_built(llm, tokenizer, graph=config, **spec)
+    if decision is not None:
+        built.graph.decision = decision
+    return built
+
+
+# -- what is handed on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_what_arrives_is_prompt_latents_and_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any, steps: int) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=replace(REASONING, latent_steps=steps)).graph
+    result = graph.run(QUESTIONS[0], topology=CHAIN)
+    for node, own in result.caches.items():
+        solution = result.solutions[node]
+        count = [len(result.prompts[node]), steps, len(solution.tokens) - 1]
+        assert own.kinds[0].tolist() == [
+            kind for kind, n in zip((SlotKind.PROMPT, SlotKind.LATENT, SlotKind.TEXT), count, strict=True)
+            for _ in range(n)
+        ]  # fmt: skip
+        assert result.said[node] == solution.text
+    (last,) = result.arrivals[0, 3]
+    assert last.payload == Payload("reasoning") and last.slots == result.caches[0, 2].slots
+    written = sum(len(s.tokens) for s in result.solutions.values())
+    assert result.tokens["generated"] == written + len(result.spoken[0].generation.tokens)
+    assert result.thinking == written + 3 * steps
+    assert result.tokens["prefilled"] == sum(
+        [len(graph.layout.question(QUESTIONS[0])), *map(len, result.prompts.values()), len(result.spoken[0].tokens)]
+    )
+
+
+def test_a_receiver_reads_slots_and_no_word_of_a_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    alone = graph.run(QUESTIONS[1], topology=Topology(3, (Edge(1, 3),)))
+    chained = graph.run(QUESTIONS[1], topology=Topology(3, (Edge(0, 1), Edge(1, 3))))
+    assert alone.prompts[0, 1] == chained.prompts[0, 1]
+    assert chained.arrivals[0, 1][0].slots == chained.caches[0, 0].slots
+
+
+def test_an_edge_that_chose_the_cache_carries_no_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    config = GraphConfig(latent_steps=1, reason_tokens=4, max_new_tokens=3)
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=config).graph
+    edges = (
+        Edge(0, 3, payload="reasoning"), Edge(0, 1, payload="cache"), Edge(0, 2, payload="latents"),
+        Edge(1, 3, payload="cache"), Edge(2, 3, payload="text"),
+    )  # fmt: skip
+    result = graph.run(QUESTIONS[0], topology=Topology(3, edges))
+    assert set(result.solutions) == {(0, 0)}
+    prompt, own = len(result.prompts[0, 0]), result.caches[0, 0].slots
+    assert [a.slots for a in result.arrivals[0, 3]] == [own, result.caches[0, 1].slots, None]
+    assert own > prompt + 1
+    assert result.arrivals[0, 1][0].slots == prompt + 1 and result.arrivals[0, 2][0].slots == 1
+    assert (0, 2) in result.said and (0, 1) not in result.said
+
+
+def test_solutions_are_drawn_by_streams_of_their_own(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Of agents that hear nobody by `words_seed`, of others by the run's seed; no two agents share one."""
+    config = replace(REASONING, reason_tokens=8, agent_temperature=3.0)
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=config).graph
+
+    def said(seed: int, words_seed: int) -> list[tuple[int, ...]]:
+        result = graph.run(QUESTIONS[2], topology=CHAIN, seed=seed, words_seed=words_seed, temperature=1.0)
+        return [result.solutions[0, agent].tokens for agent in range(3)]
+
+    first, other, third = said(1, 5), said(2, 5), said(1, 6)
+    assert first[0] == other[0] != third[0]
+    assert first[1] != other[1] and first[2] != other[2]
+    assert said(1, 5) == first
+
+
+def test_rollouts_share_the_solutions_that_depend_on_nothing_learned(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    memo = RolloutMemo()
+    runs = [graph.run(QUESTIONS[2], topology=CHAIN, seed=seed, words_seed=9, memo=memo) for seed in (1, 2)]
+    think = [[step.what for step in run.trace if step.agent in (0, 1, 2)] for run in runs]
+    assert think == [["think", "think", "think"], ["shared", "think", "think"]]
+
+
+def test_batching_and_a_memo_change_no_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(double(tiny_llm), tiny_tokenizer, graph=replace(REASONING, latent_steps=1)).graph
+    from gcache.gnn.team import as_example
+
+    together = graph.run_all([as_example(q) for q in QUESTIONS], topology=lambda _: CHAIN)
+    for question, run in zip(QUESTIONS, together, strict=True):
+        alone = graph.run(question, topology=CHAIN)
+        assert {n: s.tokens for n, s in alone.solutions.items()} == {n: s.tokens for n, s in run.solutions.items()}
+        assert alone.answer == run.answer
+
+
+# -- the objective -----------------------------------------------------------------------------
+
+
+def _replayed(built: Built, llm: LocalLLM, result: RunResult, gradient: str) -> tuple[Tensor, dict[Any, Tensor]]:
+    weights = {e.key: torch.tensor(e.weight, requires_grad=True) for e in result.topology.edges}
+    return log_probs(built.graph, llm, [Replay(result, weights)], gradient)[0], weights
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_full_counts_the_solutions_of_agents_that_received_a_cache(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, steps: int
+) -> None:
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, graph=replace(REASONING, latent_steps=steps))
+    awake(built.graph.fuser)
+    result = built.graph.run(QUESTIONS[2], topology=CHAIN, temperature=1.0)
+    drawn = sum(result.solutions[0, agent].log_prob for agent in (1, 2))
+    full, _ = _replayed(built, llm, result, "full")
+    assert float(full.detach()) == pytest.approx(result.text_log_prob + drawn, abs=1e-4)
+    decision, _ = _replayed(built, llm, result, "decision")
+    assert float(decision.detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
+    star = built.graph.run(QUESTIONS[2], topology=STAR, temperature=1.0)
+    full, _ = _replayed(built, llm, star, "full")
+    assert float(full.detach()) == pytest.approx(star.text_log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in FUSERS if learns(n)))
+def test_gradient_of_drawn_solutions_is_that_of_finite_differences(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str
+) -> None:
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, fuser=name, graph=replace(REASONING, latent_steps=1))
+    awake(built.graph.fuser)
+    both = Topology(3, (Edge(0, 2, weight=0.7), Edge(1, 2, weight=0.5), Edge(2, 3, weight=0.9), Edge(0, 3, weight=0.4)))
+    result = built.graph.run(QUESTIONS[2], topology=both, temperature=1.0)
+    total, weights = _replayed(built, llm, result, "full")
+    total.backward()
+
+    def value() -> Tensor:
+        return log_probs(built.graph, llm, [Replay(result, weights)], "full")[0]
+
+    places = [(f"w{key}", w, 0) for key, w in weights.items()]
+    assert assert_slopes_of(value, places, built.graph.fuser, step=0.02, noise=5e-4) == len(places)
+
+
+# -- marginal ----------------------------------------------------------------------------------
+
+
+def test_mixture_is_worked_out_by_hand() -> None:
+    """Under cache 0 the answers have 1/2 and 1/2, under cache 1, which weighs three times as much, 4/5 and 1/5."""
+    scores = torch.tensor([[0.1, 0.1], [0.4, 0.1]]).log()
+    found = mixture(scores, torch.tensor([0.25, 0.75]).log()).exp()
+    assert found.tolist() == pytest.approx([0.125 + 0.6, 0.125 + 0.15])
+
+
+def _by_hand(built: Built, llm: LocalLLM, result: RunResult) -> Tensor:
+    """(A,) probabilities of the answers: each cache alone behind the question, weights of the edges, no fuser."""
+    ballot, graph = result.ballot, built.graph
+    assert ballot is not None
+    (shared,) = llm.think([ThinkRequest(graph.layout.question(result.example.question), owner=SHARED,
+                                        kind=SlotKind.PREFIX)])  # fmt: skip
+    rows = []
+    for agent, prompt in zip(ballot.heard, ballot.prompts, strict=True):
+        past = FusedCache.join([FusedCache.plain(shared), FusedCache.plain(result.caches[0, agent])])
+        scores = llm.log_prob([LogProbRequest(prompt, answer, past) for answer in ballot.tokens])
+        rows.append(torch.stack([score.sum() for score in scores]).softmax(dim=0))
+    weights = torch.tensor([edge.weight for edge in result.topology.into(3)])
+    return (torch.stack(rows) * (weights / weights.sum())[:, None]).sum(dim=0)
+
+
+def test_marginal_is_the_formula(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    built = reasoning(double(tiny_llm), tiny_tokenizer, WORDS)
+    result = built.graph.run(QUESTIONS[4], topology=STAR)
+    ballot = result.ballot
+    assert ballot is not None and built.llm is not None
+    assert ballot.heard == (0, 1, 2) and result.spoken == ()
+    assert ballot.answers == tuple(dict.fromkeys(result.said[0, agent].strip() for agent in range(3)))
+    assert list(ballot.probabilities) == pytest.approx(_by_hand(built, built.llm, result).tolist(), abs=1e-5)
+    assert ballot.chosen == max(range(len(ballot.answers)), key=lambda a: ballot.probabilities[a])
+    assert result.answer.strip() == ballot.answers[ballot.chosen]
+    assert result.tokens["generated"] == sum(len(s.tokens) for s in result.solutions.values())
+
+
+def test_an_answer_is_drawn_as_likely_as_it_is(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """At a temperature, by the run's own seed; its log-probability is that of the draw."""
+    graph = reasoning(tiny_llm, tiny_tokenizer, WORDS).graph
+    runs = [
+        graph.run(QUESTIONS[4], topology=STAR, temperature=2.0, seed=seed, words_seed=0, keep_caches=False)
+        for seed in range(60)
+    ]
+    ballots = [run.ballot for run in runs]
+    first = ballots[0]
+    assert first is not None and len(first.answers) == 3
+    drawn = [0, 0, 0]
+    for run, ballot in zip(runs, ballots, strict=True):
+        assert ballot is not None and ballot.probabilities == pytest.approx(first.probabilities, abs=1e-5)
+        drawn[ballot.chosen] += 1
+        assert run.text_log_prob == pytest.approx(torch.tensor(ballot.probabilities[ballot.chosen]).log().item())
+    for count, chance in zip(drawn, first.probabilities, strict=True):
+        assert abs(count - 60 * chance) < 4 * (60 * chance * (1 - chance)) ** 0.5 + 1
+
+
+@pytest.mark.parametrize("name", sorted(n for n in FUSERS if learns(n)))
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_gradient_of_marginal_is_that_of_finite_differences(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str, temperature: float
+) -> None:
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, WORDS, fuser=name)
+    awake(built.graph.fuser)
+    result = built.graph.run(QUESTIONS[4], topology=STAR, temperature=temperature)
+    total, weights = _replayed(built, llm, result, "decision")
+    assert float(total.detach()) == pytest.approx(result.text_log_prob, abs=1e-4)
+    total.backward()
+
+    def value() -> Tensor:
+        return log_probs(built.graph, llm, [Replay(result, weights)], "decision")[0]
+
+    places = [(f"w{key}", w, 0) for key, w in weights.items()]
+    assert assert_slopes_of(value, places, built.graph.fuser, step=0.02, noise=5e-4) == len(places)
+
+
+def test_marginal_without_candidates_writes_one_text(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Solutions that state no number; and nobody who is heard."""
+    built = reasoning(tiny_llm, tiny_tokenizer, replace(DECISION, method="marginal"))
+    for topology in (STAR, Topology(3)):
+        result = built.graph.run("is it ?", topology=topology)
+        if not built.graph.decision.candidates([*result.said.values()], "is it ?"):
+            assert result.ballot is None and len(result.spoken) == 1
+    assert built.graph.run(QUESTIONS[0], topology=Topology(3)).ballot is None
+
+
+def test_choices_are_scored_without_a_word_of_the_agents(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Letters that the question lists are candidates, also where nobody is heard: the likeliest letter."""
+    question = "what is in the box ?\nA) red\nB) blue"
+    decision = replace(DECISION, method="marginal", states="choice", judging="which ?")
+    for hands in ("cache", "reasoning"):
+        graph = reasoning(tiny_llm, tiny_tokenizer, decision, graph=replace(REASONING, hands=hands)).graph
+        for topology in (STAR, Topology(3)):
+            ballot = graph.run(question, topology=topology).ballot
+            assert ballot is not None and ballot.answers == ("A", "B")
+            assert sum(ballot.probabilities) == pytest.approx(1)
+            assert ballot.heard == ((0, 1, 2) if topology is STAR else ())
+
+
+def test_a_trusted_cache_decides(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """A fuser's log-weight beside the edges' decides whose answer it is."""
+    built = reasoning(tiny_llm, tiny_tokenizer, WORDS, fuser="trust")
+    even = Topology(3, (Edge(0, 3), Edge(1, 3), Edge(2, 3)))
+    plain = built.graph.run(QUESTIONS[4], topology=even).ballot
+    assert plain is not None
+    fuser = built.graph.fuser
+    result = built.graph.run(QUESTIONS[4], topology=even)
+    own, other = (fuser._features(result.caches[0, agent]).mean(dim=0) for agent in (1, 0))
+    with torch.no_grad():
+        fuser.belief.copy_(100 * (own - other))
+    trusting = built.graph.run(QUESTIONS[4], topology=even).ballot
+    assert trusting is not None
+    scores = torch.tensor(trusting.scores[1]).softmax(dim=0)
+    assert max(abs(float(p) - q) for p, q in zip(scores, trusting.probabilities, strict=True)) < 0.2
+    assert trusting.probabilities != pytest.approx(plain.probabilities, abs=1e-3)
+
+
+# -- what fails --------------------------------------------------------------------------------
+
+
+class _Failing:
+    """A model whose texts fail for one agent."""
+
+    def __init__(self, llm: LocalLLM, owner: int, error: Exception) -> None:
+        self.llm, self.owner, self.error = llm, owner, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.llm, name)
+
+    def generate(self, requests: Any) -> Any:
+        if any(request.owner == self.owner for request in requests):
+            raise self.error
+        return self.llm.generate(requests)
+
+    decoding = None
+
+
+@pytest.mark.parametrize(
+    "error", [ApiError("the server failed"), ApiError("timed out after 300 s"), BudgetSpent("the budget is spent")]
+)
+@pytest.mark.parametrize("method", ["refer", "vote", "marginal"])
+def test_an_agent_whose_solution_fails_leaves_the_others_in_use(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, error: Exception, method: str
+) -> None:
+    built = reasoning(tiny_llm, tiny_tokenizer, replace(WORDS, method=method))
+    graph = built.graph
+    graph.llm.llm = _Failing(tiny_llm, 1, error)
+    with pytest.raises(type(error)):
+        graph.run(QUESTIONS[4], topology=STAR)
+    result = graph.run(QUESTIONS[4], topology=STAR, lenient=True)
+    assert [a.sender for a in result.arrivals[0, 3]] == [(0, 0), (0, 2)]
+    assert set(result.solutions) == set(result.caches) == {(0, 0), (0, 2)}
+    (failed,) = [step for step in result.trace if step.what == "failed"]
+    assert (failed.agent, failed.note) == (1, str(error))
+    heard = result.ballot.heard if result.ballot else tuple(a for spoken in result.spoken for a in spoken.heard)
+    assert heard == (0, 2)
+
+
+def test_a_receiver_of_an_agent_that_failed_hears_the_others(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    graph.llm.llm = _Failing(tiny_llm, 0, ApiError("no"))
+    topology = Topology(3, (Edge(0, 2), Edge(1, 2), Edge(2, 3)))
+    result = graph.run(QUESTIONS[4], topology=topology, lenient=True, keep_caches=False)
+    assert [a.sender for a in result.arrivals[0, 2]] == [(0, 1)]
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"graph": GraphConfig()}, "add --hands reasoning"),
+        ({"graph": GraphConfig(hands="text")}, "--hands cache, both or reasoning"),
+        ({"graph": REASONING, "generation_mode": "api_hint"}, "--generation_mode local"),
+        ({"domain": "split_facts"}, "add --hands reasoning"),
+    ],
+)
+def test_marginal_where_nothing_says_which_answers_there_are_is_refused(settings: dict[str, Any], named: str) -> None:
+    from gcache.config import GraphSpec
+
+    with pytest.raises(ConfigError, match=named):
+        GraphSpec(decision_method="marginal", **settings)
+    GraphSpec(decision_method="marginal", graph=REASONING)
+    GraphSpec(decision_method="marginal", domain="medicine")
+    GraphSpec(decision_method="marginal", channels=("cache", "reasoning"))

@@ -1,0 +1,156 @@
+"""Texts that are kept: written once, the same for whoever asks again, in this run and in the next."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gcache.cache.fused_cache import FusedCache
+from gcache.cache.kv_cache import SHARED, SlotKind
+from gcache.errors import DataError
+from gcache.llm.forward.alignment import Alignment
+from gcache.llm.kept_texts import KeptTexts
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
+
+ASKED = GenerateRequest((5, 9, 17), None, 6, 0.9, seed=3)
+QUESTION = (1, 22, 50, 40)
+
+
+class Counting:
+    """Counts what a model is asked."""
+
+    def __init__(self, llm: LocalLLM, texts: KeptTexts) -> None:
+        self.llm, self.kept_texts = llm, texts
+        self.written = self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.llm, name)
+
+    decoding = None
+
+    def generate(self, requests: Any) -> Any:
+        self.written += len(requests)
+        return self.llm.generate(requests)
+
+    def think(self, requests: Any) -> Any:
+        self.read += len(requests)
+        return self.llm.think(requests)
+
+
+def ask(llm: Counting, *requests: GenerateRequest) -> list[Generation]:
+    front = BatchingLLM(llm)
+
+    async def together() -> list[Generation]:
+        return list(await asyncio.gather(*(front.generate(request) for request in requests)))
+
+    return asyncio.run(together())
+
+
+def on_question(llm: LocalLLM, **more: Any) -> GenerateRequest:
+    """An agent's solution behind a question."""
+    (shared,) = llm.think([ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)])
+    made = replace(ASKED, past=FusedCache.plain(shared), past_tokens=QUESTION, owner=2)
+    return replace(made, **more)
+
+
+def test_a_text_is_written_once_in_this_run_and_the_next(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    first = Counting(tiny_llm, KeptTexts("m", file))
+    (text,) = ask(first, ASKED)
+    assert ask(first, ASKED, ASKED) == [text, text] and first.written == 1
+    again = Counting(tiny_llm, KeptTexts("m", file))
+    (found,) = ask(again, ASKED)
+    assert (found.text, found.tokens, found.finished, again.written) == (text.text, text.tokens, text.finished, 0)
+    assert found.log_probs == pytest.approx(text.log_probs, abs=1e-4)
+    assert again.kept_texts.reused == 1 and again.kept_texts.reused_seconds > 0
+
+
+def test_what_a_text_depends_on_tells_it_apart(tiny_llm: LocalLLM) -> None:
+    texts = KeptTexts("m")
+    greedy = replace(ASKED, temperature=0.0)
+    different = [
+        ASKED, greedy, replace(ASKED, seed=4), replace(ASKED, temperature=0.8), replace(ASKED, max_new_tokens=7),
+        replace(ASKED, tokens=(5, 9)), replace(ASKED, latent_steps=1), replace(ASKED, top_p=0.9),
+        on_question(tiny_llm), on_question(tiny_llm, tokens=(22, 5)),
+        replace(on_question(tiny_llm), past_tokens=QUESTION[:-1]),
+    ]  # fmt: skip
+    keys = [texts.key(request) for request in different]
+    assert None not in keys and len(set(keys)) == len(keys)
+    assert texts.key(replace(greedy, seed=9)) == texts.key(greedy)
+    assert KeptTexts("another").key(ASKED) != texts.key(ASKED)
+
+
+def test_where_not_all_is_known_nothing_is_kept(tiny_llm: LocalLLM) -> None:
+    texts = KeptTexts("m")
+    unknown = on_question(tiny_llm, past_tokens=None)
+    others = [
+        replace(ASKED, stop=("x",)), replace(ASKED, watch=print), replace(ASKED, top_log_probs=0),
+        replace(ASKED, watch_latents=print), replace(ASKED, alignment=Alignment.of_model(tiny_llm.model)),
+        GenerateRequest((), embeds=torch.zeros(2, 32)),
+    ]  # fmt: skip
+    assert [texts.key(request) for request in (unknown, *others)] == [None] * 7
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**9])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_slots_of_a_kept_text_are_those_it_had(tiny_llm: LocalLLM, steps: int, most_bytes: int) -> None:
+    """Read anew, or still in memory."""
+    llm = Counting(tiny_llm, KeptTexts("m", most_bytes=most_bytes))
+    asked = on_question(tiny_llm, latent_steps=steps)
+    (first,), (again,) = ask(llm, asked), ask(llm, asked)
+    assert first.slots is not None and again.slots is not None
+    assert (llm.written, llm.read) == (1, 0 if most_bytes else 1)
+    for name in ("kinds", "owners", "positions", "ordinals"):
+        assert getattr(first.slots, name).tolist() == getattr(again.slots, name).tolist()
+    torch.testing.assert_close(first.slots.keys, again.slots.keys, atol=1e-4, rtol=0)
+    (other,) = ask(llm, replace(asked, owner=1))
+    assert other.slots is not None and other.slots.makers == {1}
+
+
+def test_slots_that_were_not_asked_for_the_longest_are_let_go(tiny_llm: LocalLLM) -> None:
+    requests = [on_question(tiny_llm, seed=seed) for seed in range(3)]
+    texts = KeptTexts("m")
+    caches = [text.slots for text in ask(Counting(tiny_llm, texts), *requests)]
+    sizes = [cache.nbytes for cache in caches if cache is not None]
+    texts.most_bytes = sizes[0] + sizes[1] + sizes[2] - 1
+    keys = [texts.key(request) for request in requests]
+    for key, cache in zip(keys[:2], caches[:2], strict=True):
+        assert key is not None and cache is not None
+        texts.hold(key, 2, cache)
+    assert keys[0] is not None and texts.slots(keys[0], 2) is caches[0]
+    assert keys[2] is not None and caches[2] is not None
+    texts.hold(keys[2], 2, caches[2])
+    assert [texts.slots(key or "", 2) is not None for key in keys] == [True, False, True]
+
+
+def test_a_killed_run_goes_on_behind_its_last_whole_line(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED, replace(ASKED, seed=8))
+    whole = file.read_text()
+    file.write_text(whole + whole.splitlines()[0][:40])
+    found = KeptTexts("m", file)
+    assert len(found) == 2 and file.read_text() == whole
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", '{"key": "a", "tokens": []}', "nonsense"])
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"line 1: not a kept text .*; remove the line, or name another file"):
+        KeptTexts("m", file)
+    assert file.read_text() == f"{line}\n"
+
+
+def test_a_file_says_what_was_written(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    (text,) = ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED)
+    (line,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert line["text"] == text.text and tuple(line["tokens"]) == text.tokens and line["seconds"] > 0
