@@ -53,21 +53,28 @@ MATHS: tuple[Agent, ...] = (
         "solver",
         "The solver, who works a maths problem out step by step to its number.",
         "You are the solver. Work the problem out step by step and find its number.",
+        solving="Think step by step and write your working.",
     ),
     Agent(
         "analyst",
         "The analyst, who names the quantities of a maths problem and how they depend on each other.",
         "You are the analyst. Name the known and the asked quantities and the equation that joins them.",
+        solving="You are the analyst. Say what is given and what is asked. Then think step by step and write your "
+        "working.",
     ),
     Agent(
         "programmer",
         "The programmer, who writes a maths problem as a short program.",
         "You are the programmer. Write a short Python program whose result is the asked number.",
+        solving="You are the programmer. Think step by step and write every step as one line of a program does, such "
+        "as apples = 3 + 4 = 7.",
     ),
     Agent(
         "inspector",
         "The inspector, who looks for mistakes in the working of a maths problem.",
         "You are the inspector. Check the units, the arithmetic and whether the asked thing is answered.",
+        solving="You are the inspector. Think step by step and write your working. Then check whether it answers what "
+        "was asked.",
     ),
 )
 

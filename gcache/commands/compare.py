@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   gcache compare --methods single,text_mas,latent_mas,gcache --task gsm8k --data test.jsonl --json gsm8k.json
   gcache compare --methods latent_mas,gcache --task medqa --data medqa.json --prompt hierarchical
+  gcache compare --methods single,self_consistency,best_of_n --task gsm8k --data test.jsonl --texts texts.jsonl
+  gcache compare --methods gcache --hands reasoning --topology star --decision_method vote --latent_steps 0 \
+      --task gsm8k --data test.jsonl --texts texts.jsonl
 Without --checkpoint nothing was learned, so a data file is used whole; with one, its held-out part.
 A checkpoint's model keeps its dtype unless --dtype says otherwise; in float32 equal prompts
 give equal texts, which bfloat16 may part by rounding.
 """
 #: Flags that say what model there is, and how methods go.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
-OF_GRAPH, TEMPLATE = ("topology", "latent_space_realign"), ("chat_template_kwargs", "prompt_date")
-OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *TEMPLATE)
+OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign")
+HANDED, TEMPLATE = ("hands", "reason_tokens", "agent_temperature"), ("chat_template_kwargs", "prompt_date")
+OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED, *TEMPLATE)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +69,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the model, and of methods on it."""
     flags.add(parser, MethodSettings, max_new_tokens=AS_THE_TASK)
     flags.add(parser, GraphSpec, *OF_GRAPH, topology=flags.Default("full", "full; of gcache and gdesigner alone"))
-    flags.add(parser, GraphConfig, *TEMPLATE)
+    flags.add(parser, GraphConfig, *HANDED, *TEMPLATE)
     flags.add(parser, GraphSpec, "model")
 
 
@@ -78,7 +82,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.checkpoint:
         flags.refuse_changed(
             parser, args,
-            [*(name for name in OF_A_MODEL if name != "dtype"), "topology", *TEMPLATE],
+            [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED, *TEMPLATE],
         )  # fmt: skip
     tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
     template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)

@@ -30,6 +30,7 @@ Where cutting the channel costs nothing, the channel carried nothing. Controls:
   random latents, identity W_a, random W_a                   latent steps carry nothing, or another map
   all edges, star, chain, layered, debate, random edges      other edges than the learned ones
   same words as text                                         the agents' words in one prompt, no cache
+  roles shuffled, copies of the first                        other agents at the learned places
 """
 
 

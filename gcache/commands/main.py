@@ -33,6 +33,7 @@ COMMANDS = {
     "train": Command("train", "Train a graph's topology policy and fuser on a task."),
     "eval": Command("eval", "Accuracy of a checkpoint, or of a method, on test questions."),
     "compare": Command("compare", "Several methods on the same questions."),
+    "frontier": Command("frontier", "Accuracy against generated tokens, as a curve."),
     "controls": Command("controls", "A trained graph with its channel cut, blocked or replaced."),
     "curves": Command("curves", "Learning curves of training runs, as a picture."),
     "inspect": Command("inspect", "Look at what a checkpoint learned, or at one question."),

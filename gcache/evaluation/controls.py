@@ -14,7 +14,10 @@ Every control asks the same questions of the same agents and changes one thing o
     star, chain,       those fixed topologies, likewise
     layered, debate
     random edges       as many edges as the trained graph has on that question, drawn at random
-    same words as text the words of those that are heard, in the decision maker's own prompt
+    same words as text the words of those that are heard, in the decision maker's own prompt: what they were told, or,
+                       where they write solutions, these
+    roles shuffled     each agent's cache is taken for another's: weights and edges stay where they are
+    copies of the first  every agent is the first one, with draws of its own: is it the roles, or the draws?
 
 If cutting the channel costs nothing, the channel carried nothing. Differences are paired over
 questions, with bootstrap intervals.
@@ -152,7 +155,31 @@ def _random_edges(trial: Trial) -> Evaluation:
     return trial.evaluate("random edges", topology=drawn)
 
 
+def _shuffled(trial: Trial) -> Evaluation:
+    def moved(example: Example) -> Topology:
+        own = trial.topology[example.id]
+        if own.n_agents < 2:
+            return own
+        by = shuffler("roles shuffled", trial.seed, example.id).randrange(1, own.n_agents)
+        place = [*((agent + by) % own.n_agents for agent in range(own.n_agents)), own.n_agents]
+        edges = tuple(replace(e, source=place[e.source], target=place[e.target]) for e in own.edges)
+        steps = own.latent_steps and tuple(own.latent_steps[(a - by) % own.n_agents] for a in range(own.n_agents))
+        return Topology(own.n_agents, edges, latent_steps=steps)
+
+    return trial.evaluate("roles shuffled", topology=moved)
+
+
+def _copies(trial: Trial) -> Evaluation:
+    async def ask(example: Example, topology: Topology | None) -> RunResult:
+        agents = trial.graph.agents_of(example)
+        return await trial.graph.arun(example, topology=topology, keep_caches=False, agents=(agents[0],) * len(agents))
+
+    return trial.evaluate("copies of the first", ask)
+
+
 def _text(trial: Trial) -> Evaluation:
+    if trial.graph.config.payload.reasons:  # the words are there: the same run, with these on its edges
+        return trial.evaluate("same words as text", topology=lambda e: _with_words(trial.topology[e.id]))
     return evaluate_text(
         trial.graph, trial.task, trial.examples, "same words as text", progress=trial.progress,
         topology=lambda example: trial.topology[example.id],
@@ -173,6 +200,8 @@ CONTROLS: Mapping[str, Callable[[Trial], Evaluation]] = {
     **{name: _fixed(name) for name in ("star", "chain", "layered", "debate")},
     "random edges": _random_edges,
     "same words as text": _text,
+    "roles shuffled": _shuffled,
+    "copies of the first": _copies,
 }
 #: Controls that change nothing where no agent takes a latent step.
 OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
@@ -246,6 +275,11 @@ def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, 
         ropes[0].require_movable()
     logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
     return OF_PLACES
+
+
+def _with_words(topology: Topology) -> Topology:
+    """The same hand-overs, of words."""
+    return replace(topology, edges=tuple(replace(edge, payload="text") for edge in topology.edges))
 
 
 def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:

@@ -106,6 +106,7 @@ class AgentGraph(Team, ABC):
         top_p: float = 1.0,
         top_log_probs: int | None = None,
         words_seed: int | None = None,
+        agents: Sequence[Agent] | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -132,13 +133,14 @@ class AgentGraph(Team, ABC):
             top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
             words_seed: what agents that hear nobody draw their solutions by, so that runs of other seeds can have the
                 same ones; None for `seed`.
+            agents: who works on it instead of the graph's or the question's own; as many as a given topology has.
 
         Raises:
             ApiError: the API failed for good.
             ContextError: the question is too long for the local model.
         """
         asked = as_example(example)
-        agents = self.agents_of(asked)
+        working = self.agents_of(asked) if agents is None else tuple(agents)
         log_prob = 0.0
         if topology is None:
             with torch.no_grad():
@@ -148,10 +150,12 @@ class AgentGraph(Team, ABC):
                 log_prob = float(drawn)
         variables = as_text(chat_template_kwargs)
         most = max_new_tokens or self.config.max_new_tokens
-        self.require_context(PlannedRun(asked.question, agents, topology, most, variables), asked.id)
+        if len(working) != topology.n_agents:
+            raise ConfigError(f"there are {len(working)} agents, but the topology has {topology.n_agents}")
+        self.require_context(PlannedRun(asked.question, working, topology, most, variables), asked.id)
         return await self.start(
             Start(
-                asked, agents, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
+                asked, working, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
                 seed if words_seed is None else words_seed,
             )

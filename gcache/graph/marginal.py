@@ -114,6 +114,7 @@ async def cast(
         tuple(edge.source for edge in edges), tuple(prompts), tuple(c.answer for c in candidates), answers,
         tuple(map(tuple, scores.tolist())), tuple(log_probs.exp().tolist()), chosen, text,
         best is not None and turn.is_cut(edges[best]), start.temperature,
+        None if best is None else edges[best].source,
     ), step  # fmt: skip
 
 

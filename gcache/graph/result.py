@@ -153,7 +153,8 @@ class Ballot:
             answer and nothing to ask.
         probabilities: with which each was chosen from, at `temperature`; of 0, which is greedy, as they stand.
         chosen: the number of the one that was.
-        text: that states it: an agent's solution where there is one, which a length limit may have `cut` off.
+        text: that states it: the solution of the agent `writer` where there is one, which a length limit may have `cut`
+            off.
     """
 
     heard: tuple[int, ...]
@@ -166,6 +167,7 @@ class Ballot:
     text: str
     cut: bool = False
     temperature: float = 0.0
+    writer: int | None = None
 
     @property
     def log_prob(self) -> float:
@@ -287,6 +289,16 @@ class RunResult:
         if self.ballot is not None:
             return self.ballot.cut
         return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
+
+    @property
+    def chosen(self) -> Spoken:
+        """The text behind the answer: the decision maker's, or the solution that states what it chose."""
+        if self.ballot is None:
+            return next((spoken for spoken in self.spoken if spoken.text == self.answer), self.spoken[0])
+        node = max((n for n in self.solutions if n[1] == self.ballot.writer), default=None)
+        if node is None:
+            return Spoken((), (), None)
+        return Spoken((node[1],), self.prompts[node], self.solutions[node])
 
     def __repr__(self) -> str:
         """In one line: what else a run left behind has names of its own."""

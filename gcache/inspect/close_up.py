@@ -152,6 +152,9 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
     result, n_agents = close.result, len(close.result.agents)
     turn = [s for s in result.trace if s.what == "answer"][-1]
     details = [("slots that arrived", str(turn.received)), ("tokens written", str(turn.generated))]
+    if result.ballot is not None:
+        likeliest = sorted(zip(result.ballot.probabilities, result.ballot.answers, strict=True), reverse=True)
+        details += [(f"probability of {answer[:40]}", f"{chance:.3f}") for chance, answer in likeliest]
     if close.attention is not None:
         mean = close.attention.mean(dim=0).tolist()
         details += [("attention on the question", f"{mean[n_agents + 1]:.3f}")]
@@ -166,6 +169,14 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
 def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:
     """The drawn edges with what they carried, then the candidates that were not drawn, at their probability."""
     topology: Topology = close.result.topology
+    over = {(a.sender, a.key): a.payload for arrived in close.result.arrivals.values() for a in arrived}
+
+    def words(edge: Edge) -> str | None:
+        """What its sender wrote, of the last round in which it went over the edge."""
+        told = [sender for (sender, key), payload in over.items()
+                if key == edge.key and (payload.words or payload.reasons)]  # fmt: skip
+        return close.result.said.get(max(told)) if told else None
+
     chances = {tuple(int(part) for part in row[:-1]): float(row[-1]) for row in topology.probabilities}
 
     def shown(edge: Edge, drawn: bool) -> ViewEdge:
@@ -173,7 +184,7 @@ def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:
         return ViewEdge(
             ids[edge.source], ids[edge.target], chances.get(edge.key, edge.probability), bool(edge.delay),
             kept=1.0 if drawn else 0.0, weight=edge.weight if drawn else None, bytes=size, slots=slots,
-            channel=edge.payload,
+            channel=edge.payload, words=words(edge) if drawn else None,
         )  # fmt: skip
 
     rest = [Edge(key[0], key[1], delay=len(key) - 2) for key in chances if key not in topology.pairs]

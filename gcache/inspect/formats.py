@@ -24,6 +24,7 @@ def table(view: View) -> str:
     if view.question is not None:
         parts.insert(1, f"question: {view.question}\nanswer: {(view.answer or '').strip()}\n")
         parts += [_agents(view), _readings(view), _attention(view)]
+        parts.append(_words(view))
     parts += [f"note: {note}\n" for note in view.notes]
     return printable("\n".join(part for part in parts if part))
 
@@ -50,6 +51,14 @@ def edges_table(edges: Sequence[ViewEdge], topologies: str = "most likely") -> s
     rows = [[show(edge) for _, show in columns] for edge in order]
     shown = [i for i in range(len(columns)) if i < 3 or any(row[i] for row in rows)]
     return markdown([columns[i][0] for i in shown], [[row[i] for i in shown] for row in rows])
+
+
+def _words(view: View) -> str:
+    """What was written that went over each edge."""
+    told = [edge for edge in view.edges if edge.words]
+    lines = [f"{edge.source} to {edge.target}, {edge.channel or 'words'}: {' '.join(edge.words.split())}"
+             for edge in told if edge.words]  # fmt: skip
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _cost(edge: ViewEdge) -> str:

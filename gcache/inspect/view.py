@@ -14,7 +14,7 @@ from gcache.gnn.summary import LATER
 from gcache.gnn.topology import DECISION
 
 #: What edges in other programs' files carry, beside their costs.
-EDGE_VALUES = ("probability", "later", "low", "high", "kept", "weight", "bytes", "slots", "channel")
+EDGE_VALUES = ("probability", "later", "low", "high", "kept", "weight", "bytes", "slots", "channel", "words")
 #: Stands wherever readings of latent thoughts do.
 HINT = "Readings are a hint of what a cache holds, not a proof: the model's output head was not trained on them."
 
@@ -28,7 +28,8 @@ class ViewEdge:
         later: whether it is from the round before.
         probability: under the policy; of several questions, their mean, and low, high the middle 90 % of them.
         kept: share of the questions whose topology that is run has it; see `View.topologies`.
-        weight, bytes, slots, channel: of one question's hand-over.
+        weight, bytes, slots, channel: of one question's hand-over; words: of the solution whose slots went over it, or
+            that were told.
         cost: of cutting it.
     """
 
@@ -43,6 +44,7 @@ class ViewEdge:
     bytes: int | None = None
     slots: int | None = None
     channel: str | None = None
+    words: str | None = None
     cost: Cost | None = None
 
 

@@ -101,7 +101,7 @@ class _Answering:
             ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, memo=self.memo,
             keep_caches=False, max_new_tokens=self.most, stop=draw.stop,
             watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
-            top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template,
+            top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template, words_seed=draw.seeds[0],
         )  # fmt: skip
         text, whole, spoken = _text(result, draw.stop)
         scores = () if spoken.generation is None else spoken.generation.scores
@@ -141,6 +141,9 @@ def check_draw(graph: AgentGraph, topology: Topology, draw: SamplingParams) -> N
         if draw.top_log_probs is not None:
             raise Refused(400, f"logprobs must be: false here ({why} tells them)", "logprobs", "invalid_value")
     texts = len(graph.decision.groups([edge.weight for edge in topology.into(topology.decision_node)]))
+    if draw.top_log_probs is not None and graph.decision.method == "marginal":
+        why = "the answer is chosen, and no text is written for it"
+        raise Refused(400, f"logprobs must be: false here ({why})", "logprobs", "invalid_value")
     if draw.top_log_probs is not None and texts > 1:
         raise Refused(
             400, f"logprobs must be: false here ({texts} texts vote on the answer, and no one text has its chances)",
@@ -187,7 +190,7 @@ def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
     tokens = [result.tokens for result, _ in results]
     return Answer(
         tuple(choice for _, choice in results), sum(step.prefilled + step.api_read for step in steps),
-        sum(_written(_chosen(result)) for result, _ in results), sum(each["prefilled"] for each in tokens),
+        sum(_written(result.chosen) for result, _ in results), sum(each["prefilled"] for each in tokens),
         sum(each["generated"] for each in tokens), _trace(results[0][0]) if trace else None,
     )  # fmt: skip
 
@@ -196,12 +199,8 @@ def _text(result: RunResult, stop: tuple[str, ...]) -> tuple[str, bool, Spoken]:
     """An answer, whether it ended by itself, and what was spoken for it. Where others than the local model write, a
     stop word is looked for when all is there."""
     cut = first_stop(result.answer, stop) if stop else None
-    chosen = _chosen(result)
+    chosen = result.chosen
     return result.answer if cut is None else result.answer[:cut], cut is not None or not chosen.cut, chosen
-
-
-def _chosen(result: RunResult) -> Spoken:
-    return next((spoken for spoken in result.spoken if spoken.text == result.answer), result.spoken[0])
 
 
 def _trace(result: RunResult) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcache.build import Built, build
+from gcache.build import Built, assemble, build
 from gcache.config import NAMES, GraphSpec, TaskSpec
-from gcache.errors import CheckpointError
+from gcache.errors import CheckpointError, ConfigError
 from gcache.files import sync_file, sync_folder, write_bytes, write_text
 from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.team import Team
@@ -325,3 +325,18 @@ def require_domain(checkpoint: str | Path, spec: GraphSpec, task: Task) -> None:
         raise CheckpointError(
             f"checkpoint {checkpoint} has agents for {spec.domain}, the task {task.name!r} needs {task.domain}"
         )
+
+
+def load_beside(path: str | Path, built: Built) -> Built:
+    """A trained graph on a model that is loaded already, that of another graph.
+
+    Raises:
+        CheckpointError: missing, broken, or made for another model.
+        ConfigError: its agents think with several models, or its mode asks an API.
+    """
+    found = read(path)
+    if built.llm is None or found.spec.agent_models or found.spec.generation_mode != "local":
+        raise ConfigError(f"checkpoint {path} needs more than one local model; it cannot be put beside another")
+    made = assemble(found.spec, built.llm, built.llm.tokenizer, built.fingerprint)
+    restore(found, made)
+    return made

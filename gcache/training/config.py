@@ -97,6 +97,11 @@ class TrainConfig(Settings):
         group="errors", what="way to go on after an error", choices=ON_ERROR,
     )
     seed: int = setting(0, help="of everything drawn", group="training")
+    words_seed: int = setting(
+        0, help="of the solutions of agents that hear nobody, with --hands reasoning: these depend on nothing that is "
+        "learned, so all rollouts of a question have the same, and runs of other seeds too",
+        group="training", at_least=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

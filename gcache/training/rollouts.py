@@ -104,7 +104,7 @@ class Rollouts:
             asked = (
                 self.graph.arun(
                     example, memo=memo, keep_caches=False, lenient=self.config.on_error == "skip",
-                    words_seed=self.config.seed,
+                    words_seed=self.config.words_seed,
                 )
                 for example, memo in zip(questions, memos, strict=True)
             )
@@ -155,7 +155,7 @@ class Rollouts:
             runs = [
                 graph.arun(
                     example, sample=True, temperature=temperature, seed=seed, memo=memo,
-                    lenient=config.on_error == "skip", words_seed=config.seed,
+                    lenient=config.on_error == "skip", words_seed=config.words_seed,
                 )
                 for seed in seeds
             ]

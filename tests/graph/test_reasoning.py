@@ -357,3 +357,56 @@ def test_marginal_where_nothing_says_which_answers_there_are_is_refused(settings
     GraphSpec(decision_method="marginal", graph=REASONING)
     GraphSpec(decision_method="marginal", domain="medicine")
     GraphSpec(decision_method="marginal", channels=("cache", "reasoning"))
+
+
+# -- controls ----------------------------------------------------------------------------------
+
+
+def test_controls_of_a_graph_that_reasons(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    from gcache.evaluation.controls import run_controls
+    from toy import ToyTask
+
+    task = ToyTask()
+    built = reasoning(tiny_llm, tiny_tokenizer, WORDS, topology="star", graph=REASONING)
+    names = ("masked", "zeroed", "other question", "same words as text", "roles shuffled", "copies of the first")
+    rows = run_controls(built.graph, tiny_llm, task, task.test(4), names, progress=False)
+    assert [row.found.name for row in rows] == ["as it is", *names]
+    assert {row.found.n for row in rows} == {4} and {row.found.edges for row in rows} == {3.0}
+
+
+def test_roles_are_shuffled_by_moving_the_learned_places(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Every agent's cache goes over another's edge; nobody stays."""
+    from gcache.evaluation.controls import CONTROLS, Trial
+    from toy import ToyTask
+
+    task = ToyTask()
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    examples = task.test(4)
+    seen: list[Topology] = []
+    run = graph.start
+
+    async def start(begin: Any) -> RunResult:
+        seen.append(begin.topology)
+        return await run(begin)
+
+    graph.start = start
+    trial = Trial(graph, tiny_llm, task, examples, {e.id: STAR for e in examples}, {}, 0, False)
+    CONTROLS["roles shuffled"](trial)
+    own = {edge.source: edge.weight for edge in STAR.edges}
+    for topology in seen:
+        moved = {edge.source: edge.weight for edge in topology.edges}
+        assert sorted(moved.values()) == sorted(own.values())
+        assert all(moved[agent] != own[agent] for agent in own)
+    graph.start = run
+    copies = CONTROLS["copies of the first"](trial)
+    assert copies.n == 4
+
+
+def test_words_instead_of_slots_are_the_solutions(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    slots = graph.run(QUESTIONS[0], topology=STAR)
+    told = Topology(3, tuple(replace(edge, payload="text") for edge in STAR.edges))
+    words = graph.run(QUESTIONS[0], topology=told)
+    assert {n: s.tokens for n, s in slots.solutions.items()} == {n: s.tokens for n, s in words.solutions.items()}
+    assert [a.slots for a in words.arrivals[0, 3]] == [None, None, None]
+    assert len(words.spoken[0].tokens) > len(slots.spoken[0].tokens)

@@ -18,6 +18,7 @@ function facts(edge) {
     ["handed over", known(edge.bytes) ? inBytes(edge.bytes) : null],
     ["slots", known(edge.slots) ? whole(edge.slots) : null],
     ["channel", edge.channel],
+    ["words", edge.words],
     ["accuracy change when cut", cost ? `${signed(cost.difference)} (${signed(cost.low)} to ${signed(cost.high)}), n = ${cost.n}` : null],
   ];
 }
@@ -77,11 +78,12 @@ function fillTable() {
   const all = frame().edges;
   const columns = all.length ? facts(all[0]).map(([name]) => name).filter((_, i) => all.some((edge) => known(facts(edge)[i][1]))) : [];
   const caption = `${edges.length} of ${all.length} edges, ${frame().label}`;
-  const cell = (name, value) => make("td", { class: name === "channel" ? null : "figure" }, known(value) ? value : "");
+  const isText = (name) => name === "channel" || name === "words";
+  const cell = (name, value) => make("td", { class: isText(name) ? null : "figure" }, known(value) ? value : "");
   byId("edges").replaceChildren(
     make("caption", {}, caption),
     make("thead", {}, make("tr", {}, ...["from", "to"].map((name) => make("th", { scope: "col" }, name)),
-      ...columns.map((name) => make("th", { scope: "col", class: name === "channel" ? null : "figure" }, name)))),
+      ...columns.map((name) => make("th", { scope: "col", class: isText(name) ? null : "figure" }, name)))),
     make("tbody", {}, ...edges.map((edge) => {
       const values = new Map(facts(edge));
       return make("tr", { "data-row": edge.key }, make("td", {}, named.get(edge.source)), make("td", {}, named.get(edge.target) + (edge.later ? ", a round later" : "")),
