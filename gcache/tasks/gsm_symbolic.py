@@ -41,7 +41,7 @@ class GsmSymbolic(NumberTask):
 
     name: str = "gsm_symbolic"
     domain: str = "maths"
-    max_new_tokens: int = 256
+    max_new_tokens: int = 768
 
     def __init__(self, train_size: int = 4096, test_size: int = 512, accept_last_number: bool = False) -> None:
         for option, size in (("train_size", train_size), ("test_size", test_size)):

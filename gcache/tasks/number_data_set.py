@@ -16,6 +16,9 @@ class NumberDataSet(NumberTask, DataSet):
         accept_last_number: see `NumberTask`.
     """
 
+    #: Worked solutions need room: of texts cut at 256 tokens, about half never come to an answer.
+    max_new_tokens = 768
+
     def __init__(
         self, data: str | Path | None = None, whole_file: bool = False, accept_last_number: bool = False
     ) -> None:

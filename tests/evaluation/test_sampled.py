@@ -152,8 +152,8 @@ def test_a_frontier_of_two_trained_graphs(tmp_path: Path, capsys: pytest.Capture
     needs.weights(EMBEDDED_PACKAGE, ".gguf")
     data = tmp_path / "gsm8k.jsonl"
     data.write_text("".join(
-        json.dumps({"question": f"Tom has {n} pens and buys {n + 1} more. How many has he?", "answer": f"#### {2 * n + 1}"})
-        + "\n" for n in range(2, 6)
+        json.dumps({"question": f"Tom has {n} pens and buys 3. How many has he?", "answer": f"#### {n + 3}"}) + "\n"
+        for n in range(2, 6)
     ))  # fmt: skip
     common = ["--data", str(data), "--task_option", "whole_file=true"]
     for price in ("0", "0.5"):

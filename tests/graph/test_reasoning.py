@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 import torch
 from exact import assert_slopes_of, awake, double, learns
-from toy import AGENTS, DECISION, QUESTIONS, toy_built
 from torch import Tensor
+from toy import DECISION, QUESTIONS, ToyTask, toy_built
 
 from gcache.agents.decision import DecisionMaker
 from gcache.build import Built
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.registry import FUSERS
 from gcache.cache.kv_cache import SHARED, SlotKind
+from gcache.config import GraphSpec
 from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.evaluation.controls import CONTROLS, Trial, run_controls
 from gcache.gnn.payload import Payload
+from gcache.gnn.team import as_example
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.marginal import mixture
 from gcache.graph.memo import RolloutMemo
@@ -116,8 +119,6 @@ def test_rollouts_share_the_solutions_that_depend_on_nothing_learned(tiny_llm: L
 
 def test_batching_and_a_memo_change_no_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = reasoning(double(tiny_llm), tiny_tokenizer, graph=replace(REASONING, latent_steps=1)).graph
-    from gcache.gnn.team import as_example
-
     together = graph.run_all([as_example(q) for q in QUESTIONS], topology=lambda _: CHAIN)
     for question, run in zip(QUESTIONS, together, strict=True):
         alone = graph.run(question, topology=CHAIN)
@@ -350,8 +351,6 @@ def test_a_receiver_of_an_agent_that_failed_hears_the_others(tiny_llm: LocalLLM,
     ],
 )
 def test_marginal_where_nothing_says_which_answers_there_are_is_refused(settings: dict[str, Any], named: str) -> None:
-    from gcache.config import GraphSpec
-
     with pytest.raises(ConfigError, match=named):
         GraphSpec(decision_method="marginal", **settings)
     GraphSpec(decision_method="marginal", graph=REASONING)
@@ -363,9 +362,6 @@ def test_marginal_where_nothing_says_which_answers_there_are_is_refused(settings
 
 
 def test_controls_of_a_graph_that_reasons(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
-    from gcache.evaluation.controls import run_controls
-    from toy import ToyTask
-
     task = ToyTask()
     built = reasoning(tiny_llm, tiny_tokenizer, WORDS, topology="star", graph=REASONING)
     names = ("masked", "zeroed", "other question", "same words as text", "roles shuffled", "copies of the first")
@@ -376,9 +372,6 @@ def test_controls_of_a_graph_that_reasons(tiny_llm: LocalLLM, tiny_tokenizer: An
 
 def test_roles_are_shuffled_by_moving_the_learned_places(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """Every agent's cache goes over another's edge; nobody stays."""
-    from gcache.evaluation.controls import CONTROLS, Trial
-    from toy import ToyTask
-
     task = ToyTask()
     graph = reasoning(tiny_llm, tiny_tokenizer).graph
     examples = task.test(4)

@@ -494,7 +494,7 @@ def test_a_vote_without_edges_is_one_text(scripted_llm: ScriptedLLM, tiny_tokeni
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown decision method 'shout'; choose one of: direct, marginal, refer, vote"):
+    with pytest.raises(ConfigError, match=r"unknown decision method 'shout'; .*: direct, marginal, refer, vote"):
         DecisionMaker("d", "i", method="shout")
 
 

@@ -419,7 +419,7 @@ def test_modes_that_are_none(spec: dict[str, Any], said: str) -> None:
 def test_modes_need_their_api() -> None:
     with pytest.raises(ConfigError, match="the generation mode 'hybrid' needs an API; name its model by --api_model"):
         make_writer("hybrid")
-    with pytest.raises(ConfigError, match="unknown kind of hand-over 'voice'; choose one of: both, cache, reasoning, text"):
+    with pytest.raises(ConfigError, match=r"unknown kind of hand-over 'voice'; .*: both, cache, reasoning, text"):
         GraphConfig(hands="voice")
     with pytest.raises(ConfigError, match="speak_tokens must be 1 or more, got 0"):
         GraphConfig(speak_tokens=0)
