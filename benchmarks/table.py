@@ -255,9 +255,31 @@ def _answering(records: Sequence[Record]) -> str:
     return table(head, rows)
 
 
+def _reasoning(records: Sequence[Record]) -> str:
+    head = [
+        "model", "form", "questions", "batch", "tokens of a text", "seconds, slots", "seconds, text", "time ratio",
+        "read per question, slots", "read per question, text", "ratio",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        for form, found in m["forms"].items():
+            slots, words = found["seconds"].keys()
+            rows.append(
+                [
+                    record.row, form, str(record.n), str(m["batch"]), str(m["tokens"]), spread(found["seconds"][slots]),
+                    spread(found["seconds"][words]), spread(found["time_ratio"]),
+                    f"{found['tokens'][slots]['prefilled']:.0f}", f"{found['tokens'][words]['prefilled']:.0f}",
+                    f"{found['prefilled_ratio']:.0%}",
+                ]
+            )  # fmt: skip
+    return table(head, rows)
+
+
 #: Section -> its title, and how its records become a table.
 SECTIONS: Mapping[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "end_to_end": ("End to end, beside the published algorithm", _end_to_end),
+    "reasoning": ("Agents that reason, beside the same words as text", _reasoning),
     "decoding": ("Decoding, beside transformers", _decoding),
     "llama_cpp": ("Decoding and prefill, beside llama.cpp", _llama_cpp),
     "floor": ("Prefill and decoding, beside the machine's floor", _floor),
