@@ -4,8 +4,8 @@
 
 Both write equally much: every text has `--max_new_tokens` tokens, nothing ends a turn before, and the agents that hand
 on text are heard with the words that were written where slots were handed on. So what differs is what is read: slots
-are there already, text is read again by everyone who hears it. Two forms: everyone hears all before (full), as agents of
-a sequence of texts do, and the decision maker alone hears all (star).
+are there already, text is read again by everyone who hears it. Two forms: everyone hears all before (full), as agents
+of a sequence of texts do, and the decision maker alone hears all (star).
 """
 
 from __future__ import annotations

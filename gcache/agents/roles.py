@@ -66,8 +66,7 @@ MATHS: tuple[Agent, ...] = (
         "programmer",
         "The programmer, who writes a maths problem as a short program.",
         "You are the programmer. Write a short Python program whose result is the asked number.",
-        solving="You are the programmer. Think step by step and write every step as one line of a program does, such "
-        "as apples = 3 + 4 = 7.",
+        solving="You are the programmer. Give every quantity a name. Then think step by step and write your working.",
     ),
     Agent(
         "inspector",
