@@ -84,7 +84,7 @@ class DecisionTurn:
             if candidates:
                 ballot, step = await cast(self, edges, candidates, started)
                 self.trace.note(step)
-                return Answered(ballot.text, (), ballot)
+                return Answered(ballot.choice.text, (), ballot)
             return await self._write([tuple(range(len(edges)))], edges, started)
         return await self._write(self.parts.decision.groups([e.weight for e in edges]), edges, started)
 

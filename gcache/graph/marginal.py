@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from gcache.agents.decision import Candidate, DecisionMaker
+from gcache.agents.prompts import ChatLayout
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
 from gcache.graph.hand_over import log_weights
-from gcache.graph.result import Ballot, Step
+from gcache.graph.result import Ballot, Option, Step
 from gcache.llm.requests import ThinkRequest
 from gcache.runtime.streams import stream, uniforms
 from gcache.tasks.choices import listed_choices
@@ -75,7 +76,7 @@ async def cast(
     """Score every candidate under every cache, and choose one: the likeliest, or at a temperature one that is drawn."""
     parts, transport, start = turn.parts, turn.transport, turn.start
     question, layout = start.example.question, turn.parts.models[0].layouts.of(start.variables)
-    decision, shared = parts.decision, transport.shared[0]
+    shared = transport.shared[0]
     arrived: list[tuple[KVCache, EdgeKey | None] | None] = []
     prompts: list[tuple[int, ...]] = []
     for edge in edges:
@@ -85,37 +86,41 @@ async def cast(
         prompts.append(parts.decision_tokens(question, transport.words(turn.receiver, one), start.variables, True))
     if not edges:
         arrived, prompts = [None], [parts.decision_tokens(question, (), start.variables, True)]
-    answers = tuple(
-        layout.ended_answer(decision.written(candidate.answer), decision.judging_prefix) for candidate in candidates
-    )
+    options = [_option(turn, edges, candidate, layout) for candidate in candidates]
     with torch.no_grad():
         own = [transport.weights[edge.key] for edge in edges] or [torch.ones(())]
         weights = log_weights(parts.fuser, shared, arrived, own)
     fused = [parts.models[0].fuse(shared, [] if each is None else [(each[0], None)], {}) for each in arrived]
     received = sum(transport.slots(turn.receiver, each) for each in fused)
-    scores = torch.zeros(len(fused), len(answers))
+    scores = torch.zeros(len(fused), len(options))
     read = 0
-    if len(answers) > 1:  # of one answer there is nothing to ask
+    if len(options) > 1:  # of one answer there is nothing to ask
         senders: list[Node | None] = [(turn.last, edge.source) for edge in edges]
-        scores, read = await _scores(turn, senders or [None], fused, prompts, answers)
+        scores, read = await _scores(turn, senders or [None], fused, prompts, [option.tokens for option in options])
     log_probs = tempered(mixture(scores, weights.cpu()), start.temperature)
     chosen = int(log_probs.argmax())
     if start.temperature:
         drawn = float(uniforms((1,), stream("answer", start.seed, question)))
-        chosen = min(int((log_probs.exp().cumsum(0) <= drawn).sum()), len(answers) - 1)
-    stating = candidates[chosen].texts
-    said = [transport.said.get((turn.last, edge.source), "") for edge in edges]
-    best = max(stating, key=lambda i: edges[i].weight) if stating else None
-    text = said[best] if best is not None else f"{decision.judging_prefix}{decision.written(candidates[chosen].answer)}"
+        chosen = min(int((log_probs.exp().cumsum(0) <= drawn).sum()), len(options) - 1)
     step = Step(
         turn.receiver[1], DECISION, turn.last, "answer", started, turn.trace.now(), prefilled=read, received=received
     )
     return Ballot(
-        tuple(edge.source for edge in edges), tuple(prompts), tuple(c.answer for c in candidates), answers,
-        tuple(map(tuple, scores.tolist())), tuple(log_probs.exp().tolist()), chosen, text,
-        best is not None and turn.is_cut(edges[best]), start.temperature,
-        None if best is None else edges[best].source,
+        tuple(edge.source for edge in edges), tuple(prompts), tuple(options), tuple(map(tuple, scores.tolist())),
+        tuple(log_probs.exp().tolist()), chosen, start.temperature,
     ), step  # fmt: skip
+
+
+def _option(turn: DecisionTurn, edges: Sequence[Edge], candidate: Candidate, layout: ChatLayout) -> Option:
+    """A candidate with the text of the heaviest edge that states it, or, where none does, in its own words."""
+    decision = turn.parts.decision
+    written = decision.written(candidate.answer)
+    tokens = layout.ended_answer(written, decision.judging_prefix)
+    if not candidate.texts:
+        return Option(candidate.answer, tokens, decision.judging_prefix + written)
+    edge = edges[max(candidate.texts, key=lambda i: edges[i].weight)]
+    text = turn.transport.said[turn.last, edge.source]
+    return Option(candidate.answer, tokens, text, turn.is_cut(edge), edge.source)
 
 
 async def _scores(

@@ -142,32 +142,48 @@ class Spoken(Written):
 
 
 @dataclass(frozen=True)
+class Option:
+    """An answer that was to be had.
+
+    Attributes:
+        tokens: that state it behind a prompt, with the one that ends the turn.
+        text: that states it: the solution of the agent `writer` where there is one, which a length limit may have `cut`
+            off.
+    """
+
+    answer: str
+    tokens: tuple[int, ...]
+    text: str
+    cut: bool = False
+    writer: int | None = None
+
+
+@dataclass(frozen=True)
 class Ballot:
     """A decision without a text; see `gcache.graph.marginal`.
 
     Attributes:
         heard: agents, each alone; () where the question was the only cache.
         prompts: the decision maker's, behind each cache.
-        answers: the candidates, and their tokens behind a prompt in `tokens`.
-        scores: (caches, answers) log-probabilities of each answer's tokens under each cache; 0 where there was one
+        options: the answers to choose from.
+        scores: (caches, options) log-probabilities of each answer's tokens under each cache; 0 where there was one
             answer and nothing to ask.
         probabilities: with which each was chosen from, at `temperature`; of 0, which is greedy, as they stand.
         chosen: the number of the one that was.
-        text: that states it: the solution of the agent `writer` where there is one, which a length limit may have `cut`
-            off.
     """
 
     heard: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
-    answers: tuple[str, ...]
-    tokens: tuple[tuple[int, ...], ...]
+    options: tuple[Option, ...]
     scores: tuple[tuple[float, ...], ...]
     probabilities: tuple[float, ...]
     chosen: int
-    text: str
-    cut: bool = False
     temperature: float = 0.0
-    writer: int | None = None
+
+    @property
+    def choice(self) -> Option:
+        """What was chosen."""
+        return self.options[self.chosen]
 
     @property
     def log_prob(self) -> float:
@@ -287,7 +303,7 @@ class RunResult:
     def cut(self) -> bool:
         """Whether a length limit cut the answer off."""
         if self.ballot is not None:
-            return self.ballot.cut
+            return self.ballot.choice.cut
         return any(spoken.cut and spoken.text == self.answer for spoken in self.spoken)
 
     @property
@@ -295,7 +311,7 @@ class RunResult:
         """The text behind the answer: the decision maker's, or the solution that states what it chose."""
         if self.ballot is None:
             return next((spoken for spoken in self.spoken if spoken.text == self.answer), self.spoken[0])
-        node = max((n for n in self.solutions if n[1] == self.ballot.writer), default=None)
+        node = max((n for n in self.solutions if n[1] == self.ballot.choice.writer), default=None)
         if node is None:
             return Spoken((), (), None)
         return Spoken((node[1],), self.prompts[node], self.solutions[node])

@@ -153,7 +153,8 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
     turn = [s for s in result.trace if s.what == "answer"][-1]
     details = [("slots that arrived", str(turn.received)), ("tokens written", str(turn.generated))]
     if result.ballot is not None:
-        likeliest = sorted(zip(result.ballot.probabilities, result.ballot.answers, strict=True), reverse=True)
+        answers = [option.answer for option in result.ballot.options]
+        likeliest = sorted(zip(result.ballot.probabilities, answers, strict=True), reverse=True)
         details += [(f"probability of {answer[:40]}", f"{chance:.3f}") for chance, answer in likeliest]
     if close.attention is not None:
         mean = close.attention.mean(dim=0).tolist()

@@ -3,6 +3,9 @@
     L = - sum over rollouts (U - b) [ log p(G | q) + log pi(y | q, G) ] / (Q K)
         + lambda E[edges] - beta H(edges) + alpha sum over edges (p_e - a_e)^2    (means over questions)
 
+Where an answer is chosen without a text (`gcache.graph.marginal`) there are few that could have been, and all of them
+are graded: U is then their mean by P(a | q, G), whose gradient stands in place of U log P(a | q, G).
+
 U is a rollout's utility less what it cost, b the mean utility of the other rollouts of its question
 (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"), or see `gcache.training.config.BASELINES`. An
 edge's weight is its probability, so log pi reaches the policy as well, through w in the fused
@@ -13,7 +16,7 @@ G-Designer, Zhang et al. 2024: the topology one would have drawn by hand).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +29,10 @@ from gcache.graph.rebuild import at_decision
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.config import AUTO
-from gcache.training.replay import Replay, log_probs, replayed_tokens, settled
+from gcache.training.replay import Replay, Replayed, replayed, replayed_tokens, settled
+
+#: What each answer is worth that a run could have chosen; None where it wrote a text.
+Values = Sequence[float] | None
 
 
 def advantages(utilities: Tensor, baseline: str, running: float = 0.0) -> Tensor:
@@ -76,7 +82,37 @@ def _drawn(result: RunResult) -> tuple[object, ...]:
     """All that was drawn on a topology: the decision maker's texts, or its answer, and the agents' solutions."""
     texts = tuple(s.generation.tokens for s in result.spoken if s.generation)
     solutions = tuple((node, said.tokens) for node, said in sorted(result.solutions.items()))
-    return texts, solutions, None if result.ballot is None else (result.ballot.answers, result.ballot.chosen)
+    return texts, solutions, None if result.ballot is None else result.ballot.choice
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Runs that drew the same: one replay for all of them.
+
+    Attributes:
+        values: what each answer is worth that could have been chosen; None where a text was written, or only what was
+            chosen was graded.
+        advantage: of all of them together; count: how many they are.
+    """
+
+    replay: Replay
+    values: Values = None
+    advantage: float = 0.0
+    count: int = 0
+
+    def with_another(self, advantage: float) -> _Share:
+        return replace(self, advantage=self.advantage + advantage, count=self.count + 1)
+
+    @property
+    def matters(self) -> bool:
+        """Whether any gradient can come of it."""
+        return self.advantage != 0.0 or (self.values is not None and len(set(self.values)) > 1)
+
+    def gain(self, found: Replayed) -> Tensor:
+        """0-dim, what the loss has of them, but for its sign and the number of all runs."""
+        if self.values is None or found.chances is None:
+            return self.advantage * found.log_prob
+        return self.advantage * found.texts + self.count * found.expected(self.values)
 
 
 @dataclass(frozen=True)
@@ -96,12 +132,18 @@ class Objective:
     gradient: str = AUTO
 
     def backward(
-        self, groups: Sequence[Sequence[RunResult]], advantage: Tensor, prices: LossWeights | None = None
+        self,
+        groups: Sequence[Sequence[RunResult]],
+        advantage: Tensor,
+        prices: LossWeights | None = None,
+        values: Sequence[Sequence[Values]] | None = None,
     ) -> dict[str, float]:
         """Backward through L for Q groups of K runs and their (Q, K) advantages.
 
         Args:
             prices: of this step, where they are not always the same.
+            values: of each run that chose among answers, what each of them is worth; None where only what was chosen
+                was graded.
 
         Returns the mean entropy, expected edges and probability of consulting anybody, how many texts were
         replayed, and the tokens that were computed with gradient for it (see `replayed_tokens`).
@@ -109,7 +151,7 @@ class Objective:
         distributions = [self.graph.distribution(group[0].example) for group in groups]
         learned = [d if isinstance(d, EdgeDistribution) else None for d in distributions]
         weights = [None if d is None else d.probabilities.detach().requires_grad_() for d in learned]
-        replayed, tokens = self._texts(groups, learned, weights, advantage)
+        replayed, tokens = self._texts(groups, learned, weights, advantage, values)
         if any(d is not None for d in learned):
             self._topologies(groups, learned, weights, advantage, prices or self.prices)
         known = [d for d in learned if d is not None]
@@ -128,6 +170,7 @@ class Objective:
         learned: Sequence[EdgeDistribution | None],
         weights: Sequence[Tensor | None],
         advantage: Tensor,
+        values: Sequence[Sequence[Values]] | None,
     ) -> tuple[int, int]:
         """Backward through log pi, to the fuser and to the edge weights as leaves; how many texts, and tokens.
 
@@ -139,35 +182,33 @@ class Objective:
         assert isinstance(self.graph, CacheGraph) and self.llm is not None
         if not any(p.requires_grad for p in self.graph.fuser.parameters()) and all(w is None for w in weights):
             return 0, 0
-        shares: dict[tuple[object, ...], tuple[Replay, float]] = {}
+        shares: dict[tuple[object, ...], _Share] = {}
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
+                worth = None if values is None else values[q][k]
                 key = (q, result.topology.choices, _drawn(result))
-                replay, share = shares.get(key, (self._replay(result, learned[q], weights[q]), 0.0))
-                shares[key] = (replay, share + float(advantage[q, k]))
-        wanted = [(replay, share) for replay, share in shares.values() if share != 0.0]
-        active = [(replay, share) for replay, share in wanted if _reaches_fuser(replay.result)]
+                share = shares.get(key) or _Share(self._replay(result, learned[q], weights[q]), worth)
+                shares[key] = share.with_another(float(advantage[q, k]))
+        active = [share for share in shares.values() if share.matters and _reaches_fuser(share.replay.result)]
         gradient = settled(self.gradient, self.graph.is_mixed)
         for chunk in self._passes(active, self.llm.limits.max_gradient_tokens, gradient):
-            scores = log_probs(self.graph, self.llm, [replay for replay, _ in chunk], gradient)
-            total = sum((share * score for (_, share), score in zip(chunk, scores, strict=True)), torch.zeros(()))
+            found = replayed(self.graph, self.llm, [share.replay for share in chunk], gradient)
+            total = sum((share.gain(one) for share, one in zip(chunk, found, strict=True)), torch.zeros(()))
             if total.requires_grad:
                 (-total / advantage.numel()).backward()
-        return len(active), sum(replayed_tokens(replay.result, gradient) for replay, _ in active)
+        return len(active), sum(replayed_tokens(share.replay.result, gradient) for share in active)
 
     @staticmethod
-    def _passes(
-        active: Sequence[tuple[Replay, float]], most: int, gradient: str
-    ) -> Iterator[list[tuple[Replay, float]]]:
+    def _passes(active: Sequence[_Share], most: int, gradient: str) -> Iterator[list[_Share]]:
         """The replays in order, as many at a time as have `most` tokens together, and at least one."""
-        chunk: list[tuple[Replay, float]] = []
+        chunk: list[_Share] = []
         tokens = 0
-        for replay, share in active:
-            own = replayed_tokens(replay.result, gradient)
+        for share in active:
+            own = replayed_tokens(share.replay.result, gradient)
             if chunk and tokens + own > most:
                 yield chunk
                 chunk, tokens = [], 0
-            chunk.append((replay, share))
+            chunk.append(share)
             tokens += own
         if chunk:
             yield chunk

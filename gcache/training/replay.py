@@ -55,6 +55,37 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         ConfigError: `gradient` is not "auto" or one of `GRADIENTS`, or "full" where agents think with several models.
         TrainingError: caches of several models had to be let go.
     """
+    return [one.log_prob for one in replayed(graph, llm, replays, gradient)]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of a replay, with gradient to the fuser and the edge weights.
+
+    Attributes:
+        texts: 0-dim, the log-probability of all texts that were drawn and depend on what learns.
+        chances: (A,) log-probabilities of the answers that were to be had, where one was chosen without a text; None
+            where there was no choice.
+        chosen: the number of the one that was.
+    """
+
+    texts: Tensor
+    chances: Tensor | None = None
+    chosen: int = 0
+
+    @property
+    def log_prob(self) -> Tensor:
+        """0-dim, of all that was drawn."""
+        return self.texts if self.chances is None else self.texts + self.chances[self.chosen]
+
+    def expected(self, values: Sequence[float]) -> Tensor:
+        """0-dim, what the answer is worth in the mean, of what each is worth."""
+        assert self.chances is not None
+        return (self.chances.exp() * torch.tensor(values, device=self.chances.device)).sum()
+
+
+def replayed(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradient: str = AUTO) -> list[Replayed]:
+    """What was drawn in each run, and what could have been. Raises what `log_probs` raises."""
     gradient = settled(gradient, graph.is_mixed)
     # held until the end: `again` knows caches by their identity
     kept = _kept(graph, llm, [replay.result for replay in replays])
@@ -70,17 +101,16 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
         ]
     requests: list[LogProbRequest] = []
     owners: list[int] = []
-    ballots: list[tuple[int, Ballot, Tensor]] = []
+    weights: dict[int, Tensor] = {}  # of the caches, in each run that chose among answers
     found: dict[int, list[Tensor]] = {}
     for number, (replay, (shared, _), caches) in enumerate(zip(replays, kept, handed, strict=True)):
-        result = replay.result
-        if result.ballot is not None and len(result.ballot.answers) > 1:
-            asked, weights = _under_each(graph, replay, shared, caches, result.ballot, gradient)
+        result, ballot = replay.result, replay.result.ballot
+        if ballot is not None and len(ballot.options) > 1:
+            asked, weights[number] = _under_each(graph, replay, shared, caches, ballot, gradient)
             requests += asked
             owners += [number] * len(asked)
-            ballots.append((number, result.ballot, weights))
             if not asked:  # nothing that learns changes what an answer is under a cache
-                found[number] = list(torch.tensor(result.ballot.scores).flatten())
+                found[number] = list(torch.tensor(ballot.scores).flatten())
         for spoken in result.spoken:
             assert spoken.generation is not None, "only texts of the local model are replayed"
             past = fused_again(graph, result, replay.weights, shared, caches, spoken.heard)
@@ -88,13 +118,19 @@ def log_probs(graph: CacheGraph, llm: LocalLLM, replays: Sequence[Replay], gradi
             owners.append(number)
     for owner, scores in zip(owners, llm.log_prob(requests), strict=True):
         found.setdefault(owner, []).append(scores.sum())
-    for number, ballot, weights in ballots:
-        scores = torch.stack(found.pop(number)).view(len(ballot.prompts), len(ballot.answers))
-        chances = tempered(mixture(scores, weights.to(scores.device)), ballot.temperature)
-        totals[number] = totals[number] + chances[ballot.chosen]
-    for owner, of_texts in found.items():
-        totals[owner] = totals[owner] + torch.stack(of_texts).sum()
-    return totals
+    return [_outcome(replay, totals[n], found.get(n, []), weights.get(n)) for n, replay in enumerate(replays)]
+
+
+def _outcome(replay: Replay, solutions: Tensor, scores: Sequence[Tensor], weights: Tensor | None) -> Replayed:
+    """Of the scores of a run's texts, or of each answer under each cache."""
+    ballot = replay.result.ballot
+    if ballot is None:
+        return Replayed(solutions + torch.stack(list(scores)).sum() if scores else solutions)
+    if weights is None:  # of one answer there is nothing to choose
+        return Replayed(solutions)
+    under_each = torch.stack(list(scores)).view(len(ballot.prompts), len(ballot.options))
+    chances = tempered(mixture(under_each, weights.to(under_each.device)), ballot.temperature)
+    return Replayed(solutions, chances, ballot.chosen)
 
 
 def _under_each(
@@ -115,7 +151,7 @@ def _under_each(
     requests = []
     for prompt, caches in zip(ballot.prompts, arrived, strict=True):
         fused = fused_for(graph.fuser, shared, [(cache, None) for cache, _ in caches], {})
-        requests += [LogProbRequest(prompt, answer, fused) for answer in ballot.tokens]
+        requests += [LogProbRequest(prompt, option.tokens, fused) for option in ballot.options]
     return requests, weights
 
 
@@ -148,8 +184,8 @@ def settled(gradient: str, is_mixed: bool) -> str:
 def replayed_tokens(result: RunResult, gradient: str) -> int:
     """How many tokens `log_probs` computes with gradient for a run, at most."""
     written = sum(len(s.tokens) + len(s.generation.tokens) for s in result.spoken if s.generation)
-    if result.ballot is not None and len(result.ballot.answers) > 1:
-        written += sum(len(p) + len(a) for p in result.ballot.prompts for a in result.ballot.tokens)
+    if result.ballot is not None and len(result.ballot.options) > 1:
+        written += sum(len(p) + len(option.tokens) for p in result.ballot.prompts for option in result.ballot.options)
     again = [tokens for node, tokens in result.prompts.items() if _receives(result, node)]
     if gradient == "decision" or not again:
         return written

@@ -23,6 +23,7 @@ from gcache.runtime.streams import derive, stream
 from gcache.tasks.example import Example, Grade, Task, grade_text
 from gcache.training.config import TrainConfig
 from gcache.training.early_stop import is_worth_asking
+from gcache.training.objective import Values
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Graded:
 
     Attributes:
         groups: of each question; those whose API or grader failed for good are left out, and counted in `failed`.
-        utilities, net: (Q, K), as graded, and less the prices.
+        utilities, net: (Q, K), as graded, and less the prices. Of a run that chose among answers, the mean of what they
+            are worth, by their probabilities.
+        values: what each of these answers is worth; None where a text was written.
         likeliest: the same questions on the most likely topology, greedily, where that was asked; see
             `gcache.training.early_stop`.
         right: how many of these are right.
@@ -45,6 +48,7 @@ class Graded:
     utilities: torch.Tensor
     net: torch.Tensor
     failed: int
+    values: list[list[Values]]
     likeliest: tuple[RunResult, ...] = ()
     right: int = 0
     seconds: float = 0.0
@@ -81,15 +85,18 @@ class Rollouts:
             lambda: self._run(step, questions, memos), "training", "await asyncio.to_thread(train, ...)"
         )
         graded = [(group, found) for group in asked if group and (found := self._grades(step, group))]
-        groups, grades = [group for group, _ in graded], [found for _, found in graded]
+        groups, grades, values = [g for g, _ in graded], [found[0] for _, found in graded], [f[1] for _, f in graded]
         failed = len(asked) - len(groups)
         if not groups:
             raise QuestionError(
                 f"something failed for good for all {failed} questions of step {step}; see the messages above"
             )
-        utilities = torch.tensor([[grade.utility for grade in row] for row in grades])
+        utilities = torch.tensor([
+            [_expected(result, grade, worth) for result, grade, worth in zip(*rows, strict=True)]
+            for rows in zip(groups, grades, values, strict=True)
+        ])  # fmt: skip
         costs = torch.tensor([[self.cost(result) for result in group] for group in groups])
-        of_step = Graded(groups, grades, utilities, utilities - costs, failed)
+        of_step = Graded(groups, grades, utilities, utilities - costs, failed, values)
         if self.config.stop_when_right is None or not is_worth_asking(float(utilities.mean())):
             return of_step
         return self._with_likeliest(of_step, questions, memos)
@@ -121,15 +128,24 @@ class Rollouts:
         right = sum(grade.outcome == "right" for grade in grades)
         return replace(found, likeliest=tuple(results), right=right, seconds=time.perf_counter() - started)
 
-    def _grades(self, step: int, group: Sequence[RunResult]) -> list[Grade]:
-        """The grades of a question's rollouts; none where what grades them failed and the question is left out."""
+    def _grades(self, step: int, group: Sequence[RunResult]) -> tuple[list[Grade], list[Values]] | None:
+        """The grades of a question's rollouts, and what their answers are worth; None where what grades them failed and
+        the question is left out."""
         try:
-            return [grade_text(self.task, r.answer, r.example, r.cut) for r in group]
+            grades = [grade_text(self.task, r.answer, r.example, r.cut) for r in group]
+            return grades, [self._values(result) for result in group]
         except GradingError as error:
             if self.config.on_error == "stop":
                 raise
             logger.warning("question %s is left out of step %d: %s", group[0].example.id, step, error)
-            return []
+            return None
+
+    def _values(self, result: RunResult) -> Values:
+        """What each answer is worth that a run could have chosen."""
+        if result.ballot is None:
+            return None
+        graded = (grade_text(self.task, option.text, result.example, option.cut) for option in result.ballot.options)
+        return tuple(grade.utility for grade in graded)
 
     def cost(self, result: RunResult) -> float:
         """What a rollout's utility is less by."""
@@ -170,3 +186,10 @@ class Rollouts:
                 return []
 
         return list(await asyncio.gather(*(of_one(q, example) for q, example in enumerate(questions))))
+
+
+def _expected(result: RunResult, grade: Grade, values: Values) -> float:
+    """What a run is worth: as graded, or in the mean over the answers that it could have chosen."""
+    if values is None or result.ballot is None:
+        return grade.utility
+    return float(sum(chance * value for chance, value in zip(result.ballot.probabilities, values, strict=True)))

@@ -218,7 +218,7 @@ class Reinforce:
         ran = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
         advantage = advantages(net, self.config.baseline, self.running)
-        measured = self.objective.backward(groups, advantage, self._prices(step))
+        measured = self.objective.backward(groups, advantage, self._prices(step), graded.values)
         self.running = running_mean(self.running, float(net.mean()), step)
         norms = self._checked_norms()
         if self.unreached and measured["replayed"]:

@@ -28,7 +28,11 @@ from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
-from gcache.training.replay import Replay, log_probs
+from gcache.tasks.example import Example, Grade
+from gcache.training.config import TrainConfig
+from gcache.training.objective import LossWeights, Objective
+from gcache.training.replay import Replay, log_probs, replayed
+from gcache.training.rollouts import Rollouts
 
 REASONING = GraphConfig(hands="reasoning", latent_steps=0, reason_tokens=4, max_new_tokens=3)
 STAR = Topology(3, (Edge(0, 3), Edge(1, 3, weight=0.6), Edge(2, 3, weight=0.3)))
@@ -190,7 +194,7 @@ def _by_hand(built: Built, llm: LocalLLM, result: RunResult) -> Tensor:
     rows = []
     for agent, prompt in zip(ballot.heard, ballot.prompts, strict=True):
         past = FusedCache.join([FusedCache.plain(shared), FusedCache.plain(result.caches[0, agent])])
-        scores = llm.log_prob([LogProbRequest(prompt, answer, past) for answer in ballot.tokens])
+        scores = llm.log_prob([LogProbRequest(prompt, option.tokens, past) for option in ballot.options])
         rows.append(torch.stack([score.sum() for score in scores]).softmax(dim=0))
     weights = torch.tensor([edge.weight for edge in result.topology.into(3)])
     return (torch.stack(rows) * (weights / weights.sum())[:, None]).sum(dim=0)
@@ -202,10 +206,11 @@ def test_marginal_is_the_formula(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> Non
     ballot = result.ballot
     assert ballot is not None and built.llm is not None
     assert ballot.heard == (0, 1, 2) and result.spoken == ()
-    assert ballot.answers == tuple(dict.fromkeys(result.said[0, agent].strip() for agent in range(3)))
+    answers = [option.answer for option in ballot.options]
+    assert answers == list(dict.fromkeys(result.said[0, agent].strip() for agent in range(3)))
     assert list(ballot.probabilities) == pytest.approx(_by_hand(built, built.llm, result).tolist(), abs=1e-5)
-    assert ballot.chosen == max(range(len(ballot.answers)), key=lambda a: ballot.probabilities[a])
-    assert result.answer.strip() == ballot.answers[ballot.chosen]
+    assert ballot.chosen == max(range(len(answers)), key=lambda a: ballot.probabilities[a])
+    assert result.answer.strip() == ballot.choice.answer
     assert result.tokens["generated"] == sum(len(s.tokens) for s in result.solutions.values())
 
 
@@ -218,7 +223,7 @@ def test_an_answer_is_drawn_as_likely_as_it_is(tiny_llm: LocalLLM, tiny_tokenize
     ]
     ballots = [run.ballot for run in runs]
     first = ballots[0]
-    assert first is not None and len(first.answers) == 3
+    assert first is not None and len(first.options) == 3
     drawn = [0, 0, 0]
     for run, ballot in zip(runs, ballots, strict=True):
         assert ballot is not None and ballot.probabilities == pytest.approx(first.probabilities, abs=1e-5)
@@ -266,7 +271,7 @@ def test_choices_are_scored_without_a_word_of_the_agents(tiny_llm: LocalLLM, tin
         graph = reasoning(tiny_llm, tiny_tokenizer, decision, graph=replace(REASONING, hands=hands)).graph
         for topology in (STAR, Topology(3)):
             ballot = graph.run(question, topology=topology).ballot
-            assert ballot is not None and ballot.answers == ("A", "B")
+            assert ballot is not None and [option.answer for option in ballot.options] == ["A", "B"]
             assert sum(ballot.probabilities) == pytest.approx(1)
             assert ballot.heard == ((0, 1, 2) if topology is STAR else ())
 
@@ -403,3 +408,59 @@ def test_words_instead_of_slots_are_the_solutions(tiny_llm: LocalLLM, tiny_token
     assert {n: s.tokens for n, s in slots.solutions.items()} == {n: s.tokens for n, s in words.solutions.items()}
     assert [a.slots for a in words.arrivals[0, 3]] == [None, None, None]
     assert len(words.spoken[0].tokens) > len(slots.spoken[0].tokens)
+
+
+# -- what is learned from a choice -------------------------------------------------------------
+
+
+class _Worth(ToyTask):
+    """What an answer is worth, by its words; any text of an agent may be one."""
+
+    def grade(self, text: str, example: Example) -> Grade:
+        return Grade("right" if sum(map(ord, text)) % 2 else "wrong", text)
+
+
+def test_a_choice_is_worth_the_mean_of_what_could_be_chosen(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """By hand, of every rollout of a step."""
+    built = reasoning(tiny_llm, tiny_tokenizer, WORDS, fuser="trust", agent_probability=0.01)
+    task = _Worth()
+    found = Rollouts(built.graph, task, TrainConfig(batch_size=2, rollouts=3)).run(0, task.train(2))
+    chose = 0
+    for group, utilities in zip(found.groups, found.utilities, strict=True):
+        for result, utility in zip(group, utilities.tolist(), strict=True):
+            ballot = result.ballot
+            if ballot is None:
+                assert utility == pytest.approx(task.grade(result.answer, result.example).utility)
+                continue
+            chose += len(ballot.options) > 1
+            worth = [task.grade(option.text, result.example).utility for option in ballot.options]
+            assert utility == pytest.approx(sum(p * u for p, u in zip(ballot.probabilities, worth, strict=True)))
+    assert chose
+
+
+@pytest.mark.parametrize("name", ["concat", "trust"])
+def test_the_gradient_of_a_choice_is_that_of_its_mean(tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str) -> None:
+    """Exactly: the mean of P(a) U(a) over the runs, whatever was drawn, by finite differences of the fuser."""
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, WORDS, fuser=name, topology="star", graph=REASONING)
+    fuser = built.graph.fuser
+    awake(fuser)
+    values = (0.9, 0.1, 0.4)
+    runs = [
+        built.graph.run(QUESTIONS[4], topology=STAR, temperature=1.3, seed=seed, words_seed=0) for seed in range(2)
+    ]
+    assert [len(run.ballot.options) for run in runs if run.ballot] == [3, 3]
+
+    def mean() -> Tensor:
+        ones = {e.key: torch.ones(()) for e in STAR.edges}
+        return sum((one.expected(values) for one in replayed(built.graph, llm, [Replay(r, ones) for r in runs])),
+                   torch.zeros(())) / len(runs)  # fmt: skip
+
+    for advantage in (torch.zeros(1, 2), torch.ones(1, 2)):  # which no choice needs
+        for parameter in fuser.parameters():
+            parameter.grad = None
+        Objective(built.graph, llm, LossWeights(), "decision").backward([runs], advantage, values=[[values, values]])
+        for parameter in fuser.parameters():
+            assert parameter.grad is not None
+            parameter.grad.neg_()  # of the loss
+        assert_slopes_of(mean, [], fuser, step=0.02, noise=5e-4)
