@@ -13,7 +13,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from fake_gpu import DEVICE, WrongDevice, fake_gpu
 
-from benchmarks.gpu_check import answering, invariants_caches, invariants_fusers, invariants_runs, sections
+from benchmarks.gpu_check import (
+    answering,
+    invariants_caches,
+    invariants_fusers,
+    invariants_runs,
+    invariants_solutions,
+    sections,
+)
 from benchmarks.gpu_check.checks import Check
 from benchmarks.gpu_check.setting import Models
 from benchmarks.gpu_check.small import Small
@@ -46,6 +53,7 @@ def invariants_hold() -> None:
     for name in ("relevance", "weighted_sum"):  # those that compute most by themselves
         checks += [*invariants_fusers.one_cache(small, name), *invariants_fusers.several_caches(small, name)]
     checks += [*invariants_fusers.gradients(small, "relevance"), *invariants_runs.same_seed(small)]
+    checks += [check for ask in invariants_solutions.ALL for check in ask(small)]
     failed = [str(check) for check in checks if not check.passed]
     assert checks and not failed, failed
 

@@ -8,7 +8,15 @@ from functools import partial
 import torch
 
 from benchmarks import orchestration
-from benchmarks.gpu_check import answering, invariants_caches, invariants_fusers, invariants_runs, memory, speed
+from benchmarks.gpu_check import (
+    answering,
+    invariants_caches,
+    invariants_fusers,
+    invariants_runs,
+    invariants_solutions,
+    memory,
+    speed,
+)
 from benchmarks.gpu_check.runner import Part, Section
 from benchmarks.gpu_check.setting import Models, Ready, Scale
 from benchmarks.gpu_check.small import FAMILIES, Small, full_precision
@@ -41,7 +49,8 @@ def invariants(device: torch.device) -> Iterator[Part]:
     known, *others = reversed(FAMILIES)
     with full_precision():
         small = Small.of(known, device)
-        for check in (*invariants_caches.ALL, invariants_fusers.fusers, *invariants_runs.ALL):
+        of_runs = (*invariants_runs.ALL, *invariants_solutions.ALL)
+        for check in (*invariants_caches.ALL, invariants_fusers.fusers, *of_runs):
             yield from check(small)
         for family in others:
             small = Small.of(family, device)
