@@ -85,7 +85,8 @@ class _Lengths:
         last = self.config.num_rounds - 1
         edges = self.topology.into(self.topology.decision_node)
         coming: list[tuple[Node, EdgeKey | None]] = [((last, edge.source), edge.key) for edge in edges]
-        decision = self.graph.decision_tokens(self.words, variables=self.variables)
+        judges = any(edge.source in self.reasoning for edge in edges) or self.graph.decision.method == "marginal"
+        decision = self.graph.decision_tokens(self.words, variables=self.variables, judges=judges)
         receiver = (last, self.topology.decision_node)
         answer = self._start(coming) + len(decision) + self._words(receiver, coming) + most
         turns = max(self.ends.values(), default=0)
@@ -123,7 +124,7 @@ class _Lengths:
             tokens = self.graph.agent_tokens(
                 agent, self.words, latent_steps=steps, variables=self.variables, reasons=reasons
             )
-            solution = self.config.reason_tokens if reasons else 0
+            solution = self.config.reason_tokens - 1 if reasons else 0  # its last token has no slot
             self.own[node] = len(tokens) + self._words(node, coming) + steps + solution
             self.ends[node] = start + self.own[node]
         return self.ends[node]

@@ -145,4 +145,7 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
         len(graph.agent_tokens(agent, "", said, steps, reasons=reasons)) + words + solution + steps for agent in agents
     )
     texts = len(graph.decision.groups([1.0] * len(agents)))
-    return config.num_rounds * thinking + texts * (len(graph.decision_tokens("", said)) + words + config.max_new_tokens)
+    judges = reasons or graph.decision.method == "marginal"
+    return config.num_rounds * thinking + texts * (
+        len(graph.decision_tokens("", said, judges=judges)) + words + config.max_new_tokens
+    )

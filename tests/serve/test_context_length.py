@@ -17,6 +17,7 @@ from gcache.graph.run_config import GraphConfig
 from gcache.graph.text_backends import LocalTextBackend
 from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
+from gcache.llm.requests import GenerateRequest
 from gcache.serve.context_length import check_characters, check_room
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
@@ -41,8 +42,10 @@ def taken(graph: Any, batching: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     def noted(ask: Any) -> Any:
         def noting(request: Any) -> Any:
             start = 0 if request.past is None else int(request.past.next_positions[0])
-            later = getattr(request, "latent_steps", None)
-            ends.append(start + len(request.tokens) + (request.max_new_tokens if later is None else later))
+            later = request.latent_steps
+            if isinstance(request, GenerateRequest):  # what is handed on of a text lacks its last token
+                later += request.max_new_tokens - (request.owner is not None)
+            ends.append(start + len(request.tokens) + later)
             return ask(request)
 
         return noting
@@ -54,12 +57,18 @@ def taken(graph: Any, batching: Any, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize(
-    ("positions", "transfer"), [("parallel", "own"), ("parallel", "context"), ("sequential", "own")]
-)
+    ("positions", "transfer", "hands"),
+    [
+        ("parallel", "own", "cache"), ("parallel", "context", "cache"), ("sequential", "own", "cache"),
+        ("parallel", "own", "reasoning"), ("sequential", "own", "reasoning"),
+    ],
+)  # fmt: skip
 def test_what_fits_is_what_the_run_takes(
-    toy: Callable[..., Built], llm: LocalLLM, monkeypatch: pytest.MonkeyPatch, positions: str, transfer: str
+    toy: Callable[..., Built], llm: LocalLLM, monkeypatch: pytest.MonkeyPatch, positions: str, transfer: str, hands: str
 ) -> None:
-    config = GraphConfig(latent_steps=2, transfer=transfer, num_rounds=2)
+    """Solutions are as long as they may be: nothing ends one."""
+    monkeypatch.setattr(llm, "stop_tokens", frozenset())
+    config = GraphConfig(latent_steps=2, transfer=transfer, hands=hands, reason_tokens=7, num_rounds=2)
     found = set()
     for topology in ("none", "chain", "star", "full", "debate"):
         built = toy(llm, topology=topology, positions=positions, graph=config)
