@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,16 +26,12 @@ from gcache.agents.prompts import ChatLayout
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
+from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.hand_over import log_weights
 from gcache.graph.result import Ballot, Option, Step
 from gcache.llm.requests import ThinkRequest
 from gcache.runtime.streams import stream, uniforms
 from gcache.tasks.choices import listed_choices
-
-if TYPE_CHECKING:
-    from gcache.graph.answering import DecisionTurn
-
-__all__ = ["Ballot", "candidates_of", "cast", "mixture"]
 
 
 def candidates_of(

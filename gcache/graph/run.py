@@ -21,8 +21,9 @@ from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import QuestionError
 from gcache.gnn.topology import Node
-from gcache.graph.answering import DecisionTurn
+from gcache.graph.answering import answer
 from gcache.graph.begin import Start
+from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.events import Event
 from gcache.graph.parts import Parts
 from gcache.graph.result import KeptCaches, RunResult, Step
@@ -67,7 +68,7 @@ class Run:
         turn = DecisionTurn(
             self.parts, self.start, self.transport, self.trace, self.questions[0], self.solutions
         )
-        answered = await turn.take()
+        answered = await answer(turn)
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
         arrivals = {node: tuple(arrived) for node, arrived in self.transport.arrivals.items()}
         self.parts.llm.ledger.finished(kept)

@@ -25,7 +25,7 @@ def write(path: Path, rows: int = 60) -> Path:
 def test_is_a_task(tmp_path: Path) -> None:
     task = Gsm8k(write(tmp_path / "a.jsonl"))
     assert isinstance(task, Task)
-    assert (task.name, task.domain, task.max_new_tokens) == ("gsm8k", "maths", 256)
+    assert (task.name, task.domain, task.max_new_tokens) == ("gsm8k", "maths", 768)
 
 
 def test_reads_questions_answers_and_line_numbers(tmp_path: Path) -> None:

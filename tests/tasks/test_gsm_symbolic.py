@@ -13,7 +13,7 @@ from gcache.tasks import GsmSymbolic, Task
 def test_is_a_task() -> None:
     task = GsmSymbolic()
     assert isinstance(task, Task)
-    assert (task.name, task.domain, task.max_new_tokens) == ("gsm_symbolic", "maths", 256)
+    assert (task.name, task.domain, task.max_new_tokens) == ("gsm_symbolic", "maths", 768)
 
 
 def test_same_seed_same_questions() -> None:
