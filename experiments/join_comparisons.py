@@ -3,7 +3,8 @@
     python experiments/join_comparisons.py seed0.json seed1.json seed2.json --out docs/results/gsm8k
 
 Every row is paired, question by question, with the first row of the first file (`single`, say, which is the same
-whatever was trained, so one run of it will do for all seeds). The small files keep what was answered, not the text
+whatever was trained, so one run of it will do for all seeds). A file may have fewer questions than the first, as long
+as they are the first ones of it: its rows are paired over these. The small files keep what was answered, not the text
 it stood in.
 """
 
@@ -23,7 +24,11 @@ from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_text
 
 #: What must be alike for answers to be of the same questions and the same model.
-ALIKE = ("task", "limit", "seed", "model", "model_fingerprint", "dtype")
+ALIKE = ("task", "seed", "model", "model_fingerprint", "dtype")
+
+
+#: What a row says of its costs: tokens per question, and seconds in all.
+COSTS = ("generated", "prefilled", "seconds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +43,7 @@ def join(files: Sequence[Path], out: Path) -> int:
     found = [_read(path) for path in files]
     for path, comparison in zip(files[1:], found[1:], strict=True):
         unlike = [name for name in ALIKE if comparison[name] != found[0][name]]
-        if unlike or _ids(comparison) != _ids(found[0]):
+        if unlike or _ids(comparison) != _ids(found[0])[: len(_ids(comparison))]:
             raise DataError(
                 f"{path} cannot be paired with {files[0]}: {', '.join(unlike) or 'the questions'} differ; compare on "
                 "the same questions, with the same model"
@@ -50,16 +55,18 @@ def join(files: Sequence[Path], out: Path) -> int:
     for path, comparison in zip(files, found, strict=True):
         for row in comparison["rows"]:
             right = _right(row)
-            difference, low, high = paired_difference(first, right)
-            lost = sum(a and not b for a, b in zip(first, right, strict=True))
-            gained = sum(b and not a for a, b in zip(first, right, strict=True))
+            paired = first[: len(right)]
+            difference, low, high = paired_difference(paired, right)
+            lost = sum(a and not b for a, b in zip(paired, right, strict=True))
+            gained = sum(b and not a for a, b in zip(paired, right, strict=True))
             lines.append([
-                f"{row['name']}, {path.stem}", _accuracy(row), f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
-                f"{lost} / {gained}", str(row["unparsed"]), str(row.get("unstated", "")), str(row.get("cut", "")),
+                f"{row['name']}, {path.stem}", str(len(right)), _accuracy(row),
+                f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{lost} / {gained}", str(row["unparsed"]),
+                str(row.get("unstated", "")), _cut(row), *(f"{row.get(name, 0):.0f}" for name in COSTS),
             ])  # fmt: skip
     head = [
-        "method", "accuracy", f"difference to {found[0]['rows'][0]['name']}", "only it / only the row", "unparsed",
-        "unstated", "cut",
+        "method", "n", "accuracy", f"difference to {found[0]['rows'][0]['name']}", "only it / only the row", "unparsed",
+        "unstated", "cut", *COSTS,
     ]  # fmt: skip
     print(markdown(head, lines), end="")
     return 0
@@ -81,6 +88,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise DataError(f"no comparison in {path} ({why}); pass --json files of `gcache compare`") from error
+
+
+def _cut(row: dict[str, Any]) -> str:
+    """The share of its texts that were cut off; of an older file the number, of answers alone."""
+    return f"{row['cut'] / row['texts']:.3f}" if row.get("texts") else str(row.get("cut", ""))
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ def comparison(root: Path, name: str, methods: dict[str, str], **changed: Any) -
         {
             "name": method, "accuracy": said.count("r") / 4, "low": 0.1, "high": 0.9, "unparsed": 0,
             "answers": [[f"q{i}", {"r": "right", "w": "wrong"}[c], "4", "It is 4."] for i, c in enumerate(said)],
+            "cut": 1, "texts": 8, "generated": 12.0, "prefilled": 34.0, "seconds": 5.0,
         }
         for method, said in methods.items()
     ]  # fmt: skip
@@ -41,11 +42,28 @@ def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| single, seed0", "| gcache, seed0", "| gcache, seed1"]
     # one lost and two gained of four; half a question in each cell: (1 -+ 1.96 sqrt(4 - 1 / 6)) / 6
-    assert lines[4] == "| gcache, seed1 | 0.750 (0.100 to 0.900) | +0.250 (-0.473 to +0.806) | 1 / 2 | 0 |  |  |"
-    assert lines[0].endswith("| unparsed | unstated | cut |")
+    assert lines[4] == (
+        "| gcache, seed1 | 4 | 0.750 (0.100 to 0.900) | +0.250 (-0.473 to +0.806) | 1 / 2 | 0 |  | 0.125 | 12 | 34 | 5 "
+        "|"
+    )
+    assert lines[0].endswith("| unparsed | unstated | cut | generated | prefilled | seconds |")
     kept = (out / "seed1.json").read_text()
     assert json.loads(kept)["rows"][0]["answers"][0] == ["q0", "wrong", "4"]
     assert str(tmp_path) not in kept and "It is 4." not in kept and "How many?" not in kept
+
+
+def test_a_file_of_the_first_questions_alone_is_paired_over_these(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [comparison(tmp_path, "long", {"single": "rrww"}), comparison(tmp_path, "short", {"gcache": "wr"})]
+    assert experiment("join_comparisons").main([*map(str, files), "--out", str(tmp_path / "out")]) == 0
+    cells = capsys.readouterr().out.splitlines()[3].split(" | ")
+    assert cells[:2] == ["| gcache, short", "2"] and cells[4] == "1 / 0"
+    other = json.loads(files[1].read_text())
+    other["rows"][0]["answers"][0][0] = "q9"
+    files[1].write_text(json.dumps(other))
+    assert experiment("join_comparisons").main([*map(str, files), "--out", str(tmp_path / "out")]) == 2
+    assert "the questions differ" in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_paired_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
