@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcache.agents.decision import DECISIONS as METHODS
 from gcache.build import build
 from gcache.commands import flags
 from gcache.commands.api_flags import add_api_flags, api_if_asked
@@ -37,7 +38,7 @@ MODES = {
     "Star": "star", **{name: name for name in TOPOLOGIES},
 }  # fmt: skip
 DECISIONS = {"FinalRefer": "refer", "FinalDirect": "direct", "FinalMajorVote": "vote"}
-DECISIONS |= {name: name for name in DECISIONS.values()}
+DECISIONS |= {name: name for name in METHODS}
 #: `--llm_name` -> the generation mode it stands for; the local model is then the embedded one.
 LLM_NAMES = {"hybrid_cache": "hybrid", "local_cache": "local"}
 

@@ -109,7 +109,7 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
-    llm.kept_texts = texts_kept_by(llm, loaded.fingerprint)
+    llm.kept_texts = texts_kept_by(llm, quantized(loaded.fingerprint, spec.quantization))
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)

@@ -115,6 +115,8 @@ class Transport:
         """
         if node not in self.reasoners:
             return None
+        if not self.config.agent_temperature:  # nothing is drawn
+            return 0
         seed = self._start.seed if self.topology.senders(*node) else self._start.words_seed
         return derive("solution", seed, self.question, *node)
 
