@@ -112,6 +112,25 @@ def test_words_go_where_there_is_no_link() -> None:
     assert set(within.said) == {(0, 1)} and set(within.edge_bytes) == {(0, 1)}
 
 
+def test_a_solution_goes_to_another_model_as_its_words() -> None:
+    """The planner thinks with the small model, the critic with the decision maker's: words of one, slots of the other;
+    neither is asked to say anything else."""
+    result = graph(on=(1, 0), link=None, back=None, hands="reasoning", reason_tokens=5).run(QUESTION, topology=BOTH)
+    assert set(result.solutions) == set(result.said) == {(0, 0), (0, 1)}
+    assert set(result.edge_bytes) == {(1, 2)}
+    words, slots = result.arrivals[0, 2]
+    assert words.slots is None and words.payload == PAYLOADS["text"]
+    assert slots.slots == len(result.prompts[0, 1]) + 3 + len(result.solutions[0, 1].tokens) - 1  # three latents
+    told = graph(on=(1, 0), link=None, back=None, hands="reasoning", reason_tokens=5)
+    alone = told.run(QUESTION, topology=Topology(2, (Edge(1, 2),)))
+    assert len(result.spoken[0].tokens) > len(alone.spoken[0].tokens)
+
+
+def test_a_link_carries_no_solution() -> None:
+    with pytest.raises(ConfigError, match="needs --link text"):
+        graph(on=(1, 1), hands="reasoning")
+
+
 def test_words_may_go_beside_what_a_link_carries() -> None:
     result = graph(on=(1, 1), hands="both").run(QUESTION, topology=CHAIN)
     assert set(result.said) == {(0, 0), (0, 1)} and set(result.edge_bytes) == {(0, 1), (1, 2)}
