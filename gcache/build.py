@@ -35,7 +35,7 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import Limits
-from gcache.llm.kept_texts import KeptTexts
+from gcache.llm.kept_texts import KeptTexts, read_texts
 from gcache.llm.load.fingerprint import quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
@@ -103,20 +103,24 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     if spec.generation_mode == "api":
         assert api is not None
         return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
+    if limits is not None and limits.texts is not None:
+        read_texts(Path(limits.texts))  # before a model is loaded
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
-    llm.kept_texts = texts_kept_by(llm, quantized(loaded.fingerprint, spec.quantization))
+    llm.kept_texts = texts_kept_by(
+        llm, quantized(loaded.fingerprint, spec.quantization), spec.latent_space_realign
+    )
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
     return assemble(spec, llm, loaded.tokenizer, "+".join(agent_models.fingerprints), api, agent_models)
 
 
-def texts_kept_by(llm: LocalLLM, fingerprint: str) -> KeptTexts | None:
+def texts_kept_by(llm: LocalLLM, fingerprint: str, realign: bool) -> KeptTexts | None:
     """The texts that a model keeps in the file of its limits; None where it keeps none.
 
     Raises:
@@ -125,7 +129,8 @@ def texts_kept_by(llm: LocalLLM, fingerprint: str) -> KeptTexts | None:
     if llm.limits.texts is None:
         return None
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
-    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * 2**30)
+    latents = "realigned" if realign else "as they are"
+    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * 2**30, latents)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -246,7 +251,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger,
         template=spec.graph.template,
     )  # fmt: skip
-    llm.kept_texts = texts_kept_by(llm, made.fingerprint)
+    llm.kept_texts = texts_kept_by(llm, made.fingerprint, spec.latent_space_realign)
     models.append((llm, made))
     return len(models) - 1
 

@@ -102,15 +102,18 @@ def frontier(
     if draws < 1:
         raise ConfigError(f"draws must be 1 or more, got {draws}")
     read = [of_training.read(path) for path in checkpoints]
-    if len({found.folder for found in read}) < len(read):
+    if len({found.folder.resolve() for found in read}) < len(read):
         raise ConfigError("a checkpoint is named twice; name each once")
+    for path, found in zip(checkpoints, read, strict=True):
+        of_training.require_beside(path, found.spec)
     other = next((found for found in read if found.fingerprint != read[0].fingerprint), None)
     if other is not None:
         raise CheckpointError(f"{other.folder} is of another model than {read[0].folder}; compare graphs of one model")
     built, trained_on = of_training.load(checkpoints[0], limits=limits)
     of_task = task_spec or trained_on
     task = of_task.make()
-    of_training.require_domain(checkpoints[0], built.spec, task)
+    for path, found in zip(checkpoints, read, strict=True):
+        of_training.require_domain(path, found.spec, task)
     llm = built.llm
     if llm is None:
         raise CheckpointError(f"checkpoint {checkpoints[0]} has no local model to compare on")
@@ -132,7 +135,9 @@ def frontier(
             graph = of_training.load_beside(path, built).graph
             return make_method("gcache", llm, llm.tokenizer, replace(settings, graph=graph))
 
-        named.append((GRAPHS, price, _Named(f"graph, price {price:g} ({Path(path).name})", method)))
+        name = f"graph, price {price:g} ({Path(path).name})"
+        alike = sum(own.name.startswith(name) for *_, own in named)
+        named.append((GRAPHS, price, _Named(f"{name} {alike + 1}" if alike else name, method)))
     kinds = [(curve, setting) for curve, setting, _ in named]
     examples = list(task.test(limit, seed))
 

@@ -178,8 +178,9 @@ def _copies(trial: Trial) -> Evaluation:
 
 
 def _text(trial: Trial) -> Evaluation:
-    if trial.graph.config.payload.reasons:  # the words are there: the same run, with these on its edges
-        return trial.evaluate("same words as text", topology=lambda e: _with_words(trial.topology[e.id]))
+    chosen = any(edge.payload == "reasoning" for topology in trial.topology.values() for edge in topology.edges)
+    if trial.graph.config.payload.reasons or chosen:  # the words are there: the same run, with these on its edges
+        return trial.changed("same words as text", words_alone=True)
     return evaluate_text(
         trial.graph, trial.task, trial.examples, "same words as text", progress=trial.progress,
         topology=lambda example: trial.topology[example.id],
@@ -275,11 +276,6 @@ def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, 
         ropes[0].require_movable()
     logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
     return OF_PLACES
-
-
-def _with_words(topology: Topology) -> Topology:
-    """The same hand-overs, of words."""
-    return replace(topology, edges=tuple(replace(edge, payload="text") for edge in topology.edges))
 
 
 def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:

@@ -107,6 +107,7 @@ class AgentGraph(Team, ABC):
         top_log_probs: int | None = None,
         words_seed: int | None = None,
         agents: Sequence[Agent] | None = None,
+        words_alone: bool = False,
     ) -> RunResult:
         """Answer one question.
 
@@ -133,6 +134,7 @@ class AgentGraph(Team, ABC):
             top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
             words_seed: what agents that hear nobody draw their solutions by, so that runs of other seeds can have the
                 same ones; None for `seed`.
+            words_alone: whether agents hand on their words instead of slots: those that write solutions, these.
             agents: who works on it instead of the graph's or the question's own; as many as a given topology has.
 
         Raises:
@@ -157,7 +159,7 @@ class AgentGraph(Team, ABC):
             Start(
                 asked, working, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
-                seed if words_seed is None else words_seed,
+                seed if words_seed is None else words_seed, words_alone,
             )
         )
 

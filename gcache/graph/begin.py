@@ -31,6 +31,7 @@ class Start:
         watch: told of every event of the run; see `gcache.graph.events`.
         keep_states: whether the result holds the hidden states of latent steps.
         variables: of the chat template, as JSON, that are otherwise for this question.
+        words_alone: whether agents hand on their words instead of slots; those that write solutions, these.
         words_seed: what solutions of agents that hear nobody are drawn by; `seed` is for all other draws.
         top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
     """
@@ -54,6 +55,7 @@ class Start:
     top_log_probs: int | None = None
     variables: str = ""
     words_seed: int = 0
+    words_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
@@ -61,5 +63,5 @@ class Start:
         require_top_p(self.top_p)
         if self.memo is not None and self.keep_states:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
-        if self.memo is not None and (self.intervention or self.alignment):
-            raise ConfigError("runs that share thoughts must not differ in an intervention or an alignment")
+        if self.memo is not None and (self.intervention or self.alignment or self.words_alone):
+            raise ConfigError("runs that share thoughts must not differ in an intervention, an alignment or payloads")

@@ -75,8 +75,8 @@ class _Lengths:
         self.routes = Routes(self.config.payload, place.topology, graph.agent_models)
         ends = [((0, edge.source), (0, edge.target), edge.key) for edge in place.topology.edges]
         self.reasoning = {sender[1] for sender, _, key in ends if self.routes.reasons(key)}
-        longest = max(self.config.speak_tokens, self.config.reason_tokens if self.reasoning else 0)
-        self.said = longest + AROUND_WORDS if place.at_longest else 0
+        self.longest = max(self.config.speak_tokens, self.config.reason_tokens if self.reasoning else 0)
+        self.said = self.longest + AROUND_WORDS if place.at_longest else 0
         self.speaking = {sender[1] for sender, target, key in ends if self.routes.payload(sender, target, key).words}
         self.ends: dict[Node, int] = {}
         self.own: dict[Node, int] = {}
@@ -88,6 +88,8 @@ class _Lengths:
         judges = any(edge.source in self.reasoning for edge in edges) or self.graph.decision.method == "marginal"
         decision = self.graph.decision_tokens(self.words, variables=self.variables, judges=judges)
         receiver = (last, self.topology.decision_node)
+        if self.graph.decision.method == "marginal" and self.graph.decision.states == "words":
+            most = max(most, self.longest + 1)  # a whole text may be the answer that is read
         answer = self._start(coming) + len(decision) + self._words(receiver, coming) + most
         turns = max(self.ends.values(), default=0)
         if self.speaking:

@@ -16,14 +16,14 @@ from gcache.llm.requests import Generation
 
 @dataclass(frozen=True)
 class DecisionTurn:
-    """What the decision maker has: the run's parts, and of each agent that wrote one, its solution."""
+    """What the decision maker has: the run's parts, and what each agent wrote."""
 
     parts: Parts
     start: Start
     transport: Transport
     trace: Trace
     question_tokens: tuple[int, ...]
-    solutions: Mapping[Node, Generation]
+    written: Mapping[Node, Generation]
 
     @property
     def last(self) -> int:
@@ -41,16 +41,16 @@ class DecisionTurn:
         return [edge for edge in into if (self.last, edge.source) not in self.transport.failed]
 
     def is_cut(self, edge: Edge) -> bool:
-        """Whether a length limit cut off the solution of an edge's sender."""
-        solution = self.solutions.get((self.last, edge.source))
-        return solution is not None and not solution.finished
+        """Whether a length limit cut off what an edge's sender wrote."""
+        text = self.written.get((self.last, edge.source))
+        return text is not None and not text.finished
 
     def coming(self, edges: Sequence[Edge]) -> Coming:
         return [((self.last, edge.source), edge.key) for edge in edges]
 
     def judges(self, edges: Sequence[Edge]) -> bool:
         """Whether it is handed a solution."""
-        return any((self.last, edge.source) in self.solutions for edge in edges)
+        return any((self.last, edge.source) in self.transport.reasoners for edge in edges)
 
     def solved(self, edges: Sequence[Edge]) -> list[tuple[str, bool]]:
         """Of each edge's sender what it said, and whether that was cut off."""

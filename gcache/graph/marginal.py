@@ -15,7 +15,7 @@ has to be drawn but a.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +25,10 @@ from gcache.agents.decision import Candidate, DecisionMaker
 from gcache.agents.prompts import ChatLayout
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
-from gcache.gnn.topology import DECISION, Edge, EdgeKey, Node
+from gcache.gnn.topology import DECISION, Edge, EdgeKey
 from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.hand_over import log_weights
+from gcache.graph.loops import cancel_all
 from gcache.graph.result import Ballot, Option, Step
 from gcache.llm.requests import ThinkRequest
 from gcache.runtime.streams import stream, uniforms
@@ -91,8 +92,10 @@ async def cast(
     scores = torch.zeros(len(fused), len(options))
     read = 0
     if len(options) > 1:  # of one answer there is nothing to ask
-        senders: list[Node | None] = [(turn.last, edge.source) for edge in edges]
-        scores, read = await _scores(turn, senders or [None], fused, prompts, [option.tokens for option in options])
+        over: list[Hashable] = [
+            (transport.name((turn.last, e.source)), transport.payload_over(e, turn.receiver)) for e in edges
+        ]  # fmt: skip
+        scores, read = await _scores(turn, over or [None], fused, prompts, [option.tokens for option in options])
     log_probs = tempered(mixture(scores, weights.cpu()), start.temperature)
     chosen = int(log_probs.argmax())
     if start.temperature:
@@ -115,19 +118,27 @@ def _option(turn: DecisionTurn, edges: Sequence[Edge], candidate: Candidate, lay
     if not candidate.texts:
         return Option(candidate.answer, tokens, decision.judging_prefix + written)
     edge = edges[max(candidate.texts, key=lambda i: edges[i].weight)]
-    text = turn.transport.said[turn.last, edge.source]
-    return Option(candidate.answer, tokens, text, turn.is_cut(edge), edge.source)
+    node, thinks = (turn.last, edge.source), turn.transport.agent_model((turn.last, edge.source)).layouts
+    return Option(
+        candidate.answer, tokens, turn.transport.said[node], edge.source, turn.written.get(node),
+        thinks.of(turn.start.variables).thinks,
+    )  # fmt: skip
 
 
 async def _scores(
     turn: DecisionTurn,
-    senders: Sequence[Node | None],
+    over: Sequence[Hashable],
     fused: Sequence[FusedCache],
     prompts: Sequence[tuple[int, ...]],
     answers: Sequence[tuple[int, ...]],
 ) -> tuple[Tensor, int]:
     """(I, A) log-probabilities of each answer behind each prompt, on each cache; and how many tokens were read for
-    them. Rollouts that heard the same thought share what it says of an answer, for it is heard at weight 1."""
+    them. Rollouts that heard the same thought over the same payload share what it says of an answer, for it is heard
+    at weight 1.
+
+    Args:
+        over: names what each cache is of.
+    """
 
     async def one(prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> float:
         told: list[float] = []
@@ -136,18 +147,21 @@ async def _scores(
         )
         return told[0]
 
-    async def shared(sender: Node | None, prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> Any:
+    async def shared(name: Hashable, prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> Any:
         if turn.start.memo is None:
             return await one(prompt, past, answer), True
-        name = None if sender is None else turn.transport.name(sender)
         key = ("answer", name, prompt, answer)
         return await turn.start.memo.once(key, lambda: one(prompt, past, answer))
 
     each = [
-        (sender, prompt, past, answer)
-        for sender, prompt, past in zip(senders, prompts, fused, strict=True) for answer in answers
+        (name, prompt, past, answer)
+        for name, prompt, past in zip(over, prompts, fused, strict=True) for answer in answers
     ]  # fmt: skip
-    found = await asyncio.gather(*(shared(*asked) for asked in each))
+    asked = [asyncio.ensure_future(shared(*one_)) for one_ in each]
+    try:
+        found = await asyncio.gather(*asked)
+    finally:
+        cancel_all(asked)
     scores = torch.tensor([score for score, _ in found]).view(len(fused), len(answers))
     fresh = sum(len(prompt) + len(answer) - 1 for (_, prompt, _, answer), (_, new) in zip(each, found, strict=True)
                 if new)  # fmt: skip

@@ -147,15 +147,21 @@ class Option:
 
     Attributes:
         tokens: that state it behind a prompt, with the one that ends the turn.
-        text: that states it: the solution of the agent `writer` where there is one, which a length limit may have `cut`
-            off.
+        text: that states it: what the agent `writer` wrote, where there is one; without what stands in think tags.
+        generation: as it was written; thinks: whether its prompt ended inside a think tag.
     """
 
     answer: str
     tokens: tuple[int, ...]
     text: str
-    cut: bool = False
     writer: int | None = None
+    generation: Generation | None = None
+    thinks: bool = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether a length limit cut the text off."""
+        return self.generation is not None and not self.generation.finished
 
 
 @dataclass(frozen=True)
@@ -266,8 +272,8 @@ class RunResult:
         thinking: tokens of the agents' latent steps and texts, whether this run or another rollout
             computed them.
         states: (round, agent) -> (S, E) hidden states that its latent steps fed back, where they were kept.
-        solutions: (round, agent) -> what the local model wrote for it: the solution whose slots it handed on, or, in a
-            graph without caches, what it said.
+        written: (round, agent) -> what the local model wrote for it: a solution, or what it said.
+        reasoned: those whose solution's slots were handed on.
         ballot: how it was decided, where no text was written for it.
     """
 
@@ -285,7 +291,8 @@ class RunResult:
     said: Mapping[tuple[int, int], str] = field(default_factory=dict)
     thinking: int = 0
     states: Mapping[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
-    solutions: Mapping[tuple[int, int], Generation] = field(default_factory=dict, repr=False)
+    written: Mapping[tuple[int, int], Generation] = field(default_factory=dict, repr=False)
+    reasoned: frozenset[tuple[int, int]] = frozenset()
     ballot: Ballot | None = None
 
     @property
@@ -308,13 +315,11 @@ class RunResult:
 
     @property
     def chosen(self) -> Spoken:
-        """The text behind the answer: the decision maker's, or the solution that states what it chose."""
+        """The text behind the answer: the decision maker's, or an agent's that states what it chose."""
         if self.ballot is None:
             return next((spoken for spoken in self.spoken if spoken.text == self.answer), self.spoken[0])
-        node = max((n for n in self.solutions if n[1] == self.ballot.choice.writer), default=None)
-        if node is None:
-            return Spoken((), (), None)
-        return Spoken((node[1],), self.prompts[node], self.solutions[node])
+        choice = self.ballot.choice
+        return Spoken(self.ballot.heard, (), choice.generation, thinks=choice.thinks)
 
     def __repr__(self) -> str:
         """In one line: what else a run left behind has names of its own."""
@@ -361,8 +366,13 @@ class RunResult:
 
     @property
     def texts(self) -> tuple[bool, ...]:
-        """Of every text that was written for it, whether a length limit cut it off: solutions, then answers."""
-        return (*(not s.finished for s in self.solutions.values()), *(s.cut for s in self.spoken))
+        """Of every text that was written for it, whether a length limit cut it off: the agents', then answers."""
+        return (*(not s.finished for s in self.written.values()), *(s.cut for s in self.spoken))
+
+    @property
+    def solutions(self) -> dict[tuple[int, int], Generation]:
+        """(round, agent) -> the solution whose slots it handed on."""
+        return {node: text for node, text in self.written.items() if node in self.reasoned}
 
     @property
     def tokens(self) -> dict[str, int]:

@@ -17,11 +17,13 @@ class Routes:
     Attributes:
         default: what the graph's agents hand on, see `GraphConfig.payload`.
         agent_models: with the links that the question goes over.
+        words_alone: whether the senders' words go over every edge instead of what it chose.
     """
 
     default: Payload
     topology: Topology
     agent_models: AgentModels
+    words_alone: bool = False
 
     @cached_property
     def model_of(self) -> tuple[int, ...]:
@@ -33,7 +35,7 @@ class Routes:
         joins, words go instead. Over None, an agent keeps what it handed on and said in the round before."""
         if key is None:
             return self.default if self.default.reasons else self.default.with_words()
-        if self.agent_models.tells(self.model_of[sender[1]], self.model_of[receiver[1]]):
+        if self.words_alone or self.agent_models.tells(self.model_of[sender[1]], self.model_of[receiver[1]]):
             return TEXT
         chosen = self.topology.payloads[key]
         if chosen is None or chosen == "cache":

@@ -45,7 +45,7 @@ class Run:
         self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.models]
         self.own: dict[Node, KVCache] = {}
         self.prompts: dict[Node, tuple[int, ...]] = {}
-        self.solutions: dict[Node, Generation] = {}
+        self.written: dict[Node, Generation] = {}
         self.thinking = 0  # tokens of latent steps and of agents' texts
         self._events = parts.llm.ledger.noted
 
@@ -66,7 +66,7 @@ class Run:
         rounds, heard = self.config.num_rounds, self.transport.heard
         await run_in_dag_order(self.topology, rounds, heard, self._think, self._note_unheard)
         turn = DecisionTurn(
-            self.parts, self.start, self.transport, self.trace, self.questions[0], self.solutions
+            self.parts, self.start, self.transport, self.trace, self.questions[0], self.written
         )
         answered = await answer(turn)
         kept = KeptCaches(self.transport.shared.get(0), self.own, self.transport.carried)
@@ -77,7 +77,8 @@ class Run:
             self.example, self.agents, answered.text, self.topology, self.start.topology_log_prob, answered.spoken,
             tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.prompts),
             dict(self.transport.said), self.thinking,
-            dict(self.transport.states) if self.start.keep_states else {}, dict(self.solutions), answered.ballot,
+            dict(self.transport.states) if self.start.keep_states else {}, dict(self.written),
+            self.transport.reasoners & self.written.keys(), answered.ballot,
         )  # fmt: skip
 
     async def _read_question(self) -> None:
@@ -155,8 +156,7 @@ class Run:
             layout = self.transport.agent_model(node).layouts.of(self.start.variables)
             self.transport.said[node] = split_thinking(thought.said.text, layout.thinks).answer
             self.thinking += len(thought.said.tokens)
-            if node in self.transport.reasoners:
-                self.solutions[node] = thought.said
+            self.written[node] = thought.said
 
     # -- what is shared, and what is noted ------------------------------------------------------
 

@@ -115,7 +115,7 @@ class _Talk:
         return RunResult(
             self.begin.example, self.agents, answer, self.topology, self.begin.topology_log_prob, spoken,
             tuple(self.trace.steps), {}, KeptCaches(None, {}), self.begin.temperature, self.prompts, self.said,
-            self.thinking, solutions=self.written,
+            self.thinking, written=self.written,
         )  # fmt: skip
 
     def _note_unheard(self, node: Node) -> None:

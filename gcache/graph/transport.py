@@ -52,7 +52,7 @@ class Transport:
         self.parts, self.config, self._start = parts, parts.config, start
         self.question, self.agents, self.topology = start.example.question, start.agents, start.topology
         self.agent_models = parts.agent_models.for_question(self.question)
-        self.routes = Routes(parts.config.payload, start.topology, self.agent_models)
+        self.routes = Routes(parts.config.payload, start.topology, self.agent_models, start.words_alone)
         self.model_of = self.routes.model_of
         self.weights = edge_weights(start.topology)
         self.keep, self._intervention, self._memo = start.keep_caches, start.intervention, start.memo
@@ -152,6 +152,10 @@ class Transport:
                 handed = self._intervention(Passing(self.question, sender, receiver, handed, shared, rope))
             caches.append((handed, key))
         return caches
+
+    def payload_over(self, edge: Edge, receiver: Node) -> str:
+        """The name of what goes over an edge."""
+        return self.routes.payload((receiver[0], edge.source), receiver, edge.key).name
 
     def words(self, receiver: Node, coming: Coming) -> list[tuple[str, str]]:
         """(role, words) of those who said something to this receiver, or earlier to others what it remembers."""

@@ -17,8 +17,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from gcache.errors import ConfigError
 from gcache.llm.one_at_a_time import OneAtATime
 from gcache.runtime.settings import Settings, setting
 
@@ -83,6 +84,11 @@ class Limits(Settings):
         group="limits", at_least=1,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kept_gb and self.texts is None:
+            raise ConfigError("kept_gb keeps slots of kept texts, but no texts are kept; name their file by --texts")
+
     @property
     def max_cache_bytes(self) -> int | None:
         return None if self.max_cache_gb is None else max(1, int(self.max_cache_gb * GB))
@@ -134,6 +140,7 @@ class CacheLedger:
         self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
         self._lock = threading.RLock()  # of the counts; held for no longer than it takes to look at them
         self._held = 0
+        self._counted: weakref.WeakKeyDictionary[KVCache, tuple[Any, int]] = weakref.WeakKeyDictionary()
         self._gone: deque[int] = deque()  # sizes of caches that are gone and not yet taken off
 
     @property
@@ -160,7 +167,16 @@ class CacheLedger:
         with self._lock:
             self._held += size
         # a cache may go in any thread, at any moment: what is called then takes no lock
-        weakref.finalize(cache, self._gone.append, size).atexit = False
+        gone = weakref.finalize(cache, self._gone.append, size)
+        gone.atexit = False
+        self._counted[cache] = (gone, size)
+
+    def let_off(self, cache: KVCache) -> None:
+        """Count a cache no more: it is kept under a limit of its own."""
+        with self._lock:
+            gone, size = self._counted.pop(cache, (None, 0))
+            if gone is not None and gone.detach() is not None:
+                self._held -= size
 
     def watch(self, batch: InFlightBytes) -> None:
         """Count a batch in flight for as long as it lives."""

@@ -9,22 +9,21 @@ A text on a cache whose tokens are not known (several agents', say) is never kep
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import DataError
-from gcache.files import append_line
+from gcache.files import append_line, writing
 from gcache.llm.requests import GenerateRequest, Generation
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,9 @@ class KeptTexts:
 
     Args:
         model: names the weights and the dtype; texts of two models never meet.
-        file: where they are kept, a JSON object a line; None for memory alone.
+        file: where they are kept, a JSON object a line; None for memory alone. Several processes may write to it; each
+            has what was there when it began.
+        latents: names what latent steps feed back, which texts behind them depend on.
         most_bytes: of slots of kept texts that stay in memory, the latest ones; others are read anew.
 
     Attributes:
@@ -61,32 +62,17 @@ class KeptTexts:
         DataError: the file is no such file.
     """
 
-    def __init__(self, model: str, file: Path | None = None, most_bytes: float = 0.0) -> None:
-        self.model, self.file, self.most_bytes = model, file, most_bytes
+    def __init__(self, model: str, file: Path | None = None, most_bytes: float = 0.0, latents: str = "") -> None:
+        self.model, self.file, self.most_bytes, self.latents = model, file, most_bytes, latents
         self._slots: OrderedDict[tuple[str, int], KVCache] = OrderedDict()
         self._bytes = 0
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
-        self._texts: dict[str, KeptText] = {}
-        if file is not None and file.exists():
-            self._read(file)
+        self._texts = {} if file is None else read_texts(file)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def _read(self, file: Path) -> None:
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line)
-                self._texts[str(values["key"])] = KeptText.from_json(values)
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines) and not line.endswith("\n"):  # a run was killed while it wrote
-                    file.write_text("".join(lines[:-1]), encoding="utf-8")
-                    return
-                raise DataError(
-                    f"{file}, line {number}: not a kept text ({error}); remove the line, or name another file"
-                ) from error
 
     def key(self, request: GenerateRequest) -> str | None:
         """What a request's text is known by; None where not all is known that it depends on, or somebody watches."""
@@ -96,10 +82,14 @@ class KeptTexts:
         if not known or not plain or watched:
             return None
         named = [
-            self.model, [*(request.past_tokens or ())], [*request.tokens], request.latent_steps, request.temperature,
-            request.seed if request.temperature else 0, request.max_new_tokens, request.top_p,
+            self.model, [*(request.past_tokens or ())], [*request.tokens], self._latents_of(request),
+            request.temperature, request.seed if request.temperature else 0, request.max_new_tokens, request.top_p,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+
+    def _latents_of(self, request: GenerateRequest) -> object:
+        """What a text depends on of its latent steps."""
+        return [request.latent_steps, self.latents] if request.latent_steps else 0
 
     def get(self, key: str) -> KeptText | None:
         with self._lock:
@@ -117,15 +107,17 @@ class KeptTexts:
                 self._slots.move_to_end((key, owner))
         return found
 
-    def hold(self, key: str, owner: int, slots: KVCache) -> None:
-        """Keep a text's slots in memory, and let go of those that were not asked for the longest."""
+    def hold(self, key: str, owner: int, slots: KVCache) -> bool:
+        """Keep a text's slots in memory, and let go of those that were not asked for the longest; whether they are
+        kept."""
         with self._lock:
             if (key, owner) in self._slots or slots.nbytes > self.most_bytes:
-                return
+                return False
             self._slots[key, owner] = slots
             self._bytes += slots.nbytes
             while self._bytes > self.most_bytes:
                 self._bytes -= self._slots.popitem(last=False)[1].nbytes
+            return True
 
     def put(self, key: str, text: Generation, seconds: float) -> None:
         """Keep a text.
@@ -140,4 +132,41 @@ class KeptTexts:
             self._texts[key] = kept
             if self.file is not None:
                 values = {"key": key, **vars(kept), "log_probs": [round(p, 4) for p in kept.log_probs]}
-                append_line(self.file, json.dumps(values))
+                with _alone(self.file):
+                    append_line(self.file, json.dumps(values))
+
+
+def read_texts(file: Path) -> dict[str, KeptText]:
+    """The texts of a file by their keys; none where it does not exist. A line without an end, at which a run was killed
+    or another one is writing, is none.
+
+    Raises:
+        DataError: it cannot be read, or is no such file.
+    """
+    found: dict[str, KeptText] = {}
+    try:
+        lines = file.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); name a file for --texts, or a new one") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line.decode("utf-8"))
+            found[str(values["key"])] = KeptText.from_json(values)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{file}, line {number}: not a kept text ({type(error).__name__}: {str(error)[:80]}); remove the line, "
+                "or name another file"
+            ) from error
+    return found
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """While no other process writes to a file of texts: it would take out a line that is being written."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield

@@ -114,8 +114,8 @@ class BatchingLLM:
             now = time.perf_counter()
             texts.put(key, text, now - self._since)  # its share: the time since the text before it was done
             self._since = now
-            if text.slots is not None and owner is not None:
-                texts.hold(key, owner, text.slots)
+            if text.slots is not None and owner is not None and texts.hold(key, owner, text.slots):
+                self.ledger.let_off(text.slots)
             return text
         slots = None
         if owner is not None:
@@ -124,7 +124,8 @@ class BatchingLLM:
                 again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
                 del request
                 slots = await self.think(again)
-                texts.hold(key, owner, slots)
+                if texts.hold(key, owner, slots):
+                    self.ledger.let_off(slots)
         return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gcache.agents.chat_template import as_text
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
-from gcache.agents.thinking import ThinkSplitter
+from gcache.agents.thinking import ThinkSplitter, split_thinking
 from gcache.errors import ConfigError, ModelError
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import Topology
@@ -21,6 +21,7 @@ from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.text_backends import LocalTextBackend
 from gcache.llm.decode.stopping import first_stop
+from gcache.llm.local import LocalLLM
 from gcache.serve.choice_stream import ChoiceStream
 from gcache.serve.completing import all_of
 from gcache.serve.context_length import check_characters, check_room, check_told
@@ -103,6 +104,8 @@ class _Answering:
             watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
             top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template, words_seed=draw.seeds[0],
         )  # fmt: skip
+        if served.llm is not None and draw.max_tokens:
+            result = _shortened(result, draw.max_tokens, served.llm)
         text, whole, spoken = _text(result, draw.stop)
         scores = () if spoken.generation is None else spoken.generation.scores
         told = telling.finish(text, scores, ask.stream, spoken.reasoning)
@@ -141,9 +144,12 @@ def check_draw(graph: AgentGraph, topology: Topology, draw: SamplingParams) -> N
         if draw.top_log_probs is not None:
             raise Refused(400, f"logprobs must be: false here ({why} tells them)", "logprobs", "invalid_value")
     texts = len(graph.decision.groups([edge.weight for edge in topology.into(topology.decision_node)]))
-    if draw.top_log_probs is not None and graph.decision.method == "marginal":
+    if graph.decision.method == "marginal":
         why = "the answer is chosen, and no text is written for it"
-        raise Refused(400, f"logprobs must be: false here ({why})", "logprobs", "invalid_value")
+        if draw.top_p != 1:
+            raise Refused(400, f"top_p must be: 1 here ({why})", "top_p", "invalid_value")
+        if draw.top_log_probs is not None:
+            raise Refused(400, f"logprobs must be: false here ({why})", "logprobs", "invalid_value")
     if draw.top_log_probs is not None and texts > 1:
         raise Refused(
             400, f"logprobs must be: false here ({texts} texts vote on the answer, and no one text has its chances)",
@@ -193,6 +199,18 @@ def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
         sum(_written(result.chosen) for result, _ in results), sum(each["prefilled"] for each in tokens),
         sum(each["generated"] for each in tokens), _trace(results[0][0]) if trace else None,
     )  # fmt: skip
+
+
+def _shortened(result: RunResult, most: int, llm: LocalLLM) -> RunResult:
+    """A run whose answer is an agent's text, cut off where the request says that an answer ends at the latest."""
+    text = None if result.ballot is None else result.chosen.generation
+    if text is None or result.ballot is None or len(text.tokens) <= most:
+        return result
+    short = replace(text, tokens=text.tokens[:most], text=llm.text(list(text.tokens[:most])), finished=False)
+    option = replace(result.ballot.choice, generation=short)
+    option = replace(option, text=split_thinking(short.text, option.thinks).answer)
+    options = tuple(option if n == result.ballot.chosen else each for n, each in enumerate(result.ballot.options))
+    return replace(result, answer=option.text, ballot=replace(result.ballot, options=options))
 
 
 def _text(result: RunResult, stop: tuple[str, ...]) -> tuple[str, bool, Spoken]:

@@ -327,6 +327,12 @@ def require_domain(checkpoint: str | Path, spec: GraphSpec, task: Task) -> None:
         )
 
 
+def require_beside(path: str | Path, spec: GraphSpec) -> None:
+    """Raise ConfigError where a graph needs more than one local model."""
+    if spec.agent_models or spec.generation_mode != "local":
+        raise ConfigError(f"checkpoint {path} needs more than one local model; it cannot be put beside another")
+
+
 def load_beside(path: str | Path, built: Built) -> Built:
     """A trained graph on a model that is loaded already, that of another graph.
 
@@ -335,8 +341,8 @@ def load_beside(path: str | Path, built: Built) -> Built:
         ConfigError: its agents think with several models, or its mode asks an API.
     """
     found = read(path)
-    if built.llm is None or found.spec.agent_models or found.spec.generation_mode != "local":
-        raise ConfigError(f"checkpoint {path} needs more than one local model; it cannot be put beside another")
+    require_beside(path, found.spec)
+    assert built.llm is not None
     made = assemble(found.spec, built.llm, built.llm.tokenizer, built.fingerprint)
     restore(found, made)
     return made

@@ -24,8 +24,12 @@ from gcache.gnn.topology import EdgeKey, Node, senders
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.cache_graph import CacheGraph
 from gcache.llm.cache_budget import Limits
+from gcache.tasks.choices import LETTERS
 from gcache.tasks.example import Example
 from gcache.training.config import AUTO
+
+#: The most tokens that a number or a letter takes, with the one that ends the turn.
+ANSWER = 24
 
 #: Questions with agents of their own whose prompts are counted: those with the longest ones.
 COUNTED = 16
@@ -145,7 +149,9 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
         len(graph.agent_tokens(agent, "", said, steps, reasons=reasons)) + words + solution + steps for agent in agents
     )
     texts = len(graph.decision.groups([1.0] * len(agents)))
-    judges = reasons or graph.decision.method == "marginal"
-    return config.num_rounds * thinking + texts * (
-        len(graph.decision_tokens("", said, judges=judges)) + words + config.max_new_tokens
-    )
+    marginal = graph.decision.method == "marginal"
+    prompt = len(graph.decision_tokens("", said, judges=reasons or marginal)) + words
+    if marginal:  # every answer, behind every cache
+        longest = max(solution, config.speak_tokens) if graph.decision.states == "words" else ANSWER
+        return config.num_rounds * thinking + texts * max(len(agents), len(LETTERS)) * (prompt + longest)
+    return config.num_rounds * thinking + texts * (prompt + config.max_new_tokens)

@@ -29,7 +29,7 @@ from gcache.graph.rebuild import at_decision
 from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.training.config import AUTO
-from gcache.training.replay import Replay, Replayed, replayed, replayed_tokens, settled
+from gcache.training.replay import Replay, Replayed, receives, replayed, replayed_tokens, settled
 
 #: What each answer is worth that a run could have chosen; None where it wrote a text.
 Values = Sequence[float] | None
@@ -70,12 +70,37 @@ class LossWeights:
         return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
 
 
-def _reaches_fuser(result: RunResult) -> bool:
-    """Whether a text was written, or an answer chosen, on any agent's cache: one among agents alone reaches none."""
+def _slots_heard(result: RunResult) -> int:
+    """Caches that a text was written, or an answer chosen, on: one among agents alone reaches none."""
     heard = {agent for spoken in result.spoken for agent in spoken.heard}
     if result.ballot is not None:
         heard |= set(result.ballot.heard)
-    return any(arrival.slots is not None for arrival in at_decision(result, heard))
+    return sum(arrival.slots is not None for arrival in at_decision(result, heard))
+
+
+def _drew_on_caches(result: RunResult, gradient: str) -> bool:
+    """Whether a solution was drawn on a cache, which is learned from in full, also where it was told on in words."""
+    return gradient == "full" and any(receives(result, node) for node in result.solutions)
+
+
+def reaches_anything(result: RunResult, gradient: str) -> bool:
+    """Whether what was drawn in a run depends on the fuser or on an edge's weight.
+
+    Args:
+        gradient: one of `gcache.training.config.GRADIENTS`.
+    """
+    ballot = result.ballot  # of several agents' answers, their weights decide, whatever it was that came
+    chose = ballot is not None and len(ballot.heard) > 1 and len(ballot.options) > 1
+    return chose or _slots_heard(result) > 0 or _drew_on_caches(result, gradient)
+
+
+def reaches_fuser(result: RunResult, gradient: str, keeps_slots: bool) -> bool:
+    """Whether it depends on the fuser.
+
+    Args:
+        keeps_slots: see `CacheFuser`: of one cache alone such a fuser makes nothing else.
+    """
+    return _slots_heard(result) > (1 if keeps_slots else 0) or _drew_on_caches(result, gradient)
 
 
 def _drawn(result: RunResult) -> tuple[object, ...]:
@@ -189,14 +214,16 @@ class Objective:
                 key = (q, result.topology.choices, _drawn(result))
                 share = shares.get(key) or _Share(self._replay(result, learned[q], weights[q]), worth)
                 shares[key] = share.with_another(float(advantage[q, k]))
-        active = [share for share in shares.values() if share.matters and _reaches_fuser(share.replay.result)]
         gradient = settled(self.gradient, self.graph.is_mixed)
+        active = [s for s in shares.values() if s.matters and reaches_anything(s.replay.result, gradient)]
         for chunk in self._passes(active, self.llm.limits.max_gradient_tokens, gradient):
             found = replayed(self.graph, self.llm, [share.replay for share in chunk], gradient)
             total = sum((share.gain(one) for share, one in zip(chunk, found, strict=True)), torch.zeros(()))
             if total.requires_grad:
                 (-total / advantage.numel()).backward()
-        return len(active), sum(replayed_tokens(share.replay.result, gradient) for share in active)
+        keeps = self.graph.fuser.keeps_slots
+        reaching = sum(reaches_fuser(share.replay.result, gradient, keeps) for share in active)
+        return reaching, sum(replayed_tokens(share.replay.result, gradient) for share in active)
 
     @staticmethod
     def _passes(active: Sequence[_Share], most: int, gradient: str) -> Iterator[list[_Share]]:

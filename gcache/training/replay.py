@@ -144,7 +144,7 @@ def _under_each(
     of_edges = [replay.weights[agent, node] for agent in ballot.heard] or [torch.ones(())]
     weights = log_weights(graph.fuser, shared, [each[0] if each else None for each in arrived], of_edges)
     depends = gradient == "full" and any(
-        _receives(replay.result, arrivals[agent].sender) for agent in ballot.heard if agent in arrivals
+        receives(replay.result, arrivals[agent].sender) for agent in ballot.heard if agent in arrivals
     )
     if graph.fuser.keeps_slots and not depends:
         return [], weights
@@ -186,13 +186,13 @@ def replayed_tokens(result: RunResult, gradient: str) -> int:
     written = sum(len(s.tokens) + len(s.generation.tokens) for s in result.spoken if s.generation)
     if result.ballot is not None and len(result.ballot.options) > 1:
         written += sum(len(p) + len(option.tokens) for p in result.ballot.prompts for option in result.ballot.options)
-    again = [tokens for node, tokens in result.prompts.items() if _receives(result, node)]
+    again = [tokens for node, tokens in result.prompts.items() if receives(result, node)]
     if gradient == "decision" or not again:
         return written
     return written + sum(len(tokens) for tokens in again) + result.thinking
 
 
-def _receives(result: RunResult, node: Node) -> bool:
+def receives(result: RunResult, node: Node) -> bool:
     """Whether a cache arrived at an agent: over an edge, or its own of the round before."""
     return any(arrival.slots is not None for arrival in result.arrivals[node])
 
@@ -249,7 +249,7 @@ def _think(
         asked = {(n, node): _request(graph, replays[n], node, shared[n], done[n][1]) for n, node in wave}
         if totals is not None and graph.config.agent_temperature:
             asked = {place: _scored_into(totals, place[0], request) for place, request in asked.items()}
-        again = [place for place in wave if not gradient or _receives(replays[place[0]].result, place[1])]
+        again = [place for place in wave if not gradient or receives(replays[place[0]].result, place[1])]
         thought = dict(zip(again, llm.think([asked[place] for place in again], gradient), strict=True))
         for number, node in wave:
             past = asked[number, node].past

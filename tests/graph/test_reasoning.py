@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from gcache.evaluation.controls import CONTROLS, Trial, run_controls
 from gcache.gnn.payload import Payload
 from gcache.gnn.team import as_example
 from gcache.gnn.topology import Edge, Topology
+from gcache.graph.context_length import PlannedRun
 from gcache.graph.marginal import mixture
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
@@ -30,8 +32,9 @@ from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example, Grade
 from gcache.training.config import TrainConfig
+from gcache.training.fuser_gradient import most_replayed
 from gcache.training.objective import LossWeights, Objective
-from gcache.training.replay import Replay, log_probs, replayed
+from gcache.training.replay import Replay, log_probs, replayed, replayed_tokens
 from gcache.training.rollouts import Rollouts
 
 REASONING = GraphConfig(hands="reasoning", latent_steps=0, reason_tokens=4, max_new_tokens=3)
@@ -464,3 +467,128 @@ def test_the_gradient_of_a_choice_is_that_of_its_mean(tiny_llm: LocalLLM, tiny_t
             assert parameter.grad is not None
             parameter.grad.neg_()  # of the loss
         assert_slopes_of(mean, [], fuser, step=0.02, noise=5e-4)
+
+
+# -- what was found wrong once -----------------------------------------------------------------
+
+CHOOSING = GraphConfig(latent_steps=1, reason_tokens=5, speak_tokens=4, max_new_tokens=3)
+
+
+def test_a_solution_that_is_told_on_in_words_teaches_the_fuser(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """In full it is part of log pi, though no slot reaches the decision maker."""
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, topology="star")
+    awake(built.graph.fuser)
+    topology = Topology(3, (Edge(0, 1), Edge(1, 3, payload="text")))
+    result = built.graph.run(QUESTIONS[2], topology=topology, temperature=1.0, seed=3)
+    objective = Objective(built.graph, llm, LossWeights(), "full")
+    measured = objective.backward([[result, result]], torch.tensor([[2.0, 0.0]]))
+    assert measured["replayed"] == 1
+    total, _ = _replayed(built, llm, result, "full")
+    for parameter, wanted in zip(
+        built.graph.fuser.parameters(), torch.autograd.grad(total, list(built.graph.fuser.parameters())), strict=True
+    ):
+        assert parameter.grad is not None and float(wanted.norm()) > 0
+        torch.testing.assert_close(parameter.grad, -wanted, atol=1e-6, rtol=1e-4)  # advantage 2, of 2 runs
+
+
+def test_weights_learn_from_a_choice_among_words(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """No cache reaches the decision maker, but the edges' weights decide whose answer it is."""
+    llm = double(tiny_llm)
+    built = reasoning(llm, tiny_tokenizer, WORDS, graph=CHOOSING, channels=("cache", "text"))
+    distribution = built.graph.distribution(QUESTIONS[4])
+    chance = dict(zip(distribution.candidates, distribution.probabilities.tolist(), strict=True))
+    edges = tuple(Edge(agent, 3, weight=chance[agent, 3], payload="text") for agent in (0, 1))
+    result = built.graph.run(QUESTIONS[4], topology=Topology(3, edges), temperature=1.0, seed=3)
+    assert result.ballot is not None and len(result.ballot.options) == 2
+    values = [[(1.0, 0.0), (1.0, 0.0)]]
+    Objective(built.graph, llm, LossWeights(), "full").backward([[result] * 2], torch.zeros(1, 2), values=values)
+    assert built.policy is not None
+    assert max(float(p.grad.abs().max()) for p in built.policy.parameters() if p.grad is not None) > 1e-6
+
+
+def test_what_a_thought_says_is_shared_over_one_payload_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    decision = replace(DECISION, method="marginal", states="choice", judging="which ?")
+    config = GraphConfig(latent_steps=2, reason_tokens=4, max_new_tokens=3)
+    graph = reasoning(double(tiny_llm), tiny_tokenizer, decision, graph=config).graph
+    question, memo = "what is in the box ?\nA) red\nB) blue", RolloutMemo()
+    for payload in ("cache", "latents", "reasoning", "cache"):
+        topology = Topology(3, (Edge(0, 3, payload=payload),))
+        shared, alone = (graph.run(question, topology=topology, memo=each).ballot for each in (memo, None))
+        assert shared is not None and alone is not None
+        assert shared.scores[0] == pytest.approx(alone.scores[0], abs=1e-6), payload
+
+
+def test_a_spoken_text_that_was_cut_is_read_as_one(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """It breaks off in the number: it states none, and counts among the texts that were cut."""
+    config = GraphConfig(hands="both", latent_steps=0, speak_tokens=3, max_new_tokens=3)
+    built = reasoning(tiny_llm, tiny_tokenizer, replace(DECISION, method="marginal", judging="which ?"), graph=config)
+    real = built.graph.llm.generate
+
+    async def cut(request: Any) -> Any:
+        return replace(await real(request), text="#### 12", finished=False)
+
+    built.graph.llm.generate = cut
+    result = built.graph.run("what is 1000 + 234 ?", topology=STAR)
+    assert result.ballot is None and len(result.texts) == 4 and all(result.texts)
+
+
+def test_runs_of_different_latent_maps_write_together(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=replace(REASONING, latent_steps=2)).graph
+    own = tiny_llm.alignment
+    maps = [replace(own, matrix=torch.roll(own.matrix, shift, 0)) for shift in (1, 2)]
+
+    async def together() -> list[RunResult]:
+        return list(await asyncio.gather(*(graph.arun(QUESTIONS[0], topology=STAR, alignment=m) for m in maps)))
+
+    for at_once, alignment in zip(asyncio.run(together()), maps, strict=True):
+        alone = graph.run(QUESTIONS[0], topology=STAR, alignment=alignment)
+        assert {n: s.tokens for n, s in at_once.solutions.items()} == {n: s.tokens for n, s in alone.solutions.items()}
+
+
+def test_a_whole_text_that_is_a_candidate_fits(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is accepted is read to its end, also where answers are longer than a text of the decision maker."""
+    tiny_llm.stop_tokens = frozenset()
+    graph = reasoning(tiny_llm, tiny_tokenizer, WORDS, graph=replace(REASONING, reason_tokens=30)).graph
+    place = PlannedRun(QUESTIONS[4], graph.agents, STAR, 3, at_longest=True)
+    needed, _ = graph.positions(place)
+    monkeypatch.setattr(LocalLLM, "context", needed)
+    assert graph.run(QUESTIONS[4], topology=STAR).ballot is not None
+
+
+def test_no_run_replays_more_than_is_promised(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    tiny_llm.stop_tokens = frozenset()
+    for config in (REASONING, replace(REASONING, latent_steps=2, num_rounds=2)):
+        graph = reasoning(tiny_llm, tiny_tokenizer, WORDS, graph=config).graph
+        full = Topology(3, (*STAR.edges, Edge(0, 1), Edge(0, 2), Edge(1, 2)))
+        result = graph.run(QUESTIONS[4], topology=full)
+        assert replayed_tokens(result, "full") <= most_replayed(graph, [result.example])
+
+
+def test_the_text_behind_a_choice_is_that_of_the_round_it_was_heard_in(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any
+) -> None:
+    """An agent that reasons for another in the first round, and speaks to the decision maker in the second."""
+    config = replace(CHOOSING, num_rounds=2)
+    graph = reasoning(tiny_llm, tiny_tokenizer, WORDS, graph=config).graph
+    edges = (Edge(0, 1, payload="reasoning", delay=1), Edge(0, 3, payload="text"), Edge(1, 3, payload="text"))
+    result = graph.run(QUESTIONS[4], topology=Topology(3, edges))
+    assert result.ballot is not None
+    writer = result.ballot.choice.writer
+    assert writer is not None and result.chosen.text == result.answer
+    assert result.chosen.generation is result.written[1, writer]
+
+
+def test_words_are_the_solutions_where_edges_chose_them(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """The agent that reasons over its edge tells its solution; the other one is asked to say something."""
+    task = ToyTask()
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=CHOOSING).graph
+    chose = Topology(3, (Edge(0, 3, payload="reasoning"), Edge(1, 3, payload="cache")))
+    slots, words = (graph.run(QUESTIONS[0], topology=chose, words_alone=alone) for alone in (False, True))
+    assert slots.solutions.keys() == words.solutions.keys() == {(0, 0)}
+    assert slots.said[0, 0] == words.said[0, 0]
+    assert [a.slots for a in words.arrivals[0, 3]] == [None, None] and set(words.said) == {(0, 0), (0, 1)}
+    trial = Trial(graph, tiny_llm, task, task.test(2), {e.id: chose for e in task.test(2)}, {}, 0, False)
+    assert CONTROLS["same words as text"](trial).n == 2

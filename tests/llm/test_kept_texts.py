@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,14 @@ from typing import Any
 import pytest
 import torch
 
+from gcache.build import build
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, SlotKind
-from gcache.errors import DataError
+from gcache.config import GraphSpec
+from gcache.errors import ConfigError, DataError
+from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.alignment import Alignment
-from gcache.llm.kept_texts import KeptTexts
+from gcache.llm.kept_texts import KeptTexts, read_texts
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 from gcache.llm.scheduler import BatchingLLM
@@ -132,12 +138,69 @@ def test_slots_that_were_not_asked_for_the_longest_are_let_go(tiny_llm: LocalLLM
 
 
 def test_a_killed_run_goes_on_behind_its_last_whole_line(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    """A line without an end is none: a run was killed there, or another one is writing it."""
     file = tmp_path / "texts.jsonl"
     ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED, replace(ASKED, seed=8))
     whole = file.read_text()
-    file.write_text(whole + whole.splitlines()[0][:40])
-    found = KeptTexts("m", file)
-    assert len(found) == 2 and file.read_text() == whole
+    for broken in (whole.splitlines()[0][:40], whole.splitlines()[0]):
+        file.write_text(whole + broken)
+        found = KeptTexts("m", file)
+        assert len(found) == 2 and file.read_text() == whole + broken
+    ask(Counting(tiny_llm, found), replace(ASKED, seed=9))
+    assert len(KeptTexts("m", file)) == 3
+
+
+def test_two_processes_lose_no_line(tmp_path: Path) -> None:
+    file, each = tmp_path / "texts.jsonl", 40
+    script = (
+        "import sys; from pathlib import Path; from gcache.llm.kept_texts import KeptTexts\n"
+        "from gcache.llm.requests import Generation\n"
+        "texts = KeptTexts('m', Path(sys.argv[1]))\n"
+        "for n in range(int(sys.argv[3])):\n"
+        "    texts.put(f'{sys.argv[2]}-{n}', Generation('x' * 5000, (1,), (0.0,), True), 0.0)\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(file), name, str(each)]) for name in ("one", "other")
+    ]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert len(KeptTexts("m", file)) == 2 * each
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, lambda file: file.write_bytes(b"\xff\xfe\n")])
+def test_what_is_no_file_of_texts_is_one_line(tmp_path: Path, spoil: Any) -> None:
+    file = tmp_path / "texts.jsonl"
+    spoil(file)
+    with pytest.raises(DataError, match=r"name a|another file"):
+        read_texts(file)
+
+
+def test_a_bad_file_is_refused_before_a_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gcache.build.load_model", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(DataError, match="cannot be read"):
+        build(GraphSpec(), Limits(texts=str(tmp_path)))
+    with pytest.raises(ConfigError, match="name their file by --texts"):
+        Limits(kept_gb=1)
+
+
+def test_what_latent_steps_feed_back_tells_texts_apart() -> None:
+    plain, other = KeptTexts("m", latents="realigned"), KeptTexts("m", latents="as they are")
+    assert plain.key(ASKED) == other.key(ASKED)
+    behind = replace(ASKED, latent_steps=2)
+    assert plain.key(behind) != other.key(behind)
+
+
+def test_slots_that_are_kept_are_counted_by_their_own_limit(tiny_llm: LocalLLM) -> None:
+    llm = Counting(tiny_llm, KeptTexts("m", most_bytes=10**9))
+    asked = on_question(tiny_llm)
+    gc.collect()
+    before = tiny_llm.ledger.held
+    (text,) = ask(llm, asked)
+    assert text.slots is not None and tiny_llm.ledger.held == before
+    del text
+    llm.kept_texts.most_bytes = 0
+    llm.kept_texts.hold("x", 0, tiny_llm.think([ThinkRequest((1,))])[0])
+    gc.collect()
+    assert tiny_llm.ledger.held <= before
 
 
 @pytest.mark.parametrize("line", ["{}", "[1]", '{"key": "a", "tokens": []}', "nonsense"])

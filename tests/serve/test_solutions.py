@@ -54,9 +54,30 @@ def test_a_stream_brings_the_whole_answer(service: Any) -> None:
     assert "".join(pieces) == whole
 
 
-def test_chances_of_its_tokens_are_refused(service: Any) -> None:
-    body = service.post(messages=[{"role": "user", "content": QUESTIONS[1]}], logprobs=True)
+@pytest.mark.parametrize("wanted", [{"logprobs": True}, {"top_p": 0.5}])
+def test_how_tokens_are_drawn_is_no_question(service: Any, wanted: dict[str, Any]) -> None:
+    body = service.post(messages=[{"role": "user", "content": QUESTIONS[1]}], **wanted)
     assert body.status_code == 400 and "no text is written for it" in body.json()["error"]["message"]
+
+
+def test_an_answer_ends_where_the_request_says(service: Any) -> None:
+    whole, short = (service.ask(QUESTIONS[1], seed=5, temperature=0, **more) for more in ({}, {"max_tokens": 2}))
+    assert whole["usage"]["completion_tokens"] > short["usage"]["completion_tokens"] == 2
+    assert short["choices"][0]["finish_reason"] == "length"
+    text = short["choices"][0]["message"]["content"]
+    assert text and whole["choices"][0]["message"]["content"].startswith(text)
+
+
+def test_words_that_were_chosen_are_counted(start: Any, toy: Callable[..., Built]) -> None:
+    """Of agents that say what they found, and write no solution."""
+
+    def served() -> ServedModel:
+        made = toy(topology="star", graph=GraphConfig(latent_steps=1, hands="both", speak_tokens=5, max_new_tokens=4))
+        made.graph.decision = replace(DECISION, method="marginal", states="words")
+        return ServedModel.of(made, "toy")
+
+    body = start(served).ask(QUESTIONS[1], temperature=0)
+    assert body["choices"][0]["message"]["content"] and 0 < body["usage"]["completion_tokens"] <= 5
 
 
 def test_several_choices_share_the_solutions_and_are_drawn_each(service: Any) -> None:

@@ -115,7 +115,7 @@ class Decoding(Generic[Ticket]):
         most = max(READ_WITH_PAST, -(-len(joining) // 4))
         while joining:
             together = next(group_similar_lengths([request.prompt_slots for _, request in reversed(joining)])).stop
-            think = [(r.latent_steps, r.alignment) for _, r in reversed(joining[-together:])]
+            think = [(r.latent_steps, id(r.alignment)) for _, r in reversed(joining[-together:])]
             together = next((n for n, each in enumerate(think) if each != think[0]), together)
             if any(request.past is not None for _, request in joining[-together:]):
                 together = min(together, most)
