@@ -75,7 +75,7 @@ OF_THEIR_OWN = {"extending.md": "tests/test_plugins.py"}
 SMALL = {
     "--limit": "4", "--iterations": "1", "--batch_size": "2", "--rollouts": "2", "--encoder": "hash", "--steps": "1",
 }  # fmt: skip
-SMALL_TEXTS = {"--max_new_tokens": "3", "--speak_tokens": "3", "--latent_steps": "1"}
+SMALL_TEXTS = {"--max_new_tokens": "3", "--speak_tokens": "3", "--reason_tokens": "3", "--latent_steps": "1"}
 SMALL_WHERE_WRITTEN = {**SMALL, **SMALL_TEXTS, "--report": "2", "--cuts": "2"}
 #: Commands about a graph that was trained, which has its own model.
 OF_A_RUN = ("controls", "inspect", "curves", "compare-topologies")

@@ -198,6 +198,12 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
     return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
 
 
+def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:
+    """Fields that older versions did not have, and that change nothing here."""
+    reasons = spec.graph.payload.reasons or "reasoning" in spec.channels
+    return () if reasons else ("reason_tokens", "agent_temperature")
+
+
 def _measured_with(
     task_spec: TaskSpec, built: Built, api: ApiLLM | None, compare: Sequence[str]
 ) -> dict[str, Any]:
@@ -213,7 +219,8 @@ def _measured_with(
     files = [*spec.link_file, *([spec.route_file] if spec.route_file else [])]
     plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     # rows that older versions measured are known by the names that fields had then
-    graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, asdict(spec.graph))})
+    running = {name: value for name, value in asdict(spec.graph).items() if name not in _of_no_effect(spec)}
+    graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, running)})
     # before questions were read once, texts could round differently
     shared = {"questions": "read once"} if can_be_shared(built.graph) else {}
     return {

@@ -111,7 +111,8 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
     while before != len(depend):
         before = len(depend)
         for node in nodes:
-            learns = fuser_learns and models[node[1]] == 0
+            caches = sum(carried(sender[1], node[1]) for sender, _ in heard_by[node])
+            learns = fuser_learns and models[node[1]] == 0 and caches > (1 if graph.fuser.keeps_slots else 0)
             for sender, key in heard_by[node]:
                 through = carried(sender[1], node[1])
                 if (through and (learns or (weights_learn and key))) or (sender in depend and (through or solutions)):

@@ -33,9 +33,8 @@ from benchmarks.gpu_check.tokenizer import bpe_tokenizer
 from gcache.cache.fusers import base
 from gcache.cache.fusers.registry import FUSERS
 from gcache.cache.rope import Rope
-from gcache.llm import local
 from gcache.llm.cache_budget import CacheLedger
-from gcache.llm.decode import sampler_state
+from gcache.llm.decode import decoding, sampler_state
 from gcache.llm.requests import GenerateRequest
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +131,7 @@ def broken_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "last_real", lambda hidden, lengths: hidden[:, -1])
+    monkeypatch.setattr(decoding, "last_real", lambda hidden, lengths: hidden[:, -1])
 
 
 def broken_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

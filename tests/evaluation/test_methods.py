@@ -199,7 +199,7 @@ def test_reasoning_models_begin_with_think(tiny_llm: LocalLLM, tiny_tokenizer: A
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("debate", {}, "unknown method 'debate'; choose one of: gcache, gdesigner, latent_mas, single, text_mas"),
+        ("debate", {}, "unknown method 'debate'; choose one of: best_of_n, gcache, gdesigner, latent_mas, self_consis"),
         ("gcache", {}, "the method 'gcache' needs a graph"),
         ("gdesigner", {}, "the method 'gdesigner' needs a graph"),
         ("single", {"prompt": "circular"}, "unknown prompt 'circular'; choose one of: hierarchical, sequential"),
@@ -213,7 +213,8 @@ def test_what_is_no_method(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         make_method(name, tiny_llm, tiny_tokenizer, settings(**values))
-    assert set(METHODS) == {"single", "text_mas", "latent_mas", "gdesigner", "gcache"}
+    drawn = {"self_consistency", "best_of_n"}
+    assert set(METHODS) == {"single", "text_mas", "latent_mas", "gdesigner", "gcache"} | drawn
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def test_texts_that_state_nothing_and_texts_that_are_cut_are_counted_apart() -> 
     assert [answer[1] for answer in row.answers] == ["right", "right", "unparsed", "unparsed", "right"]
     assert (row.accuracy, row.unparsed, row.unstated, row.cut) == (0.6, 2, 1, 4)
     head, _, line = markdown([row]).splitlines()
-    assert "| unparsed | unstated | cut |" in head and "| 2 | 1 | 4 |" in line
+    assert "| unparsed | unstated | cut |" in head and "| 2 | 1 | 0.800 |" in line
 
 
 def test_rows_are_told_after_each_method_so_that_a_stopped_comparison_has_them() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +44,13 @@ STAR = Topology(3, (Edge(0, 3), Edge(1, 3, weight=0.6), Edge(2, 3, weight=0.3)))
 CHAIN = Topology(3, (Edge(0, 1, weight=0.7), Edge(1, 2, weight=0.5), Edge(2, 3, weight=0.9)))
 #: Every text is an answer of its own.
 WORDS = replace(DECISION, method="marginal", states="words", judging="which is it ?")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_circles() -> Iterator[None]:
+    """What tests here put in the place of methods refers to itself; others measure what is alive."""
+    yield
+    gc.collect()
 
 
 def reasoning(llm: LocalLLM, tokenizer: Any, decision: DecisionMaker | None = None, **spec: Any) -> Built:

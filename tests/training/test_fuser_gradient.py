@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,10 @@ def built_for(llm: LocalLLM, tokenizer: Any, rounds: int, transfer: str = "own",
 
 def gradients(built: Built, llm: LocalLLM, edges: tuple[Edge, ...], learned: bool, *how: str) -> Tensor:
     """Of log pi, to the fuser and, where they are learned, to the edges' weights; on one run, whatever is asked."""
+    if not learned:  # a fixed topology's
+        edges = tuple(replace(edge, weight=1.0) for edge in edges)
     result = built.graph.run(QUESTIONS[0], topology=Topology(3, edges), temperature=1.0, seed=1)
-    weights = {edge.key: torch.tensor(edge.weight if learned else 1.0, requires_grad=learned) for edge in edges}
+    weights = {edge.key: torch.tensor(edge.weight, requires_grad=learned) for edge in edges}
     parameters = [*built.graph.fuser.parameters(), *(weights.values() if learned else ())]
     (value,) = log_probs(built.graph, llm, [Replay(result, weights)], *how)
     if not value.requires_grad:

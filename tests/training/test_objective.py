@@ -16,7 +16,7 @@ from gcache.llm.local import LocalLLM
 from gcache.training.config import TrainConfig
 from gcache.training.metrics import EMA, IDLE, signal_to_noise
 from gcache.training.objective import LossWeights, Objective, advantages
-from gcache.training.replay import log_probs, replayed_tokens
+from gcache.training.replay import replayed, replayed_tokens
 from gcache.training.trainer import Reinforce
 
 
@@ -126,9 +126,9 @@ def test_passes_of_few_tokens_add_up_to_the_same_gradient(
 
     def counted(graph: Any, llm: Any, replays: Any, how: str) -> Any:
         seen.append(sum(replayed_tokens(replay.result, how) for replay in replays))
-        return log_probs(graph, llm, replays, how)
+        return replayed(graph, llm, replays, how)
 
-    monkeypatch.setattr("gcache.training.objective.log_probs", counted)
+    monkeypatch.setattr("gcache.training.objective.replayed", counted)
     found = []
     for most in (of_all, 2 * of_one, 1):
         monkeypatch.setattr(tiny_llm, "limits", Limits(max_gradient_tokens=most))

@@ -344,7 +344,7 @@ def test_of_equals_first_takes_that_of_the_first_sender_in_whatever_order_they_c
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    known = "concat, first, relevance, weighted_sum"
+    known = "concat, first, relevance, trust, weighted_sum"
     with pytest.raises(ConfigError, match=f"unknown fuser 'mean'; choose one of: {known}"):
         make_fuser("mean", SHAPE, "parallel", ROPE)
     for name in FUSERS:
