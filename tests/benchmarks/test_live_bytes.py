@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.live_bytes import STEP, CacheLook, LiveBytes
 
-HEADS, DIM, LAYERS = 2, 8, 2
+#: Of a model that no other test has: what these leave alive is not to be seen here.
+HEADS, DIM, LAYERS = 2, 20, 2
 SLOT = 2 * LAYERS * HEADS * DIM * 4  # bytes of a slot's keys and values, fp32
+
+
+@pytest.fixture(scope="module")
+def tiny_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    sizes = {**TINY, "hidden_size": 4 * DIM, "head_dim": DIM, "num_key_value_heads": HEADS, "num_hidden_layers": LAYERS}
+    return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
 
 
 def gauge(model: Any, every: int = 1) -> LiveBytes:
