@@ -34,8 +34,8 @@ from gcache.links.link import Link, ModelEnds
 from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
-from gcache.llm.cache_budget import Limits
-from gcache.llm.kept_texts import KeptTexts, read_texts
+from gcache.llm.cache_budget import GB, Limits
+from gcache.llm.kept_texts import KeptText, KeptTexts, read_texts
 from gcache.llm.load.fingerprint import quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
@@ -103,34 +103,28 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
     if spec.generation_mode == "api":
         assert api is not None
         return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
-    if limits is not None and limits.texts is not None:
-        read_texts(Path(limits.texts))  # before a model is loaded
+    # before a model is loaded
+    texts = None if limits is None or limits.texts is None else read_texts(Path(limits.texts))
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
-    llm.kept_texts = texts_kept_by(
-        llm, quantized(loaded.fingerprint, spec.quantization), spec.latent_space_realign
-    )
+    if texts is not None:
+        llm.kept_texts = _kept_texts(spec, llm, quantized(loaded.fingerprint, spec.quantization), texts)
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
     return assemble(spec, llm, loaded.tokenizer, "+".join(agent_models.fingerprints), api, agent_models)
 
 
-def texts_kept_by(llm: LocalLLM, fingerprint: str, realign: bool) -> KeptTexts | None:
-    """The texts that a model keeps in the file of its limits; None where it keeps none.
-
-    Raises:
-        DataError: the file is no such file.
-    """
-    if llm.limits.texts is None:
-        return None
+def _kept_texts(spec: GraphSpec, llm: LocalLLM, fingerprint: str, texts: dict[str, KeptText]) -> KeptTexts:
+    """The texts that a model keeps in the file of its limits, of all that were read from it."""
+    assert llm.limits.texts is not None
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
-    latents = "realigned" if realign else "as they are"
-    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * 2**30, latents)
+    latents = "realigned" if spec.latent_space_realign else "as they are"
+    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * GB, latents, texts)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -251,7 +245,8 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger,
         template=spec.graph.template,
     )  # fmt: skip
-    llm.kept_texts = texts_kept_by(llm, made.fingerprint, spec.latent_space_realign)
+    if main.kept_texts is not None:
+        llm.kept_texts = _kept_texts(spec, llm, made.fingerprint, main.kept_texts.texts)
     models.append((llm, made))
     return len(models) - 1
 

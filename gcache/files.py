@@ -83,6 +83,19 @@ def append_line(path: Path, line: str, durable: bool = False) -> None:
                 os.fsync(stream.fileno())
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that grows, without their ends; one that a kill cut short, or that is being written, is none.
+    No file has no lines.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
 def _end_of_lines(stream: Any) -> int:
     """Bytes up to and with the last end of a line."""
     end: int = stream.seek(0, os.SEEK_END)

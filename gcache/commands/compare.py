@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gcache.build import Built
     from gcache.evaluation.compare import Compared
     from gcache.evaluation.method import Method
+    from gcache.evaluation.quantized import SingleEntryCache
     from gcache.llm.local import LocalLLM
 
 EXAMPLES = """examples:
@@ -142,9 +143,9 @@ def compare_methods(
     """
     from gcache.build import build
     from gcache.evaluation.compare import compare, markdown
+    from gcache.evaluation.method import DeferredMethod
     from gcache.evaluation.methods import METHODS
-    from gcache.evaluation.quantized import AtQuantization, SingleEntryCache
-    from gcache.evaluation.tables import warn_of_cut
+    from gcache.evaluation.quantized import SingleEntryCache
     from gcache.llm.kept_texts import KeptTexts
     from gcache.llm.load.device import pick_dtype, quantization_config
     from gcache.training.checkpoint import load, require_domain
@@ -186,7 +187,7 @@ def compare_methods(
     if quantizations:
         del built, llm  # held by `models` alone, which lets it go before the next is loaded
         methods = [
-            AtQuantization(name, q, lambda name=name, q=q: _method(name, models.get(q), settings))  # type: ignore[misc]
+            DeferredMethod(f"{name}, {q}", partial(_at_quantization, name, models, q, settings))
             for q in quantizations for name in names
         ]  # fmt: skip
     else:
@@ -199,7 +200,6 @@ def compare_methods(
         return 0.0 if texts is None else texts.reused_seconds
 
     def keep(rows: Sequence[Compared]) -> None:
-        warn_of_cut(rows[-1].name, rows[-1].cut, rows[-1].texts)
         if json_file is None:
             return
         kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
@@ -216,6 +216,12 @@ def compare_methods(
     rows = compare(methods, task, examples, progress, keep, kept_seconds)
     weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
     return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
+
+
+def _at_quantization(
+    name: str, models: SingleEntryCache[Built], quantization: str, settings: MethodSettings
+) -> Method:
+    return _method(name, models.get(quantization), settings)
 
 
 def _method(name: str, built: Built, settings: MethodSettings) -> Method:

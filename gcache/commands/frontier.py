@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from gcache.config import TaskSpec
     from gcache.evaluation.compare import Compared
     from gcache.evaluation.frontier import Point
-    from gcache.evaluation.method import Answer, Method
-    from gcache.tasks.example import Example
+    from gcache.evaluation.method import Method
 
 EXAMPLES = """examples:
   for price in 0 0.02 0.1 0.3 1; do
@@ -93,8 +92,8 @@ def frontier(
     """
     from gcache.evaluation.compare import compare
     from gcache.evaluation.frontier import DRAWS, GRAPHS, SINGLE, markdown, points
+    from gcache.evaluation.method import DeferredMethod
     from gcache.evaluation.methods import make_method
-    from gcache.evaluation.tables import warn_of_cut
     from gcache.inspect.frontier_picture import draw_frontier
     from gcache.llm.kept_texts import KeptTexts
     from gcache.training import checkpoint as of_training
@@ -127,7 +126,7 @@ def frontier(
     named: list[tuple[str, float, Method]] = [(SINGLE, 0.0, make_method(SINGLE, llm, llm.tokenizer, settings))]
     for k in range(1, draws + 1):
         made = make_method(DRAWS, llm, llm.tokenizer, replace(settings, samples=k))
-        named.append((DRAWS, float(k), _Named(f"self-consistency, {k}", lambda made=made: made)))  # type: ignore[misc]
+        named.append((DRAWS, float(k), DeferredMethod(f"self-consistency, {k}", lambda made=made: made)))  # type: ignore[misc]
     for path, found in zip(checkpoints, read, strict=True):
         price = float(found.training.get("token_price", 0.0))
 
@@ -137,12 +136,11 @@ def frontier(
 
         name = f"graph, price {price:g} ({Path(path).name})"
         alike = sum(own.name.startswith(name) for *_, own in named)
-        named.append((GRAPHS, price, _Named(f"{name} {alike + 1}" if alike else name, method)))
+        named.append((GRAPHS, price, DeferredMethod(f"{name} {alike + 1}" if alike else name, method)))
     kinds = [(curve, setting) for curve, setting, _ in named]
     examples = list(task.test(limit, seed))
 
     def keep(rows: Sequence[Compared]) -> None:
-        warn_of_cut(rows[-1].name, rows[-1].cut, rows[-1].texts)
         if json_file is not None:
             write_json(
                 json_file,
@@ -162,15 +160,3 @@ def frontier(
     if plot:
         draw_frontier(found_points, plot, f"{task.name}: accuracy against generated tokens")
     return Frontier(found_points, markdown(found_points))
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A method under another name, made when it is asked."""
-
-    name: str
-    make: Callable[[], Method]
-
-    def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
-        """See `Method.answer`."""
-        return self.make().answer(examples, on_answer)

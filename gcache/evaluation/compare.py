@@ -97,6 +97,7 @@ def compare(
         row = replace(row, seconds=row.seconds + kept_seconds() - before)
         first = first or right
         rows.append(row)
+        tables.warn_of_cut(row.name, row.cut, row.texts)
         if on_rows:
             on_rows(rows)
     return rows

@@ -43,3 +43,15 @@ class Method(Protocol):
             on_answer: called whenever one is there.
         """
         ...
+
+
+@dataclass(frozen=True)
+class DeferredMethod:
+    """A method under a name of its own, made when it is asked."""
+
+    name: str
+    make: Callable[[], Method]
+
+    def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
+        """See `Method.answer`."""
+        return self.make().answer(examples, on_answer)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Generic, TypeVar
-
-from gcache.evaluation.method import Answer, Method
-from gcache.tasks.example import Example
 
 Loaded = TypeVar("Loaded")
 
@@ -32,23 +29,3 @@ class SingleEntryCache(Generic[Loaded]):
             self._held = (name, self._load(name))
             self.nbytes[name] = self._weigh(self._held[1])
         return self._held[1]
-
-
-class AtQuantization:
-    """A method that is made when it is asked.
-
-    Args:
-        method, quantization: their names, which make its own.
-        make: the method on the quantized model.
-    """
-
-    def __init__(self, method: str, quantization: str, make: Callable[[], Method]) -> None:
-        self._name, self._make = f"{method}, {quantization}", make
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
-        """See `Method.answer`."""
-        return self._make().answer(examples, on_answer)

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gcache.gnn.topology import DECISION, Edge
+from gcache.graph.ballot import Ballot
 from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.events import TextWatch
 from gcache.graph.loops import cancel_all
 from gcache.graph.marginal import candidates_of, cast
-from gcache.graph.result import Ballot, Spoken, Step
+from gcache.graph.result import Spoken, Step
 from gcache.graph.writers.base import WriterInput
 from gcache.graph.writers.registry import api_tokens
 from gcache.runtime.streams import derive

@@ -71,14 +71,19 @@ class CacheGraph(Parts, AgentGraph):
             raise ConfigError(
                 "transfer='context' hands on what an agent received, which another model cannot read; use own or latent"
             )
-        chosen = getattr(getattr(self.topology_provider, "policy", None), "channels", ())
         linked = any(link is not None for models in (self.agent_models, *self.agent_models.routed.values())
                      for link in models.links.values())  # fmt: skip
-        if linked and (self.config.payload.reasons or "reasoning" in chosen):
+        if linked and self.may_reason:
             raise ConfigError(
                 "a solution goes to another model as its words: the payload 'reasoning' needs --link text where agents "
                 "have several models"
             )
+
+    @property
+    def may_reason(self) -> bool:
+        """Whether agents write solutions, on any topology that may be drawn."""
+        chosen = getattr(getattr(self.topology_provider, "policy", None), "channels", ())
+        return self.config.payload.reasons or "reasoning" in chosen
 
     def positions(self, place: PlannedRun) -> tuple[int, int | None]:
         """See `AgentGraph`. Where models are mixed, each is asked as far as it goes."""

@@ -26,10 +26,11 @@ from gcache.agents.prompts import ChatLayout
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.gnn.topology import DECISION, Edge, EdgeKey
+from gcache.graph.ballot import Ballot, Option
 from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.hand_over import log_weights
 from gcache.graph.loops import cancel_all
-from gcache.graph.result import Ballot, Option, Step
+from gcache.graph.result import Step
 from gcache.llm.requests import ThinkRequest
 from gcache.runtime.streams import stream, uniforms
 from gcache.tasks.choices import listed_choices

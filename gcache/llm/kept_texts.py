@@ -22,7 +22,7 @@ from typing import Any
 
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import DataError
-from gcache.files import append_line, writing
+from gcache.files import append_line, whole_lines, writing
 from gcache.llm.requests import GenerateRequest, Generation
 
 
@@ -53,6 +53,7 @@ class KeptTexts:
         file: where they are kept, a JSON object a line; None for memory alone. Several processes may write to it; each
             has what was there when it began.
         latents: names what latent steps feed back, which texts behind them depend on.
+        texts: what the file has, where it was read already; models may share it, for no two have a key in common.
         most_bytes: of slots of kept texts that stay in memory, the latest ones; others are read anew.
 
     Attributes:
@@ -62,17 +63,23 @@ class KeptTexts:
         DataError: the file is no such file.
     """
 
-    def __init__(self, model: str, file: Path | None = None, most_bytes: float = 0.0, latents: str = "") -> None:
+    def __init__(
+        self,
+        model: str,
+        file: Path | None = None,
+        most_bytes: float = 0.0,
+        latents: str = "",
+        texts: dict[str, KeptText] | None = None,
+    ) -> None:
         self.model, self.file, self.most_bytes, self.latents = model, file, most_bytes, latents
         self._slots: OrderedDict[tuple[str, int], KVCache] = OrderedDict()
         self._bytes = 0
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
-        self._texts = {} if file is None else read_texts(file)
+        self.texts = texts if texts is not None else {} if file is None else read_texts(file)
 
     def __len__(self) -> int:
-        return len(self._texts)
-
+        return len(self.texts)
 
     def key(self, request: GenerateRequest) -> str | None:
         """What a request's text is known by; None where not all is known that it depends on, or somebody watches."""
@@ -93,7 +100,7 @@ class KeptTexts:
 
     def get(self, key: str) -> KeptText | None:
         with self._lock:
-            found = self._texts.get(key)
+            found = self.texts.get(key)
             if found is not None:
                 self.reused += 1
                 self.reused_seconds += found.seconds
@@ -127,9 +134,9 @@ class KeptTexts:
         """
         kept = KeptText(text.text, text.tokens, text.log_probs, text.finished, seconds)
         with self._lock:
-            if key in self._texts:
+            if key in self.texts:
                 return
-            self._texts[key] = kept
+            self.texts[key] = kept
             if self.file is not None:
                 values = {"key": key, **vars(kept), "log_probs": [round(p, 4) for p in kept.log_probs]}
                 with _alone(self.file):
@@ -145,9 +152,7 @@ def read_texts(file: Path) -> dict[str, KeptText]:
     """
     found: dict[str, KeptText] = {}
     try:
-        lines = file.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return found
+        lines = whole_lines(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); name a file for --texts, or a new one") from error
     for number, line in enumerate(lines, start=1):

@@ -103,7 +103,7 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
         return any(not route.tells(models[source], models[target]) for route in routes)
 
     # a solution that was drawn on what learns is learned from, also by those who are told its words alone
-    solutions = _may_reason(graph)
+    solutions = graph.may_reason
     nodes = [(round_, agent) for round_ in range(last + 1) for agent in range(n_agents)]
     heard_by = {node: senders(edges, *node) for node in nodes}
     depend: set[Node] = set()
@@ -119,13 +119,6 @@ def is_exact_on(graph: CacheGraph, n_agents: int, edges: Collection[EdgeKey], we
                     depend.add(node)
     return not any((agent, n_agents) in edges and (solutions or carried(agent, n_agents)) and (last, agent) in depend
                    for agent in range(n_agents))  # fmt: skip
-
-
-def _may_reason(graph: CacheGraph) -> bool:
-    """Whether agents may write solutions."""
-    policy = getattr(graph.topology_provider, "policy", None)
-    chosen = policy is not None and "reasoning" in policy.channels
-    return graph.config.payload.reasons or chosen
 
 
 def most_replayed(graph: CacheGraph, examples: Sequence[Example]) -> int:
@@ -144,7 +137,7 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     steps = max(policy.latent_choices) if policy is not None and policy.latent_choices else config.latent_steps
     speak = config.payload.words or (policy is not None and "text" in policy.channels)
     said = [(agent.role, "") for agent in agents] if speak else []
-    reasons = _may_reason(graph)
+    reasons = graph.may_reason
     words, solution = len(said) * config.speak_tokens, config.reason_tokens if reasons else 0
     thinking = sum(
         len(graph.agent_tokens(agent, "", said, steps, reasons=reasons)) + words + solution + steps for agent in agents

@@ -23,7 +23,7 @@ from typing import Any
 from gcache.errors import CheckpointError
 from gcache.evaluation.evaluate import Evaluation, Row
 from gcache.evaluation.intervals import wilson
-from gcache.files import append_line
+from gcache.files import append_line, whole_lines
 from gcache.tasks.example import Example, Task, grade_text
 from gcache.training.sealed import sealed, unsealed
 
@@ -74,9 +74,7 @@ class KeptRows:
 def _read(path: Path) -> dict[str, Evaluation]:
     """Key -> part; a last line that a kill cut short is no line."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return {}
+        lines = whole_lines(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); move it away to measure its rows") from error
     found: dict[str, Evaluation] = {}

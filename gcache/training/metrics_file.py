@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gcache.errors import CheckpointError
+from gcache.files import whole_lines
 
 METRICS = "metrics.jsonl"
 
@@ -17,14 +18,13 @@ def step_lines(path: Path, steps: int) -> list[str]:
         CheckpointError: the file cannot be read, a line of it is not that step's, or there are too few.
     """
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        content = b""
+        whole = whole_lines(path)
+    except NotADirectoryError:
+        whole = []
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}); move it away and put the run's own there, or pass another --out"
         ) from error
-    whole = content.split(b"\n")[:-1]
     lines = [_line(path, number, line) for number, line in enumerate(whole)]
     if len(lines) < steps:
         raise CheckpointError(

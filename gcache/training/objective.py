@@ -103,11 +103,16 @@ def reaches_fuser(result: RunResult, gradient: str, keeps_slots: bool) -> bool:
     return _slots_heard(result) > (1 if keeps_slots else 0) or _drew_on_caches(result, gradient)
 
 
-def _drawn(result: RunResult) -> tuple[object, ...]:
-    """All that was drawn on a topology: the decision maker's texts, or its answer, and the agents' solutions."""
+def _drawn(result: RunResult, graded_alone: bool) -> tuple[object, ...]:
+    """All that was drawn on a topology and is learned from: the decision maker's texts, or its answer, and the agents'
+    solutions.
+
+    Args:
+        graded_alone: whether only the answer that was chosen was graded; else it teaches what any other would.
+    """
     texts = tuple(s.generation.tokens for s in result.spoken if s.generation)
     solutions = tuple((node, said.tokens) for node, said in sorted(result.solutions.items()))
-    return texts, solutions, None if result.ballot is None else result.ballot.choice
+    return texts, solutions, result.ballot.choice if graded_alone and result.ballot is not None else None
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ class Objective:
         for q, group in enumerate(groups):
             for k, result in enumerate(group):
                 worth = None if values is None else values[q][k]
-                key = (q, result.topology.choices, _drawn(result))
+                key = (q, result.topology.choices, _drawn(result, graded_alone=worth is None))
                 share = shares.get(key) or _Share(self._replay(result, learned[q], weights[q]), worth)
                 shares[key] = share.with_another(float(advantage[q, k]))
         gradient = settled(self.gradient, self.graph.is_mixed)

@@ -27,11 +27,12 @@ from torch import Tensor
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
 from gcache.errors import ConfigError, TrainingError, unknown
 from gcache.gnn.topology import Node
+from gcache.graph.ballot import Ballot
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import Weights, edge_weights, fused_for, handed_on, log_weights
 from gcache.graph.marginal import mixture, tempered
 from gcache.graph.rebuild import arriving, at_decision, fused_again, handed_again, waves
-from gcache.graph.result import Ballot, RunResult
+from gcache.graph.result import RunResult
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.training.config import AUTO, GRADIENTS

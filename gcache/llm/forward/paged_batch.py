@@ -35,7 +35,7 @@ class Added:
     """What a row added to what it received: slots from `start` on, `prompt` of them of a kind, then latents, then text.
 
     Attributes:
-        latents, text: how many; None latents are all that there are.
+        latents, text: how many.
     """
 
     row: int
@@ -43,19 +43,19 @@ class Added:
     prompt: int
     owner: int
     kind: SlotKind
-    latents: int | None = None
+    latents: int = 0
     text: int = 0
 
-    def end(self, used: int) -> int:
-        """The slot behind them, in a row that has used so many."""
-        return used if self.latents is None else self.start + self.prompt + self.latents + self.text
+    @property
+    def span(self) -> Span:
+        """Where they stand."""
+        return Span(self.row, self.start, self.start + self.prompt + self.latents + self.text)
 
     def kind_of(self, number: int) -> SlotKind:
         """Of a slot by its number among them."""
         if number < self.prompt:
             return self.kind
-        is_latent = self.latents is None or number < self.prompt + self.latents
-        return SlotKind.LATENT if is_latent else SlotKind.TEXT
+        return SlotKind.LATENT if number < self.prompt + self.latents else SlotKind.TEXT
 
 
 class PagedBatch(TransformersCache):
@@ -295,7 +295,7 @@ class PagedBatch(TransformersCache):
 
     def slots_of(self, added: Sequence[Added]) -> list[KVCache]:
         """Copies of what rows added, as a cache for each."""
-        spans = [Span(own.row, own.start, own.end(self.used[own.row])) for own in added]
+        spans = [own.span for own in added]
         sizes = [span.slots for span in spans]
         each = [(own, span, number) for own, span in zip(added, spans, strict=True) for number in range(span.slots)]
         rows, ordinals, back, kinds, owners = to_device([

@@ -52,7 +52,7 @@ def test_rows_join_and_leave_and_each_sees_only_itself(tiny_llm: LocalLLM) -> No
     for state, history, past in zip(states, histories, pasts, strict=True):
         torch.testing.assert_close(state, reference(tiny_llm, history, past), atol=CLOSE, rtol=0)
 
-    (own,) = rows.slots_of([Added(1, one.slots, 3, owner=9, kind=SlotKind.PROMPT)])
+    (own,) = rows.slots_of([Added(1, one.slots, 3, owner=9, kind=SlotKind.PROMPT, latents=64)])
     assert own.slots == len(histories[1])
     assert own.kinds[0].tolist() == [int(SlotKind.PROMPT)] * 3 + [int(SlotKind.LATENT)] * 64
     assert own.positions[0].tolist() == list(range(3, 3 + own.slots))
@@ -183,7 +183,8 @@ def test_slots_go_in_and_out_in_groups_of_any_size(tiny_llm: LocalLLM, monkeypat
         # in torch, for both models
         rows.pages = pages_module.Pages(tiny_llm.cache_shape, tiny_llm.dtype, tiny_llm.device)
         rows.add(pasts, [1] * len(pasts))
-        found.append(rows.slots_of([Added(row, 0, 2, row, SlotKind.PROMPT) for row in range(len(pasts))]))
+        whole_rows = [Added(row, 0, 2, row, SlotKind.PROMPT, past.slots - 2) for row, past in enumerate(pasts)]
+        found.append(rows.slots_of(whole_rows))
     for whole, single, past in zip(*found, pasts, strict=True):
         for name in ("keys", "values"):
             assert torch.equal(getattr(whole, name), getattr(past, name))
