@@ -35,7 +35,8 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import GB, Limits
-from gcache.llm.kept_texts import KeptText, KeptTexts, read_texts
+from gcache.llm.kept_slots import KeptSlots
+from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.load.fingerprint import quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
@@ -104,27 +105,35 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         assert api is not None
         return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
     # before a model is loaded
-    texts = None if limits is None or limits.texts is None else read_texts(Path(limits.texts))
+    kept = None if limits is None else _kept(limits)
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
-    if texts is not None:
-        llm.kept_texts = _kept_texts(spec, llm, quantized(loaded.fingerprint, spec.quantization), texts)
+    if kept is not None:
+        llm.kept_texts = _of_model(kept, spec, llm, quantized(loaded.fingerprint, spec.quantization))
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
     return assemble(spec, llm, loaded.tokenizer, "+".join(agent_models.fingerprints), api, agent_models)
 
 
-def _kept_texts(spec: GraphSpec, llm: LocalLLM, fingerprint: str, texts: dict[str, KeptText]) -> KeptTexts:
-    """The texts that a model keeps in the file of its limits, of all that were read from it."""
-    assert llm.limits.texts is not None
+def _kept(limits: Limits) -> KeptTexts | None:
+    """The texts in the file of some limits, and their slots, whichever models wrote them."""
+    if limits.texts is None:
+        return None
+    file = Path(limits.texts)
+    slots = KeptSlots(file.with_name(f"{file.name}.slots"), limits.kept_gb * GB) if limits.kept_gb else None
+    return KeptTexts("", file, slots=slots)
+
+
+def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str) -> KeptTexts:
+    """The same file of texts for one model: no two have a text in common."""
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
     latents = "realigned" if spec.latent_space_realign else "as they are"
-    return KeptTexts(model, Path(llm.limits.texts), llm.limits.kept_gb * GB, latents, texts)
+    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -246,7 +255,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         template=spec.graph.template,
     )  # fmt: skip
     if main.kept_texts is not None:
-        llm.kept_texts = _kept_texts(spec, llm, made.fingerprint, main.kept_texts.texts)
+        llm.kept_texts = _of_model(main.kept_texts, spec, llm, made.fingerprint)
     models.append((llm, made))
     return len(models) - 1
 

@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gcache.errors import ConfigError
 from gcache.llm.one_at_a_time import OneAtATime
@@ -74,8 +74,8 @@ class Limits(Settings):
         group="limits", metavar="FILE", unset="none is kept",
     )
     kept_gb: float = setting(
-        0.0, help="GB (2^30 bytes) of slots of kept texts that stay in memory, the latest ones, beside max_cache_gb; "
-        "others are read anew where they are handed on",
+        0.0, help="GB (2^30 bytes) of slots of kept texts that are kept, too, in the folder FILE.slots beside it, "
+        "the latest ones; others are read anew where they are handed on",
         group="limits", at_least=0,
     )
     max_gradient_tokens: int = setting(
@@ -140,7 +140,6 @@ class CacheLedger:
         self._in_flight: weakref.WeakSet[InFlightBytes] = weakref.WeakSet()
         self._lock = threading.RLock()  # of the counts; held for no longer than it takes to look at them
         self._held = 0
-        self._counted: weakref.WeakKeyDictionary[KVCache, tuple[Any, int]] = weakref.WeakKeyDictionary()
         self._gone: deque[int] = deque()  # sizes of caches that are gone and not yet taken off
 
     @property
@@ -169,14 +168,6 @@ class CacheLedger:
         # a cache may go in any thread, at any moment: what is called then takes no lock
         gone = weakref.finalize(cache, self._gone.append, size)
         gone.atexit = False
-        self._counted[cache] = (gone, size)
-
-    def let_off(self, cache: KVCache) -> None:
-        """Count a cache no more: it is kept under a limit of its own."""
-        with self._lock:
-            gone, size = self._counted.pop(cache, (None, 0))
-            if gone is not None and gone.detach() is not None:
-                self._held -= size
 
     def watch(self, batch: InFlightBytes) -> None:
         """Count a batch in flight for as long as it lives."""

@@ -13,16 +13,15 @@ import fcntl
 import hashlib
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcache.cache.kv_cache import KVCache
 from gcache.errors import DataError
 from gcache.files import append_line, whole_lines, writing
+from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.requests import GenerateRequest, Generation
 
 
@@ -54,7 +53,7 @@ class KeptTexts:
             has what was there when it began.
         latents: names what latent steps feed back, which texts behind them depend on.
         texts: what the file has, where it was read already; models may share it, for no two have a key in common.
-        most_bytes: of slots of kept texts that stay in memory, the latest ones; others are read anew.
+        slots: where slots of texts are kept; None for nowhere: a text is read anew where they are handed on.
 
     Attributes:
         reused: how many were asked for again; reused_seconds: that writing these took.
@@ -67,13 +66,11 @@ class KeptTexts:
         self,
         model: str,
         file: Path | None = None,
-        most_bytes: float = 0.0,
         latents: str = "",
         texts: dict[str, KeptText] | None = None,
+        slots: KeptSlots | None = None,
     ) -> None:
-        self.model, self.file, self.most_bytes, self.latents = model, file, most_bytes, latents
-        self._slots: OrderedDict[tuple[str, int], KVCache] = OrderedDict()
-        self._bytes = 0
+        self.model, self.file, self.latents, self.slots = model, file, latents, slots
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
         self.texts = texts if texts is not None else {} if file is None else read_texts(file)
@@ -105,26 +102,6 @@ class KeptTexts:
                 self.reused += 1
                 self.reused_seconds += found.seconds
         return found
-
-    def slots(self, key: str, owner: int) -> KVCache | None:
-        """A text's slots, marked with a number, where they are still in memory."""
-        with self._lock:
-            found = self._slots.get((key, owner))
-            if found is not None:
-                self._slots.move_to_end((key, owner))
-        return found
-
-    def hold(self, key: str, owner: int, slots: KVCache) -> bool:
-        """Keep a text's slots in memory, and let go of those that were not asked for the longest; whether they are
-        kept."""
-        with self._lock:
-            if (key, owner) in self._slots or slots.nbytes > self.most_bytes:
-                return False
-            self._slots[key, owner] = slots
-            self._bytes += slots.nbytes
-            while self._bytes > self.most_bytes:
-                self._bytes -= self._slots.popitem(last=False)[1].nbytes
-            return True
 
     def put(self, key: str, text: Generation, seconds: float) -> None:
         """Keep a text.

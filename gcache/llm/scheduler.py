@@ -114,18 +114,20 @@ class BatchingLLM:
             now = time.perf_counter()
             texts.put(key, text, now - self._since)  # its share: the time since the text before it was done
             self._since = now
-            if text.slots is not None and owner is not None and texts.hold(key, owner, text.slots):
-                self.ledger.let_off(text.slots)
+            if text.slots is not None and owner is not None and texts.slots is not None:
+                texts.slots.put(key, owner, text.slots)
             return text
         slots = None
         if owner is not None:
-            slots = texts.slots(key, owner)
-            if slots is None:
+            slots = None if texts.slots is None else texts.slots.get(key, owner, getattr(self.llm, "device", "cpu"))
+            if slots is not None:
+                self.ledger.hold(slots)
+            else:
                 again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
                 del request
                 slots = await self.think(again)
-                if texts.hold(key, owner, slots):
-                    self.ledger.let_off(slots)
+                if texts.slots is not None:
+                    texts.slots.put(key, owner, slots)
         return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:

@@ -21,6 +21,7 @@ from gcache.config import GraphSpec
 from gcache.errors import ConfigError, DataError
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.alignment import Alignment
+from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts, read_texts
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -105,36 +106,66 @@ def test_where_not_all_is_known_nothing_is_kept(tiny_llm: LocalLLM) -> None:
     assert [texts.key(request) for request in (unknown, *others)] == [None] * 7
 
 
-@pytest.mark.parametrize("most_bytes", [0, 10**9])
+NAMES = ("kinds", "owners", "positions", "ordinals", "mask")
+
+
 @pytest.mark.parametrize("steps", [0, 2])
-def test_slots_of_a_kept_text_are_those_it_had(tiny_llm: LocalLLM, steps: int, most_bytes: int) -> None:
-    """Read anew, or still in memory."""
-    llm = Counting(tiny_llm, KeptTexts("m", most_bytes=most_bytes))
+def test_slots_of_a_kept_text_are_read_anew(tiny_llm: LocalLLM, steps: int) -> None:
+    llm = Counting(tiny_llm, KeptTexts("m"))
     asked = on_question(tiny_llm, latent_steps=steps)
     (first,), (again,) = ask(llm, asked), ask(llm, asked)
-    assert first.slots is not None and again.slots is not None
-    assert (llm.written, llm.read) == (1, 0 if most_bytes else 1)
-    for name in ("kinds", "owners", "positions", "ordinals"):
+    assert first.slots is not None and again.slots is not None and (llm.written, llm.read) == (1, 1)
+    for name in NAMES:
         assert getattr(first.slots, name).tolist() == getattr(again.slots, name).tolist()
     torch.testing.assert_close(first.slots.keys, again.slots.keys, atol=1e-4, rtol=0)
     (other,) = ask(llm, replace(asked, owner=1))
     assert other.slots is not None and other.slots.makers == {1}
 
 
-def test_slots_that_were_not_asked_for_the_longest_are_let_go(tiny_llm: LocalLLM) -> None:
-    requests = [on_question(tiny_llm, seed=seed) for seed in range(3)]
-    texts = KeptTexts("m")
-    caches = [text.slots for text in ask(Counting(tiny_llm, texts), *requests)]
-    sizes = [cache.nbytes for cache in caches if cache is not None]
-    texts.most_bytes = sizes[0] + sizes[1] + sizes[2] - 1
-    keys = [texts.key(request) for request in requests]
-    for key, cache in zip(keys[:2], caches[:2], strict=True):
-        assert key is not None and cache is not None
-        texts.hold(key, 2, cache)
-    assert keys[0] is not None and texts.slots(keys[0], 2) is caches[0]
-    assert keys[2] is not None and caches[2] is not None
-    texts.hold(keys[2], 2, caches[2])
-    assert [texts.slots(key or "", 2) is not None for key in keys] == [True, False, True]
+@pytest.mark.parametrize("steps", [0, 2])
+def test_slots_that_are_kept_are_those_it_had_to_the_bit(tiny_llm: LocalLLM, tmp_path: Path, steps: int) -> None:
+    """In this run and in the next, of texts that were just written and of those that were read anew."""
+    file, folder = tmp_path / "texts.jsonl", tmp_path / "slots"
+    asked = on_question(tiny_llm, latent_steps=steps)
+    (first,) = ask(Counting(tiny_llm, KeptTexts("m", file, slots=KeptSlots(folder, 1e9))), asked)
+    for number in range(2):
+        llm = Counting(tiny_llm, KeptTexts("m", file, slots=KeptSlots(folder, 1e9)))
+        (again,) = ask(llm, asked)
+        assert first.slots is not None and again.slots is not None and (llm.written, llm.read) == (0, 0)
+        assert all(torch.equal(getattr(first.slots, n), getattr(again.slots, n)) for n in ("keys", "values", *NAMES))
+        other = ask(llm, replace(asked, owner=1))[0].slots  # read anew once, then kept as well
+        assert other is not None and other.makers == {1} and llm.read == 1 - number
+
+
+def test_slots_that_were_not_asked_for_the_longest_are_removed(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    caches = [text.slots for text in ask(Counting(tiny_llm, KeptTexts("m")), *[on_question(tiny_llm)] * 3)]
+    assert caches[0] is not None
+    KeptSlots(tmp_path, 1e9).put("size", 0, caches[0])
+    size = (tmp_path / "size-0.safetensors").stat().st_size
+    (tmp_path / "size-0.safetensors").unlink()
+    kept = KeptSlots(tmp_path, 2.5 * size)
+    kept.put("a", 0, caches[0])
+    kept.put("b", 0, caches[0])
+    assert kept.get("a", 0, "cpu") is not None and kept.get("b", 1, "cpu") is None
+    kept.put("c", 0, caches[0])
+    assert {file.name for file in tmp_path.iterdir()} == {"a-0.safetensors", "c-0.safetensors"}
+    later = KeptSlots(tmp_path, 2.5 * size)  # which knows what was used last
+    later.put("d", 0, caches[0])
+    assert {file.name[0] for file in tmp_path.iterdir()} == {"c", "d"}
+    KeptSlots(tmp_path, 0.5 * size).put("e", 0, caches[0])
+    assert {file.name[0] for file in tmp_path.iterdir()} == {"c", "d"}
+
+
+def test_broken_slots_are_one_line_that_names_the_way_out(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file, kept = tmp_path / "texts.jsonl", KeptSlots(tmp_path / "slots", 1e9)
+    llm = Counting(tiny_llm, KeptTexts("m", file, slots=kept))
+    ask(llm, on_question(tiny_llm))
+    (written,) = (tmp_path / "slots").iterdir()
+    written.write_bytes(written.read_bytes()[:-7])
+    with pytest.raises(DataError, match=r"holds no slots of a kept text .*; remove it, and the text is read anew"):
+        ask(llm, on_question(tiny_llm))
+    written.unlink()
+    assert ask(llm, on_question(tiny_llm))[0].slots is not None and llm.read == 1
 
 
 def test_a_killed_run_goes_on_behind_its_last_whole_line(tiny_llm: LocalLLM, tmp_path: Path) -> None:
@@ -189,18 +220,17 @@ def test_what_latent_steps_feed_back_tells_texts_apart() -> None:
     assert plain.key(behind) != other.key(behind)
 
 
-def test_slots_that_are_kept_are_counted_by_their_own_limit(tiny_llm: LocalLLM) -> None:
-    llm = Counting(tiny_llm, KeptTexts("m", most_bytes=10**9))
+def test_slots_from_a_file_count_as_caches_while_somebody_has_them(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    llm = Counting(tiny_llm, KeptTexts("m", slots=KeptSlots(tmp_path, 1e9)))
     asked = on_question(tiny_llm)
+    ask(llm, asked)
     gc.collect()
     before = tiny_llm.ledger.held
     (text,) = ask(llm, asked)
-    assert text.slots is not None and tiny_llm.ledger.held == before
+    assert text.slots is not None and tiny_llm.ledger.held == before + text.slots.nbytes
     del text
-    llm.kept_texts.most_bytes = 0
-    llm.kept_texts.hold("x", 0, tiny_llm.think([ThinkRequest((1,))])[0])
     gc.collect()
-    assert tiny_llm.ledger.held <= before
+    assert tiny_llm.ledger.held == before
 
 
 @pytest.mark.parametrize("line", ["{}", "[1]", '{"key": "a", "tokens": []}', "nonsense"])
