@@ -24,8 +24,8 @@ GAIN = 30.0
 class TrustFuser(SideBySideFuser):
     """Slots side by side, and a learned weight per incoming cache.
 
-    x_i is the mean over the slots of cache i of their values in the middle third of the layers, each layer's of norm 1:
-    over those of the solution that its sender wrote, where there is one, else over all. With g learned,
+    x_i is the mean over the slots of cache i of their values in the layers from 1/2 to 5/6 of the depth, each layer's
+    of norm 1: over those of the solution that its sender wrote, where there is one, else over all. With g learned,
 
         s_i = g . x_i            r_i = - max over j of w_j (s_j - s_i)       (at j = i it is 0, so r_i <= 0)
 
@@ -44,7 +44,7 @@ class TrustFuser(SideBySideFuser):
         self, layers: int, heads: int, dim: int, positions: str = "parallel", rope: Rope | None = None
     ) -> None:
         super().__init__(positions, rope)
-        self.read = tuple(range(layers // 3, max(layers // 3 + 1, 2 * layers // 3)))  # layers
+        self.read = tuple(range(layers // 2, max(layers // 2 + 1, 5 * layers // 6)))  # layers
         self.belief = nn.Parameter(torch.zeros(len(self.read) * heads * dim))
 
     def log_weights(self, shared: KVCache, incoming: Sequence[Incoming]) -> Sequence[Tensor]:
