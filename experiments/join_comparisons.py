@@ -6,6 +6,11 @@ Every row is paired, question by question, with the first row of the first file 
 whatever was trained, so one run of it will do for all seeds). A file may have fewer questions than the first, as long
 as they are the first ones of it: its rows are paired over these. The small files keep what was answered, not the text
 it stood in.
+
+    python experiments/join_comparisons.py alone.json trained0.json trained1.json --to self_consistency \
+        --pool trained0.json trained1.json --out docs/results/reasoning
+
+pairs with another row of the first file, and adds the mean over files of several seeds, paired question by question.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import Any
 
 from gcache.commands.console import guarded
 from gcache.errors import DataError
-from gcache.evaluation.intervals import paired_difference
+from gcache.evaluation.intervals import bootstrap_difference, paired_difference
 from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_text
 
@@ -35,12 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="--json files of `gcache compare`")
     parser.add_argument("--out", type=Path, required=True, help="folder for the small files")
+    parser.add_argument("--to", metavar="ROW", help="row of the first file to pair with (default: its first)")
+    parser.add_argument(
+        "--pool", nargs="+", type=Path, default=[], metavar="FILE",
+        help="those of the files whose last rows are one method at several seeds: a row has their mean",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    return guarded(lambda: join(args.files, args.out))
+    return guarded(lambda: join(args.files, args.out, args.to, args.pool))
 
 
-def join(files: Sequence[Path], out: Path) -> int:
+def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence[Path] = ()) -> int:
     found = [_read(path) for path in files]
+    rows = found[0]["rows"]
+    beside = rows[0] if to is None else next((row for row in rows if row["name"] == to), None)
+    if beside is None:
+        raise DataError(f"{files[0]} has no row {to!r}; it has {', '.join(row['name'] for row in rows)}")
+    if strangers := [str(path) for path in pool if path not in files]:
+        raise DataError(f"--pool names {', '.join(strangers)}, which is not among the files; pass it there, too")
     for path, comparison in zip(files[1:], found[1:], strict=True):
         unlike = [name for name in ALIKE if comparison[name] != found[0][name]]
         if unlike or _ids(comparison) != _ids(found[0])[: len(_ids(comparison))]:
@@ -50,7 +66,7 @@ def join(files: Sequence[Path], out: Path) -> int:
             )
     for path, comparison in zip(files, found, strict=True):
         write_text(out / path.name, json.dumps(_small(comparison), separators=(",", ":")) + "\n")
-    first = _right(found[0]["rows"][0])
+    first = _right(beside)
     lines = []
     for path, comparison in zip(files, found, strict=True):
         for row in comparison["rows"]:
@@ -64,12 +80,34 @@ def join(files: Sequence[Path], out: Path) -> int:
                 f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{lost} / {gained}", str(row["unparsed"]),
                 str(row.get("unstated", "")), _cut(row), *(f"{row.get(name, 0):.0f}" for name in COSTS),
             ])  # fmt: skip
+    if pool:
+        lines.append(_pooled(first, [found[files.index(path)]["rows"][-1] for path in pool]))
     head = [
-        "method", "n", "accuracy", f"difference to {found[0]['rows'][0]['name']}", "only it / only the row", "unparsed",
+        "method", "n", "accuracy", f"difference to {beside['name']}", "only it / only the row", "unparsed",
         "unstated", "cut", *COSTS,
     ]  # fmt: skip
     print(markdown(head, lines), end="")
     return 0
+
+
+def _pooled(first: Sequence[bool], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The mean of one method's rows at several seeds; intervals are bootstrapped over the questions."""
+    outcomes = [_right(row) for row in rows]
+    if len({len(right) for right in outcomes}) > 1:
+        raise DataError("--pool names files of different numbers of questions; pass those of the same ones")
+    mean = [sum(each) / len(rows) for each in zip(*outcomes, strict=True)]
+    accuracy, low, high = bootstrap_difference([0.0] * len(mean), mean)
+    difference, worst, best = bootstrap_difference([float(right) for right in first[: len(mean)]], mean)
+
+    def total(name: str) -> float:
+        return float(sum(row.get(name, 0) for row in rows)) / len(rows)
+
+    return [
+        f"{rows[0]['name']}, mean of {len(rows)} seeds", str(len(mean)), f"{accuracy:.3f} ({low:.3f} to {high:.3f})",
+        f"{difference:+.3f} ({worst:+.3f} to {best:+.3f})", "", f"{total('unparsed'):.1f}", f"{total('unstated'):.1f}",
+        f"{total('cut') / total('texts'):.3f}" if total("texts") else f"{total('cut'):.1f}",
+        *(f"{total(name):.0f}" for name in COSTS),
+    ]  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:

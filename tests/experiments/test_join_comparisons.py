@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,38 @@ def test_rows_of_all_files_are_paired_with_the_first_of_the_first(
     kept = (out / "seed1.json").read_text()
     assert json.loads(kept)["rows"][0]["answers"][0] == ["q0", "wrong", "4"]
     assert str(tmp_path) not in kept and "It is 4." not in kept and "How many?" not in kept
+
+
+def test_rows_are_paired_with_a_named_one_and_seeds_with_their_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        comparison(tmp_path, "alone", {"single": "wwww", "voting": "rrww"}),
+        comparison(tmp_path, "seed0", {"gcache": "rrrw"}),
+        comparison(tmp_path, "seed1", {"gcache": "rrrr"}),
+    ]
+    named = [*map(str, files), "--to", "voting", "--pool", *map(str, files[1:]), "--out", str(tmp_path / "out")]
+    assert experiment("join_comparisons").main(named) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "difference to voting" in lines[0] and "| -0.500 (" in lines[2]
+    # per question 0, 0, 1, 1/2 more than voting
+    assert lines[6].startswith("| gcache, mean of 2 seeds | 4 | 0.875 (0.625 to 1.000) | +0.375 (")
+    assert lines[6].endswith(" |  | 0.0 | 0.0 | 0.125 | 12 | 34 | 5 |")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--to", "none"], r"has no row 'none'; it has single, gcache"),
+        (["--pool", "other.json"], r"names other\.json, which is not among the files"),
+    ],
+)
+def test_what_is_not_there_to_pair_or_pool_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    file = comparison(tmp_path, "seed0", {"single": "rrww", "gcache": "rrww"})
+    assert experiment("join_comparisons").main([str(file), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert re.search(said, capsys.readouterr().err) and not (tmp_path / "out").exists()
 
 
 def test_a_file_of_the_first_questions_alone_is_paired_over_these(
