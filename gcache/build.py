@@ -35,6 +35,7 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import GB, Limits
+from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.load.fingerprint import quantized
@@ -125,15 +126,17 @@ def _kept(limits: Limits) -> KeptTexts | None:
     if limits.texts is None:
         return None
     file = Path(limits.texts)
-    slots = KeptSlots(file.with_name(f"{file.name}.slots"), limits.kept_gb * GB) if limits.kept_gb else None
-    return KeptTexts("", file, slots=slots)
+    if not limits.kept_gb:
+        return KeptTexts("", file)
+    slots = KeptSlots(file.with_name(f"{file.name}.slots"), limits.kept_gb * GB)
+    return KeptTexts("", file, slots=slots, scores=KeptScores(file.with_name(f"{file.name}.scores")))
 
 
 def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str) -> KeptTexts:
     """The same file of texts for one model: no two have a text in common."""
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
     latents = "realigned" if spec.latent_space_realign else "as they are"
-    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots)
+    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots, kept.scores)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:

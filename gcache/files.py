@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -94,6 +95,20 @@ def whole_lines(path: Path) -> list[bytes]:
         return path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """While no other process adds to a file of lines: it would take out a line that is being written.
+
+    Raises:
+        WriteError: the file cannot be opened.
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
 
 def _end_of_lines(stream: Any) -> int:

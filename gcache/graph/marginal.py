@@ -15,7 +15,8 @@ has to be drawn but a.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,8 +31,11 @@ from gcache.graph.ballot import Ballot, Option
 from gcache.graph.decision_turn import DecisionTurn
 from gcache.graph.hand_over import log_weights
 from gcache.graph.loops import cancel_all
+from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import Step
+from gcache.llm.kept_scores import content_of
 from gcache.llm.requests import ThinkRequest
+from gcache.llm.scheduler import BatchingLLM
 from gcache.runtime.streams import stream, uniforms
 from gcache.tasks.choices import listed_choices
 
@@ -134,36 +138,58 @@ async def _scores(
     answers: Sequence[tuple[int, ...]],
 ) -> tuple[Tensor, int]:
     """(I, A) log-probabilities of each answer behind each prompt, on each cache; and how many tokens were read for
-    them. Rollouts that heard the same thought over the same payload share what it says of an answer, for it is heard
-    at weight 1.
+    them. A prompt is read once for all answers. Rollouts that heard the same thought over the same payload share what
+    it says of an answer, for it is heard at weight 1.
 
     Args:
         over: names what each cache is of.
     """
 
-    async def one(prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> float:
-        told: list[float] = []
-        await turn.parts.llm.think(
-            ThinkRequest(prompt, past, text=answer, watch_text=lambda found: told.append(float(found.sum())))
-        )
-        return told[0]
+    async def once(key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        return (await make(), True) if turn.start.memo is None else await turn.start.memo.once(key, make)
 
-    async def shared(name: Hashable, prompt: tuple[int, ...], past: FusedCache, answer: tuple[int, ...]) -> Any:
-        if turn.start.memo is None:
-            return await one(prompt, past, answer), True
-        key = ("answer", name, prompt, answer)
-        return await turn.start.memo.once(key, lambda: one(prompt, past, answer))
+    async def under(name: Hashable, prompt: tuple[int, ...], past: FusedCache) -> tuple[list[float], int]:
+        async def hears() -> _Hearing:
+            return _Hearing(turn.parts.llm, prompt, past)
 
-    each = [
-        (name, prompt, past, answer)
-        for name, prompt, past in zip(over, prompts, fused, strict=True) for answer in answers
-    ]  # fmt: skip
-    asked = [asyncio.ensure_future(shared(*one_)) for one_ in each]
+        hearing, is_new = await once(("hearing", name, prompt), hears)
+        asked = [
+            asyncio.ensure_future(once(("answer", name, prompt, answer), partial(hearing.score, answer)))
+            for answer in answers
+        ]
+        try:
+            found = await asyncio.gather(*asked)
+        finally:
+            cancel_all(asked)
+        read = sum(len(answer) for answer, (_, fresh) in zip(answers, found, strict=True) if fresh)
+        return [score for score, _ in found], read + is_new * (len(prompt) - 1)
+
+    asked = [asyncio.ensure_future(under(*each)) for each in zip(over, prompts, fused, strict=True)]
     try:
         found = await asyncio.gather(*asked)
     finally:
         cancel_all(asked)
-    scores = torch.tensor([score for score, _ in found]).view(len(fused), len(answers))
-    fresh = sum(len(prompt) + len(answer) - 1 for (_, prompt, _, answer), (_, new) in zip(each, found, strict=True)
-                if new)  # fmt: skip
-    return scores, fresh
+    return torch.tensor([scores for scores, _ in found]), sum(read for _, read in found)
+
+
+class _Hearing:
+    """The decision maker, hearing one cache: its prompt is read when the first answer needs it."""
+
+    def __init__(self, llm: BatchingLLM, prompt: tuple[int, ...], past: FusedCache) -> None:
+        self.llm, self.prompt, self.past = llm, prompt, past
+        self.content = content_of(past) if llm.kept_texts is not None and llm.kept_texts.scores is not None else ""
+        self._memo = RolloutMemo()
+
+    async def score(self, answer: tuple[int, ...]) -> float:
+        """log P of an answer behind the prompt."""
+        return await self.llm.score(self.prompt, answer, self.content, self._behind_the_prompt)
+
+    async def _behind_the_prompt(self) -> FusedCache:
+        past: FusedCache = (await self._memo.once("prompt", self._read))[0]
+        return past
+
+    async def _read(self) -> FusedCache:
+        if len(self.prompt) == 1:
+            return self.past
+        own = await self.llm.think(ThinkRequest(self.prompt[:-1], self.past))
+        return FusedCache.join([self.past, FusedCache.plain(own)])

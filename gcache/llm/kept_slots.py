@@ -1,4 +1,4 @@
-"""Slots of kept texts, each in a file of its own beside the texts: what was handed on once is read back to the bit.
+"""Slots of kept texts, and of questions, each in a file of its own: what was handed on once is read back to the bit.
 
 Reading a text anew to have its slots again takes a model about as long as writing it among many. A file takes
 milliseconds.
@@ -47,15 +47,16 @@ class KeptSlots:
                 self._sizes[name] = known.st_size
         self._bytes = sum(self._sizes.values())
 
-    def get(self, key: str, owner: int, device: torch.device | str) -> KVCache | None:
-        """A text's slots, if they are here.
+    def get(self, key: str, owner: int, device: torch.device | str) -> tuple[KVCache, float] | None:
+        """A text's slots, if they are here, and the seconds that they took.
 
         Raises:
             DataError: their file is broken.
         """
         path = self._path(key, owner)
         try:
-            tensors, _ = read_tensor_file(path)
+            tensors, said = read_tensor_file(path)
+            seconds = float(said.get("seconds", 0.0))
             slots = KVCache(**{field.name: tensors[field.name].to(device) for field in fields(KVCache)})
             os.utime(path)
         except FileNotFoundError:
@@ -68,16 +69,20 @@ class KeptSlots:
         with self._lock:
             if path.name in self._sizes:  # else another process wrote it, and counts it
                 self._sizes.move_to_end(path.name)
-        return slots
+        return slots, seconds
 
-    def put(self, key: str, owner: int, slots: KVCache) -> None:
+    def put(self, key: str, owner: int, slots: KVCache, seconds: float = 0.0) -> None:
         """Keep a text's slots, and remove what there is no room for.
+
+        Args:
+            seconds: that they took, beside those of writing the text.
 
         Raises:
             WriteError: they cannot be written.
         """
         path = self._path(key, owner)
-        content = save({field.name: getattr(slots, field.name).cpu().contiguous() for field in fields(KVCache)})
+        tensors = {field.name: getattr(slots, field.name).cpu().contiguous() for field in fields(KVCache)}
+        content = save(tensors, {"seconds": f"{seconds:.6f}"})
         if len(content) > self.most_bytes or path.exists():
             return
         write_bytes(path, content)

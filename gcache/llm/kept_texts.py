@@ -9,20 +9,20 @@ A text on a cache whose tokens are not known (several agents', say) is never kep
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gcache.cache.kv_cache import SlotKind
 from gcache.errors import DataError
-from gcache.files import append_line, whole_lines, writing
+from gcache.files import alone, append_line, whole_lines
+from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
-from gcache.llm.requests import GenerateRequest, Generation
+from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class KeptTexts:
             has what was there when it began.
         latents: names what latent steps feed back, which texts behind them depend on.
         texts: what the file has, where it was read already; models may share it, for no two have a key in common.
-        slots: where slots of texts are kept; None for nowhere: a text is read anew where they are handed on.
+        slots: where slots of texts and of questions are kept; None for nowhere: they are read anew.
+        scores: where it is kept how likely answers are on such slots; None for nowhere.
 
     Attributes:
-        reused: how many were asked for again; reused_seconds: that writing these took.
+        reused: how often something that was kept was asked for; reused_seconds: that making it had taken.
 
     Raises:
         DataError: the file is no such file.
@@ -69,8 +70,9 @@ class KeptTexts:
         latents: str = "",
         texts: dict[str, KeptText] | None = None,
         slots: KeptSlots | None = None,
+        scores: KeptScores | None = None,
     ) -> None:
-        self.model, self.file, self.latents, self.slots = model, file, latents, slots
+        self.model, self.file, self.latents, self.slots, self.scores = model, file, latents, slots, scores
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
         self.texts = texts if texts is not None else {} if file is None else read_texts(file)
@@ -95,13 +97,29 @@ class KeptTexts:
         """What a text depends on of its latent steps."""
         return [request.latent_steps, self.latents] if request.latent_steps else 0
 
+    def key_of_question(self, request: ThinkRequest) -> str | None:
+        """What the slots of a question are known by; None where they are not to be kept, or it is no question."""
+        plain = request.past is None and request.embeds is None and not request.latent_steps and not request.text
+        watched = request.watch or request.watch_prompt
+        if self.slots is None or request.kind != SlotKind.PREFIX or not plain or watched:
+            return None
+        return hashlib.sha256(json.dumps([self.model, "question", [*request.tokens]]).encode()).hexdigest()[:32]
+
+    def key_of_score(self, cache: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> str:
+        """What the score of an answer is known by, behind a prompt and a cache of that content."""
+        return hashlib.sha256(json.dumps([self.model, "score", cache, prompt, answer]).encode()).hexdigest()[:32]
+
     def get(self, key: str) -> KeptText | None:
-        with self._lock:
-            found = self.texts.get(key)
-            if found is not None:
-                self.reused += 1
-                self.reused_seconds += found.seconds
+        found = self.texts.get(key)
+        if found is not None:
+            self.count(found.seconds)
         return found
+
+    def count(self, seconds: float) -> None:
+        """Something that was kept is used again."""
+        with self._lock:
+            self.reused += 1
+            self.reused_seconds += seconds
 
     def put(self, key: str, text: Generation, seconds: float) -> None:
         """Keep a text.
@@ -116,7 +134,7 @@ class KeptTexts:
             self.texts[key] = kept
             if self.file is not None:
                 values = {"key": key, **vars(kept), "log_probs": [round(p, 4) for p in kept.log_probs]}
-                with _alone(self.file):
+                with alone(self.file):
                     append_line(self.file, json.dumps(values))
 
 
@@ -142,13 +160,3 @@ def read_texts(file: Path) -> dict[str, KeptText]:
                 "or name another file"
             ) from error
     return found
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """While no other process writes to a file of texts: it would take out a line that is being written."""
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            yield

@@ -22,11 +22,13 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import CacheLedger
 from gcache.llm.context import misfit
@@ -85,15 +87,87 @@ class BatchingLLM:
         self.takes_turns = self.ledger is ledger
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # of the dictionary
-        self._writing, self._since = 0, 0.0  # texts that are to be kept, and when the last of them was done
+        self._making, self._since = 0, 0.0  # what is to be kept, and when the last of it was done
+
+    @property
+    def kept_texts(self) -> KeptTexts | None:
+        """What the model keeps."""
+        return getattr(self.llm, "kept_texts", None)
 
     def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
-        """See `LocalLLM.think`."""
-        return self._ask("think", request)
+        """See `LocalLLM.think`. Where slots are kept, a question is read once."""
+        key = None if self.kept_texts is None else self.kept_texts.key_of_question(request)
+        return self._ask("think", request) if key is None else self._question(key, request)
+
+    async def _question(self, key: str, request: ThinkRequest) -> KVCache:
+        slots = self._slots(key, request.owner)
+        if slots is None:
+            with self._timed() as took:
+                slots = await self._ask("think", request)
+            assert self.kept_texts is not None and self.kept_texts.slots is not None
+            self.kept_texts.slots.put(key, request.owner, slots, took())
+        return slots
+
+    def _slots(self, key: str, owner: int) -> KVCache | None:
+        """Slots that are kept."""
+        texts = self.kept_texts
+        if texts is None or texts.slots is None:
+            return None
+        found = texts.slots.get(key, owner, getattr(self.llm, "device", "cpu"))
+        if found is None:
+            return None
+        slots, seconds = found
+        if seconds:
+            texts.count(seconds)
+        self.ledger.hold(slots)
+        return slots
+
+    @contextmanager
+    def _timed(self) -> Iterator[Callable[[], float]]:
+        """Around making something that is kept. Asked behind it, what it gets says how many seconds that took: of
+        several that are made at once each its share, the time since the one before it was done."""
+        if not self._making:
+            self._since = time.perf_counter()
+        self._making += 1
+        took = 0.0
+        try:
+            yield lambda: took
+        finally:
+            self._making -= 1
+            now = time.perf_counter()
+            took, self._since = now - self._since, now
+
+    async def score(
+        self, prompt: tuple[int, ...], answer: tuple[int, ...], content: str, read: Callable[[], Awaitable[FusedCache]]
+    ) -> float:
+        """The log-probability of an answer behind a prompt, and what was heard. Where scores are kept, the same is
+        asked once.
+
+        Args:
+            content: of the cache that was heard (`gcache.llm.kept_scores.content_of`); "" where scores are not kept.
+            read: gives that cache with the prompt behind it, but for the prompt's last token.
+        """
+        texts = self.kept_texts if content else None
+        key = "" if texts is None else texts.key_of_score(content, prompt, answer)
+        if texts is not None and texts.scores is not None and (found := texts.scores.get(key)) is not None:
+            texts.count(found[1])
+            return found[0]
+        told: list[float] = []
+        with self._timed() as took:
+            past = await read()
+            await self._ask(
+                "think",
+                ThinkRequest(
+                    prompt[-1:], past, text=answer, watch_text=lambda scores: told.append(float(scores.sum()))
+                ),
+            )
+        if texts is not None and texts.scores is not None:
+            texts.scores.put(key, told[0], took())
+        return told[0]
 
     def generate(self, request: GenerateRequest) -> Coroutine[Any, Any, Generation]:
         """See `LocalLLM.generate`. A text that is kept is not written again; where it hands on slots, it is read."""
-        texts: KeptTexts | None = getattr(self.llm, "kept_texts", None)
+        texts = self.kept_texts
         key = None if texts is None else texts.key(request)
         if texts is None or key is None:
             return self._ask("generate", request)
@@ -102,32 +176,21 @@ class BatchingLLM:
     async def _kept(self, texts: KeptTexts, key: str, request: GenerateRequest) -> Generation:
         known, owner = texts.get(key), request.owner
         if known is None:
-            if not self._writing:
-                self._since = time.perf_counter()
-            self._writing += 1
-            try:
+            with self._timed() as took:
                 asked = self._ask("generate", request)
                 del request  # a frame that waits must not keep the request's caches alive
                 text: Generation = await asked
-            finally:
-                self._writing -= 1
-            now = time.perf_counter()
-            texts.put(key, text, now - self._since)  # its share: the time since the text before it was done
-            self._since = now
+            texts.put(key, text, took())
             if text.slots is not None and owner is not None and texts.slots is not None:
                 texts.slots.put(key, owner, text.slots)
             return text
-        slots = None
-        if owner is not None:
-            slots = None if texts.slots is None else texts.slots.get(key, owner, getattr(self.llm, "device", "cpu"))
-            if slots is not None:
-                self.ledger.hold(slots)
-            else:
-                again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
-                del request
-                slots = await self.think(again)
-                if texts.slots is not None:
-                    texts.slots.put(key, owner, slots)
+        slots = None if owner is None else self._slots(key, owner)
+        if owner is not None and slots is None:
+            again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
+            del request
+            slots = await self._ask("think", again)
+            if texts.slots is not None:
+                texts.slots.put(key, owner, slots)
         return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.fusers.registry import FUSERS
 from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.config import GraphSpec
-from gcache.errors import ApiError, BudgetSpent, ConfigError
+from gcache.errors import ApiError, BudgetSpent, ConfigError, DataError
 from gcache.evaluation.controls import CONTROLS, Trial, run_controls
+from gcache.evaluation.interventions import masked
 from gcache.gnn.payload import Payload
 from gcache.gnn.team import as_example
 from gcache.gnn.topology import Edge, Topology
@@ -30,6 +32,9 @@ from gcache.graph.marginal import mixture
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
+from gcache.llm.kept_scores import KeptScores
+from gcache.llm.kept_slots import KeptSlots
+from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example, Grade
@@ -226,6 +231,38 @@ def test_marginal_is_the_formula(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> Non
     assert result.tokens["generated"] == sum(len(s.tokens) for s in result.solutions.values())
 
 
+def test_a_choice_that_is_kept_asks_the_model_nothing(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Question, solutions and scores come from files, to the bit; the costs are those of making them."""
+
+    def kept() -> KeptTexts:
+        file = tmp_path / "texts.jsonl"
+        return KeptTexts("m", file, slots=KeptSlots(tmp_path / "slots", 1e9), scores=KeptScores(tmp_path / "scores"))
+
+    def run(masks: bool = False) -> RunResult:
+        monkeypatch.setattr(tiny_llm, "kept_texts", kept())
+        graph = reasoning(tiny_llm, tiny_tokenizer, WORDS).graph
+        return graph.run(QUESTIONS[4], topology=STAR, intervention=masked if masks else None)
+
+    first = run()
+    took = sum(1 for _ in (tmp_path / "scores").open())
+    with monkeypatch.context() as cut:
+        cut.setattr(tiny_llm, "_think", lambda *_: pytest.fail("something was read"))
+        cut.setattr(tiny_llm, "decoding", lambda: pytest.fail("something was written"))
+        again = run()
+    assert first.ballot is not None and again.ballot is not None and again.tokens == first.tokens
+    assert again.ballot.scores == first.ballot.scores and again.answer == first.answer
+    assert again.ballot.probabilities == first.ballot.probabilities
+    assert took == len(first.ballot.options) * 3 and tiny_llm.kept_texts is not None
+    assert tiny_llm.kept_texts.reused_seconds > 0
+    other = run(masks=True).ballot
+    assert other is not None and other.scores != first.ballot.scores
+    (tmp_path / "scores").write_text('["a", "b", 1]\n')
+    with pytest.raises(DataError, match=r"line 1: not a kept score .*; remove the line, or the file"):
+        kept()
+
+
 def test_an_answer_is_drawn_as_likely_as_it_is(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """At a temperature, by the run's own seed; its log-probability is that of the draw."""
     graph = reasoning(tiny_llm, tiny_tokenizer, WORDS).graph
@@ -296,13 +333,13 @@ def test_a_trusted_cache_decides(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> Non
     assert plain is not None
     fuser = built.graph.fuser
     result = built.graph.run(QUESTIONS[4], topology=even)
-    own, other = (fuser._features(result.caches[0, agent]).mean(dim=0) for agent in (1, 0))
-    with torch.no_grad():
-        fuser.belief.copy_(100 * (own - other))
+    read = [torch.autograd.grad(fuser.score(result.caches[0, agent]), fuser.belief)[0] for agent in range(3)]
+    with torch.no_grad():  # what scores agent 1 at 50, and the others at 0
+        fuser.belief.copy_(torch.linalg.pinv(torch.stack(read)) @ torch.tensor([0.0, 50.0, 0.0]))
     trusting = built.graph.run(QUESTIONS[4], topology=even).ballot
     assert trusting is not None
     scores = torch.tensor(trusting.scores[1]).softmax(dim=0)
-    assert max(abs(float(p) - q) for p, q in zip(scores, trusting.probabilities, strict=True)) < 0.2
+    assert max(abs(float(p) - q) for p, q in zip(scores, trusting.probabilities, strict=True)) < 1e-3
     assert trusting.probabilities != pytest.approx(plain.probabilities, abs=1e-3)
 
 
