@@ -84,7 +84,8 @@ class GraphSpec(Settings):
         DECISION_PROBABILITY, help="of an edge into the decision maker, before training", group="team", above=0, below=1
     )
     agent_probability: float = setting(
-        AGENT_PROBABILITY, help="of an edge among agents, before training", group="team", above=0, below=1
+        AGENT_PROBABILITY, help="of an edge among agents, before training; 0: agents hear nobody, now and later",
+        group="team", at_least=0, below=1,
     )
     optimized_temporal: bool = setting(
         False, help="learn edges from the round before, too", group="choices", was="temporal"
@@ -204,6 +205,11 @@ class GraphSpec(Settings):
         if chosen and self.topology != LEARNED:
             raise ConfigError(
                 f"{chosen[0]} is learned with the topology, but that is {self.topology!r}; use --topology {LEARNED}"
+            )
+        if self.optimized_temporal and not self.agent_probability:
+            raise ConfigError(
+                "optimized_temporal learns edges among agents, which agent_probability 0 leaves out; raise it, or "
+                "leave out optimized_temporal"
             )
         if self.optimized_temporal and self.graph.num_rounds == 1:
             raise ConfigError("edges from the round before need one: set the number of rounds to 2 or more")

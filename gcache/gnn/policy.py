@@ -71,7 +71,8 @@ class TopologyPolicy(nn.Module):
         feature_dim: F of the role and query features.
         hidden_dim: width of the GCN and of the edge head.
         decision_probability: mean probability, before training, of an edge into the decision maker.
-        agent_probability: the same for an edge among agents, within a round or from the one before.
+        agent_probability: the same for an edge among agents, within a round or from the one before; 0 where agents
+            hear nobody: there are no such edges.
         temporal: whether there are edges from the round before.
         channels: what may go over an edge, of `gcache.gnn.topology.CHANNELS`; () where that is no choice.
         latent_choices: numbers of latent steps that an agent may take; () where that is no choice.
@@ -103,11 +104,14 @@ class TopologyPolicy(nn.Module):
         check_choices(channels, latent_choices)
         self.feature_dim = feature_dim
         self.temporal, self.channels, self.latent_choices = temporal, tuple(channels), tuple(latent_choices)
+        self.among = agent_probability > 0
+        if temporal and not self.among:
+            raise ConfigError("with agent_probability 0 no agent hears another, in the round before neither; raise it")
         self.read = nn.Linear(3 * feature_dim, hidden_dim)
         self.gcn = GCNConv(hidden_dim, hidden_dim)
-        kinds = [agent_probability, decision_probability, *([agent_probability] if temporal else [])]
+        kinds = [*([agent_probability] * self.among), decision_probability, *([agent_probability] * temporal)]
         # s_kind of the first two kinds, t, and for edges from the round before s_kind and t of their own
-        self.agreement = nn.Parameter(torch.zeros(5 if temporal else 3))
+        self.agreement = nn.Parameter(torch.zeros(5 if temporal else 3 if self.among else 1))
         self.heads = nn.ModuleList(_edge_head(hidden_dim, probability) for probability in kinds)
         self.channel_head = _head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
         self.latent_head = _head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
@@ -144,16 +148,19 @@ class TopologyPolicy(nn.Module):
         agree = roles * query  # (N + 1, F)
         hidden = torch.relu(self.read(FEATURE_SCALE * torch.cat((roles, query.expand_as(roles), agree), dim=1)))
         nodes = hidden + self.gcn(hidden, _role_graph(n, hidden.device))
-        candidates = candidate_edges(n, self.temporal)
+        candidates = [key for key in candidate_edges(n, self.temporal) if self.among or key[1] == n]
         sources = torch.tensor([key[0] for key in candidates], device=hidden.device)
         targets = torch.tensor([key[1] for key in candidates], device=hidden.device)
-        # 0 among agents, 1 into the decision maker, 2 from the round before
-        kinds = torch.tensor([2 if len(key) > 2 else int(key[1] == n) for key in candidates], device=hidden.device)
+        # 0 among agents, 1 into the decision maker, 2 from the round before; where there is one kind, that is 0
+        kinds = torch.tensor(
+            [2 if len(key) > 2 else int(key[1] == n and self.among) for key in candidates], device=hidden.device
+        )
         pairs = torch.cat((nodes[sources], nodes[targets], nodes[sources] * nodes[targets]), dim=1)
         cosine = agree.sum(dim=1) / self.feature_dim  # (N + 1,)
         concern = CONCERN_SCALE * scale * (cosine - cosine[:n].mean())
         scores = torch.cat([head(pairs) for head in self.heads], dim=1).gather(1, kinds[:, None]).squeeze(1)
-        of_source = self.agreement[[0, 1, 3] if self.temporal else [0, 1]][kinds]
+        sources_of = [0, 1, 3] if self.temporal else [0, 1] if self.among else [0]
+        of_source = self.agreement[sources_of][kinds]
         nothing = self.agreement.new_zeros(1)
         of_target = torch.cat((self.agreement[2:3], nothing, self.agreement[4:]))[kinds]
         return EdgeDistribution(
@@ -165,10 +172,12 @@ class TopologyPolicy(nn.Module):
 
 
 def check_probabilities(**probabilities: float | None) -> None:
-    """Raise ConfigError, naming `NAME_probability`, for one that is not between 0 and 1; None is no choice."""
+    """Raise ConfigError, naming `NAME_probability`, for one that is not between 0 and 1. None is no choice; 0 among
+    agents says that there are no such edges."""
     for name, value in probabilities.items():
-        if value is not None and not 0.0 < value < 1.0:
-            raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded, got {value}")
+        if value is not None and not 0.0 < value < 1.0 and (name, value) != ("agent", 0):
+            besides = ", or 0 for none among agents" if name == "agent" else ""
+            raise ConfigError(f"{name}_probability must be between 0 and 1, both excluded{besides}, got {value}")
 
 
 def _edge_head(width: int, probability: float) -> nn.Sequential:

@@ -200,6 +200,7 @@ def test_a_finished_run_is_not_trained_again(trained: Path, model_folder: Path) 
         (["--fuser_gradient", "some"], ["some", "full"]),
         (["--hops", "3"], ["hops", "3", "1, 2"]),
         (["--agent_probability", "1.5"], ["agent_probability", "1.5"]),
+        (["--agent_probability", "0", "--optimized_temporal"], ["agent_probability 0", "raise it"]),
         (["--optimized_temporal"], ["rounds", "2"]),
         (["--channels", "cache", "smoke"], ["channel", "smoke", "latents"]),
         (["--channels", "latents"], ["latents", "latent steps"]),

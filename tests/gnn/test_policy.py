@@ -101,6 +101,8 @@ def test_before_training_edges_are_about_as_likely_as_configured(decision: float
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])
 @pytest.mark.parametrize("name", ["decision_probability", "agent_probability", "consult_probability"])
 def test_a_certain_or_impossible_edge_is_refused(name: str, value: float) -> None:
+    if (name, value) == ("agent_probability", 0.0):
+        name, value = "agent_probability", -1e-9  # at 0 there are no such edges
     settings: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=f"{name} must be between 0 and 1"):
         policy(**settings)
@@ -118,7 +120,15 @@ def test_features_that_do_not_fit_together_are_refused(roles: tuple[int, ...], q
         QuestionFeatures(torch.zeros(roles), torch.zeros(query))
 
 
-@pytest.mark.parametrize("settings", [{}, {"consult_probability": 0.4}])
+def test_agents_that_hear_nobody_have_edges_into_the_decision_maker_alone() -> None:
+    made = policy(agent_probability=0.0, decision_probability=0.3)
+    found = table(made(features(4, 1)))
+    assert found == {(i, 4): pytest.approx(0.3, abs=0.05) for i in range(4)}
+    with pytest.raises(ConfigError, match="agent_probability 0"):
+        policy(agent_probability=0.0, temporal=True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"consult_probability": 0.4}, {"agent_probability": 0.0}])
 @pytest.mark.parametrize("n_agents", [2, 5])
 def test_one_draws_log_probability_and_the_entropy_reach_every_parameter(
     n_agents: int, settings: dict[str, Any]
