@@ -1,6 +1,6 @@
 """Files of `gcache compare` on the same questions as one table, and as one small file per comparison.
 
-    python experiments/join_comparisons.py seed0.json seed1.json seed2.json --out docs/results/gsm8k
+    python experiments/join_comparisons.py seed0.json seed1.json seed2.json --out docs/results/consult
 
 Every row is paired, question by question, with the first row of the first file (`single`, say, which is the same
 whatever was trained, so one run of it will do for all seeds). A file may have fewer questions than the first, as long
