@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from gcache.errors import WriteError
+from gcache.errors import DataError, WriteError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -97,13 +99,45 @@ def whole_lines(path: Path) -> list[bytes]:
         return []
 
 
-@contextmanager
-def alone(file: Path) -> Iterator[None]:
-    """While no other process adds to a file of lines: it would take out a line that is being written.
+def parsed_lines(path: Path, parse: Callable[[Any], T], what: str, instead: str, way_out: str) -> list[T]:
+    """What the lines of a JSON Lines file hold, by `whole_lines`.
+
+    Args:
+        parse: makes something of a line's value; raises ValueError, KeyError or TypeError where it is none.
+        what: a line holds, in words.
+        instead: of a file that cannot be read; way_out: for a line that holds something else.
 
     Raises:
-        WriteError: the file cannot be opened.
+        DataError: the file cannot be read, or a line holds something else.
     """
+    try:
+        lines = whole_lines(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); {instead}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(parse(json.loads(line.decode("utf-8"))))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{path}, line {number}: not {what} ({type(error).__name__}: {str(error)[:80]}); {way_out}"
+            ) from error
+    return found
+
+
+def append_line_alone(path: Path, line: str) -> None:
+    """Add a line to a file that several processes write to; see `append_line`.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    with _alone(path):
+        append_line(path, line)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """While no other process adds to a file of lines: it would take out a line that is being written."""
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab") as held:

@@ -10,12 +10,12 @@ import hashlib
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gcache.cache.fused_cache import FusedCache
-from gcache.errors import DataError
-from gcache.files import alone, append_line, whole_lines
+from gcache.files import append_line_alone, parsed_lines
 
 
 class KeptScores:
@@ -32,20 +32,12 @@ class KeptScores:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, float]] = {}
-        try:
-            lines = whole_lines(file)
-        except OSError as error:
-            raise DataError(f"{file} cannot be read ({error.strerror}); name another file for --texts") from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                key, score, seconds = json.loads(line)
-                self._known[str(key)] = float(score), float(seconds)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise DataError(
-                    f"{file}, line {number}: not a kept score ({type(error).__name__}: {str(error)[:80]}); remove the "
-                    "line, or the file: scores are computed anew"
-                ) from error
+        self._known: dict[str, tuple[float, float]] = dict(
+            parsed_lines(
+                file, _kept, "a kept score", "name another file for --texts",
+                "remove the line, or the file: scores are computed anew",
+            )
+        )
 
     def get(self, key: str) -> tuple[float, float] | None:
         """A score, and the seconds that it took."""
@@ -60,8 +52,12 @@ class KeptScores:
         with self._lock:
             if key not in self._known:
                 self._known[key] = score, seconds
-                with alone(self.file):
-                    append_line(self.file, json.dumps([key, score, seconds]))
+                append_line_alone(self.file, json.dumps([key, score, seconds]))
+
+
+def _kept(values: Any) -> tuple[str, tuple[float, float]]:
+    key, score, seconds = values
+    return str(key), (float(score), float(seconds))
 
 
 def content_of(cache: FusedCache) -> str:

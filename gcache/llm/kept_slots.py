@@ -81,9 +81,11 @@ class KeptSlots:
             WriteError: they cannot be written.
         """
         path = self._path(key, owner)
+        if path.exists():
+            return
         tensors = {field.name: getattr(slots, field.name).cpu().contiguous() for field in fields(KVCache)}
         content = save(tensors, {"seconds": f"{seconds:.6f}"})
-        if len(content) > self.most_bytes or path.exists():
+        if len(content) > self.most_bytes:
             return
         write_bytes(path, content)
         with self._lock, writing(self.folder):

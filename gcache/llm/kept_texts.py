@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.cache.kv_cache import SlotKind
-from gcache.errors import DataError
-from gcache.files import alone, append_line, whole_lines
+from gcache.files import append_line_alone, parsed_lines
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -87,11 +86,10 @@ class KeptTexts:
         watched = request.watch or request.watch_scores or request.watch_latents or request.top_log_probs is not None
         if not known or not plain or watched:
             return None
-        named = [
-            self.model, [*(request.past_tokens or ())], [*request.tokens], self._latents_of(request),
+        return _hashed(
+            self.model, request.past_tokens or (), request.tokens, self._latents_of(request),
             request.temperature, request.seed if request.temperature else 0, request.max_new_tokens, request.top_p,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+        )  # fmt: skip
 
     def _latents_of(self, request: GenerateRequest) -> object:
         """What a text depends on of its latent steps."""
@@ -103,11 +101,11 @@ class KeptTexts:
         watched = request.watch or request.watch_prompt
         if self.slots is None or request.kind != SlotKind.PREFIX or not plain or watched:
             return None
-        return hashlib.sha256(json.dumps([self.model, "question", [*request.tokens]]).encode()).hexdigest()[:32]
+        return _hashed(self.model, "question", request.tokens)
 
     def key_of_score(self, cache: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> str:
         """What the score of an answer is known by, behind a prompt and a cache of that content."""
-        return hashlib.sha256(json.dumps([self.model, "score", cache, prompt, answer]).encode()).hexdigest()[:32]
+        return _hashed(self.model, "score", cache, prompt, answer)
 
     def get(self, key: str) -> KeptText | None:
         found = self.texts.get(key)
@@ -134,8 +132,7 @@ class KeptTexts:
             self.texts[key] = kept
             if self.file is not None:
                 values = {"key": key, **vars(kept), "log_probs": [round(p, 4) for p in kept.log_probs]}
-                with alone(self.file):
-                    append_line(self.file, json.dumps(values))
+                append_line_alone(self.file, json.dumps(values))
 
 
 def read_texts(file: Path) -> dict[str, KeptText]:
@@ -145,18 +142,14 @@ def read_texts(file: Path) -> dict[str, KeptText]:
     Raises:
         DataError: it cannot be read, or is no such file.
     """
-    found: dict[str, KeptText] = {}
-    try:
-        lines = whole_lines(file)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}); name a file for --texts, or a new one") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            values = json.loads(line.decode("utf-8"))
-            found[str(values["key"])] = KeptText.from_json(values)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{file}, line {number}: not a kept text ({type(error).__name__}: {str(error)[:80]}); remove the line, "
-                "or name another file"
-            ) from error
-    return found
+    return dict(
+        parsed_lines(
+            file, lambda values: (str(values["key"]), KeptText.from_json(values)), "a kept text",
+            "name a file for --texts, or a new one", "remove the line, or name another file",
+        )
+    )
+
+
+def _hashed(*named: object) -> str:
+    """A short name for what something depends on."""
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
