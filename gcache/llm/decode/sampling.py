@@ -33,7 +33,7 @@ def drawn(
 ) -> tuple[Tensor, Tensor]:
     """Pick a token per row of (n, V) logits; returns (n,) ids and (n,) log-probabilities of the draws.
 
-    Drawn by inverting the cumulative distribution at `uniform`, in float64; greedy at temperature 0.
+    Drawn by inverting the cumulative distribution at `uniform`, summed in float64; greedy at temperature 0.
 
     Args:
         temperature, top_p, uniform: (n,); None where nobody's top_p is below 1.
@@ -48,7 +48,7 @@ def drawn(
         kept = log_probs[narrow].masked_fill(~nucleus(log_probs[narrow], top_p[narrow]), -torch.inf)
         kept = torch.log_softmax(kept, dim=-1)
         log_probs[narrow] = kept if looks else torch.where(cut[:, None], kept, log_probs)
-    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    cumulative = log_probs.exp().double().cumsum(dim=-1)  # exp in float32: in float64 it takes ten times as long
     whole = cumulative[:, -1:]
     # below the whole, however it rounds: what lies behind the last token of the nucleus has no chance
     target = torch.minimum(uniform[:, None] * whole, torch.nextafter(whole, torch.zeros_like(whole)))
