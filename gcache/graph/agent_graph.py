@@ -108,6 +108,7 @@ class AgentGraph(Team, ABC):
         words_seed: int | None = None,
         agents: Sequence[Agent] | None = None,
         words_alone: bool = False,
+        alone_seed: int | None = None,
     ) -> RunResult:
         """Answer one question.
 
@@ -134,6 +135,7 @@ class AgentGraph(Team, ABC):
             top_log_probs: so many of the likeliest tokens are told beside each of the answer's; see `Generation`.
             words_seed: what agents that hear nobody draw their solutions by, so that runs of other seeds can have the
                 same ones; None for `seed`.
+            alone_seed: likewise of the decision maker's text where it hears nobody.
             words_alone: whether agents hand on their words instead of slots: those that write solutions, these.
             agents: who works on it instead of the graph's or the question's own; as many as a given topology has.
 
@@ -159,7 +161,7 @@ class AgentGraph(Team, ABC):
             Start(
                 asked, working, topology, log_prob, temperature, seed, memo, keep_caches, lenient, intervention,
                 alignment, max_new_tokens, tuple(stop), watch, keep_states, top_p, top_log_probs, variables,
-                seed if words_seed is None else words_seed, words_alone,
+                seed if words_seed is None else words_seed, words_alone, alone_seed,
             )
         )
 

@@ -53,7 +53,8 @@ async def _write(
     parts, transport, start, question = turn.parts, turn.transport, turn.start, turn.start.example.question
     heard = [await transport.heard_over((turn.last, edge.source), edge) for edge in edges]
     watching = TextWatch.of(start.watch, len(groups))
-    texts: list[asyncio.Future[Spoken]] = []
+    seed = start.seed if edges or start.alone_seed is None else start.alone_seed
+    texts: list[asyncio.Future[tuple[Spoken, bool]]] = []
     received, read = 0, 0
     try:
         for number, group in enumerate(groups):
@@ -67,25 +68,27 @@ async def _write(
                 question, parts.decision.judging if judges else parts.decision.instructions, tokens,
                 turn.question_tokens, fused, tuple(heard[i] for i in group),
                 start.max_new_tokens or parts.config.max_new_tokens,
-                start.temperature, derive("text", start.seed, question, number),
+                start.temperature, derive("text", seed, question, number),
                 start.stop, watching.written if watching else None, start.top_p,
                 start.top_log_probs, watching.scored if watching else None,
                 parts.models[0].layouts.of(start.variables).thinks,
             )  # fmt: skip
-            texts.append(asyncio.ensure_future(parts.writer.write(parts.llm, asked)))
+            texts.append(asyncio.ensure_future(_text(turn, edges, asked)))
         del fused, asked, heard
         await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
         if not start.keep_caches:  # from here on the batch alone holds what it needs
             transport.let_go()
-        spoken = tuple(await asyncio.gather(*texts))
+        written = await asyncio.gather(*texts)
     finally:
         cancel_all(texts)
-    api_read, api_written = api_tokens(spoken)
+    spoken = tuple(text for text, _ in written)
+    new = [text for text, fresh in written if fresh]
+    api_read, api_written = api_tokens(new)
     turn.trace.note(
         Step(
             turn.receiver[1], DECISION, turn.last, "answer", started, turn.trace.now(),
-            prefilled=read if any(s.generation for s in spoken) else 0,
-            generated=sum(len(s.generation.tokens) for s in spoken if s.generation),
+            prefilled=read if any(s.generation for s in new) else 0,
+            generated=sum(len(s.generation.tokens) for s in new if s.generation),
             received=received, api_read=api_read, api_written=api_written,
         )
     )  # fmt: skip
@@ -93,3 +96,13 @@ async def _write(
         [s.text for s in spoken], [e.weight for e in edges] or [1.0], question, [s.cut for s in spoken]
     )
     return Answered(spoken[chosen].text, spoken)
+
+
+async def _text(turn: DecisionTurn, edges: Sequence[Edge], asked: WriterInput) -> tuple[Spoken, bool]:
+    """A text, and whether this run had to write it: rollouts may share that of a decision maker that hears nobody."""
+    parts, start = turn.parts, turn.start
+    if edges or start.alone_seed is None or start.memo is None:
+        return await parts.writer.write(parts.llm, asked), True
+    key = ("alone", start.alone_seed, start.temperature)
+    found: tuple[Spoken, bool] = await start.memo.once(key, lambda: parts.writer.write(parts.llm, asked))
+    return found

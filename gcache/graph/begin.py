@@ -33,6 +33,8 @@ class Start:
         variables: of the chat template, as JSON, that are otherwise for this question.
         words_alone: whether agents hand on their words instead of slots; those that write solutions, these.
         words_seed: what solutions of agents that hear nobody are drawn by; `seed` is for all other draws.
+        alone_seed: what the decision maker's text is drawn by where it hears nobody, and then rollouts share it; None
+            for `seed`, and nothing shared.
         top_p, top_log_probs: of a text of the local model; see `GenerateRequest`.
     """
 
@@ -56,6 +58,7 @@ class Start:
     variables: str = ""
     words_seed: int = 0
     words_alone: bool = False
+    alone_seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

@@ -98,8 +98,9 @@ class TrainConfig(Settings):
     )
     seed: int = setting(0, help="of everything drawn", group="training")
     words_seed: int = setting(
-        0, help="of the solutions of agents that hear nobody, with --hands reasoning: these depend on nothing that is "
-        "learned, so all rollouts of a question have the same, and runs of other seeds too",
+        0, help="with --hands reasoning, of the solutions of agents that hear nobody, and of the decision maker's text "
+        "where it hears nobody: these depend on nothing that is learned, so all rollouts of a question have the same, "
+        "and runs of other seeds too",
         group="training", at_least=0,
     )
 

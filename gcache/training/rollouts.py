@@ -111,7 +111,7 @@ class Rollouts:
             asked = (
                 self.graph.arun(
                     example, memo=memo, keep_caches=False, lenient=self.config.on_error == "skip",
-                    words_seed=self.config.words_seed,
+                    words_seed=self.config.words_seed, alone_seed=self._alone_seed,
                 )
                 for example, memo in zip(questions, memos, strict=True)
             )
@@ -155,6 +155,11 @@ class Rollouts:
         carried = sum(result.edge_bytes.values()) / 2**20
         return self.config.token_price * generated / 1000 + self.config.mib_price * carried
 
+    @property
+    def _alone_seed(self) -> int | None:
+        """Where agents reason, the decision maker's text too is the same in all rollouts in which it hears nobody."""
+        return self.config.words_seed if self.graph.config.hands == "reasoning" else None
+
     async def _run(
         self, step: int, questions: Sequence[Example], memos: Sequence[RolloutMemo]
     ) -> list[list[RunResult]]:
@@ -172,6 +177,7 @@ class Rollouts:
                 graph.arun(
                     example, sample=True, temperature=temperature, seed=seed, memo=memo,
                     lenient=config.on_error == "skip", words_seed=config.words_seed,
+                    alone_seed=self._alone_seed,
                 )
                 for seed in seeds
             ]

@@ -138,6 +138,43 @@ def test_rollouts_share_the_solutions_that_depend_on_nothing_learned(tiny_llm: L
     assert think == [["think", "think", "think"], ["shared", "think", "think"]]
 
 
+def test_rollouts_share_the_text_of_a_decision_maker_that_hears_nobody(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any
+) -> None:
+    """Drawn by `alone_seed`, written once per temperature; whoever is heard keeps a rollout's text its own."""
+    graph = reasoning(tiny_llm, tiny_tokenizer, graph=replace(REASONING, max_new_tokens=8)).graph
+    memo = RolloutMemo()
+
+    def said(topology: Topology, seed: int, alone_seed: int | None, temperature: float = 3.0) -> tuple[Any, int]:
+        run = graph.run(
+            QUESTIONS[2], topology=topology, seed=seed, words_seed=9, alone_seed=alone_seed, memo=memo,
+            temperature=temperature,
+        )  # fmt: skip
+        (answer,) = (step for step in run.trace if step.what == "answer")
+        return run.spoken[0].generation.tokens, answer.generated
+
+    nobody = Topology(3, ())
+    first, again, own, third = (said(nobody, s, a) for s, a in ((1, 5), (2, 5), (2, None), (1, 6)))
+    assert first[0] == again[0] and first[1] > 0 and again[1] == 0
+    assert first[0] != own[0] and first[0] != third[0] and own[1] > 0 and third[1] > 0
+    assert said(nobody, 2, 5, temperature=0.0)[1] > 0
+    assert said(STAR, 1, 5) != said(STAR, 2, 5)
+
+
+def test_training_draws_one_text_per_question_for_who_hears_nobody(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    built = reasoning(tiny_llm, tiny_tokenizer, topology="none", graph=replace(REASONING, max_new_tokens=8))
+    examples = [as_example(q) for q in QUESTIONS[:2]]
+
+    def texts(graph: Any, step: int) -> list[set[tuple[int, ...]]]:
+        found = Rollouts(graph, ToyTask(), TrainConfig(rollouts=4, temperature=3.0)).run(step, examples)
+        return [{tuple(r.spoken[0].generation.tokens) for r in group} for group in found.groups]
+
+    first, later = texts(built.graph, 0), texts(built.graph, 1)
+    assert [len(group) for group in first] == [1, 1] and first == later
+    hands_cache = toy_built(tiny_llm, tiny_tokenizer, topology="none", graph=replace(built.graph.config, hands="cache"))
+    assert max(len(group) for group in texts(hands_cache.graph, 0)) > 1
+
+
 def test_batching_and_a_memo_change_no_solution(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = reasoning(double(tiny_llm), tiny_tokenizer, graph=replace(REASONING, latent_steps=1)).graph
     together = graph.run_all([as_example(q) for q in QUESTIONS], topology=lambda _: CHAIN)
