@@ -55,6 +55,9 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
     beside = rows[0] if to is None else next((row for row in rows if row["name"] == to), None)
     if beside is None:
         raise DataError(f"{files[0]} has no row {to!r}; it has {', '.join(row['name'] for row in rows)}")
+    for what, names in (("files", [path.name for path in files]), ("--pool", [str(path) for path in pool])):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"{what} has {', '.join(twice)} twice; pass each once, and files of different names")
     if strangers := [str(path) for path in pool if path not in files]:
         raise DataError(f"--pool names {', '.join(strangers)}, which is not among the files; pass it there, too")
     for path, comparison in zip(files[1:], found[1:], strict=True):
@@ -92,6 +95,8 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
 
 def _pooled(first: Sequence[bool], rows: Sequence[dict[str, Any]]) -> list[str]:
     """The mean of one method's rows at several seeds; intervals are bootstrapped over the questions."""
+    if len(names := {row["name"] for row in rows}) > 1:
+        raise DataError(f"--pool has files whose last rows are {', '.join(sorted(names))}; pass those of one method")
     outcomes = [_right(row) for row in rows]
     if len({len(right) for right in outcomes}) > 1:
         raise DataError("--pool names files of different numbers of questions; pass those of the same ones")

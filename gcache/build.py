@@ -38,7 +38,7 @@ from gcache.llm.cache_budget import GB, Limits
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts
-from gcache.llm.load.fingerprint import quantized
+from gcache.llm.load.fingerprint import every_byte, quantized
 from gcache.llm.load.loading import LoadedModel, load_model
 from gcache.llm.local import LocalLLM
 from gcache.runtime.settings import settings_of
@@ -114,7 +114,9 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         template=spec.graph.template,
     )  # fmt: skip
     if kept is not None:
-        llm.kept_texts = _of_model(kept, spec, llm, quantized(loaded.fingerprint, spec.quantization))
+        llm.kept_texts = _of_model(
+            kept, spec, llm, quantized(loaded.fingerprint, spec.quantization), spec.llm_name
+        )
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
@@ -132,11 +134,16 @@ def _kept(limits: Limits) -> KeptTexts | None:
     return KeptTexts("", file, slots=slots, scores=KeptScores(file.with_name(f"{file.name}.scores")))
 
 
-def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str) -> KeptTexts:
+def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str, name: str) -> KeptTexts:
     """The same file of texts for one model: no two have a text in common."""
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
+    if whole := every_byte(name):
+        model += f" {whole}"
+    if spec.graph.template:  # where texts end is otherwise the model's own
+        model += f" {sorted(llm.stop_tokens)} {sorted(llm.stop_words)}"
     latents = "realigned" if spec.latent_space_realign else "as they are"
-    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots, kept.scores)
+    vocabulary = int(llm.model.get_input_embeddings().weight.shape[0])
+    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots, kept.scores, vocabulary)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -258,7 +265,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         template=spec.graph.template,
     )  # fmt: skip
     if main.kept_texts is not None:
-        llm.kept_texts = _of_model(main.kept_texts, spec, llm, made.fingerprint)
+        llm.kept_texts = _of_model(main.kept_texts, spec, llm, made.fingerprint, name)
     models.append((llm, made))
     return len(models) - 1
 

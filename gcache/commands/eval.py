@@ -75,7 +75,7 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         f"unparsed    {found.unparsed}\n"
         f"unstated    {found.unstated}\n"
-        f"cut         {found.cut}\n"
+        f"cut         {found.cut} of {found.texts} texts\n"
         + (f"failed      {found.failed}, not graded\n" if found.failed else "")
         + (f"stopped     {found.stopped}\n" if found.stopped else "")
         + f"edges kept  {found.edges:.2f} per question, {found.edges_kept:.0%} of the full graph's\n"

@@ -87,7 +87,7 @@ def frontier(
             named.
 
     Raises:
-        ConfigError: draws below 1, or a checkpoint twice.
+        ConfigError: draws below 1, a checkpoint twice, or two that have their model, or its limit, in other ways.
         CheckpointError: one is broken, or they are of different models.
     """
     from gcache.evaluation.compare import compare
@@ -104,7 +104,13 @@ def frontier(
     if len({found.folder.resolve() for found in read}) < len(read):
         raise ConfigError("a checkpoint is named twice; name each once")
     for path, found in zip(checkpoints, read, strict=True):
-        of_training.require_beside(path, found.spec)
+        of_training.require_beside(path, found.spec, read[0].spec)
+        most, first = found.spec.graph.max_new_tokens, read[0].spec.graph.max_new_tokens
+        if most != first:
+            raise ConfigError(
+                f"checkpoint {path} has --max_new_tokens {most}, and {checkpoints[0]} has {first}; single and "
+                "self-consistency have one limit, so compare graphs of one"
+            )
     other = next((found for found in read if found.fingerprint != read[0].fingerprint), None)
     if other is not None:
         raise CheckpointError(f"{other.folder} is of another model than {read[0].folder}; compare graphs of one model")

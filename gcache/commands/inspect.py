@@ -51,7 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--format", nargs="+", default=["table"], choices=[*FORMATS, "all"], metavar="FORMAT",
         help=f"some of {', '.join(FORMATS)}, or all (default: table)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder of the files (default: parser, in the run's)")
+    parser.add_argument("--out", type=Path, help="folder of the files (default: inspect, in the run's)")
     add_task_flags(parser, required=False)
     add_plugin_flag(parser)
     parser.add_argument("--limit", type=int, default=200, help="questions to average over (default: %(default)s)")

@@ -329,5 +329,5 @@ def _cells(row: Controlled, first: bool) -> list[str]:
     difference = ["", ""] if first else tables.difference(row.difference, row.low, row.high)
     return [
         found.name, f"{found.accuracy:.3f}", f"{found.low:.3f} to {found.high:.3f}", *difference, str(found.unparsed),
-        str(found.unstated), str(found.cut), f"{found.edges:.2f}", str(found.n),
+        str(found.unstated), f"{found.cut_share:.3f}", f"{found.edges:.2f}", str(found.n),
     ]  # fmt: skip

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from gcache.agents.thinking import split_thinking
 from gcache.errors import BudgetSpent, ConfigError, GradingError, QuestionError
+from gcache.evaluation import tables
+from gcache.evaluation.heard import warn_of_unheard
 from gcache.evaluation.intervals import wilson
 from gcache.evaluation.one_prompt import answer_all_in_one_prompt
 from gcache.evaluation.read_questions import ReadQuestions
@@ -47,7 +49,7 @@ class Evaluation:
         n: answered questions.
         unparsed: of these, those whose text had no answer.
         unstated: those whose answer is only the number that stands last, see `gcache.tasks.grading`.
-        cut: those whose text a length limit cut off.
+        cut: texts that a length limit cut off, agents' and answers; texts: of so many.
         failed: questions that failed for good, by their API, their grader or their length; they are not graded.
         stopped: why further questions were not asked, "" where all were.
         edges: mean number of edges per question.
@@ -71,6 +73,12 @@ class Evaluation:
     stopped: str = ""
     unstated: int = 0
     cut: int = 0
+    texts: int = 0
+
+    @property
+    def cut_share(self) -> float:
+        """Of its texts."""
+        return self.cut / max(self.texts, 1)
 
     def to_json(self, rows: bool = True) -> dict[str, Any]:
         values = asdict(self)
@@ -132,11 +140,14 @@ def evaluate(
     results = [result for result, g in zip(results, grades, strict=True) if g is not None]
     if not results:
         raise failures[-1]
+    if topology is None:
+        warn_of_unheard(name, graph, results)
     edges = [tuple(sorted(r.topology.pairs)) for r in results]
     most = [_most_edges(r.topology) for r in results]
     tokens = {kind: _mean([r.tokens[kind] for r in results]) for kind in TOKENS}
     cut = [r.cut for r in results]
-    found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started, cut)
+    texts = [each for r in results for each in r.texts]
+    found = _evaluation(name, graded, edges, most, tokens, time.perf_counter() - started, cut, texts)
     return replace(found, failed=len(failures) - len(spent), stopped=spent[-1] if spent else "")
 
 
@@ -194,7 +205,7 @@ def evaluate_text(
         raise failures[-1]
     tokens = {**dict.fromkeys(TOKENS, 0.0), "prefilled": _mean(prefilled), "generated": _mean(generated)}
     none: list[tuple[tuple[int, int], ...]] = [()] * len(graded)
-    made = _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started, cut)
+    made = _evaluation(name, graded, none, [1.0] * len(graded), tokens, time.perf_counter() - started, cut, cut)
     return replace(made, failed=len(failures))
 
 
@@ -232,7 +243,10 @@ def _evaluation(
     tokens: dict[str, float],
     seconds: float,
     cut: Sequence[bool],
+    texts: Sequence[bool],
 ) -> Evaluation:
+    """`cut`: of each answer; `texts`: of each text that was written for one."""
+    tables.warn_of_cut(name, sum(texts), len(texts))
     right = sum(grade.outcome == "right" for _, _, grade in graded)
     low, high = wilson(right, len(graded))
     rows = tuple(
@@ -252,7 +266,8 @@ def _evaluation(
         seconds,
         rows,
         unstated=sum(grade.unstated for _, _, grade in graded),
-        cut=sum(cut),
+        cut=sum(texts),
+        texts=len(texts),
     )
 
 

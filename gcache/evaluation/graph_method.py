@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gcache.evaluation.heard import warn_of_unheard
 from gcache.evaluation.method import Answer
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.result import MAX_CONCURRENT
@@ -26,6 +27,7 @@ class GraphMethod:
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method`."""
         results = self.graph.run_all(examples, max_concurrent=self.max_concurrent, on_result=lambda *_: on_answer())
+        warn_of_unheard(self.name, self.graph, results)
         return [
             Answer(
                 r.example,

@@ -23,7 +23,14 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 MOST_CUT = 0.03
 
 
-def warn_of_cut(name: str, cut: int, texts: int, instead: str = "raise --max_new_tokens") -> None:
+#: How to have longer texts.
+LONGER = (
+    "raise --max_new_tokens, or --reason_tokens where agents' solutions are cut; a checkpoint has the limits that it "
+    "was trained with"
+)
+
+
+def warn_of_cut(name: str, cut: int, texts: int, instead: str = LONGER) -> None:
     """Say that too many texts were cut off, and how to mend it.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ class KeptScores:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, float]] = dict(
-            parsed_lines(
-                file, _kept, "a kept score", "name another file for --texts",
-                "remove the line, or the file: scores are computed anew",
-            )
-        )
+        self._known: dict[str, tuple[float, float]] = {}
+        for key, kept in parsed_lines(
+            file, _kept, "a kept score", "name another file for --texts",
+            "remove the line, or the file: scores are computed anew",
+        ):  # fmt: skip
+            self._known.setdefault(key, kept)
 
     def get(self, key: str) -> tuple[float, float] | None:
         """A score, and the seconds that it took."""
@@ -57,6 +58,10 @@ class KeptScores:
 
 def _kept(values: Any) -> tuple[str, tuple[float, float]]:
     key, score, seconds = values
+    if {type(score), type(seconds)} - {float, int}:
+        raise TypeError("a score and its seconds are numbers")
+    if not -math.inf < score <= 0 <= seconds < math.inf:
+        raise ValueError("a score is 0 at most, and its seconds are 0 or more")
     return str(key), (float(score), float(seconds))
 
 

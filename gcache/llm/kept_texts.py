@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gcache.cache.kv_cache import SlotKind
+from gcache.errors import DataError
 from gcache.files import append_line_alone, parsed_lines
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
@@ -37,23 +39,39 @@ class KeptText:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> KeptText:
         """Raises KeyError, TypeError or ValueError where it is none."""
-        tokens, log_probs = tuple(map(int, values["tokens"])), tuple(map(float, values["log_probs"]))
-        if not tokens or len(tokens) != len(log_probs) or not isinstance(values["text"], str):
+        tokens, log_probs = tuple(values["tokens"]), tuple(values["log_probs"])
+        text, finished, seconds = values["text"], values["finished"], float(values["seconds"])
+        if not tokens or len(tokens) != len(log_probs):
             raise ValueError("a text has as many log-probabilities as tokens, and one at least")
-        return cls(values["text"], tokens, log_probs, bool(values["finished"]), float(values["seconds"]))
+        if not isinstance(text, str) or not isinstance(finished, bool):
+            raise ValueError("a text is a string, and finished or not")
+        if not all(type(token) is int and token >= 0 for token in tokens):
+            raise ValueError("a token is a whole number")
+        if not all(isinstance(p, int | float) and p <= 0 for p in log_probs):  # not nan either
+            raise ValueError("a log-probability is 0 at most")
+        if not 0 <= seconds < math.inf:
+            raise ValueError("seconds are 0 or more")
+        return cls(text, tokens, tuple(map(float, log_probs)), finished, seconds)
+
+    @property
+    def mark(self) -> str:
+        """A hash of its tokens, which its slots bear too."""
+        return _hashed(self.tokens)
 
 
 class KeptTexts:
     """Texts by what they were drawn from.
 
     Args:
-        model: names the weights and the dtype; texts of two models never meet.
+        model: names the weights, where texts end, and the dtype; texts of two models never meet. Passes that round
+            otherwise (another device, `--native false`) do meet: what was written first serves all.
         file: where they are kept, a JSON object a line; None for memory alone. Several processes may write to it; each
             has what was there when it began.
         latents: names what latent steps feed back, which texts behind them depend on.
         texts: what the file has, where it was read already; models may share it, for no two have a key in common.
         slots: where slots of texts and of questions are kept; None for nowhere: they are read anew.
         scores: where it is kept how likely answers are on such slots; None for nowhere.
+        vocabulary: tokens of the model; None for any.
 
     Attributes:
         reused: how often something that was kept was asked for; reused_seconds: that making it had taken.
@@ -70,8 +88,10 @@ class KeptTexts:
         texts: dict[str, KeptText] | None = None,
         slots: KeptSlots | None = None,
         scores: KeptScores | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         self.model, self.file, self.latents, self.slots, self.scores = model, file, latents, slots, scores
+        self.vocabulary = vocabulary
         self.reused, self.reused_seconds = 0, 0.0
         self._lock = threading.Lock()
         self.texts = texts if texts is not None else {} if file is None else read_texts(file)
@@ -108,8 +128,18 @@ class KeptTexts:
         return _hashed(self.model, "score", cache, prompt, answer)
 
     def get(self, key: str) -> KeptText | None:
+        """The text under a key.
+
+        Raises:
+            DataError: it has tokens that the model has not.
+        """
         found = self.texts.get(key)
         if found is not None:
+            if self.vocabulary is not None and max(found.tokens) >= self.vocabulary:
+                raise DataError(
+                    f"{self.file} has under {key} a text with token {max(found.tokens)}, and the model has "
+                    f"{self.vocabulary} tokens; remove the line, or name another file"
+                )
             self.count(found.seconds)
         return found
 
@@ -119,8 +149,8 @@ class KeptTexts:
             self.reused += 1
             self.reused_seconds += seconds
 
-    def put(self, key: str, text: Generation, seconds: float) -> None:
-        """Keep a text.
+    def put(self, key: str, text: Generation, seconds: float) -> KeptText:
+        """Keep a text; returns what is kept under its key, the first one.
 
         Raises:
             WriteError: it cannot be written.
@@ -128,26 +158,27 @@ class KeptTexts:
         kept = KeptText(text.text, text.tokens, text.log_probs, text.finished, seconds)
         with self._lock:
             if key in self.texts:
-                return
+                return self.texts[key]
             self.texts[key] = kept
             if self.file is not None:
-                values = {"key": key, **vars(kept), "log_probs": [round(p, 4) for p in kept.log_probs]}
-                append_line_alone(self.file, json.dumps(values))
+                append_line_alone(self.file, json.dumps({"key": key, **vars(kept)}))
+        return kept
 
 
 def read_texts(file: Path) -> dict[str, KeptText]:
-    """The texts of a file by their keys; none where it does not exist. A line without an end, at which a run was killed
-    or another one is writing, is none.
+    """The texts of a file by their keys, the first of each; none where it does not exist. A line without an end, at
+    which a run was killed or another one is writing, is none.
 
     Raises:
         DataError: it cannot be read, or is no such file.
     """
-    return dict(
-        parsed_lines(
-            file, lambda values: (str(values["key"]), KeptText.from_json(values)), "a kept text",
-            "name a file for --texts, or a new one", "remove the line, or name another file",
-        )
-    )
+    found: dict[str, KeptText] = {}
+    for key, text in parsed_lines(
+        file, lambda values: (str(values["key"]), KeptText.from_json(values)), "a kept text",
+        "name a file for --texts, or a new one", "remove the line, or name another file",
+    ):  # fmt: skip
+        found.setdefault(key, text)  # of two processes that wrote at once; slots are those of the first
+    return found
 
 
 def _hashed(*named: object) -> str:

@@ -108,12 +108,12 @@ class BatchingLLM:
             self.kept_texts.slots.put(key, request.owner, slots, took())
         return slots
 
-    def _slots(self, key: str, owner: int) -> KVCache | None:
-        """Slots that are kept."""
+    def _slots(self, key: str, owner: int, mark: str = "") -> KVCache | None:
+        """Slots that are kept, of a question or of the text of that mark."""
         texts = self.kept_texts
         if texts is None or texts.slots is None:
             return None
-        found = texts.slots.get(key, owner, getattr(self.llm, "device", "cpu"))
+        found = texts.slots.get(key, owner, getattr(self.llm, "device", "cpu"), mark)
         if found is None:
             return None
         slots, seconds = found
@@ -180,17 +180,18 @@ class BatchingLLM:
                 asked = self._ask("generate", request)
                 del request  # a frame that waits must not keep the request's caches alive
                 text: Generation = await asked
-            texts.put(key, text, took())
-            if text.slots is not None and owner is not None and texts.slots is not None:
-                texts.slots.put(key, owner, text.slots)
+            kept = texts.put(key, text, took())
+            whose = kept.tokens == text.tokens  # else somebody kept another one meanwhile
+            if whose and text.slots is not None and owner is not None and texts.slots is not None:
+                texts.slots.put(key, owner, text.slots, mark=kept.mark)
             return text
-        slots = None if owner is None else self._slots(key, owner)
+        slots = None if owner is None else self._slots(key, owner, known.mark)
         if owner is not None and slots is None:
             again = ThinkRequest(request.tokens, request.past, request.latent_steps, owner, text=known.tokens)
             del request
             slots = await self._ask("think", again)
             if texts.slots is not None:
-                texts.slots.put(key, owner, slots)
+                texts.slots.put(key, owner, slots, mark=known.mark)
         return Generation(known.text, known.tokens, known.log_probs, known.finished, (), slots)
 
     def log_prob(self, request: LogProbRequest) -> Coroutine[Any, Any, LogProbs]:

@@ -49,6 +49,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+#: What makes another model of the same weights.
+OF_MODEL = ("dtype", "quantization", "latent_space_realign")
 
 
 @dataclass(frozen=True)
@@ -327,10 +329,22 @@ def require_domain(checkpoint: str | Path, spec: GraphSpec, task: Task) -> None:
         )
 
 
-def require_beside(path: str | Path, spec: GraphSpec) -> None:
-    """Raise ConfigError where a graph needs more than one local model."""
+def require_beside(path: str | Path, spec: GraphSpec, other: GraphSpec) -> None:
+    """Raise ConfigError where a graph needs more than one local model, or has its model in another way than `other`."""
     if spec.agent_models or spec.generation_mode != "local":
         raise ConfigError(f"checkpoint {path} needs more than one local model; it cannot be put beside another")
+    for name in OF_MODEL:
+        own, loaded = getattr(spec, name), getattr(other, name)
+        if own != loaded:
+            raise ConfigError(
+                f"checkpoint {path} has --{name} {own}, and the one it is put beside has {loaded}; they would share a "
+                "model, so name them apart"
+            )
+    if spec.graph.template != other.graph.template:
+        raise ConfigError(
+            f"checkpoint {path} has another --template than the one it is put beside; they would share a model, so "
+            "name them apart"
+        )
 
 
 def load_beside(path: str | Path, built: Built) -> Built:
@@ -338,10 +352,11 @@ def load_beside(path: str | Path, built: Built) -> Built:
 
     Raises:
         CheckpointError: missing, broken, or made for another model.
-        ConfigError: its agents think with several models, or its mode asks an API.
+        ConfigError: its agents think with several models, its mode asks an API, or it has the model in another dtype,
+            quantization, latent map or chat template.
     """
     found = read(path)
-    require_beside(path, found.spec)
+    require_beside(path, found.spec, built.spec)
     assert built.llm is not None
     made = assemble(found.spec, built.llm, built.llm.tokenizer, built.fingerprint)
     restore(found, made)

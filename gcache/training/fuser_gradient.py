@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from gcache.agents.roles import Agent
+from gcache.errors import ConfigError
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.topology import EdgeKey, Node, senders
 from gcache.graph.agent_graph import AgentGraph
@@ -28,6 +29,8 @@ from gcache.tasks.choices import LETTERS
 from gcache.tasks.example import Example
 from gcache.training.config import AUTO
 
+#: Decision methods of which each text hears one cache.
+ONE_EACH = ("direct", "vote")
 #: The most tokens that a number or a letter takes, with the one that ends the turn.
 ANSWER = 24
 
@@ -69,6 +72,25 @@ def take_gradient(
     if tokens > most:
         return TakenGradient("decision", f"an approximation: agents' caches depend on what learns, but {size}")
     return TakenGradient("full", f"agents' caches depend on what learns; {size}")
+
+
+def require_several_heard(graph: AgentGraph, gradient: TakenGradient) -> None:
+    """Refuse to train a fuser that weighs caches beside each other where no text hears two.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if not isinstance(graph, CacheGraph) or not graph.learns or not _weighs(graph):
+        return
+    if graph.decision.method in ONE_EACH and gradient.name == "decision":
+        raise ConfigError(
+            f"nothing reaches the fuser: it weighs caches that are heard together, and with --decision_method "
+            f"{graph.decision.method} each text hears one; choose marginal or refer, or --fuser concat"
+        )
+
+
+def _weighs(graph: CacheGraph) -> bool:
+    return graph.fuser.keeps_slots and any(True for _ in graph.fuser.parameters())
 
 
 def decision_is_exact(graph: CacheGraph, examples: Iterable[Example]) -> bool:

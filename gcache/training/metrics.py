@@ -39,7 +39,8 @@ def of_rollouts(step: int, graded: Graded) -> dict[str, Any]:
         "rollouts": len(runs),
         "unparsed": sum(g.outcome == "unparsed" for row in graded.grades for g in row),
         "unstated": sum(g.unstated for row in graded.grades for g in row),
-        "cut": sum(r.cut for r in runs),
+        "cut": sum(sum(r.texts) for r in runs),
+        "texts": sum(len(r.texts) for r in runs),
         "failed": graded.failed,
         "edges": sum(len(r.topology.edges) for r in runs) / len(runs),
     }

@@ -70,12 +70,12 @@ class LossWeights:
         return (distribution.probabilities - wanted.to(distribution.logits.device)).square().sum()
 
 
-def _slots_heard(result: RunResult) -> int:
-    """Caches that a text was written, or an answer chosen, on: one among agents alone reaches none."""
-    heard = {agent for spoken in result.spoken for agent in spoken.heard}
+def _heard_together(result: RunResult) -> int:
+    """The most caches that one text was written, or an answer chosen, on: one among agents alone reaches none."""
+    groups = [set(spoken.heard) for spoken in result.spoken]
     if result.ballot is not None:
-        heard |= set(result.ballot.heard)
-    return sum(arrival.slots is not None for arrival in at_decision(result, heard))
+        groups.append(set(result.ballot.heard))
+    return max((sum(a.slots is not None for a in at_decision(result, group)) for group in groups), default=0)
 
 
 def _drew_on_caches(result: RunResult, gradient: str) -> bool:
@@ -91,7 +91,7 @@ def reaches_anything(result: RunResult, gradient: str) -> bool:
     """
     ballot = result.ballot  # of several agents' answers, their weights decide, whatever it was that came
     chose = ballot is not None and len(ballot.heard) > 1 and len(ballot.options) > 1
-    return chose or _slots_heard(result) > 0 or _drew_on_caches(result, gradient)
+    return chose or _heard_together(result) > 0 or _drew_on_caches(result, gradient)
 
 
 def reaches_fuser(result: RunResult, gradient: str, keeps_slots: bool) -> bool:
@@ -100,7 +100,7 @@ def reaches_fuser(result: RunResult, gradient: str, keeps_slots: bool) -> bool:
     Args:
         keeps_slots: see `CacheFuser`: of one cache alone such a fuser makes nothing else.
     """
-    return _slots_heard(result) > (1 if keeps_slots else 0) or _drew_on_caches(result, gradient)
+    return _heard_together(result) > (1 if keeps_slots else 0) or _drew_on_caches(result, gradient)
 
 
 def _drawn(result: RunResult, graded_alone: bool) -> tuple[object, ...]:

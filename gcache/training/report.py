@@ -215,7 +215,7 @@ def markdown(rows: Sequence[Evaluation]) -> str:
     cells = [
         [
             r.name, f"{r.accuracy:.3f}", f"{r.low:.3f} to {r.high:.3f}", str(r.n), str(r.unparsed), str(r.unstated),
-            str(r.cut), f"{r.edges:.2f}", f"{r.edges_kept:.0%}", f"{r.seconds:.0f}",
+            f"{r.cut_share:.3f}", f"{r.edges:.2f}", f"{r.edges_kept:.0%}", f"{r.seconds:.0f}",
         ]
         for r in rows
     ]  # fmt: skip

@@ -36,7 +36,7 @@ from gcache.tasks.example import Example, Task
 from gcache.training import checkpoint as checkpoints
 from gcache.training.config import AUTO, TrainConfig
 from gcache.training.early_stop import why_done
-from gcache.training.fuser_gradient import TakenGradient, take_gradient
+from gcache.training.fuser_gradient import TakenGradient, require_several_heard, take_gradient
 from gcache.training.metrics import Idleness, of_likeliest, of_rollouts, of_tokens, running_mean, signal_to_noise
 from gcache.training.metrics_file import METRICS, step_lines
 from gcache.training.objective import LossWeights, Objective, advantages
@@ -71,7 +71,7 @@ class Reinforce:
         task_record: how to make the task again; stored with checkpoints.
 
     Raises:
-        ConfigError: nothing in the graph can be trained.
+        ConfigError: nothing in the graph can be trained, or its fuser never gets a gradient.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Reinforce:
         #: The gradient of log pi, settled once for the whole run.
         limits = built.llm.limits if built.llm else None
         self.gradient = take_gradient(config.fuser_gradient, built.graph, questions, limits)
+        require_several_heard(built.graph, self.gradient)
         self.objective = Objective(built.graph, built.llm, self._prices(0), self.gradient.name)
         self.unreached = {name for name, _ in self.parts.named_parameters()}
         self.done = 0

@@ -300,6 +300,20 @@ def test_a_choice_that_is_kept_asks_the_model_nothing(
         kept()
 
 
+@pytest.mark.parametrize(("topology", "kept"), [(Topology(3, ()), 1), (STAR, 3), (CHAIN, 1)])
+def test_what_was_written_on_others_caches_is_not_kept(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, topology: Topology, kept: int
+) -> None:
+    """Of who hears nobody all is known that a text depends on: an agent's solution, the decision maker's text."""
+    monkeypatch.setattr(tiny_llm, "kept_texts", KeptTexts("m"))
+    first, again = (reasoning(tiny_llm, tiny_tokenizer).graph.run(QUESTIONS[4], topology=topology) for _ in range(2))
+    assert tiny_llm.kept_texts is not None and len(tiny_llm.kept_texts) == kept
+    assert first.answer == again.answer and first.said == again.said
+    assert [s.generation.tokens for s in first.spoken if s.generation] == [
+        s.generation.tokens for s in again.spoken if s.generation
+    ]
+
+
 def test_an_answer_is_drawn_as_likely_as_it_is(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """At a temperature, by the run's own seed; its log-probability is that of the draw."""
     graph = reasoning(tiny_llm, tiny_tokenizer, WORDS).graph

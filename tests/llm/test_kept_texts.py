@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from gcache.build import build
 from gcache.cache.fused_cache import FusedCache
@@ -21,6 +22,7 @@ from gcache.config import GraphSpec
 from gcache.errors import ConfigError, DataError
 from gcache.llm.cache_budget import Limits
 from gcache.llm.forward.alignment import Alignment
+from gcache.llm.kept_scores import KeptScores, content_of
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts, read_texts
 from gcache.llm.local import LocalLLM
@@ -168,6 +170,102 @@ def test_broken_slots_are_one_line_that_names_the_way_out(tiny_llm: LocalLLM, tm
     assert ask(llm, on_question(tiny_llm))[0].slots is not None and llm.read == 1
 
 
+def test_slots_are_those_of_the_text_that_is_served(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    """Two processes wrote other texts under one key: the first line counts, and slots of the second are none."""
+    file, folder = tmp_path / "texts.jsonl", tmp_path / "slots"
+    asked = on_question(tiny_llm)
+    names = KeptTexts("m", None)
+    key = names.key(asked)
+    assert key is not None and asked.owner is not None
+    first, second = (ask(Counting(tiny_llm, KeptTexts("m")), replace(asked, seed=s))[0] for s in (3, 4))
+    assert first.tokens != second.tokens and second.slots is not None
+    for text in (first, second):
+        KeptTexts("m", file, texts={}).put(key, text, 1.0)
+    marks = [KeptTexts("m", texts={}).put(key, text, 1.0).mark for text in (first, second)]
+    slots = KeptSlots(folder, 1e9)
+    slots.put(key, asked.owner, second.slots, mark=marks[1])
+    llm = Counting(tiny_llm, KeptTexts("m", file, slots=slots))
+    (served,) = ask(llm, asked)
+    assert served.tokens == first.tokens and llm.read == 1 and served.slots is not None and first.slots is not None
+    torch.testing.assert_close(served.slots.values, first.slots.values, atol=1e-4, rtol=0)
+    assert ask(llm, asked)[0].slots is not None and llm.read == 1  # and now these are kept
+    assert slots.get(key, asked.owner, "cpu", marks[1]) is None
+
+
+@pytest.mark.parametrize("harm", ["a bit", "another's name", "another's seconds"])
+def test_slots_that_are_not_what_was_written_are_refused(tiny_llm: LocalLLM, tmp_path: Path, harm: str) -> None:
+    kept = KeptSlots(tmp_path, 1e9)
+    one, other = (ask(Counting(tiny_llm, KeptTexts("m")), on_question(tiny_llm, seed=s))[0].slots for s in (3, 4))
+    assert one is not None and other is not None
+    kept.put("a", 0, one, 1.5, "t")
+    kept.put("b", 0, other, 1.5, "t")
+    file = tmp_path / "a-0.safetensors"
+    content = bytearray(file.read_bytes())
+    if harm == "a bit":
+        content[-40] ^= 1
+    elif harm == "another's name":
+        content = bytearray((tmp_path / "b-0.safetensors").read_bytes())
+    else:
+        content = bytearray(bytes(content).replace(b'"1.5"', b'"9.5"'))
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"its sha256 does not fit\); remove it, and the text is read anew"):
+        kept.get("a", 0, "cpu", "t")
+    assert kept.get("b", 0, "cpu", "t") is not None
+
+
+def test_slots_without_a_seal_are_made_anew(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    llm = Counting(tiny_llm, KeptTexts("m", tmp_path / "texts.jsonl", slots=KeptSlots(tmp_path / "slots", 1e9)))
+    ask(llm, on_question(tiny_llm))
+    (file,) = (tmp_path / "slots").iterdir()
+    file.write_bytes(save(load(file.read_bytes())))
+    assert ask(llm, on_question(tiny_llm))[0].slots is not None and llm.read == 1
+    assert ask(llm, on_question(tiny_llm))[0].slots is not None and llm.read == 1
+
+
+def test_a_model_has_texts_questions_and_scores_of_its_own(tmp_path: Path) -> None:
+    one, other = (KeptTexts(model, slots=KeptSlots(tmp_path, 1e9)) for model in ("m", "n"))
+    question = ThinkRequest(QUESTION, owner=SHARED, kind=SlotKind.PREFIX)
+    assert one.key(ASKED) != other.key(ASKED)
+    assert one.key_of_question(question) != other.key_of_question(question) is not None
+    of: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+        ("c", (1,), (2,)), ("d", (1,), (2,)), ("c", (3,), (2,)), ("c", (1,), (3,))
+    ]  # fmt: skip
+    assert len({kept.key_of_score(*each) for kept in (one, other) for each in of}) == 8
+
+
+def test_a_text_of_another_vocabulary_is_one_line(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    (text,) = ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED)
+    most = max(text.tokens)
+    with pytest.raises(DataError, match=rf"a text with token {most}, .* remove the line"):
+        ask(Counting(tiny_llm, KeptTexts("m", file, vocabulary=most)), ASKED)
+    assert ask(Counting(tiny_llm, KeptTexts("m", file, vocabulary=most + 1)), ASKED)[0].tokens == text.tokens
+
+
+def test_log_probabilities_are_kept_to_the_bit(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    (text,) = ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED)
+    assert ask(Counting(tiny_llm, KeptTexts("m", file)), ASKED)[0].log_probs == text.log_probs
+
+
+@pytest.mark.parametrize("values", ["NaN, 1", "Infinity, 1", "3.5, 1", "-1, -1", "true, 1", '-1, "1"', "-1, Infinity"])
+def test_what_is_no_score_is_refused(tmp_path: Path, values: str) -> None:
+    (tmp_path / "scores").write_text(f'["k", {values}]\n')
+    with pytest.raises(DataError, match=r"line 1: not a kept score .*; remove the line, or the file"):
+        KeptScores(tmp_path / "scores")
+
+
+def test_a_score_belongs_to_all_that_attention_reads(tiny_llm: LocalLLM) -> None:
+    (cache,) = tiny_llm.think([ThinkRequest(QUESTION)])
+    plain = content_of(FusedCache.plain(cache))
+    for changed in (
+        replace(cache, positions=cache.positions + 1), replace(cache, mask=torch.zeros_like(cache.mask)),
+        replace(cache, keys=cache.keys + 1), replace(cache, values=cache.values + 1),
+    ):  # fmt: skip
+        assert content_of(FusedCache.plain(changed)) != plain
+    assert content_of(FusedCache.plain(replace(cache, keys=cache.keys.clone()))) == plain
+
+
 def test_a_killed_run_goes_on_behind_its_last_whole_line(tiny_llm: LocalLLM, tmp_path: Path) -> None:
     """A line without an end is none: a run was killed there, or another one is writing it."""
     file = tmp_path / "texts.jsonl"
@@ -233,7 +331,18 @@ def test_slots_from_a_file_count_as_caches_while_somebody_has_them(tiny_llm: Loc
     assert tiny_llm.ledger.held == before
 
 
-@pytest.mark.parametrize("line", ["{}", "[1]", '{"key": "a", "tokens": []}', "nonsense"])
+GOOD = {"key": "a", "text": "t", "tokens": [1], "log_probs": [-0.5], "finished": True, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}", "[1]", '{"key": "a", "tokens": []}', "nonsense", json.dumps({**GOOD, "tokens": ["1"]}),
+        json.dumps({**GOOD, "tokens": [-1]}), json.dumps({**GOOD, "log_probs": [0.5]}),
+        json.dumps({**GOOD, "log_probs": [float("nan")]}), json.dumps({**GOOD, "seconds": -1}),
+        json.dumps({**GOOD, "finished": "no"}), json.dumps({**GOOD, "text": 3}),
+    ],
+)  # fmt: skip
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, line: str) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text(f"{line}\n")

@@ -69,5 +69,5 @@ class WriterInput:
         return GenerateRequest(
             self.prompt, self.received, max_new_tokens or self.max_new_tokens, self.temperature, self.seed,
             self.context, self.stop, self.watch, top_p=self.top_p, top_log_probs=self.top_log_probs,
-            watch_scores=self.watch_scores,
+            watch_scores=self.watch_scores, past_tokens=None if self.heard else self.context,
         )  # fmt: skip

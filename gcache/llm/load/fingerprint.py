@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from gcache.llm.load.gguf import gguf_sha256
-from gcache.llm.load.locate import ModelSource
+from gcache.llm.load.locate import ModelSource, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,25 @@ def fingerprint(source: ModelSource, commit: str | None) -> str:
     if source.kind == "gguf":
         return f"gguf:{gguf_sha256(Path(source.location))}"
     return f"weights:{_folder(Path(source.location))}"
+
+
+def every_byte(name: str) -> str:
+    """A hash of all files in a model's folder: its weights, tokenizer and settings. "" where the model is no folder:
+    there its fingerprint is of all.
+
+    Seconds for a small model, and about one per GB.
+    """
+    source = resolve(name)
+    if source.kind != "folder":
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(source.location).iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    digest.update(part)
+    return digest.hexdigest()
 
 
 def quantized(mark: str, quantization: str) -> str:
