@@ -85,7 +85,9 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             parser, args,
             [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED, *TEMPLATE],
         )  # fmt: skip
-    tokens = task.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
+    tokens = args.max_new_tokens
+    if tokens is None:
+        tokens = _limit_of(args.checkpoint) if args.checkpoint else task.max_new_tokens
     template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)
     settings = flags.make(MethodSettings, args, domain=task.domain, max_new_tokens=tokens, template=template)
     running = flags.make(
@@ -100,6 +102,13 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0
+
+
+def _limit_of(checkpoint: str) -> int:
+    """The most tokens of a trained graph's texts."""
+    from gcache.training.checkpoint import read
+
+    return read(checkpoint).spec.graph.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,12 @@ def compare_methods(
     if checkpoint is not None:
         built, _ = load(checkpoint, limits=limits, dtype=dtype)
         require_domain(checkpoint, built.spec, task)
+        own = built.spec.graph.max_new_tokens
+        if settings.max_new_tokens != own and {"gcache", "gdesigner"} & set(names):
+            raise ConfigError(
+                f"checkpoint {checkpoint} has --max_new_tokens {own}, got {settings.max_new_tokens}; methods are "
+                f"compared at one limit, so leave it out, or name {own}"
+            )
     else:
         built = models.get(quantizations[0]) if quantizations else build(spec, limits)
     llm = built.llm

@@ -16,7 +16,8 @@ AS_THE_TASK = flags.Default(None, "what the task needs")
 MODEL, RUNNING = ("model", "models"), ("graph",)
 #: Flags that a checkpoint makes meaningless, where a graph is put together without one.
 OF_A_GRAPH = (
-    *flags.names_of(GraphSpec, *MODEL, *RUNNING, "modes", "topology", "fuser"), *flags.names_of(GraphConfig, *RUNNING),
+    *flags.names_of(GraphSpec, *MODEL, *RUNNING, "modes", "topology", "decision_method", "fuser"),
+    *flags.names_of(GraphConfig, *RUNNING),
 )  # fmt: skip
 
 

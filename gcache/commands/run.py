@@ -17,6 +17,7 @@ from gcache.llm.cache_budget import Limits
 EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
   gcache run --topology star --trace "What is 17 * 6?"
+  gcache run --topology star --hands reasoning --latent_steps 0 --decision_method marginal --trace "What is 17 * 6?"
   gcache run --checkpoint runs/gsm8k "What is 17 * 6?"
 """
 
@@ -33,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--trace", action="store_true", help="print who did what, when, and what went over the edges")
-    add_graph_flags(parser, "topology", "fuser", topology="chain")
+    add_graph_flags(parser, "topology", "decision_method", "fuser", topology="chain")
     add_api_flags(parser)
     flags.add(parser, Limits)
 

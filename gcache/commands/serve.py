@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(run, parser))
-    add_graph_flags(parser, "topology", "fuser", several=False, topology="chain")
+    add_graph_flags(parser, "topology", "decision_method", "fuser", several=False, topology="chain")
     add_api_flags(parser)
     flags.add(parser, Limits)
     parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gcache.agents.chat_template import TemplateSettings
@@ -31,6 +30,7 @@ from gcache.runtime.settings import Settings, setting
 
 if TYPE_CHECKING:  # methods are named, and their settings made, before torch is there
     from gcache.evaluation.method import Method
+    from gcache.evaluation.sampled import Choose
     from gcache.graph.agent_graph import AgentGraph
     from gcache.llm.local import LocalLLM
 
@@ -122,16 +122,28 @@ def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     return _speaking("single", llm, tokenizer, settings, (), "none")
 
 
-def _sampled(name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
-    """Several draws of one prompt, one of them chosen."""
-    from gcache.evaluation.sampled import Sampled, likeliest, most_stated
+def _self_consistency(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """Several draws of one prompt, and the answer that most of them state."""
+    from gcache.evaluation.sampled import most_stated
+
+    return _sampled("self_consistency", most_stated, llm, tokenizer, settings)
+
+
+def _best_of_n(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    """Several draws of one prompt, and the likeliest of those that state an answer."""
+    from gcache.evaluation.sampled import likeliest
+
+    return _sampled("best_of_n", likeliest, llm, tokenizer, settings)
+
+
+def _sampled(name: str, choose: Choose, llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
+    from gcache.evaluation.sampled import Sampled
     from gcache.graph.text_backends import LocalTextBackend
 
+    backend = LocalTextBackend(llm, tokenizer, settings.template)
     return Sampled(
-        name, LocalTextBackend(llm, tokenizer, settings.template), settings.decision,
-        most_stated if name == "self_consistency" else likeliest, settings.samples, settings.sample_temperature,
-        settings.max_new_tokens,
-    )  # fmt: skip
+        name, backend, settings.decision, choose, settings.samples, settings.sample_temperature, settings.max_new_tokens
+    )
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -171,8 +183,8 @@ def _gcache(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
 
 _BUILT_IN: dict[str, Callable[[LocalLLM, Any, MethodSettings], Method]] = {
     "single": _single,
-    "self_consistency": partial(_sampled, "self_consistency"),
-    "best_of_n": partial(_sampled, "best_of_n"),
+    "self_consistency": _self_consistency,
+    "best_of_n": _best_of_n,
     "text_mas": _text_mas,
     "latent_mas": _latent_mas,
     "gdesigner": _gdesigner,

@@ -7,6 +7,7 @@ hub the official splits are used, where there are two; that needs the extra `dat
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from gcache.tasks.data_file import shown
 from gcache.tasks.data_rows import row_of, rows_of
 from gcache.tasks.example import Example
 from gcache.tasks.splits import Split, is_held_out, pick
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["DataSet", "Row", "rows_of", "words"]
 
@@ -115,6 +118,10 @@ class DataSet(ABC):
                 f"{shown(self._path or self.hub[0])}: none of its {len(examples)} questions falls into the {split} "
                 "split; pass a longer file, or whole_file=true to use all of it"
             )
+        logger.info(
+            "%s: %d of %d questions are in its %s split; --task_option whole_file=true takes all",
+            shown(self._path or self.hub[0]), len(kept), len(examples), split,
+        )  # fmt: skip
         return kept
 
     def _from_hub(self, split: Split) -> list[Example]:
