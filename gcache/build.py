@@ -139,7 +139,7 @@ def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str,
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
     if whole := every_byte(name):
         model += f" {whole}"
-    if spec.graph.template:  # where texts end is otherwise the model's own
+    if spec.graph.chat_template_kwargs.strip():  # where texts end is otherwise the model's own
         model += f" {sorted(llm.stop_tokens)} {sorted(llm.stop_words)}"
     latents = "realigned" if spec.latent_space_realign else "as they are"
     vocabulary = int(llm.model.get_input_embeddings().weight.shape[0])

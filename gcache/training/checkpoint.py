@@ -340,10 +340,10 @@ def require_beside(path: str | Path, spec: GraphSpec, other: GraphSpec) -> None:
                 f"checkpoint {path} has --{name} {own}, and the one it is put beside has {loaded}; they would share a "
                 "model, so name them apart"
             )
-    if spec.graph.template != other.graph.template:
+    if spec.graph.chat_template_kwargs != other.graph.chat_template_kwargs:
         raise ConfigError(
-            f"checkpoint {path} has another --template than the one it is put beside; they would share a model, so "
-            "name them apart"
+            f"checkpoint {path} has other --chat_template_kwargs than the one it is put beside; they would share a "
+            "model, so name them apart"
         )
 
 

@@ -58,7 +58,7 @@ def test_rows_are_paired_with_a_named_one_and_seeds_with_their_mean(
 ) -> None:
     files = [
         comparison(tmp_path, "alone", {"single": "wwww", "voting": "rrww"}),
-        comparison(tmp_path, "seed0", {"gcache": "rrrw"}),
+        comparison(tmp_path, "seed0", {"single": "wwww", "gcache": "rrrw"}),
         comparison(tmp_path, "seed1", {"gcache": "rrrr"}),
     ]
     named = [*map(str, files), "--to", "voting", "--pool", *map(str, files[1:]), "--out", str(tmp_path / "out")]
@@ -66,8 +66,8 @@ def test_rows_are_paired_with_a_named_one_and_seeds_with_their_mean(
     lines = capsys.readouterr().out.splitlines()
     assert "difference to voting" in lines[0] and "| -0.500 (" in lines[2]
     # per question 0, 0, 1, 1/2 more than voting
-    assert lines[6].startswith("| gcache, mean of 2 seeds | 4 | 0.875 (0.625 to 1.000) | +0.375 (")
-    assert lines[6].endswith(" |  | 0.0 | 0.0 | 0.125 | 12 | 34 | 5 |")
+    assert lines[7].startswith("| gcache, mean of 2 seeds | 4 | 0.875 (0.625 to 1.000) | +0.375 (")
+    assert lines[7].endswith(" |  | 0.0 | 0.0 | 0.125 | 12 | 34 | 5 |")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_rows_are_paired_with_a_named_one_and_seeds_with_their_mean(
     [
         (["--to", "none"], r"has no row 'none'; it has single, gcache"),
         (["--pool", "other.json"], r"names other\.json, which is not among the files"),
+        (["--pool", "other.json", "other.json"], r"--pool has other\.json twice"),
     ],
 )
 def test_what_is_not_there_to_pair_or_pool_is_one_line(
@@ -127,3 +128,18 @@ def test_a_broken_comparison_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert experiment("join_comparisons").main([str(file), "--out", str(tmp_path / "out")]) == 2
     assert "no comparison in" in (error := capsys.readouterr().err) and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_one_name_and_pools_of_several_methods_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more").mkdir()
+    first = comparison(tmp_path, "seed0", {"single": "rrww", "gcache": "rrww"})
+    alike = comparison(tmp_path / "more", "seed0", {"gcache": "rrww"})
+    other = comparison(tmp_path, "seed1", {"voting": "rrww"})
+    out = tmp_path / "out"
+    assert experiment("join_comparisons").main([str(first), str(alike), "--out", str(out)]) == 2
+    assert "files has seed0.json twice" in capsys.readouterr().err and not out.exists()
+    pool = ["--pool", str(first), str(other)]
+    assert experiment("join_comparisons").main([str(first), str(other), "--out", str(out), *pool]) == 2
+    assert "last rows are gcache, voting; pass those of one method" in capsys.readouterr().err

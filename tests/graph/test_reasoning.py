@@ -23,6 +23,8 @@ from gcache.cache.kv_cache import SHARED, SlotKind
 from gcache.config import GraphSpec
 from gcache.errors import ApiError, BudgetSpent, ConfigError, DataError
 from gcache.evaluation.controls import CONTROLS, Trial, run_controls
+from gcache.evaluation.evaluate import evaluate
+from gcache.evaluation.graph_method import GraphMethod
 from gcache.evaluation.interventions import masked
 from gcache.gnn.payload import Payload
 from gcache.gnn.team import as_example
@@ -40,9 +42,10 @@ from gcache.llm.requests import LogProbRequest, ThinkRequest
 from gcache.tasks.example import Example, Grade
 from gcache.training.config import TrainConfig
 from gcache.training.fuser_gradient import most_replayed
-from gcache.training.objective import LossWeights, Objective
+from gcache.training.objective import LossWeights, Objective, reaches_fuser
 from gcache.training.replay import Replay, log_probs, replayed, replayed_tokens
 from gcache.training.rollouts import Rollouts
+from gcache.training.trainer import Reinforce
 
 REASONING = GraphConfig(hands="reasoning", latent_steps=0, reason_tokens=4, max_new_tokens=3)
 STAR = Topology(3, (Edge(0, 3), Edge(1, 3, weight=0.6), Edge(2, 3, weight=0.3)))
@@ -566,6 +569,77 @@ def test_the_gradient_of_a_choice_is_that_of_its_mean(tiny_llm: LocalLLM, tiny_t
         assert_slopes_of(mean, [], fuser, step=0.02, noise=5e-4)
 
 
+def test_solutions_drawn_on_caches_are_learned_from_beside_a_choice(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """With all answers worth the same, what is left is the advantage times log pi of the solutions, of each run its own
+    though the topologies are the same."""
+    llm = double(tiny_llm)
+    config = replace(REASONING, agent_temperature=2.0)
+    built = reasoning(llm, tiny_tokenizer, WORDS, topology="star", graph=config)
+    fuser = built.graph.fuser
+    awake(fuser)
+    edges = (Edge(0, 1), Edge(0, 3), Edge(1, 3))
+    runs = [
+        built.graph.run(QUESTIONS[4], topology=Topology(3, edges), temperature=1.0, seed=seed, words_seed=0)
+        for seed in range(2)
+    ]
+    assert runs[0].solutions[0, 0] == runs[1].solutions[0, 0] and runs[0].solutions[0, 1] != runs[1].solutions[0, 1]
+    worth = [tuple(1.0 for _ in run.ballot.options) for run in runs if run.ballot]
+    advantage = torch.tensor([[2.0, -1.0]])
+    measured = Objective(built.graph, llm, LossWeights(), "full").backward([runs], advantage, values=[worth])
+    assert measured["replayed"] == 2
+    ones = {e.key: torch.ones(()) for e in edges}
+    found = replayed(built.graph, llm, [Replay(run, ones) for run in runs], "full")
+    total = sum((a * one.texts for a, one in zip(advantage[0], found, strict=True)), torch.zeros(()))
+    wanted = torch.autograd.grad(total / 2, list(fuser.parameters()), allow_unused=True)
+    assert any(w is not None and float(w.norm()) > 0 for w in wanted)
+    for parameter, each in zip(fuser.parameters(), wanted, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            parameter.grad, torch.zeros_like(parameter) if each is None else -each, atol=1e-6, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("method", ["vote", "direct"])
+def test_a_fuser_that_nothing_reaches_is_refused(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, method: str
+) -> None:
+    """Trust weighs caches that are heard together; where each hears one, only gradients of agents reach it."""
+    one_each = replace(WORDS, method=method)
+
+    def trainer(**spec: Any) -> Reinforce:
+        built = reasoning(tiny_llm, tiny_tokenizer, one_each, fuser="trust", **spec)
+        return Reinforce(built, ToyTask(), TrainConfig(iterations=1), tmp_path)
+
+    with pytest.raises(ConfigError, match=rf"--decision_method {method} each text hears one; choose marginal or refer"):
+        trainer(agent_probability=0.0)
+    assert trainer(agent_probability=0.3).gradient.name == "full"
+
+
+def test_a_vote_reaches_no_fuser_that_weighs_caches(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    voting = reasoning(tiny_llm, tiny_tokenizer, replace(WORDS, method="vote")).graph
+    together = reasoning(tiny_llm, tiny_tokenizer, replace(WORDS, method="refer")).graph
+    for graph, reached in ((voting, False), (together, True)):
+        result = graph.run(QUESTIONS[4], topology=STAR)
+        assert reaches_fuser(result, "decision", keeps_slots=True) is reached
+        assert reaches_fuser(result, "decision", keeps_slots=False)
+
+
+def test_who_heard_nobody_and_who_had_nothing_to_choose_is_said(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = reasoning(tiny_llm, tiny_tokenizer, replace(WORDS, states="number"), decision_probability=0.02)
+    task = ToyTask()
+    answers = GraphMethod("gcache", built.graph).answer(task.test(4))
+    assert len(answers) == 4 and "on 4 of 4 questions the learned topology hears nobody" in caplog.text
+    caplog.clear()
+    found = evaluate(built.graph, task, task.test(4), "star", topology=lambda _: STAR, progress=False)
+    assert "hears nobody" not in caplog.text
+    assert found.texts > 12 and found.cut > sum(row.cut for row in found.rows)  # solutions too
+    star = reasoning(tiny_llm, tiny_tokenizer, replace(WORDS, states="number"), topology="star", graph=REASONING)
+    GraphMethod("gcache", star.graph).answer(task.test(4))
+    assert "on 4 of 4 questions no agent that is heard states an answer" in caplog.text
+
+
 # -- what was found wrong once -----------------------------------------------------------------
 
 CHOOSING = GraphConfig(latent_steps=1, reason_tokens=5, speak_tokens=4, max_new_tokens=3)
@@ -678,7 +752,9 @@ def test_the_text_behind_a_choice_is_that_of_the_round_it_was_heard_in(
     assert result.chosen.generation is result.written[1, writer]
 
 
-def test_words_are_the_solutions_where_edges_chose_them(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+def test_words_are_the_solutions_where_edges_chose_them(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The agent that reasons over its edge tells its solution; the other one is asked to say something."""
     task = ToyTask()
     graph = reasoning(tiny_llm, tiny_tokenizer, graph=CHOOSING).graph
@@ -688,4 +764,13 @@ def test_words_are_the_solutions_where_edges_chose_them(tiny_llm: LocalLLM, tiny
     assert slots.said[0, 0] == words.said[0, 0]
     assert [a.slots for a in words.arrivals[0, 3]] == [None, None] and set(words.said) == {(0, 0), (0, 1)}
     trial = Trial(graph, tiny_llm, task, task.test(2), {e.id: chose for e in task.test(2)}, {}, 0, False)
+    heard: list[RunResult] = []
+    arun = graph.arun
+
+    async def noted(*args: Any, **options: Any) -> RunResult:
+        heard.append(await arun(*args, **options))
+        return heard[-1]
+
+    monkeypatch.setattr(graph, "arun", noted)
     assert CONTROLS["same words as text"](trial).n == 2
+    assert [[a.slots for a in run.arrivals[0, 3]] for run in heard] == [[None, None]] * 2

@@ -66,6 +66,13 @@ def test_draws_are_as_frequent_as_the_renormalized_nucleus() -> None:
             assert float(log_probs[tokens == token][0]) == pytest.approx(math.log(share), abs=1e-5)
 
 
+@pytest.mark.parametrize("uniform", [0.1, 0.5, 0.9999])
+def test_a_draw_from_a_large_vocabulary_is_where_it_belongs(uniform: float) -> None:
+    """Of 150,000 tokens, all as likely: sums in float32 would be off by hundreds of them."""
+    tokens, _ = drawn(torch.zeros(1, 150_000), torch.ones(1), None, torch.tensor([uniform], dtype=torch.float64))
+    assert abs(int(tokens) - uniform * 150_000) <= 2
+
+
 def test_a_draw_at_the_very_end_is_in_the_nucleus() -> None:
     logits = torch.log(torch.tensor([[0.1, 0.6, 0.2, 0.1]]))
     last = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
