@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   for price in 0 0.02 0.1 0.3 1; do
-    gcache train --task gsm8k --data train.jsonl --hands reasoning --decision_method marginal --fuser trust \\
-        --latent_steps 0 --token_price $price --texts texts.jsonl --out runs/price$price
+    gcache train --task gsm8k --data train.jsonl --task_option whole_file=true --hands reasoning --latent_steps 0 \\
+        --decision_method marginal --fuser trust --fuser_lr 0.01 --lr 0.001 --rollouts 16 --entropy_bonus 0 \\
+        --decision_probability 0.9 --agent_probability 0 --edge_price 0 --token_price $price --texts texts.jsonl \\
+        --out runs/price$price
   done
-  gcache frontier runs/price* --task gsm8k --data test.jsonl --limit 100 --texts texts.jsonl --json frontier.json
+  gcache frontier runs/price* --task gsm8k --data test.jsonl --task_option whole_file=true --limit 100 \\
+        --texts texts.jsonl --json frontier.json
 Each checkpoint is a point, marked with the price it was trained at; self-consistency at 1 to --draws draws is the curve
 beside it, and one greedy text a point. Draws are written once for all of them.
 """

@@ -17,7 +17,7 @@ Every control asks the same questions of the same agents and changes one thing o
     same words as text the words of those that are heard, in the decision maker's own prompt: what they were told, or,
                        where they write solutions, these
     roles shuffled     each agent's cache is taken for another's: weights and edges stay where they are
-    copies of the first  every agent is the first one, with draws of its own: is it the roles, or the draws?
+    copies of the first  every agent is the first one, with a draw of its own each: is it the roles, or the draws?
 
 If cutting the channel costs nothing, the channel carried nothing. Differences are paired over
 questions, with bootstrap intervals.

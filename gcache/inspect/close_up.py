@@ -139,6 +139,7 @@ def _agent(close: CloseUp, id_: str, agent: Agent, number: int) -> ViewNode:
         ("read, tokens", str(sum(s.prefilled for s in turns))),
         ("latent steps", str(sum(s.latent for s in turns))),
         ("slots that arrived", str(sum(s.received for s in turns))),
+        *([("tokens written", str(written))] if (written := _written(result, number)) else []),
         ("seconds", f"{sum(s.ended - s.started for s in turns):.2f}"),
     ]
     attention = None if close.attention is None else tuple(close.attention[:, number].tolist())
@@ -156,15 +157,23 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
         answers = [option.answer for option in result.ballot.options]
         likeliest = sorted(zip(result.ballot.probabilities, answers, strict=True), reverse=True)
         details += [(f"probability of {answer[:40]}", f"{chance:.3f}") for chance, answer in likeliest]
+        if (writer := result.ballot.choice.writer) is not None:
+            details += [("the answer is the text of", result.agents[writer].role)]
     if close.attention is not None:
         mean = close.attention.mean(dim=0).tolist()
         details += [("attention on the question", f"{mean[n_agents + 1]:.3f}")]
         details += [("attention on its own words", f"{mean[n_agents]:.3f}")]
         details += [("attention on what was handed over", f"{sum(mean[:n_agents]):.3f}")]
     attention = None if close.attention is None else tuple(close.attention[:, n_agents].tolist())
-    return ViewNode(
-        DECISION, DECISION, True, tuple(details), graph.decision.instructions, result.answer, attention=attention
-    )
+    solved = {agent for _, agent in result.solutions}
+    judges = result.ballot is not None or any(e.source in solved for e in result.topology.into(n_agents))
+    told = graph.decision.judging if judges else graph.decision.instructions
+    return ViewNode(DECISION, DECISION, True, tuple(details), told, result.answer, attention=attention)
+
+
+def _written(result: RunResult, agent: int) -> int:
+    """Tokens of an agent's texts, whoever wrote them first."""
+    return sum(len(text.tokens) for (_, who), text in result.written.items() if who == agent)
 
 
 def _edges(close: CloseUp, ids: Sequence[str]) -> tuple[ViewEdge, ...]:

@@ -74,8 +74,9 @@ class Limits(Settings):
         group="limits", metavar="FILE", unset="none is kept",
     )
     kept_gb: float = setting(
-        0.0, help="GB (2^30 bytes) of slots that are kept in the folder FILE.slots beside the texts, the latest "
-        "ones, and how likely answers were on them; other slots are computed anew where they are handed on",
+        0.0, help="GB (2^30 bytes) of slots that are kept beside the texts, in the folder FILE.slots: those that were "
+        "used last; FILE.scores gets how likely answers were on them; other slots are computed anew where they are "
+        "handed on",
         group="limits", at_least=0,
     )
     max_gradient_tokens: int = setting(

@@ -171,6 +171,25 @@ def test_the_view_of_a_fixed_topology(tiny_llm: LocalLLM, tiny_tokenizer: Any) -
     assert sum(float(details[3][name]) for name in shares) == pytest.approx(1.0, abs=0.002)
 
 
+@pytest.mark.parametrize("method", ["refer", "marginal"])
+def test_the_view_of_agents_that_reason(tiny_llm: LocalLLM, tiny_tokenizer: Any, method: str) -> None:
+    """What the decision maker was told, what each agent wrote, and whose text the answer is."""
+    graph = graph_of(
+        tiny_llm, tiny_tokenizer, "star", method, hands="reasoning", latent_steps=0, reason_tokens=5
+    )
+    graph.decision = replace(graph.decision, states="words", judging="which is it ?")
+    result = graph.run(EXAMPLE)
+    view = shown(graph, tiny_llm)
+    details = [dict(node.details) for node in view.nodes]
+    assert [details[n]["tokens written"] for n in range(3)] == [
+        str(len(result.solutions[0, n].tokens)) for n in range(3)
+    ]
+    assert view.nodes[3].prompt == "which is it ?" != graph.decision.instructions
+    assert ("the answer is the text of" in details[3]) == (method == "marginal")
+    if result.ballot is not None and result.ballot.choice.writer is not None:
+        assert details[3]["the answer is the text of"] == AGENTS[result.ballot.choice.writer].role
+
+
 def test_the_view_of_a_policy_has_what_was_drawn_and_what_was_not(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = toy_built(
         tiny_llm, tiny_tokenizer, optimized_temporal=True,
