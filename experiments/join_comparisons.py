@@ -86,8 +86,8 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
     if pool:
         lines.append(_pooled(first, [found[files.index(path)]["rows"][-1] for path in pool]))
     head = [
-        "method", "n", "accuracy", f"difference to {beside['name']}", "only it / only the row", "unparsed",
-        "unstated", "cut", *COSTS,
+        "method", "n", "accuracy", f"difference to {beside['name']}",
+        f"right in {beside['name']} alone / in the row alone", "unparsed", "unstated", "cut", *COSTS,
     ]  # fmt: skip
     print(markdown(head, lines), end="")
     return 0

@@ -1,6 +1,6 @@
 """The texts of a file of `gcache compare`, graded again by today's grader: how the counts change.
 
-    python experiments/regrade_comparison.py docs/results/compare/gsm8k.json --data test.jsonl --tokenizer MODEL_FOLDER
+    python experiments/regrade_comparison.py docs/results/compare/medqa.json --data medqa.json --tokenizer MODEL_FOLDER
 
 Nothing is answered anew. With a tokenizer, texts that have as many tokens as were allowed, read back, count as cut.
 """
