@@ -102,7 +102,9 @@ async def _text(turn: DecisionTurn, edges: Sequence[Edge], asked: WriterInput) -
     """A text, and whether this run had to write it: rollouts may share that of a decision maker that hears nobody."""
     parts, start = turn.parts, turn.start
     if edges or start.alone_seed is None or start.memo is None:
-        return await parts.writer.write(parts.llm, asked), True
+        writing = parts.writer.write(parts.llm, asked)
+        del asked  # a frame that waits must not keep the caches alive
+        return await writing, True
     key = ("alone", start.alone_seed, start.temperature)
     found: tuple[Spoken, bool] = await start.memo.once(key, lambda: parts.writer.write(parts.llm, asked))
     return found

@@ -211,8 +211,8 @@ def outcome(name: str, accuracy: float, difference: float) -> Controlled:
 
 def test_the_table_by_hand() -> None:
     table = controls_markdown([outcome("as it is", 0.5, 0.0), outcome("masked", 0.25, -0.25)]).splitlines()
-    assert table[2] == "| as it is | 0.500 | 0.100 to 0.900 |  |  | 0 | 0 | 0 | 1.50 | 2 |"
-    assert table[3] == "| masked | 0.250 | 0.100 to 0.900 | -0.250 | -0.450 to +0.100 | 0 | 0 | 0 | 1.50 | 2 |"
+    assert table[2] == "| as it is | 0.500 | 0.100 to 0.900 |  |  | 0 | 0 | 0.000 | 1.50 | 2 |"
+    assert table[3] == "| masked | 0.250 | 0.100 to 0.900 | -0.250 | -0.450 to +0.100 | 0 | 0 | 0.000 | 1.50 | 2 |"
     assert {line.count("|") for line in table} == {11}
 
 
