@@ -16,6 +16,7 @@ from toy import AGENTS, DECISION, QUESTIONS, ToyTask, toy_built
 
 from gcache.agents.roles import EXPERTS, PIPELINE
 from gcache.cache.kv_cache import SlotKind
+from gcache.config import GraphSpec
 from gcache.errors import ConfigError
 from gcache.evaluation.compare import compare, markdown
 from gcache.evaluation.graph_method import GraphMethod
@@ -33,6 +34,7 @@ from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.tasks.example import Example
 from gcache.tasks.grading import NumberTask
+from gcache.training.checkpoint import require_beside
 
 EXAMPLES = [Example(f"q{n}", question, "") for n, question in enumerate(QUESTIONS)]
 
@@ -356,6 +358,32 @@ def test_a_graph_that_hears_nobody_writes_what_single_writes_in_the_dtype_asked_
     capsys.readouterr()
     assert main([*command, "--dtype", "float99"]) == 2
     assert "float99" in capsys.readouterr().err
+    # all methods have the checkpoint's limit
+    at = command.index("--max_new_tokens")
+    assert main([*command[:at], *command[at + 2 :]]) == 0
+    assert max(row["generated"] for row in json.loads(out.read_text())["rows"]) <= 6
+    assert main([*command[: at + 1], "7", *command[at + 2 :]]) == 2
+    assert "has --max_new_tokens 6, got 7; methods are compared at one limit" in capsys.readouterr().err
+    assert main([*trained[:-1], str(tmp_path / "longer"), "--max_new_tokens", "7"]) == 0
+    assert main([*trained[:-1], str(tmp_path / "wider"), "--dtype", "float32"]) == 0
+    beside = ["--task", "gsm8k", "--data", str(data), "--task_option", "whole_file=true", "--limit", "2"]
+    for name, said in (
+        ("longer", "longer has --max_new_tokens 7, and"), ("wider", "wider has --dtype float32, and the one it is put")
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert main(["frontier", str(run), str(tmp_path / name), *beside]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [
+    {"quantization": "8bit"}, {"latent_space_realign": False}, {"graph": GraphConfig(chat_template_kwargs='{"a": 1}')},
+    {"generation_mode": "hybrid"}, {"agent_models": ("smollm2",) * 4},
+])  # fmt: skip
+def test_graphs_of_one_model_in_two_ways_are_not_put_beside_each_other(changed: dict[str, Any]) -> None:
+    first = GraphSpec(latent_space_realign=True)
+    require_beside("runs/a", GraphSpec(latent_space_realign=True, topology="star"), first)
+    with pytest.raises(ConfigError, match="runs/a"):
+        require_beside("runs/a", replace(first, **changed), first)
 
 
 def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
