@@ -30,7 +30,7 @@ def in_blocks(page: Path) -> list[list[str]]:
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
     found = re.findall(r"(?m)^(?:    )?(?:\.venv/bin/)?(gcache .*)$|\| `(gcache [^`]*)` \|$", text)
     lines = (re.sub(r"\s+# .*$|\s*[>&;].*$", "", block or cell) for block, cell in found)
-    split = (shlex.split(line.replace("SEED", "0"))[1:] for line in lines if "..." not in line)
+    split = (shlex.split(line.replace("SEED", "0").replace("PRICE", "0"))[1:] for line in lines if "..." not in line)
     return [words for words in split if words[0] in COMMANDS and "--help" not in words]
 
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from gcache.evaluation.method import Method
 
 EXAMPLES = """examples:
-  for price in 0 0.02 0.1 0.3 1; do
+  for price in 0 0.03 0.06 0.1 0.15; do
     gcache train --task gsm8k --data train.jsonl --task_option whole_file=true --hands reasoning --latent_steps 0 \\
-        --decision_method marginal --fuser trust --fuser_lr 0.01 --lr 0.001 --rollouts 16 --entropy_bonus 0 \\
-        --decision_probability 0.9 --agent_probability 0 --edge_price 0 --token_price $price --texts texts.jsonl \\
+        --decision_method marginal --fuser trust --fuser_lr 0.01 --lr 0.002 --rollouts 8 --entropy_bonus 0 \\
+        --decision_probability 0.6 --agent_probability 0 --edge_price 0 --token_price $price --texts texts.jsonl \\
         --out runs/price$price
   done
   gcache frontier runs/price* --task gsm8k --data test.jsonl --task_option whole_file=true --limit 100 \\
