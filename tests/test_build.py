@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import CheckpointError, ConfigError, GcacheError
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
+from gcache.llm.cache_budget import Limits
 from gcache.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -202,3 +205,30 @@ def test_all_models_count_their_caches_together(folders: dict[str, str]) -> None
     ledgers = {id(agent_model.llm.ledger) for agent_model in built.graph.models}
     assert len(ledgers) == 1
     assert torch.is_tensor(built.graph.run("what is 2").shared.keys)
+
+
+def test_kept_texts_are_of_a_model_in_every_byte_its_dtype_and_its_latent_map(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
+    """One weight in the middle of a tensor, which no fingerprint reads, and where texts end, tell models apart as well."""
+
+    def named(folder: str, **spec: Any) -> tuple[str, str]:
+        options: dict[str, Any] = {"dtype": "float32", "encoder": "hash", "latent_space_realign": True, **spec}
+        built = build(GraphSpec(llm_name=folder, **options), Limits(texts=str(tmp_path / "texts.jsonl")))
+        assert built.llm is not None and built.llm.kept_texts is not None
+        return built.llm.kept_texts.model, built.llm.kept_texts.latents
+
+    one = named(folders["small"])
+    assert named(folders["small"]) == one and named(folders["small"], dtype="bfloat16")[0] != one[0]
+    assert named(folders["small"], latent_space_realign=False) == (one[0], "as they are") != one
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["small"], copy)
+    assert named(str(copy)) == one
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [2, 5]}))
+    assert named(str(copy))[0] != one[0]
+    shutil.copy(Path(folders["small"], "generation_config.json"), copy)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert named(str(copy))[0] != one[0]
