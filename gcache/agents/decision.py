@@ -68,6 +68,11 @@ class DecisionMaker:
         if self.states not in KINDS:
             raise unknown("kind of answer", self.states, KINDS)
 
+    @property
+    def hears_together(self) -> bool:
+        """Whether one text, or one choice, is of several incoming caches."""
+        return self.method in ("refer", "marginal")
+
     def groups(self, weights: Sequence[float]) -> list[tuple[int, ...]]:
         """Which incoming caches, by number, are heard together; one text is written per group."""
         everyone = tuple(range(len(weights)))

@@ -106,9 +106,10 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 def _limit_of(checkpoint: str) -> int:
     """The most tokens of a trained graph's texts."""
-    from gcache.training.checkpoint import read
+    from gcache.training import step_folders
+    from gcache.training.checkpoint_record import read_record
 
-    return read(checkpoint).spec.graph.max_new_tokens
+    return read_record(step_folders.find(Path(checkpoint))).spec.graph.max_new_tokens
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 def warn_of_unheard(name: str, graph: AgentGraph, results: Sequence[RunResult]) -> None:
     """Say where a learned topology hears nobody on most questions, and where `marginal` had no answer to choose."""
     n = len(results)
-    alone = sum(not r.topology.into(r.topology.decision_node) for r in results)
+    heard = [r for r in results if r.topology.into(r.topology.decision_node)]
+    alone = n - len(heard)
     if 2 * alone > n and isinstance(graph.topology_provider, PolicyProvider):
         logger.warning(
             "%s: on %d of %d questions the learned topology hears nobody, so they are answered as by one prompt; train "
             "for longer, or begin at a higher --decision_probability", name, alone, n,
         )  # fmt: skip
     if graph.decision.method == "marginal":
-        unstated = sum(r.ballot is None for r in results) - alone
+        unstated = sum(r.ballot is None for r in heard)
         if unstated > MOST_CUT * n:
             logger.warning(
                 "%s: on %d of %d questions no agent that is heard states an answer, so the decision maker wrote a text "

@@ -23,23 +23,13 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 MOST_CUT = 0.03
 
 
-#: How to have longer texts.
-LONGER = (
-    "raise --max_new_tokens, or --reason_tokens where agents' solutions are cut; a checkpoint has the limits that it "
-    "was trained with"
-)
-
-
-def warn_of_cut(name: str, cut: int, texts: int, instead: str = LONGER) -> None:
-    """Say that too many texts were cut off, and how to mend it.
-
-    Args:
-        instead: the way out.
-    """
+def warn_of_cut(name: str, cut: int, texts: int) -> None:
+    """Say that too many texts were cut off, and how to mend it."""
     if cut > MOST_CUT * texts:
         logger.warning(
-            "%s: %d of %d texts (%.1f %%) were cut off by the length limit, so its accuracy says little; %s", name, cut,
-            texts, 100 * cut / texts, instead,
+            "%s: %d of %d texts (%.1f %%) were cut off by the length limit, so its accuracy says little; raise "
+            "--max_new_tokens, or --reason_tokens where agents' solutions are cut; a checkpoint has the limits that it "
+            "was trained with", name, cut, texts, 100 * cut / texts,
         )  # fmt: skip
 
 

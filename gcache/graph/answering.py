@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gcache.gnn.topology import DECISION, Edge
 from gcache.graph.ballot import Ballot
@@ -53,7 +54,7 @@ async def _write(
     parts, transport, start, question = turn.parts, turn.transport, turn.start, turn.start.example.question
     heard = [await transport.heard_over((turn.last, edge.source), edge) for edge in edges]
     watching = TextWatch.of(start.watch, len(groups))
-    seed = start.seed if edges or start.alone_seed is None else start.alone_seed
+    alone = None if edges else start.alone_seed
     texts: list[asyncio.Future[tuple[Spoken, bool]]] = []
     received, read = 0, 0
     try:
@@ -68,12 +69,12 @@ async def _write(
                 question, parts.decision.judging if judges else parts.decision.instructions, tokens,
                 turn.question_tokens, fused, tuple(heard[i] for i in group),
                 start.max_new_tokens or parts.config.max_new_tokens,
-                start.temperature, derive("text", seed, question, number),
+                start.temperature, derive("text", start.seed if alone is None else alone, question, number),
                 start.stop, watching.written if watching else None, start.top_p,
                 start.top_log_probs, watching.scored if watching else None,
                 parts.models[0].layouts.of(start.variables).thinks,
             )  # fmt: skip
-            texts.append(asyncio.ensure_future(_text(turn, edges, asked)))
+            texts.append(asyncio.ensure_future(_text(turn, asked, alone is not None)))
         del fused, asked, heard
         await asyncio.sleep(0)  # every writer has asked by now, and holds nothing of ours
         if not start.keep_caches:  # from here on the batch alone holds what it needs
@@ -98,13 +99,11 @@ async def _write(
     return Answered(spoken[chosen].text, spoken)
 
 
-async def _text(turn: DecisionTurn, edges: Sequence[Edge], asked: WriterInput) -> tuple[Spoken, bool]:
+async def _text(turn: DecisionTurn, asked: WriterInput, shared: bool) -> tuple[Spoken, bool]:
     """A text, and whether this run had to write it: rollouts may share that of a decision maker that hears nobody."""
-    parts, start = turn.parts, turn.start
-    if edges or start.alone_seed is None or start.memo is None:
-        writing = parts.writer.write(parts.llm, asked)
-        del asked  # a frame that waits must not keep the caches alive
-        return await writing, True
-    key = ("alone", start.alone_seed, start.temperature)
-    found: tuple[Spoken, bool] = await start.memo.once(key, lambda: parts.writer.write(parts.llm, asked))
-    return found
+    write = partial(turn.parts.writer.write, turn.parts.llm, asked)
+    if shared:
+        return await turn.start.once(("alone", asked.seed, asked.temperature), write)
+    writing = write()
+    del write, asked  # a frame that waits must not keep the caches alive
+    return await writing, True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
@@ -68,3 +70,7 @@ class Start:
             raise ConfigError("runs that share thoughts keep no states: who thought first need not have kept them")
         if self.memo is not None and (self.intervention or self.alignment or self.words_alone):
             raise ConfigError("runs that share thoughts must not differ in an intervention, an alignment or payloads")
+
+    async def once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """See `RolloutMemo.once`; where nothing is shared, nothing is remembered."""
+        return (await make(), True) if self.memo is None else await self.memo.once(key, make)

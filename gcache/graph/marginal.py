@@ -15,9 +15,8 @@ has to be drawn but a.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,8 +144,7 @@ async def _scores(
         over: names what each cache is of.
     """
 
-    async def once(key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        return (await make(), True) if turn.start.memo is None else await turn.start.memo.once(key, make)
+    once = turn.start.once
 
     async def under(name: Hashable, prompt: tuple[int, ...], past: FusedCache) -> tuple[list[float], int]:
         async def hears() -> _Hearing:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any
 
 from gcache.agents.thinking import split_thinking
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
@@ -88,7 +86,7 @@ class Run:
     async def _read_with(self, model: int) -> None:
         agent_model, tokens = self.parts.models[model], self.questions[model]
         request = ThinkRequest(tokens, owner=SHARED, kind=SlotKind.PREFIX)
-        cache, fresh = await self._once(("question", model), lambda: agent_model.llm.think(request))
+        cache, fresh = await self.start.once(("question", model), lambda: agent_model.llm.think(request))
         self.transport.shared[model] = cache
         what, prefilled = ("think", len(tokens)) if fresh else ("shared", 0)
         self.trace.note(Step(SHARED, "question", 0, what, 0.0, self.trace.now(), prefilled))
@@ -111,7 +109,7 @@ class Run:
         )  # fmt: skip
         del received
         try:
-            thought, fresh = await self._once(self.transport.name(node), lambda: self._thought(node, request))
+            thought, fresh = await self.start.once(self.transport.name(node), lambda: self._thought(node, request))
         except QuestionError as error:
             if not self.start.lenient:
                 raise
@@ -158,11 +156,7 @@ class Run:
             self.thinking += len(thought.said.tokens)
             self.written[node] = thought.said
 
-    # -- what is shared, and what is noted ------------------------------------------------------
-
-    async def _once(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        """See `RolloutMemo.once`; where nothing is shared, nothing is remembered."""
-        return (await make(), True) if self.start.memo is None else await self.start.memo.once(key, make)
+    # -- what is noted ---------------------------------------------------------------------------
 
     def _note_unheard(self, node: Node) -> None:
         now = self.trace.now()

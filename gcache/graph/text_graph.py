@@ -177,9 +177,7 @@ class _Talk:
 
     async def _once(self, node: Node, prompt: Prompt) -> tuple[TextOutput, bool]:
         """Rollouts of a question that heard the same say the same."""
-        if self.begin.memo is None:
-            return await self.graph.backend.say(prompt), True
-        return await self.begin.memo.once(self._key(node, prompt), lambda: self.graph.backend.say(prompt))
+        return await self.begin.once(self._key(node, prompt), lambda: self.graph.backend.say(prompt))
 
     @staticmethod
     def _key(node: Node, prompt: Prompt) -> Hashable:

@@ -18,7 +18,7 @@ from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import edge_weights
-from gcache.graph.rebuild import fused_again, handed_again
+from gcache.graph.rebuild import at_decision, fused_again, handed_again
 from gcache.graph.result import RunResult
 from gcache.inspect.attention_shares import attention_shares
 from gcache.inspect.readings import TOKENS, Reading, readings
@@ -165,8 +165,7 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
         details += [("attention on its own words", f"{mean[n_agents]:.3f}")]
         details += [("attention on what was handed over", f"{sum(mean[:n_agents]):.3f}")]
     attention = None if close.attention is None else tuple(close.attention[:, n_agents].tolist())
-    solved = {agent for _, agent in result.solutions}
-    judges = result.ballot is not None or any(e.source in solved for e in result.topology.into(n_agents))
+    judges = result.ballot is not None or any(a.sender in result.solutions for a in at_decision(result))
     told = graph.decision.judging if judges else graph.decision.instructions
     return ViewNode(DECISION, DECISION, True, tuple(details), told, result.answer, attention=attention)
 

@@ -33,12 +33,11 @@ class KeptScores:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, float]] = {}
-        for key, kept in parsed_lines(
+        lines = parsed_lines(
             file, _kept, "a kept score", "name another file for --texts",
             "remove the line, or the file: scores are computed anew",
-        ):  # fmt: skip
-            self._known.setdefault(key, kept)
+        )  # fmt: skip
+        self._known: dict[str, tuple[float, float]] = dict(reversed(lines))  # the first of each key
 
     def get(self, key: str) -> tuple[float, float] | None:
         """A score, and the seconds that it took."""

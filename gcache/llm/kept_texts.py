@@ -172,13 +172,11 @@ def read_texts(file: Path) -> dict[str, KeptText]:
     Raises:
         DataError: it cannot be read, or is no such file.
     """
-    found: dict[str, KeptText] = {}
-    for key, text in parsed_lines(
+    lines = parsed_lines(
         file, lambda values: (str(values["key"]), KeptText.from_json(values)), "a kept text",
         "name a file for --texts, or a new one", "remove the line, or name another file",
-    ):  # fmt: skip
-        found.setdefault(key, text)  # of two processes that wrote at once; slots are those of the first
-    return found
+    )  # fmt: skip
+    return dict(reversed(lines))  # two processes may have written at once; slots are those of the first
 
 
 def _hashed(*named: object) -> str:

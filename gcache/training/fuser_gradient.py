@@ -29,8 +29,6 @@ from gcache.tasks.choices import LETTERS
 from gcache.tasks.example import Example
 from gcache.training.config import AUTO
 
-#: Decision methods of which each text hears one cache.
-ONE_EACH = ("direct", "vote")
 #: The most tokens that a number or a letter takes, with the one that ends the turn.
 ANSWER = 24
 
@@ -82,7 +80,7 @@ def require_several_heard(graph: AgentGraph, gradient: TakenGradient) -> None:
     """
     if not isinstance(graph, CacheGraph) or not graph.learns or not _weighs(graph):
         return
-    if graph.decision.method in ONE_EACH and gradient.name == "decision":
+    if not graph.decision.hears_together and gradient.name == "decision":
         raise ConfigError(
             f"nothing reaches the fuser: it weighs caches that are heard together, and with --decision_method "
             f"{graph.decision.method} each text hears one; choose marginal or refer, or --fuser concat"

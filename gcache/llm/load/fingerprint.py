@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from gcache.llm.load.gguf import gguf_sha256
+from gcache.llm.load.gguf import file_sha256, gguf_sha256
 from gcache.llm.load.locate import ModelSource, resolve
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def every_byte(name: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(source.location).iterdir()):
         if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            with path.open("rb") as file:
-                while part := file.read(1 << 20):
-                    digest.update(part)
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
