@@ -210,7 +210,7 @@ def test_all_models_count_their_caches_together(folders: dict[str, str]) -> None
 def test_kept_texts_are_of_a_model_in_every_byte_its_dtype_and_its_latent_map(
     folders: dict[str, str], tmp_path: Path
 ) -> None:
-    """One weight in the middle of a tensor, which no fingerprint reads, and where texts end, tell models apart as well."""
+    """So is one weight amid a tensor, which no fingerprint reads, and where texts end."""
 
     def named(folder: str, **spec: Any) -> tuple[str, str]:
         options: dict[str, Any] = {"dtype": "float32", "encoder": "hash", "latent_space_realign": True, **spec}
