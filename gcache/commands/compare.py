@@ -42,6 +42,13 @@ give equal texts, which bfloat16 may part by rounding.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
 OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign")
 HANDED, TEMPLATE = ("hands", "reason_tokens", "agent_temperature"), ("chat_template_kwargs", "prompt_date")
+#: Flags of methods, and the methods that heed them.
+HEEDED: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
+    (("decision_method", "fuser", *HANDED), ("gcache",)),
+    (("topology",), ("gcache", "gdesigner")),
+    (("samples", "sample_temperature"), ("self_consistency", "best_of_n")),
+    (("prompt",), ("text_mas", "latent_mas")),
+)
 OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED, *TEMPLATE)
 
 
@@ -95,6 +102,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     )
     spec = flags.make(GraphSpec, args, domain=task.domain, graph=running)
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    _refuse_unheeded(parser, args, names)
     found = compare_methods(
         names, asked, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
         limits=flags.make(Limits, args), dtype=None if args.dtype == "auto" else args.dtype,
@@ -102,6 +110,18 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0
+
+
+def _refuse_unheeded(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse flags that none of the methods heeds. A method from outside may heed any."""
+    if not set(names) <= METHODS.built_in.keys():
+        return
+    for own, methods in HEEDED:
+        if not set(methods) & set(names):
+            flags.refuse_unused(
+                parser, args, own,
+                f"only {' and '.join(methods)} would heed this; name {' or '.join(methods)}, or leave this out",
+            )  # fmt: skip
 
 
 def _limit_of(checkpoint: str) -> int:

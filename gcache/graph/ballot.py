@@ -45,6 +45,7 @@ class Ballot:
             answer and nothing to ask.
         probabilities: with which each was chosen from, at `temperature`; of 0, which is greedy, as they stand.
         chosen: the number of the one that was.
+        shares: of each cache in the decision; they sum to 1.
     """
 
     heard: tuple[int, ...]
@@ -53,12 +54,20 @@ class Ballot:
     scores: tuple[tuple[float, ...], ...]
     probabilities: tuple[float, ...]
     chosen: int
+    shares: tuple[float, ...]
     temperature: float = 0.0
 
     @property
     def choice(self) -> Option:
         """What was chosen."""
         return self.options[self.chosen]
+
+    def under(self, agent: int) -> tuple[float, ...]:
+        """Of each answer, its probability where that agent's cache alone is heard."""
+        scores = self.scores[self.heard.index(agent)]
+        highest = max(scores)
+        odds = [math.exp(score - highest) for score in scores]
+        return tuple(each / sum(odds) for each in odds)
 
     @property
     def log_prob(self) -> float:

@@ -110,7 +110,7 @@ async def cast(
     )
     return Ballot(
         tuple(edge.source for edge in edges), tuple(prompts), tuple(options), tuple(map(tuple, scores.tolist())),
-        tuple(log_probs.exp().tolist()), chosen, start.temperature,
+        tuple(log_probs.exp().tolist()), chosen, tuple(weights.cpu().softmax(dim=0).tolist()), start.temperature,
     ), step  # fmt: skip
 
 

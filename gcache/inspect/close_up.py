@@ -16,6 +16,7 @@ from gcache.cache.kv_cache import SHARED
 from gcache.errors import GcacheError
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import DECISION, Edge, Topology
+from gcache.graph.ballot import Ballot
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.hand_over import edge_weights
 from gcache.graph.rebuild import at_decision, fused_again, handed_again
@@ -141,6 +142,7 @@ def _agent(close: CloseUp, id_: str, agent: Agent, number: int) -> ViewNode:
         ("slots that arrived", str(sum(s.received for s in turns))),
         *([("tokens written", str(written))] if (written := _written(result, number)) else []),
         ("seconds", f"{sum(s.ended - s.started for s in turns):.2f}"),
+        *_belief(result.ballot, number),
     ]
     attention = None if close.attention is None else tuple(close.attention[:, number].tolist())
     return ViewNode(
@@ -154,9 +156,7 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
     turn = [s for s in result.trace if s.what == "answer"][-1]
     details = [("slots that arrived", str(turn.received)), ("tokens written", str(turn.generated))]
     if result.ballot is not None:
-        answers = [option.answer for option in result.ballot.options]
-        likeliest = sorted(zip(result.ballot.probabilities, answers, strict=True), reverse=True)
-        details += [(f"probability of {answer[:40]}", f"{chance:.3f}") for chance, answer in likeliest]
+        details += _chances(result.ballot, result.ballot.probabilities)
         if (writer := result.ballot.choice.writer) is not None:
             details += [("the answer is the text of", result.agents[writer].role)]
     if close.attention is not None:
@@ -168,6 +168,21 @@ def _decision(close: CloseUp, graph: CacheGraph) -> ViewNode:
     judges = result.ballot is not None or any(a.sender in result.solutions for a in at_decision(result))
     told = graph.decision.judging if judges else graph.decision.instructions
     return ViewNode(DECISION, DECISION, True, tuple(details), told, result.answer, attention=attention)
+
+
+def _belief(ballot: Ballot | None, agent: int) -> list[tuple[str, str]]:
+    """How much an agent was believed, and what its cache alone says of each answer."""
+    if ballot is None or agent not in ballot.heard:
+        return []
+    share = ("share in the decision", f"{ballot.shares[ballot.heard.index(agent)]:.3f}")
+    return [share, *(_chances(ballot, ballot.under(agent)) if len(ballot.options) > 1 else [])]
+
+
+def _chances(ballot: Ballot, chances: Sequence[float]) -> list[tuple[str, str]]:
+    """The probability of each answer, the likeliest of the decision first."""
+    names = unique([f"probability of {option.answer[:40]}" for option in ballot.options])
+    order = sorted(range(len(names)), key=lambda number: -ballot.probabilities[number])
+    return [(names[number], f"{chances[number]:.3f}") for number in order]
 
 
 def _written(result: RunResult, agent: int) -> int:

@@ -407,6 +407,29 @@ def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest
         assert main(wrong) == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag, methods, said", [
+    (["--hands", "reasoning"], "single,gdesigner", "--hands: only gcache would heed this"),
+    (["--decision_method", "vote", "--fuser", "relevance"], "single", "--decision_method, --fuser: only gcache"),
+    (["--topology", "star"], "text_mas,latent_mas", "--topology: only gcache and gdesigner would heed this"),
+    (["--samples", "3"], "single,gcache", "--samples: only self_consistency and best_of_n"),
+    (["--prompt", "hierarchical"], "best_of_n", "--prompt: only text_mas and latent_mas"),
+])  # fmt: skip
+def test_a_flag_that_no_method_heeds_is_refused(
+    flag: list[str], methods: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By one that is named, or that comes from outside, it may be heeded."""
+    from gcache.commands.main import main
+
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"question": "what is 1 + 2 ?", "answer": "#### 3"}\n')
+    command = ["compare", "--task", "gsm8k", "--data", str(data), "--llm_name", str(tmp_path / "none")]
+    assert main([*command, "--methods", methods, *flag]) == 2
+    assert said in capsys.readouterr().err
+    for heeding in ("single,self_consistency,text_mas,gcache", "single,no.py:Method"):
+        assert main([*command, "--methods", heeding, *flag]) == 2
+        assert "would heed this" not in capsys.readouterr().err
+
+
 def test_methods_refuse_a_task_that_deals_out_knowledge(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gcache.commands.main import main
 

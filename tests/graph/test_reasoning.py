@@ -266,6 +266,10 @@ def test_marginal_is_the_formula(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> Non
     answers = [option.answer for option in ballot.options]
     assert answers == list(dict.fromkeys(result.said[0, agent].strip() for agent in range(3)))
     assert list(ballot.probabilities) == pytest.approx(_by_hand(built, built.llm, result).tolist(), abs=1e-5)
+    weights = torch.tensor([edge.weight for edge in result.topology.into(3)])
+    assert ballot.shares == pytest.approx((weights / weights.sum()).tolist()) and len(set(ballot.shares)) > 1
+    under = torch.tensor([ballot.under(agent) for agent in ballot.heard])
+    assert (torch.tensor(ballot.shares) @ under).tolist() == pytest.approx(list(ballot.probabilities), abs=1e-5)
     assert ballot.chosen == max(range(len(answers)), key=lambda a: ballot.probabilities[a])
     assert result.answer.strip() == ballot.choice.answer
     assert result.tokens["generated"] == sum(len(s.tokens) for s in result.solutions.values())

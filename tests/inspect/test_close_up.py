@@ -188,6 +188,26 @@ def test_the_view_of_agents_that_reason(tiny_llm: LocalLLM, tiny_tokenizer: Any,
     assert ("the answer is the text of" in details[3]) == (method == "marginal")
     if result.ballot is not None and result.ballot.choice.writer is not None:
         assert details[3]["the answer is the text of"] == AGENTS[result.ballot.choice.writer].role
+    assert ["share in the decision" in details[n] for n in range(4)] == [method == "marginal"] * 3 + [False]
+
+
+def test_the_view_says_who_was_believed_and_what_each_cache_says(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Shares sum to 1, and what the decision finds likely is what each cache finds likely, by their shares."""
+    topology = Topology(3, (Edge(0, 3, weight=0.9), Edge(2, 3, weight=0.3)))
+    graph = graph_of(
+        tiny_llm, tiny_tokenizer, topology, "marginal", hands="reasoning", latent_steps=0, reason_tokens=5
+    )
+    graph.decision = replace(graph.decision, states="words")
+    ballot = graph.run(EXAMPLE).ballot
+    assert ballot is not None and len(ballot.options) > 1
+    first, unheard, third, decision = (dict(node.details) for node in shown(graph, tiny_llm).nodes)
+    assert (first["share in the decision"], third["share in the decision"]) == ("0.750", "0.250")
+    assert not any("probability" in name or "share" in name for name in unheard)
+    chances = [name for name in decision if name.startswith("probability of ")]
+    assert len(chances) == len(ballot.options) and chances[0].endswith(ballot.choice.answer[:40])
+    for name in chances:
+        mixed = 0.75 * float(first[name]) + 0.25 * float(third[name])
+        assert float(decision[name]) == pytest.approx(mixed, abs=0.002)
 
 
 def test_the_view_of_a_policy_has_what_was_drawn_and_what_was_not(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
