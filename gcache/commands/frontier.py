@@ -137,7 +137,8 @@ def frontier(
         made = make_method(DRAWS, llm, llm.tokenizer, replace(settings, samples=k))
         named.append((DRAWS, float(k), DeferredMethod(f"self-consistency, {k}", lambda made=made: made)))  # type: ignore[misc]
     for path, found in zip(checkpoints, read, strict=True):
-        price = float(found.training.get("token_price", 0.0))
+        last = found.training.get("token_price_end")  # of a price that rises
+        price = float(found.training.get("token_price", 0.0) if last is None else last)
 
         def method(path: str | Path = path) -> Method:
             graph = of_training.load_beside(path, built).graph

@@ -50,6 +50,11 @@ class TrainConfig(Settings):
     token_price: float = setting(
         0.0, help="off the utility per 1,000 tokens of texts and latent steps", group="training", at_least=0
     )
+    token_price_end: float | None = setting(
+        None, help="what it comes to at the last step, in equal steps: from 0, whom to believe is learned before "
+        "agents cost anything",
+        group="training", at_least=0, unset="the same",
+    )
     mib_price: float = setting(0.0, help="off the utility per MiB of caches handed over", group="training", at_least=0)
     anchor: str | None = setting(
         None, help="a fixed topology that the edges are pulled to, as a prior", group="training", what="topology",
@@ -139,7 +144,7 @@ class TrainConfig(Settings):
         return made
 
     def scheduled(self, name: str, step: int) -> float:
-        """What `temperature` or `entropy_bonus` is at a step: a line from its value to its end."""
+        """What `temperature`, `entropy_bonus` or `token_price` is at a step: a line from its value to its end."""
         start, end = float(getattr(self, name)), getattr(self, f"{name}_end")
         if end is None or self.iterations == 1:
             return start

@@ -95,7 +95,7 @@ class Rollouts:
             [_expected(result, grade, worth) for result, grade, worth in zip(*rows, strict=True)]
             for rows in zip(groups, grades, values, strict=True)
         ])  # fmt: skip
-        costs = torch.tensor([[self.cost(result) for result in group] for group in groups])
+        costs = torch.tensor([[self.cost(result, step) for result in group] for group in groups])
         of_step = Graded(groups, grades, utilities, utilities - costs, failed, values)
         if self.config.stop_when_right is None or not is_worth_asking(float(utilities.mean())):
             return of_step
@@ -147,13 +147,13 @@ class Rollouts:
         graded = (grade_text(self.task, option.text, result.example, option.cut) for option in result.ballot.options)
         return tuple(grade.utility for grade in graded)
 
-    def cost(self, result: RunResult) -> float:
-        """What a rollout's utility is less by."""
+    def cost(self, result: RunResult, step: int) -> float:
+        """What a rollout's utility is less by, at a step's prices."""
         # not the trace's counts, in which what another rollout thought already is free
         local = sum(len(s.generation.tokens) for s in result.spoken if s.generation)
         generated = local + api_tokens(result.spoken)[1] + result.thinking
         carried = sum(result.edge_bytes.values()) / 2**20
-        return self.config.token_price * generated / 1000 + self.config.mib_price * carried
+        return self.config.scheduled("token_price", step) * generated / 1000 + self.config.mib_price * carried
 
     @property
     def _alone_seed(self) -> int | None:

@@ -61,9 +61,23 @@ def test_prices_are_of_the_answers_tokens_and_of_bytes_handed_over(
     (spoken,) = result.spoken
     assert spoken.generation is not None and result.edge_bytes
     mib = sum(result.edge_bytes.values()) / 2**20
-    assert learner.rollouts.cost(result) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
+    assert learner.rollouts.cost(result, 0) == pytest.approx(0.1 * len(spoken.generation.tokens) + 2.0 * mib)
     (line, *_) = learner.train(progress=False)
     assert line["net_utility"] < line["utility"]
+
+
+def test_a_price_that_rises_is_that_of_its_step(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    learner = trainer(tiny_llm, tiny_tokenizer, tmp_path, token_price=0.0, token_price_end=50.0, entropy_bonus=0.0)
+    result = learner.built.graph.run("what is 2 + 3 ?", sample=True, temperature=1.0, seed=3)
+    (spoken,) = result.spoken
+    assert spoken.generation is not None
+    of_text = len(spoken.generation.tokens) / 1000
+    costs = [learner.rollouts.cost(result, step) for step in range(3)]
+    assert costs == pytest.approx([0.0, 25.0 * of_text, 50.0 * of_text])
+    lines = learner.train(progress=False)
+    charged = [line["utility"] - line["net_utility"] for line in lines]
+    written = [line["tokens_generated"] / 4 / 1000 for line in lines]  # a mean over two rollouts of two questions
+    assert charged == pytest.approx([0.0, 25.0 * written[1], 50.0 * written[2]], abs=1e-6)
 
 
 def test_a_run_that_learns_nothing_from_answers_says_so(
@@ -179,6 +193,8 @@ def test_schedules_are_lines() -> None:
     config = TrainConfig(iterations=5, temperature=1.0, temperature_end=0.2, entropy_bonus=0.1)
     assert [config.scheduled("temperature", step) for step in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
     assert [config.scheduled("entropy_bonus", step) for step in (0, 4)] == [0.1, 0.1]
+    rising = TrainConfig(iterations=3, token_price=0.0, token_price_end=0.2)
+    assert [rising.scheduled("token_price", step) for step in range(3)] == pytest.approx([0.0, 0.1, 0.2])
     assert TrainConfig(iterations=1, temperature_end=0.5).scheduled("temperature", 0) == 1.0
 
 
@@ -205,6 +221,7 @@ def test_the_temperature_of_a_step_is_that_of_its_rollouts(
         ({"anchor": "star"}, "pass both, or neither"),
         ({"anchor_strength": 1.0}, "pass both, or neither"),
         ({"temperature_end": 0.0}, "temperature_end must be a finite number above 0"),
+        ({"token_price_end": -1.0}, "token_price_end must be a finite number of 0 or more"),
         ({"entropy_bonus_end": -1.0}, "entropy_bonus_end must be a finite number of 0 or more"),
     ],
 )
