@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,10 +21,7 @@ from gcache.tasks.dealing import MOST_AGENTS, ORDINALS, adversary, check_adversa
 from gcache.tasks.example import Example, Note
 from gcache.tasks.gsm8k import Gsm8k, problem
 from gcache.tasks.number_data_set import NumberDataSet
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\u2019\u201d]*\s+(?=[\"'(\u2018\u201c]?[A-Z0-9$])")
-#: What ends in a full stop and ends no sentence.
-_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|a\.m|p\.m|[A-Z])\.$")
+from gcache.tasks.sentences import sentences
 
 
 class SplitGsm8k(NumberDataSet):
@@ -90,25 +86,6 @@ class SplitGsm8k(NumberDataSet):
     def identity(self, example: Example) -> str:
         """The whole problem: many problems end in the same question."""
         return example.meta["problem"]
-
-
-def sentences(text: str) -> list[str]:
-    """A text's sentences, in order; joined by blanks they are the text, but for its white space."""
-    found: list[str] = []
-    for piece in _pieces(" ".join(text.split())):
-        if found and _ABBREVIATION.search(found[-1]):
-            found[-1] += f" {piece}"
-        else:
-            found.append(piece)
-    return found
-
-
-def _pieces(text: str) -> list[str]:
-    start, found = 0, []
-    for end in _SENTENCE_END.finditer(text):
-        found.append(text[start : end.end()].strip())
-        start = end.end()
-    return [*found, text[start:]]
 
 
 def _witness(index: int, told: list[str]) -> Note:

@@ -10,7 +10,8 @@ from gcache.errors import ConfigError, DataError
 from gcache.tasks.dealing import runs
 from gcache.tasks.example import Task
 from gcache.tasks.registry import make_task
-from gcache.tasks.split_gsm8k import SplitGsm8k, sentences
+from gcache.tasks.sentences import sentences
+from gcache.tasks.split_gsm8k import SplitGsm8k
 
 STORY = "Mr. Lee has 12.5 kg of rice. He eats 2 kg! Ms. Poe adds 3 kg.  She likes St. Ives. How much rice is there?"
 TOLD = ["Mr. Lee has 12.5 kg of rice.", "He eats 2 kg!", "Ms. Poe adds 3 kg.", "She likes St. Ives."]
