@@ -196,6 +196,15 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         judging=JUDGE,
         judging_prefix="Answer:",
     ),
+    "reading": DecisionMaker(
+        "The decision maker, who has the question and none of the documents, and answers it in a few words.",
+        "Answer the question in as few words as possible, or with yes or no. Write nothing else.",
+        answer_prefix="Answer:",
+        states="words",
+        statement="Write the answer, in as few words as possible, on the last line after Answer:",
+        judging="Decide which answer is right and state it alone.",
+        judging_prefix="Answer:",
+    ),
 }
 
 

@@ -215,6 +215,7 @@ DOMAINS: Mapping[str, tuple[Agent, ...]] = {
     "split_facts": (),
     "classification": (),
     "hidden_profile": (),
+    "reading": (),
 }
 
 

@@ -73,7 +73,8 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or not kind.startswith("api"))
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
-        f"unparsed    {found.unparsed}\n"
+        + _f1(found)
+        + f"unparsed    {found.unparsed}\n"
         f"unstated    {found.unstated}\n"
         f"cut         {found.cut} of {found.texts} texts\n"
         + (f"failed      {found.failed}, not graded\n" if found.failed else "")
@@ -83,6 +84,16 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         f"seconds     {found.seconds:.1f}"
     )
     return 0
+
+
+def _f1(found: Evaluation) -> str:
+    """A line of its own, where the task grades by overlap."""
+    from gcache.evaluation.intervals import mean_interval
+
+    if not found.f1s:
+        return ""
+    mean, low, high = mean_interval(found.f1s)
+    return f"F1          {mean:.3f}  (95 % interval {low:.3f} to {high:.3f})\n"
 
 
 def evaluate_checkpoint(

@@ -17,7 +17,7 @@ from gcache.errors import ConfigError
 from gcache.evaluation import tables
 from gcache.evaluation.intervals import paired_difference, wilson
 from gcache.evaluation.method import Method
-from gcache.tasks.example import Example, Grade, Task, grade_text
+from gcache.tasks.example import Example, Grade, Task, f1s_of, grade_text
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Compared:
         seconds: in all; of texts that were kept (`gcache.llm.kept_texts`), those that writing them took.
         cache_bytes: that went over edges, per question.
         answers: (question, outcome, what was stated, text) each.
+        f1s: of each answer, where the task grades by overlap; else ().
     """
 
     name: str
@@ -56,6 +57,7 @@ class Compared:
     unstated: int = 0
     cut: int = 0
     texts: int = 0
+    f1s: tuple[float, ...] = ()
 
     @property
     def cut_share(self) -> float:
@@ -126,6 +128,7 @@ def _measured(
         seconds, sum(answer.cache_bytes for answer in answers) / n,
         tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
         sum(grade.unstated for grade in grades), sum(sum(cuts) for cuts in texts), sum(map(len, texts)),
+        f1s_of(grades),
     )  # fmt: skip
     return row, right
 
@@ -136,7 +139,8 @@ def markdown(rows: Sequence[Compared]) -> str:
         "method", "accuracy", "95 % interval", "difference to the first", "95 % interval", "unparsed", "unstated",
         "cut", "generated", "prefilled", "latent", "cache, MiB", "seconds",
     ]  # fmt: skip
-    return tables.markdown(head, [_cells(row, first=number == 0) for number, row in enumerate(rows)])
+    cells = [_cells(row, first=number == 0) for number, row in enumerate(rows)]
+    return tables.with_f1(head, cells, [row.f1s for row in rows], paired=True)
 
 
 def _cells(row: Compared, first: bool) -> list[str]:

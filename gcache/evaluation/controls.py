@@ -320,7 +320,8 @@ def controls_markdown(rows: Sequence[Controlled]) -> str:
         "control", "accuracy", "95 % interval", "difference", "bootstrap interval", "unparsed", "unstated", "cut",
         "edges", "n",
     ]  # fmt: skip
-    return tables.markdown(head, [_cells(row, first=number == 0) for number, row in enumerate(rows)])
+    cells = [_cells(row, first=number == 0) for number, row in enumerate(rows)]
+    return tables.with_f1(head, cells, [row.found.f1s for row in rows], paired=True)
 
 
 def _cells(row: Controlled, first: bool) -> list[str]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """One graded question; `cut` where a length limit cut its text off."""
+    """One graded question; `cut` where a length limit cut its text off; `f1` where the task grades by overlap."""
 
     id: str
     outcome: str
@@ -37,6 +37,7 @@ class Row:
     text: str
     edges: tuple[EdgeKey, ...] = ()
     cut: bool = False
+    f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Evaluation:
     def cut_share(self) -> float:
         """Of its texts."""
         return self.cut / max(self.texts, 1)
+
+    @property
+    def f1s(self) -> tuple[float, ...]:
+        """Of each question; () where answers are right or not."""
+        found = tuple(row.f1 for row in self.rows if row.f1 is not None)
+        return found if len(found) == len(self.rows) else ()
 
     def to_json(self, rows: bool = True) -> dict[str, Any]:
         values = asdict(self)
@@ -250,7 +257,7 @@ def _evaluation(
     right = sum(grade.outcome == "right" for _, _, grade in graded)
     low, high = wilson(right, len(graded))
     rows = tuple(
-        Row(example.id, grade.outcome, grade.answer, text, kept, was_cut)
+        Row(example.id, grade.outcome, grade.answer, text, kept, was_cut, grade.f1)
         for (example, text, grade), kept, was_cut in zip(graded, edges, cut, strict=True)
     )
     return Evaluation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from gcache.evaluation.intervals import bootstrap_difference, mean_interval
 from gcache.evaluation.plain import one_line
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,35 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |"
 
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, rows)]) + "\n"
+
+
+#: Where columns of F1 stand: behind the name, the accuracy and its interval.
+BEHIND_ACCURACY = 3
+
+
+def with_f1(
+    head: Sequence[str], rows: Sequence[Sequence[str]], f1s: Sequence[Sequence[float]], paired: bool = False
+) -> str:
+    """A table that begins with name, accuracy and its interval; where every row has them, with columns of F1 behind.
+
+    Args:
+        f1s: of each row, the F1 of each question; () where answers are right or not.
+        paired: whether the difference to the first row's, over the same questions, has columns too.
+    """
+    if not all(f1s) or not f1s:
+        return markdown(head, rows)
+    more = [["F1", "95 % interval", *(["difference in F1", "bootstrap interval"] if paired else [])]]
+    for number, values in enumerate(f1s):
+        mean, low, high = mean_interval(values)
+        cells = [f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
+        if paired:
+            cells += difference(*bootstrap_difference(f1s[0], values)) if number else ["", ""]
+        more.append(cells)
+    head, *rows = (
+        [*row[:BEHIND_ACCURACY], *cells, *row[BEHIND_ACCURACY:]]
+        for row, cells in zip([head, *rows], more, strict=True)
+    )
+    return markdown(head, rows)
 
 
 #: Share of texts cut off by a length limit above which a table says little.

@@ -59,14 +59,22 @@ class Grade:
             that merely stands last. The utility of both is 0, as a wrong answer's is, but they are counted apart.
         answer: what was read.
         last_number: whether a number that merely stands last was accepted as the answer, where a task's option says so.
+        f1: overlap of the answer's words with the right one's (`gcache.tasks.answer_overlap`); None where answers are
+            right or not.
+        worth: the utility, where it is something else than 1 for a right answer and 0 for any other.
     """
 
     outcome: Outcome
     answer: str | None = None
     last_number: bool = False
+    f1: float | None = None
+    worth: float | None = None
 
     @property
     def utility(self) -> float:
+        """What training goes by."""
+        if self.worth is not None:
+            return self.worth
         return 1.0 if self.outcome == "right" else 0.0
 
     @property
@@ -94,6 +102,12 @@ class Task(Protocol):
     def test(self, limit: int | None = None, seed: int = 0) -> Sequence[Example]: ...
 
     def grade(self, text: str, example: Example) -> Grade: ...
+
+
+def f1s_of(grades: Sequence[Grade]) -> tuple[float, ...]:
+    """The F1 of each; () where answers are right or not."""
+    found = tuple(grade.f1 for grade in grades if grade.f1 is not None)
+    return found if len(found) == len(grades) else ()
 
 
 def grade_text(task: Task, text: str, example: Example, cut: bool = False) -> Grade:

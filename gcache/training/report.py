@@ -219,7 +219,7 @@ def markdown(rows: Sequence[Evaluation]) -> str:
         ]
         for r in rows
     ]  # fmt: skip
-    return tables.markdown(head, cells)
+    return tables.with_f1(head, cells, [row.f1s for row in rows])
 
 
 def edges_markdown(edges: Sequence[LearnedEdge]) -> str:

@@ -32,7 +32,8 @@ from gcache.graph.text_graph import TextGraph
 from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
-from gcache.tasks.example import Example
+from gcache.tasks.answer_overlap import overlap
+from gcache.tasks.example import Example, Grade
 from gcache.tasks.grading import NumberTask
 from gcache.training.checkpoint import require_beside
 
@@ -254,6 +255,24 @@ def test_rows_are_paired_with_the_first() -> None:
     assert second.answers[3] == ("q3", "wrong", "you", "you") and json.dumps(second.to_json())
     table = markdown([first, second]).splitlines()
     assert len(table) == 4 and "| two | 0.750 |" in table[3] and "+0.250" in table[3] and "+0" not in table[2]
+
+
+def test_answers_graded_by_overlap_have_their_f1_beside_the_accuracy() -> None:
+    class Words(ToyTask):
+        def grade(self, text: str, example: Example) -> Grade:
+            found = overlap(text, [example.answer])
+            return Grade("right" if found.exact else "wrong", text, f1=found.f1)
+
+    examples = [Example(f"q{i}", "Where?", "Lund") for i in range(4)]
+    methods = [Says("one", *["Rome"] * 4), Says("two", "Lund", "in Lund", "in Lund", "Rome")]
+    rows = compare(methods, Words(), examples, progress=False)
+    assert [row.f1s for row in rows] == [(0.0,) * 4, pytest.approx((1.0, 2 / 3, 2 / 3, 0.0))]
+    head, _, first, second = (line.split(" | ") for line in markdown(rows).splitlines())
+    assert head[1:7] == ["accuracy", "95 % interval", "F1", "95 % interval", "difference in F1", "bootstrap interval"]
+    assert first[3:7] == ["0.000", "0.000 to 0.000", "", ""]
+    assert (second[1], second[3], second[5]) == ("0.250", "0.583", "+0.583")
+    assert all(len(cells) == len(head) for cells in (first, second))
+    assert "F1" not in markdown(compare([Says("one", *"5555")], ToyTask(), examples, progress=False))
 
 
 def test_texts_that_state_nothing_and_texts_that_are_cut_are_counted_apart() -> None:

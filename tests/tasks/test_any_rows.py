@@ -46,11 +46,16 @@ FIELDS = {
              "test_setup_code", "plus_input"],
     "hiddenbench": ["name", "description", "shared_information", "hidden_information", "possible_answers",
                     "correct_answer"],
+    "hops": ["_id", "id", "question", "answer", "context", "supporting_facts", "answer_aliases", "type"],
+    "musique": ["id", "question", "answer", "answer_aliases", "paragraphs", "answerable"],
+    "squad": ["id", "title", "context", "question", "answers"],
+    "told": ["id", "prompt_A", "prompt_B", "y", "country", "label", "options"],
 }  # fmt: skip
 KIND = {
     "split_gsm8k": "gsm8k", "aime24": "aime", "aime25": "aime", "gpqa": "choices", "medqa": "choices",
     "mmlu": "choices", "arc_easy": "choices", "arc_challenge": "choices", "banking77": "labels", "sst2": "labels", 
-    "ag_news": "labels", "trec": "labels", **dict.fromkeys(CODE, "code"),
+    "ag_news": "labels", "trec": "labels", "hotpotqa": "hops", "2wikimultihopqa": "hops", "countries": "told",
+    "tipsheets": "told", **dict.fromkeys(CODE, "code"),
 }  # fmt: skip
 #: Rows near good ones, so that not everything is refused at once.
 GOOD: dict[str, dict[str, Any]] = {
@@ -62,6 +67,13 @@ GOOD: dict[str, dict[str, Any]] = {
              "test_list": ["assert f()"]},
     "hiddenbench": {"name": "n", "description": "d", "shared_information": ["s"], "hidden_information": ["h"],
                     "possible_answers": ["x", "y"], "correct_answer": "x"},
+    "hops": {"question": "Who?", "answer": "x", "context": [["t", ["One.", " Two."]], ["u", ["Three."]]],
+             "supporting_facts": [["t", 0]]},
+    "musique": {"question": "Who?", "answer": "x", "answer_aliases": ["y"],
+                "paragraphs": [{"title": "t", "paragraph_text": "One. Two.", "is_supporting": True}]},
+    "squad": {"title": "t", "context": "One. Two.", "question": "Who?", "answers": [{"text": "x"}]},
+    "told": {"prompt_A": "Ann is at the tower.", "prompt_B": "Where is Ann?", "y": "France", "options": ["B", "C"],
+             "label": "C"},
 }  # fmt: skip
 NEAR: dict[str, dict[str, Any]] = {
     "gpqa": {"Question": "Which?", "Correct Answer": "w", **{f"Incorrect Answer {n}": f"w{n}" for n in (1, 2, 3)}},
@@ -84,7 +96,7 @@ def row_like(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 def plainly(task: Task, asked: Example) -> str:
     """The right answer, stated as plainly as can be."""
-    return asked.answer if task.domain == "classification" else f"The answer is {asked.answer}."
+    return asked.answer if task.domain in ("classification", "reading") else f"The answer is {asked.answer}."
 
 
 def strings(asked: Example) -> Iterator[str]:
@@ -113,7 +125,7 @@ def check(name: str, path: Path) -> None:
 
 
 def test_the_readers_are_all_here() -> None:
-    assert {KIND.get(name, name) for name in READERS} == set(FIELDS) and len(READERS) == 17
+    assert {KIND.get(name, name) for name in READERS} == set(FIELDS) and len(READERS) == 23
 
 
 @pytest.mark.parametrize("name", READERS)
