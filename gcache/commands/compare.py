@@ -187,11 +187,6 @@ def compare_methods(
         task_spec = replace(task_spec, options={"whole_file": True, **task_spec.options})
     task = task_spec.make()
     examples = list(task.test(limit, seed))
-    if any(example.notes for example in examples):
-        raise ConfigError(
-            f"the task {task.name!r} deals out what agents know, which these methods do not hand round; compare on "
-            "another task, or use the report of `gcache train`"
-        )
     if quantizations and checkpoint is not None:
         raise ConfigError("a checkpoint has a model of its own quantization; compare quantizations without one")
     for quantization in quantizations:  # before hours of work

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = """example:
   gcache eval --checkpoint runs/split_facts --limit 200 --seed 0 --json eval.json
   gcache eval --method latent_mas --task gsm8k --data test.jsonl --limit 50
+  gcache eval --topology star --task hotpotqa --data test.jsonl --limit 50 --latent_steps 0
 """
 
 
@@ -35,7 +36,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_task_flags(parser, required=False)
     add_plugin_flag(parser)
     parser.add_argument("--checkpoint", help="--out folder of a training run, or a step-* folder")
-    parser.add_argument("--method", help="instead: one of the methods of `gcache compare`, which see")
+    parser.add_argument(
+        "--method", help="instead: one of the methods of `gcache compare`, which see (default: gcache, an untrained "
+        "graph, where there is no --checkpoint)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result, row by row, to this file")
@@ -49,6 +53,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     spec = task_if_named(args)
+    if args.method is None and not args.checkpoint and args.task is not None:
+        args.method = "gcache"  # an untrained graph
     if args.method:
         if args.task is None:
             raise ConfigError("--method needs --task")
@@ -62,7 +68,7 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         args.methods = args.method
         return compare.run(parser, args)
     if not args.checkpoint:
-        raise ConfigError("nothing to evaluate; name a --checkpoint, or a --method")
+        raise ConfigError("nothing to evaluate; name a --checkpoint, or a --task and what of `gcache compare` is asked")
     flags.refuse_changed(parser, args, (*compare.OF_A_MODEL, *compare.OF_A_METHOD))
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gcache.evaluation.heard import warn_of_unheard
 from gcache.evaluation.method import Answer
+from gcache.evaluation.one_prompt import in_one_prompt
 from gcache.graph.agent_graph import AgentGraph
 from gcache.graph.result import MAX_CONCURRENT
 from gcache.tasks.example import Example
@@ -18,19 +19,22 @@ class GraphMethod:
 
     Args:
         max_concurrent: questions at once.
+        in_one: whether notes that a question deals out stand in the one prompt, instead of one agent's each.
     """
 
     name: str
     graph: AgentGraph
     max_concurrent: int = MAX_CONCURRENT
+    in_one: bool = False
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method`."""
-        results = self.graph.run_all(examples, max_concurrent=self.max_concurrent, on_result=lambda *_: on_answer())
+        asked = [in_one_prompt(example) for example in examples] if self.in_one else examples
+        results = self.graph.run_all(asked, max_concurrent=self.max_concurrent, on_result=lambda *_: on_answer())
         warn_of_unheard(self.name, self.graph, results)
         return [
             Answer(
-                r.example,
+                example,
                 r.answer,
                 r.tokens,
                 sum(r.edge_bytes.values()),
@@ -38,5 +42,5 @@ class GraphMethod:
                 r.cut,
                 r.texts,
             )
-            for r in results
+            for example, r in zip(examples, results, strict=True)
         ]

@@ -11,6 +11,9 @@
 text_mas and latent_mas have two forms (`prompt`): sequential (planner, critic, refiner, and a judger
 who answers; each has all that came before it) and hierarchical (experts who do not hear each other,
 and a summariser who answers).
+
+Where a question deals out what agents know, the methods of one prompt have all of it in that prompt. In the others its
+notes are the agents, in their order, and the last to answer has none.
 """
 
 from __future__ import annotations
@@ -99,12 +102,14 @@ class MethodSettings(Settings):
 
 
 def _speaking(
-    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], topology: Any
-) -> Method:
+    name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], topology: Any,
+    in_one: bool = False,
+) -> Method:  # fmt: skip
     """A method of agents that say what they think.
 
     Args:
         topology: a fixed one by name, or where topologies come from.
+        in_one: see `GraphMethod`.
     """
     from gcache.evaluation.graph_method import GraphMethod
     from gcache.gnn.providers import FixedProvider
@@ -114,12 +119,12 @@ def _speaking(
     provider = FixedProvider(topology) if isinstance(topology, str) else topology
     config = GraphConfig(max_new_tokens=settings.max_new_tokens, hands="text", speak_tokens=settings.max_new_tokens)
     graph = TextGraph(LocalTextBackend(llm, tokenizer, settings.template), agents, settings.decision, provider, config)
-    return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size)
+    return GraphMethod(name, graph, IN_HAND * llm.limits.max_batch_size, in_one)
 
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """One prompt, no agents."""
-    return _speaking("single", llm, tokenizer, settings, (), "none")
+    return _speaking("single", llm, tokenizer, settings, (), "none", in_one=True)
 
 
 def _self_consistency(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
+from gcache.agents.prompts import GAP
 from gcache.agents.roles import agents_for
 from gcache.cache.fused_cache import FusedCache
 from gcache.errors import QuestionError
@@ -17,6 +19,14 @@ from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.loops import run_to_end
 from gcache.llm.requests import GenerateRequest, Generation
 from gcache.tasks.example import Example
+
+
+def in_one_prompt(example: Example) -> Example:
+    """A question with the words of all notes behind it, and no agents; one without notes as it is."""
+    if not example.notes:
+        return example
+    words = "\n".join(note.text for note in example.notes)
+    return replace(example, question=f"{example.question}{GAP}{words}", notes=())
 
 
 async def answer_in_one_prompt(

@@ -3,7 +3,8 @@
     self_consistency   the answer that most draws state (Wang et al. 2023)
     best_of_n          the draw that the model finds likeliest, by the mean log-probability of its tokens
 
-Both ask the same prompt as `single` and draw the same texts, so where texts are kept the second costs nothing.
+Both ask the same prompt as `single` (with the words of all notes, where a question deals some out) and draw the same
+texts, so where texts are kept the second costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from gcache.agents.decision import DecisionMaker
 from gcache.evaluation.method import Answer
+from gcache.evaluation.one_prompt import in_one_prompt
 from gcache.graph.loops import run_to_end
 from gcache.graph.result import TOKENS
 from gcache.graph.text_backends import LocalTextBackend, Prompt, TextOutput
@@ -75,9 +77,10 @@ class Sampled:
         return run_to_end(together, "answer", "await asyncio.to_thread(method.answer, ...)")
 
     def _prompt(self, example: Example, number: int) -> Prompt:
+        question = in_one_prompt(example).question
         return Prompt(
-            example.question, self.decision.instructions, (), self.max_new_tokens, self.decision.answer_prefix,
-            self.temperature, derive("draw", example.question, number),
+            question, self.decision.instructions, (), self.max_new_tokens, self.decision.answer_prefix,
+            self.temperature, derive("draw", question, number),
         )  # fmt: skip
 
     def _answer(self, example: Example, texts: Sequence[TextOutput]) -> Answer:

@@ -23,6 +23,7 @@ from gcache.evaluation.graph_method import GraphMethod
 from gcache.evaluation.intervals import paired_difference
 from gcache.evaluation.method import Answer
 from gcache.evaluation.methods import METHODS, MethodSettings, make_method
+from gcache.evaluation.one_prompt import in_one_prompt
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.memo import RolloutMemo
@@ -33,7 +34,7 @@ from gcache.llm.cache_budget import Limits
 from gcache.llm.local import LocalLLM
 from gcache.llm.requests import GenerateRequest
 from gcache.tasks.answer_overlap import overlap
-from gcache.tasks.example import Example, Grade
+from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.grading import NumberTask
 from gcache.training.checkpoint import require_beside
 
@@ -416,7 +417,7 @@ def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("| latent_mas | ")
     for wrong, said in (
         (one, "--method needs --task"),
-        (["eval"], "nothing to evaluate; name a --checkpoint, or a --method"),
+        (["eval"], "nothing to evaluate; name a --checkpoint, or a --task"),
         (["eval", "--checkpoint", "x", "--latent_steps", "3"], "--latent_steps: a checkpoint has its own"),
         ([*asked, "--base_url", "http://h/v1", "--api_model", "toy"], "--api_model, --base_url: a method answers with"),
         ([*asked, "--api_key", "sk-0"], "--api_key: "), ([*asked, "--price_in", "1"], "--price_in: a method answers"),
@@ -449,11 +450,47 @@ def test_a_flag_that_no_method_heeds_is_refused(
         assert "would heed this" not in capsys.readouterr().err
 
 
-def test_methods_refuse_a_task_that_deals_out_knowledge(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+DEALT = Example("dealt", "how many red apples ?", "3", (
+    Note("planner", "the planner", "the box has 3 red apples"), Note("critic", "the critic", "there are 2 blue apples"),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["single", "self_consistency", "best_of_n"])
+def test_one_prompt_has_all_that_is_dealt_out(tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str) -> None:
+    """The tokens are those of the question with the notes behind it, and as many are counted as read."""
+    method = make_method(name, tiny_llm, tiny_tokenizer, settings(samples=2))
+    words = "how many red apples ?\n\nthe box has 3 red apples\nthere are 2 blue apples"
+    whole = replace(DEALT, question=words, notes=())
+    assert in_one_prompt(DEALT) == whole and in_one_prompt(whole) is whole
+    (dealt,), (asked,) = method.answer([DEALT]), method.answer([whole])
+    assert dealt.example is DEALT and (dealt.text, dealt.tokens) == (asked.text, asked.tokens)
+    (alone,) = method.answer([replace(DEALT, notes=())])
+    assert dealt.tokens["prefilled"] > alone.tokens["prefilled"]
+
+
+@pytest.mark.parametrize("name", ["text_mas", "latent_mas", "gcache", "gdesigner"])
+def test_what_is_dealt_out_is_the_agents(tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str) -> None:
+    """Each agent has its own note in its prompt, and no other's."""
+    graph = toy_built(tiny_llm, tiny_tokenizer, topology="star").graph
+    method = make_method(name, tiny_llm, tiny_tokenizer, settings(graph=graph))
+    result = method.graph.run(DEALT)
+    assert [agent.prompt for agent in result.agents] == [note.text for note in DEALT.notes]
+    first, second = (tiny_tokenizer.decode(result.prompts[0, agent]) for agent in range(2))
+    assert "box" in first and "blue" not in first and "2 blue apples" in second
+
+
+def test_the_command_compares_on_a_task_that_deals_out_what_agents_know(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from gcache.commands.main import main
 
-    assert main(["compare", "--methods", "single", "--task", "split_facts", "--llm_name", str(model_folder)]) == 2
-    assert "deals out what agents know" in capsys.readouterr().err
+    command = ["--task", "split_facts", "--limit", "2", "--llm_name", str(model_folder), "--max_new_tokens", "2"]
+    assert main(["compare", *command, "--methods", "single,text_mas,latent_mas,gdesigner,gcache"]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) == 7
+    out = tmp_path / "eval.json"
+    assert main(["eval", *command, "--topology", "star", "--latent_steps", "0", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["name"] == "gcache" and row["n"] == 2 and row["cache_bytes"] > 0
 
 
 def test_realigning_can_be_left_out(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
