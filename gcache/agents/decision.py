@@ -131,6 +131,7 @@ STATE_CHOICE = (
     "Then write on the last line: The answer is (X), with the letter of the right choice for X."
 )
 CHOOSE = f"Think step by step and write your reasoning. {STATE_CHOICE}"
+SHORT_ANSWER = "The answer, in a few words, is:"
 STATE_NUMBER = "Write the final number on the last line after ####."
 
 DECISION_MAKERS: Mapping[str, DecisionMaker] = {
@@ -198,12 +199,12 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
     ),
     "reading": DecisionMaker(
         "The decision maker, who has the question and none of the documents, and answers it in a few words.",
-        "Answer the question in as few words as possible, or with yes or no. Write nothing else.",
-        answer_prefix="Answer:",
+        "Give only the answer itself: a name, a place, a date, a number, yes or no. Write no sentence.",
+        answer_prefix=SHORT_ANSWER,
         states="words",
-        statement="Write the answer, in as few words as possible, on the last line after Answer:",
+        statement=f"Write on the last line: {SHORT_ANSWER} X, with the answer for X.",
         judging="Decide which answer is right and state it alone.",
-        judging_prefix="Answer:",
+        judging_prefix=SHORT_ANSWER,
     ),
 }
 

@@ -7,6 +7,7 @@ their overlap with the right ones (`gcache.tasks.answer_overlap`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ UTILITIES = ("f1", "em")
 #: Kinds of documents, for tables of learned edges; "document" where the data does not say which are needed.
 SUPPORTING, OTHER, UNKNOWN = "supporting", "other", "document"
 #: What stands before an answer.
-PREFIX = "Answer:"
+_BEGINNING = re.compile(r"(?i)\banswer(?:, in a few words,)?(?: is)?:")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class ReadingTask(DataSet):
 
 
 def short_answer(text: str) -> str:
-    """The first line that is not blank, of what stands behind the last `PREFIX`."""
-    lines = text.rpartition(PREFIX)[2].splitlines()
+    """The first line that is not blank, behind the last "answer:" or "answer is:" where there is one."""
+    begins = [found.end() for found in _BEGINNING.finditer(text)]
+    lines = text[begins[-1] if begins else 0 :].splitlines()
     return next((line.strip() for line in lines if line.strip()), "")
 
 
@@ -111,7 +113,7 @@ def asked_of(
     answers = list(dict.fromkeys(" ".join(answer.split()) for answer in answers))
     lost = next((answer for answer in answers if not normalized(answer) or short_answer(answer) != answer), None)
     if lost is not None:
-        raise DataError(f"the answer {lost!r:.60} cannot be read in a text: it has {PREFIX!r}, or no word that counts")
+        raise DataError(f"the answer {lost!r:.60} cannot be read in a text: it has 'answer:', or no word that counts")
     needed = [str(number) for number, document in enumerate(documents) if document.supports]
     found = {**(meta or {})}
     if needed:
