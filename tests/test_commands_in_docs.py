@@ -94,6 +94,8 @@ def shortened(words: Sequence[str], model: Path, other: Path, url: str) -> list[
         more |= {flag: value for flag, value in SMALL_TEXTS.items() if flag in takes} | {"--llm_name": str(model)}
     if "--limit" in takes:
         more["--limit"] = "4"
+    if "reasoning" not in words:  # `compare` refuses what none of its methods heeds
+        more.pop("--reason_tokens", None)
     if words[0] == "fit-perceiver":
         more |= {"--held_out": "1"}
     options = [part for flag, value in more.items() for part in (flag, value)]
