@@ -35,8 +35,15 @@ CHOICES = frozenset(("options", "choices", "answerchoices", "endings"))
 def is_missing(value: Any) -> bool:
     """Whether a field holds nothing: null, the NaN of pandas, or blank text."""
     if isinstance(value, str):
-        return not value.strip("\ufeff \t\r\n")
+        return not _stripped(value)
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _stripped(text: str) -> str:
+    """A text without blanks of any kind around it, and without marks (BOM)."""
+    while text != (text := text.strip().strip("\ufeff")):
+        pass
+    return text
 
 
 def find(row: Row, *names: str) -> tuple[str, Any] | None:
@@ -107,7 +114,7 @@ def words(row: Row, *names: str) -> str:
     name, value = found
     if not isinstance(value, str) or is_missing(value):
         raise DataError(f"the field {name!r} must be a non-empty string, got {value!r:.40}")
-    return value.strip().strip("\ufeff").strip()
+    return _stripped(value)
 
 
 def label_words(row: Row, *names: str) -> str:

@@ -107,7 +107,8 @@ def test_an_evaluation_is_json_with_or_without_its_rows(graph: CacheGraph) -> No
     whole = json.loads(json.dumps(found.to_json()))
     assert whole["accuracy"] == 0.5
     assert whole["rows"][3] == {
-        "id": "q3", "outcome": "right", "answer": "red", "text": "red box", "cut": False, "edges": [[0, 1], [1, 2]]
+        "id": "q3", "outcome": "right", "answer": "red", "text": "red box", "cut": False, "edges": [[0, 1], [1, 2]],
+        "f1": None,
     }  # fmt: skip
     assert found.to_json(rows=False).keys() == whole.keys() - {"rows"}
 

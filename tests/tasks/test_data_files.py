@@ -13,6 +13,7 @@ import pytest
 
 from gcache.errors import DataError
 from gcache.tasks import make_task
+from gcache.tasks.data_fields import find, words
 from gcache.tasks.example import Example
 
 GOOD = '{"question": "How many?", "answer": "#### 4"}'
@@ -183,6 +184,14 @@ def test_what_is_nested_and_says_something_else_is_refused(
 ) -> None:
     said = f"line 1: the fields {one!r} and {other!r} say different things; leave one of them"
     assert said in refused(tmp_path, json.dumps({"answer": "#### 4", **row}).encode())
+
+
+@pytest.mark.parametrize("blank", ["\u2028", "\x1f", "\u3000", "\ufeff \u2028\ufeff", " \n"])
+def test_blanks_of_any_kind_are_no_value(blank: str) -> None:
+    assert find({"question": blank}, "question") is None
+    assert words({"question": blank, "problem": f"{blank}Why?{blank}"}, "question", "problem") == "Why?"
+    with pytest.raises(DataError, match="the field 'question' must be a non-empty string"):
+        words({"question": blank}, "question")
 
 
 def test_a_cut_row_is_refused_without_its_number_too(tmp_path: Path) -> None:

@@ -169,11 +169,13 @@ def test_aime(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_every_task_names_itself_and_a_domain_that_has_people(name: str) -> None:
+def test_every_task_names_itself_and_a_domain_that_has_people(name: str, tmp_path: Path) -> None:
     from gcache.agents.decision import decision_maker
     from gcache.agents.roles import pick_agents
 
-    task = make_task(name)
+    row = {"prompt_A": "Ann is in Lund.", "prompt_B": "Where?", "y": "Lund", "label": "Lund", "options": ["Lund", "Ys"]}
+    alone = name in ("countries", "tipsheets")  # these are on no hub
+    task = make_task(name, write_json_lines(tmp_path / "a.jsonl", row)) if alone else make_task(name)
     assert isinstance(task, Task) and task.name == name
     decision_maker(task.domain)
     assert len(pick_agents(task.domain)) in (0, 4)
