@@ -68,7 +68,7 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         args.methods = args.method
         return compare.run(parser, args)
     if not args.checkpoint:
-        raise ConfigError("nothing to evaluate; name a --checkpoint, or a --task and what of `gcache compare` is asked")
+        raise ConfigError("nothing to evaluate; name a --checkpoint, or a --task (and a --method, if not gcache)")
     flags.refuse_changed(parser, args, (*compare.OF_A_MODEL, *compare.OF_A_METHOD))
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size must be 1 or more, got {args.batch_size}")

@@ -22,7 +22,7 @@ from gcache.gnn.topology import EdgeKey, Topology
 from gcache.graph.agent_graph import AgentGraph, Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import MAX_CONCURRENT, TOKENS, RunResult
-from gcache.tasks.example import Example, Grade, Task, grade_text
+from gcache.tasks.example import Example, Grade, Task, f1s_of, grade_text
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ class Evaluation:
     @property
     def f1s(self) -> tuple[float, ...]:
         """Of each question; () where answers are right or not."""
-        found = tuple(row.f1 for row in self.rows if row.f1 is not None)
-        return found if len(found) == len(self.rows) else ()
+        return f1s_of(self.rows)
 
     def to_json(self, rows: bool = True) -> dict[str, Any]:
         values = asdict(self)

@@ -67,7 +67,8 @@ class Sampled:
         """See `Method.answer`."""
 
         async def one(example: Example) -> Answer:
-            texts = await asyncio.gather(*(self.backend.say(self._prompt(example, n)) for n in range(self.samples)))
+            asked = in_one_prompt(example).question
+            texts = await asyncio.gather(*(self.backend.say(self._prompt(asked, n)) for n in range(self.samples)))
             on_answer()
             return self._answer(example, texts)
 
@@ -76,8 +77,7 @@ class Sampled:
 
         return run_to_end(together, "answer", "await asyncio.to_thread(method.answer, ...)")
 
-    def _prompt(self, example: Example, number: int) -> Prompt:
-        question = in_one_prompt(example).question
+    def _prompt(self, question: str, number: int) -> Prompt:
         return Prompt(
             question, self.decision.instructions, (), self.max_new_tokens, self.decision.answer_prefix,
             self.temperature, derive("draw", question, number),

@@ -123,6 +123,11 @@ def label_words(row: Row, *names: str) -> str:
     return "" if found is None or isinstance(found[1], (dict, list)) else " ".join(str(found[1]).split())
 
 
+def id_of(task: str, row: Row, number: int) -> str:
+    """A question's id: the row's own, or its number."""
+    return f"{task}-{label_words(row, 'id') or number}"
+
+
 def number_text(value: Any) -> str | None:
     """A JSON number in plain digits: 70.0 as "70", 1e22 as its 23 digits. None where it is no finite number."""
     if isinstance(value, float) and math.isfinite(value):

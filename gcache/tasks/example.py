@@ -104,10 +104,17 @@ class Task(Protocol):
     def grade(self, text: str, example: Example) -> Grade: ...
 
 
-def f1s_of(grades: Sequence[Grade]) -> tuple[float, ...]:
+class Graded(Protocol):
+    """A grade, or a record of one."""
+
+    @property
+    def f1(self) -> float | None: ...
+
+
+def f1s_of(graded: Sequence[Graded]) -> tuple[float, ...]:
     """The F1 of each; () where answers are right or not."""
-    found = tuple(grade.f1 for grade in grades if grade.f1 is not None)
-    return found if len(found) == len(grades) else ()
+    found = tuple(each.f1 for each in graded if each.f1 is not None)
+    return found if len(found) == len(graded) else ()
 
 
 def grade_text(task: Task, text: str, example: Example, cut: bool = False) -> Grade:

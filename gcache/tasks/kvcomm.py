@@ -6,11 +6,12 @@ repository (dataloader/data of Zephyroam/KVComm), and on no hub.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gcache.errors import DataError
 from gcache.tasks.classification import named
-from gcache.tasks.data_fields import label_words
+from gcache.tasks.data_fields import id_of
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.reading import ReadingTask, asked_of, short_answer
@@ -35,8 +36,8 @@ class Countries(ReadingTask):
 
     def example(self, row: Row, number: int) -> Example:
         right = words(row, "y", "answer", "country")
-        asked = asked_of(f"countries-{_id(row, number)}", words(row, "prompt_B"), [right], ())
-        return Example(asked.id, asked.question, asked.answer, (_knowing(row),))
+        asked = asked_of(id_of(self.name, row, number), words(row, "prompt_B"), [right], ())
+        return replace(asked, notes=(_knowing(row),))
 
     def identity(self, example: Example) -> str:
         """What is known: the same names are asked about again and again."""
@@ -69,7 +70,7 @@ class Tipsheets(DataSet):
             raise DataError(f"the label {right!r:.40} must be one of different options, got {options!r:.80}")
         if any(";" in each for each in options):
             raise DataError(f"an option must have no semicolon, got {options!r:.80}")
-        name, told = f"tipsheets-{_id(row, number)}", {"options": "; ".join(options)}
+        name, told = id_of(self.name, row, number), {"options": "; ".join(options)}
         asked = Example(name, words(row, "prompt_B"), right, (_knowing(row),), told)
         if self.grade(right, asked).outcome != "right":
             raise DataError(f"the label {right!r:.40} cannot be read in an answer; give it words of its own")
@@ -83,10 +84,6 @@ class Tipsheets(DataSet):
         """Right if the one option that the first line states is the right one; none, or several, is no answer."""
         found = named(short_answer(text), example.meta["options"].split("; "))
         return Grade("unparsed") if found is None else Grade("right" if found == example.answer else "wrong", found)
-
-
-def _id(row: Row, number: int) -> str:
-    return label_words(row, "id") or str(number)
 
 
 def _knowing(row: Row) -> Note:

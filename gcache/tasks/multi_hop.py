@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gcache.errors import DataError
-from gcache.tasks.data_fields import find, label_words
+from gcache.tasks.data_fields import find, id_of, label_words
 from gcache.tasks.data_set import Row, words
 from gcache.tasks.example import Example
 from gcache.tasks.reading import Document, ReadingTask, asked_of
@@ -48,8 +48,8 @@ class HotpotQa(ReadingTask):
             raise DataError(f"supporting_facts names {missing[0]!r:.60}, which is the title of no paragraph")
         about = {name: value for name in ("type", "level") if (value := label_words(row, name))}
         return asked_of(
-            f"{self.name}-{_id(row, number)}", words(row, "question"), [words(row, "answer"), *_aliases(row)],
-            documents, about,
+            id_of(self.name, row, number), words(row, "question"), [words(row, "answer"), *_aliases(row)], documents,
+            about,
         )  # fmt: skip
 
 
@@ -90,12 +90,8 @@ class Musique(ReadingTask):
             for p in paragraphs
         ]
         return asked_of(
-            f"{self.name}-{_id(row, number)}", words(row, "question"), [words(row, "answer"), *_aliases(row)], documents
+            id_of(self.name, row, number), words(row, "question"), [words(row, "answer"), *_aliases(row)], documents
         )
-
-
-def _id(row: Row, number: int) -> str:
-    return label_words(row, "_id", "id") or str(number)
 
 
 def _flag(row: Row, name: str) -> bool | None:
@@ -110,7 +106,7 @@ def _aliases(row: Row) -> list[str]:
     value = listed(row.get("answer_aliases"), "answer_aliases") or []
     if not isinstance(value, list) or not all(isinstance(alias, str) for alias in value):
         raise DataError(f"the field 'answer_aliases' must be a list of strings, got {value!r:.60}")
-    return [alias.strip() for alias in value if alias.strip()]
+    return [alias for alias in value if alias.strip()]
 
 
 def _pairs(row: Row, field: str, second: str) -> list[tuple[str, Any]]:

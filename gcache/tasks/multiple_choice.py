@@ -23,7 +23,7 @@ from gcache.tasks.choice_rows import choices_of, stem_of, without_choices
 from gcache.tasks.choice_set import Choices
 from gcache.tasks.choice_sources import name_choices
 from gcache.tasks.choices import LETTERS, grade_example
-from gcache.tasks.data_fields import QUESTIONS, find, label_words, opened, same_name
+from gcache.tasks.data_fields import QUESTIONS, find, id_of, label_words, opened, same_name
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade
 from gcache.tasks.right_choice import ANSWERS, INDICES, LABELS, right_choice
@@ -105,7 +105,7 @@ class Arc(MultipleChoice):
         choices = _choices(row, "choices")
         if choices.flagged is None and find(row, *LABELS, *INDICES, *ANSWERS) is None:
             words(row, "answerKey")
-        name = f"{self.name}-{label_words(row, 'id') or number}"
+        name = id_of(self.name, row, number)
         return self.asked(name, stem_of(row), choices.texts, right_choice(row, choices))
 
 

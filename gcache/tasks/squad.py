@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gcache.errors import DataError
-from gcache.tasks.data_fields import label_words
+from gcache.tasks.data_fields import id_of, label_words
 from gcache.tasks.data_set import Row, words
 from gcache.tasks.example import Example
 from gcache.tasks.reading import Document, ReadingTask, asked_of
@@ -35,7 +35,7 @@ class Squad(ReadingTask):
             return None
         title = label_words(row, "title").replace("_", " ") or "the paragraph"
         return asked_of(
-            f"squad-{label_words(row, 'id') or number}", words(row, "question"), answers,
+            id_of(self.name, row, number), words(row, "question"), answers,
             [Document(title, words(row, "context"), True)],
         )  # fmt: skip
 
@@ -52,4 +52,4 @@ def _texts(row: Row) -> list[str]:
         value = [each.get("text") if isinstance(each, Mapping) else each for each in value]
     if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
         raise DataError(f"the field 'answers' must hold a list of texts, got {row.get('answers')!r:.60}")
-    return list(dict.fromkeys(text.strip() for text in value))
+    return value

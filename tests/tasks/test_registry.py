@@ -42,7 +42,8 @@ def test_a_task_has_the_name_it_is_made_by(name: str) -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown task 'gsm9k'; choose one of: .*ag_news, .* gsm8k, gsm_symbolic, .* split_facts"
+        ConfigError,
+        match=r"unknown task 'gsm9k'; choose one of: 2wikimultihopqa, ag_news, .* gsm8k, gsm_symbolic, .* split_facts",
     ):
         make_task("gsm9k")
 
