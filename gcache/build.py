@@ -15,7 +15,7 @@ from torch import nn
 
 from gcache.agents.chat_template import ChatTemplate
 from gcache.agents.decision import DecisionMaker, decision_maker
-from gcache.agents.prompts import ChatLayout
+from gcache.agents.prompts import LAYOUTS
 from gcache.agents.roles import Agent, pick_agents
 from gcache.cache.fusers.registry import make_fuser
 from gcache.config import LEARNED, GraphSpec
@@ -35,6 +35,7 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import GB, Limits
+from gcache.llm.cache_store import CacheStore, ModelStore
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts
@@ -107,16 +108,14 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
     # before a model is loaded
     kept = None if limits is None else _kept(limits)
+    store = None if limits is None or limits.store is None else CacheStore(Path(limits.store), limits.store_gb * GB)
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
         loaded.model, loaded.tokenizer, loaded.label, limits, realign=spec.latent_space_realign,
         template=spec.graph.template,
     )  # fmt: skip
-    if kept is not None:
-        llm.kept_texts = _of_model(
-            kept, spec, llm, quantized(loaded.fingerprint, spec.quantization), spec.llm_name
-        )
+    _keep(llm, spec, quantized(loaded.fingerprint, spec.quantization), spec.llm_name, kept, store)
     if not spec.agent_models:
         return assemble(spec, llm, loaded.tokenizer, loaded.fingerprint, api)
     agent_models = load_agent_models(spec, llm, loaded)
@@ -134,16 +133,23 @@ def _kept(limits: Limits) -> KeptTexts | None:
     return KeptTexts("", file, slots=slots, scores=KeptScores(file.with_name(f"{file.name}.scores")))
 
 
-def _of_model(kept: KeptTexts, spec: GraphSpec, llm: LocalLLM, fingerprint: str, name: str) -> KeptTexts:
-    """The same file of texts for one model: no two have a text in common."""
+def _keep(
+    llm: LocalLLM, spec: GraphSpec, fingerprint: str, name: str, kept: KeptTexts | None, store: CacheStore | None
+) -> None:
+    """Let a model keep texts and caches. Models share a file and a folder: no two have anything in common there."""
+    if kept is None and store is None:
+        return
     model = f"{fingerprint} {str(llm.dtype).removeprefix('torch.')}"
     if whole := every_byte(name):
         model += f" {whole}"
-    if spec.graph.chat_template_kwargs.strip():  # where texts end is otherwise the model's own
-        model += f" {sorted(llm.stop_tokens)} {sorted(llm.stop_words)}"
     latents = "realigned" if spec.latent_space_realign else "as they are"
-    vocabulary = int(llm.model.get_input_embeddings().weight.shape[0])
-    return KeptTexts(model, kept.file, latents, kept.texts, kept.slots, kept.scores, vocabulary)
+    if store is not None:
+        llm.store = ModelStore(store, model, latents)
+    if kept is not None:
+        if spec.graph.chat_template_kwargs.strip():  # where texts end is otherwise the model's own
+            model += f" {sorted(llm.stop_tokens)} {sorted(llm.stop_words)}"
+        vocabulary = int(llm.model.get_input_embeddings().weight.shape[0])
+        llm.kept_texts = KeptTexts(model, kept.file, latents, kept.texts, kept.slots, kept.scores, vocabulary)
 
 
 def dated(spec: GraphSpec, tokenizer: Any) -> GraphSpec:
@@ -178,7 +184,7 @@ def assemble(
         speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
-    layout = ChatLayout.of(tokenizer, spec.graph.template)
+    layout = LAYOUTS[spec.graph.question_order].of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
     graph = CacheGraph(llm, tokenizer, agents, decision, provider, fuser, spec.graph, writer, agent_models)
     return _built(spec, graph, llm, fingerprint)
@@ -235,7 +241,7 @@ def load_agent_models(spec: GraphSpec, main: LocalLLM, loaded: LoadedModel) -> A
     others = [
         AgentModel(
             llm, made.tokenizer, make_fuser("concat", llm.cache_shape, spec.positions, llm.rope).to(llm.device),
-            spec.graph.template,
+            spec.graph.template, spec.graph.question_order,
         )
         for llm, made in models[1:]
     ]
@@ -264,8 +270,7 @@ def _number(spec: GraphSpec, name: str, quantization: str, models: list[tuple[Lo
         made.model, made.tokenizer, made.label, main.limits, realign=spec.latent_space_realign, ledger=main.ledger,
         template=spec.graph.template,
     )  # fmt: skip
-    if main.kept_texts is not None:
-        llm.kept_texts = _of_model(main.kept_texts, spec, llm, made.fingerprint, name)
+    _keep(llm, spec, made.fingerprint, name, main.kept_texts, None if main.store is None else main.store.store)
     models.append((llm, made))
     return len(models) - 1
 

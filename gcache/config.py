@@ -218,6 +218,11 @@ class GraphSpec(Settings):
                 f"channels and latent_choices are chosen per edge and agent, so they need hands='cache' and "
                 f"transfer='own', got {self.graph.hands!r} and {self.graph.transfer!r}"
             )
+        if self.graph.question_order == "last" and "reasoning" in self.channels:
+            raise ConfigError(
+                "the channel 'reasoning' hands on solutions of a question that agents have not read with "
+                "question='last'; leave it out, or use question='first'"
+            )
         if set(self.channels) == {"text"}:
             raise ConfigError("with the channel 'text' alone no cache goes over any edge; use hands='text' instead")
         if "latents" in self.channels and not max(self.latent_choices, default=self.graph.latent_steps):
@@ -318,6 +323,12 @@ class TaskSpec:
     def make(self) -> Task:
         name = permitted(self.name, self.read_from) if self.read_from else self.name
         return make_task(name, self.data, **self.options)
+
+    def whole(self) -> TaskSpec:
+        """With all rows of its data file, where it has one and nothing else is asked for: for who learns nothing."""
+        if self.data is None:
+            return self
+        return dataclasses.replace(self, options={"whole_file": True, **self.options})
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "data": self.data, "options": dict(self.options)}

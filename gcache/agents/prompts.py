@@ -10,6 +10,12 @@ closed and the assistant's opened, so that it thinks where it would write. The d
 either opens a user turn of its own (`decision_turn="new"`) or goes on in the question's
 (`"same"`).
 
+With `question_order="last"` nobody's words depend on the question, so what an agent reads is the same for every
+question, and its cache can be kept (`gcache.llm.cache_store`):
+
+    | turn opens |  agent 0's words  |  question, the decision maker's words |
+    |            |  agent 1's words  |                                       |
+
 The pieces are cut out of the template with placeholders. Their tokens are those of the whole text: the question and
 what stands behind it are tokenised together, and cut where the tokens of the question end. Many tokenizers have one
 token for a question mark and the empty line behind it; with these the empty line in front of an agent's words belongs
@@ -33,6 +39,8 @@ logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
 
 DECISION_TURNS = ("new", "same")
+#: Where the question stands: before all words, or behind those of the agents.
+QUESTION_ORDERS = ("first", "last")
 #: Between the question and words behind it.
 GAP = "\n\n"
 #: How questions end, to see whether the gap is joined to any of it.
@@ -110,7 +118,7 @@ class ChatLayout:
     def question(self, question: str) -> Tokens:
         """The shared prefix: the tokens that the whole text begins with, whatever stands behind the question."""
         start = self.opening + question + self.gap
-        behind = [GAP.removeprefix(self.gap) + words for words in _BEGINNINGS] + [self.next_turn, self.closing]
+        behind = [self._gap() + words for words in _BEGINNINGS] + [self.next_turn, self.closing]
         wholes = [self._encode(start + text) for text in behind if text]
         alone = self._encode(start)
         return alone[: min(_alike(alone, whole) for whole in wholes)]
@@ -168,11 +176,61 @@ class ChatLayout:
         return self._encode(start + words)
 
 
+class QuestionLast(ChatLayout):
+    """A layout whose question stands behind the agents' words, in front of the decision maker's."""
+
+    def question(self, question: str) -> Tokens:
+        """What stands before everybody's words: where the turn opens.
+
+        Raises:
+            ModelError: nothing does.
+        """
+        opening = super().question("")
+        if not opening:
+            raise ModelError(
+                "the tokenizer's chat template has no token before the user's words, so nothing is read before the "
+                "agents' words; use question='first'"
+            )
+        return opening
+
+    def agent(self, words: str, thinks: bool, question: str) -> Tokens:
+        """An agent's own words, whatever the question is."""
+        return super().agent(words, thinks, "")
+
+    def decision(self, words: str, answer_prefix: str = "", turn: str = "new", *, question: str) -> Tokens:
+        """The question and the decision maker's words behind everything it was handed, which is not known here: so
+        they are tokenised alone.
+
+        Raises:
+            ConfigError: unknown turn.
+        """
+        if turn not in DECISION_TURNS:
+            raise unknown("decision turn", turn, DECISION_TURNS)
+        start = self.next_turn if turn == "new" else GAP
+        return self._encode(start + question + GAP + words + self.closing + answer_prefix)
+
+    def in_one(self, question: str, between: str, words: str, answer_prefix: str = "", turn: str = "new") -> Tokens:
+        """A whole prompt without caches: other words where there are any, the question, and the decision maker's."""
+        before = between + (self.next_turn if turn == "new" else GAP) if between else ""
+        return self._encode(self.opening + before + question + GAP + words + self.closing + answer_prefix)
+
+    def _own_gap(self) -> str:
+        return ""
+
+    def _gap(self) -> str:
+        return ""
+
+
+#: Of each order.
+LAYOUTS = dict(zip(QUESTION_ORDERS, (ChatLayout, QuestionLast), strict=True))
+
+
 class Layouts:
     """A tokenizer's layouts, by what its template is told.
 
     Args:
         settings: of every question that says nothing else.
+        question_order: one of `QUESTION_ORDERS`.
 
     Raises:
         ModelError: see `ChatLayout.of`.
@@ -181,9 +239,9 @@ class Layouts:
     #: Layouts that are remembered.
     MOST = 64
 
-    def __init__(self, tokenizer: Any, settings: TemplateSettings) -> None:
-        self.settings, self._tokenizer = settings, tokenizer
-        self._known = {"": ChatLayout.of(tokenizer, settings)}
+    def __init__(self, tokenizer: Any, settings: TemplateSettings, question_order: str = "first") -> None:
+        self.settings, self._tokenizer, self._layout = settings, tokenizer, LAYOUTS[question_order]
+        self._known: dict[str, ChatLayout] = {"": self._layout.of(tokenizer, settings)}
 
     @cached_property
     def _end(self) -> EndOfTurn:
@@ -209,7 +267,7 @@ class Layouts:
                 )
             if len(self._known) >= self.MOST:
                 self._known = {"": self._known[""]}
-            found = self._known[variables] = ChatLayout.of(self._tokenizer, settings)
+            found = self._known[variables] = self._layout.of(self._tokenizer, settings)
         return found
 
 

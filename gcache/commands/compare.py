@@ -41,15 +41,17 @@ give equal texts, which bfloat16 may part by rounding.
 #: Flags that say what model there is, and how methods go.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
 OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign")
-HANDED, TEMPLATE = ("hands", "reason_tokens", "agent_temperature"), ("chat_template_kwargs", "prompt_date")
+HANDED = ("hands", "reason_tokens", "agent_temperature", "question_order")
+HANDED_FLAGS = flags.names_of(GraphConfig, *HANDED)
+TEMPLATE = ("chat_template_kwargs", "prompt_date")
 #: Flags of methods, and the methods that heed them.
 HEEDED: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
-    (("decision_method", "fuser", *HANDED), ("gcache",)),
+    (("decision_method", "fuser", *HANDED_FLAGS), ("gcache",)),
     (("topology",), ("gcache", "gdesigner")),
     (("samples", "sample_temperature"), ("self_consistency", "best_of_n")),
     (("prompt",), ("text_mas", "latent_mas")),
 )
-OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED, *TEMPLATE)
+OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED_FLAGS, *TEMPLATE)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +62,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--methods", required=True, help=f"separated by commas: {', '.join(METHODS)}"
     )
     add_task_flags(parser, required=True)
+    parser.add_argument(
+        "--documents", nargs="+", default=[], metavar="CHOICE",
+        help="every method with each of these of a question's documents alone: all, none, supporting (those that the "
+        "data says are needed), cosine:K and bm25:K (the K nearest to the question); for tasks that deal documents "
+        "out (default: all)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=200, help="questions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, answer by answer, to this file")
@@ -90,7 +98,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.checkpoint:
         flags.refuse_changed(
             parser, args,
-            [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED, *TEMPLATE],
+            [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED_FLAGS, *TEMPLATE],
         )  # fmt: skip
     tokens = args.max_new_tokens
     if tokens is None:
@@ -106,7 +114,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     found = compare_methods(
         names, asked, spec, settings, args.limit, args.seed, args.checkpoint, args.json,
         limits=flags.make(Limits, args), dtype=None if args.dtype == "auto" else args.dtype,
-        quantizations=getattr(args, "compare_quantizations", ()),
+        quantizations=getattr(args, "compare_quantizations", ()), documents=getattr(args, "documents", ()),
     )  # fmt: skip
     print(f"\n{found.table}", end="")
     return 0
@@ -153,6 +161,7 @@ def compare_methods(
     limits: Limits | None = None,
     dtype: str | None = None,
     quantizations: Sequence[str] = (),
+    documents: Sequence[str] = (),
 ) -> Comparison:
     """Several methods on the same test questions and the same model.
 
@@ -167,15 +176,18 @@ def compare_methods(
         dtype: of a checkpoint's model, where it is not to be its own: in float32 what is computed in another
             order comes to the same text.
         quantizations: of the model; every method is compared in each, and paired with the first method in the first.
+        documents: choices of documents (`gcache.evaluation.documents`); every method is compared on each.
 
     Raises:
         GcacheError: anything a user can mend, before a model is loaded where that is possible.
     """
     from gcache.build import build
     from gcache.evaluation.compare import compare, markdown
+    from gcache.evaluation.documents import OnDocuments, check_choices, make_choices
     from gcache.evaluation.method import DeferredMethod
     from gcache.evaluation.methods import METHODS
     from gcache.evaluation.quantized import SingleEntryCache
+    from gcache.llm.cache_store import tell_of_store
     from gcache.llm.kept_texts import KeptTexts
     from gcache.llm.load.device import pick_dtype, quantization_config
     from gcache.training.checkpoint import load, require_domain
@@ -183,10 +195,12 @@ def compare_methods(
     for name in names:
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-    if task_spec.data is not None and checkpoint is None:
-        task_spec = replace(task_spec, options={"whole_file": True, **task_spec.options})
+    if checkpoint is None:
+        task_spec = task_spec.whole()
     task = task_spec.make()
     examples = list(task.test(limit, seed))
+    choices = make_choices(documents)
+    check_choices(documents, examples)
     if quantizations and checkpoint is not None:
         raise ConfigError("a checkpoint has a model of its own quantization; compare quantizations without one")
     for quantization in quantizations:  # before hours of work
@@ -214,6 +228,7 @@ def compare_methods(
     described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
     graph, batch = built.spec.to_json(), llm.limits.max_batch_size
     methods: list[Method]
+    told = partial(tell_of_store, llm.store)
     texts: KeptTexts | None = None
     if quantizations:
         del built, llm  # held by `models` alone, which lets it go before the next is loaded
@@ -227,6 +242,9 @@ def compare_methods(
             llm.kept_texts = KeptTexts(built.fingerprint)
         texts = llm.kept_texts
 
+    if choices:
+        methods = [OnDocuments(method, choice) for choice in choices for method in methods]
+
     def kept_seconds() -> float:
         return 0.0 if texts is None else texts.reused_seconds
 
@@ -239,12 +257,14 @@ def compare_methods(
             {
                 "task": task_spec.to_json(), "limit": limit, "seed": seed, **described,
                 "graph": graph, "checkpoint": None if checkpoint is None else str(checkpoint),
-                "settings": kept, "max_batch_size": batch, "questions": [e.meta for e in examples],
-                "weights_bytes": models.nbytes, "rows": [row.to_json() for row in rows],
+                "documents": list(documents), "settings": kept, "max_batch_size": batch,
+                "questions": [e.meta for e in examples], "weights_bytes": models.nbytes,
+                "rows": [row.to_json() for row in rows],
             },
         )  # fmt: skip
 
     rows = compare(methods, task, examples, progress, keep, kept_seconds)
+    told()
     weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
     return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
 

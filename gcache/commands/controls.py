@@ -97,6 +97,7 @@ def control_checkpoint(
     from gcache.evaluation.controls import CONTROLS, controls_markdown, run_controls
     from gcache.graph.cache_graph import CacheGraph
     from gcache.inspect.controls_picture import draw_controls
+    from gcache.llm.cache_store import tell_of_store
     from gcache.training.checkpoint import load, require_domain
 
     for name in names:
@@ -109,6 +110,7 @@ def control_checkpoint(
     task = of_task.make()
     require_domain(checkpoint, built.spec, task)
     rows = run_controls(graph, llm, task, list(task.test(limit, seed)), names, seed, progress)
+    tell_of_store(llm.store)
     if json_file:
         write_json(
             json_file,

@@ -76,7 +76,8 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.make(Limits, args),
         api=api_of_checkpoint(parser, args, args.checkpoint), on_error=args.on_error,
     )  # fmt: skip
-    tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or not kind.startswith("api"))
+    always = ("prefilled", "latent", "generated")
+    tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or kind in always)
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         + _f1(found)
@@ -124,6 +125,7 @@ def evaluate_checkpoint(
         CheckpointError: missing or broken, or of a domain whose agents do not fit the task.
     """
     from gcache.evaluation.evaluate import evaluate
+    from gcache.llm.cache_store import tell_of_store
     from gcache.training.checkpoint import load, require_domain
     from gcache.training.config import check_on_error
 
@@ -135,6 +137,8 @@ def evaluate_checkpoint(
         built.graph, task, list(task.test(limit, seed)), task.name, max_concurrent=max_concurrent, progress=progress,
         on_error=on_error,
     )  # fmt: skip
+    if built.llm is not None:
+        tell_of_store(built.llm.store)
     if json_file:
         write_json(json_file, {"checkpoint": str(checkpoint), "limit": limit, "seed": seed, **found.to_json()})
     return found

@@ -40,6 +40,7 @@ COMMANDS = {
     "compare-topologies": Command("compare_topologies", "Where two checkpoints disagree on who hands to whom."),
     "fit-perceiver": Command("fit_perceiver", "Fit a learned link between two models on a task."),
     "fit-router": Command("fit_router", "Fit the classifier behind --route auto."),
+    "read": Command("read", "Read documents once, and keep their caches."),
     "run": Command("run", "Answer one question."),
     "serve": Command("serve", "Serve a graph over HTTP, as OpenAI's API."),
     "tasks": Command("registries", "List the tasks there are, plug-ins included.", False),

@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_run, parser))
-    parser.add_argument("question")
+    parser.add_argument("asked", metavar="question")
     parser.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
     add_plugin_flag(parser)
     parser.add_argument(
@@ -41,20 +41,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from gcache.build import build
-    from gcache.training.checkpoint import load_graph
+    from gcache.llm.cache_store import tell_of_store
+    from gcache.training.checkpoint import load
 
-    if not args.question.strip():
+    if not args.asked.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if not 0 <= args.temperature < math.inf:
         raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
     limits = flags.make(Limits, args)
     if args.checkpoint:
         flags.refuse_changed(parser, args, OF_A_GRAPH)
-        graph = load_graph(args.checkpoint, limits, api_of_checkpoint(parser, args, args.checkpoint))
+        built, _ = load(args.checkpoint, limits=limits, api=api_of_checkpoint(parser, args, args.checkpoint))
     else:
         spec = graph_spec(args, "maths", 256)
-        graph = build(spec, limits, api_if_asked(parser, args, spec)).graph
-    result = graph.run(args.question, temperature=args.temperature, seed=args.seed)
+        built = build(spec, limits, api_if_asked(parser, args, spec))
+    result = built.graph.run(args.asked, temperature=args.temperature, seed=args.seed)
+    if built.llm is not None:
+        tell_of_store(built.llm.store)
     print(result.answer)
     if args.trace:
         _print_trace(result)

@@ -134,6 +134,7 @@ def train(
     from gcache.gnn.fixed import FixedTopology
     from gcache.gnn.summary import learned_edges
     from gcache.inspect.pictures import draw_topology
+    from gcache.llm.cache_store import tell_of_store
     from gcache.training import checkpoint as checkpoints
     from gcache.training.costs import of_run
     from gcache.training.kept_rows import KeptRows
@@ -179,6 +180,8 @@ def train(
                 "costs": [cost.to_json() for cost in costs],
             },
         )  # fmt: skip
+    if built.llm is not None:
+        tell_of_store(built.llm.store)
     edges = written.edges if table and written else learned_edges(built.graph, training[:WATCHED])
     picture = out / "topology.png" if edges else None
     if picture:
@@ -201,7 +204,8 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
 def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:
     """Fields that older versions did not have, and that change nothing here."""
     reasons = spec.graph.payload.reasons or "reasoning" in spec.channels
-    return () if reasons else ("reason_tokens", "agent_temperature")
+    order = () if spec.graph.question_order == "last" else ("question_order",)
+    return order if reasons else (*order, "reason_tokens", "agent_temperature")
 
 
 def _measured_with(

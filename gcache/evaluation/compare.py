@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from gcache.errors import ConfigError
 from gcache.evaluation import tables
+from gcache.evaluation.documents import needed, set_f1
 from gcache.evaluation.intervals import paired_difference, wilson
-from gcache.evaluation.method import Method
+from gcache.evaluation.method import Answer, Method
 from gcache.tasks.example import Example, Grade, Task, f1s_of, grade_text
 
 
@@ -32,11 +33,14 @@ class Compared:
         unstated: texts whose answer is only the number that stands last, see `gcache.tasks.grading`; not right, unless
             the task's option accepts it.
         cut: texts that a length limit cut off, those of agents included; texts: how many there are.
-        generated, prefilled, latent: tokens per question.
+        generated, prefilled, latent: tokens per question; stored: those whose caches a store keeps, which are read once
+            for all questions and are not among the prefilled.
         seconds: in all; of texts that were kept (`gcache.llm.kept_texts`), those that writing them took.
         cache_bytes: that went over edges, per question.
         answers: (question, outcome, what was stated, text) each.
         f1s: of each answer, where the task grades by overlap; else ().
+        documents: of each question, the numbers of its notes that had a way into the answer; () where there are none.
+        document_f1s: F1 of these beside the documents that the data says are needed; () where it says nothing.
     """
 
     name: str
@@ -58,6 +62,9 @@ class Compared:
     cut: int = 0
     texts: int = 0
     f1s: tuple[float, ...] = ()
+    documents: tuple[tuple[int, ...], ...] = ()
+    document_f1s: tuple[float, ...] = ()
+    stored: float = 0.0
 
     @property
     def cut_share(self) -> float:
@@ -120,7 +127,7 @@ def _measured(
     texts = [answer.cuts or (answer.cut,) for answer in answers]
 
     def mean(kind: str) -> float:
-        return sum(answer.tokens[kind] for answer in answers) / n
+        return sum(answer.tokens.get(kind, 0) for answer in answers) / n
 
     row = Compared(
         method.name, n, sum(right) / n, low, high, difference, difference_low, difference_high,
@@ -128,9 +135,18 @@ def _measured(
         seconds, sum(answer.cache_bytes for answer in answers) / n,
         tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
         sum(grade.unstated for grade in grades), sum(sum(cuts) for cuts in texts), sum(map(len, texts)),
-        f1s_of(grades),
+        f1s_of(grades), *_documents(answers), mean("stored"),
     )  # fmt: skip
     return row, right
+
+
+def _documents(answers: Sequence[Answer]) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:
+    """Which documents each had, and the F1 of these; () where that is not known of all."""
+    had = tuple(answer.documents for answer in answers if answer.documents is not None)
+    if len(had) < len(answers):
+        return (), ()
+    wanted = [needed(answer.example) for answer in answers]
+    return had, tuple(map(set_f1, had, wanted)) if all(wanted) else ()
 
 
 def markdown(rows: Sequence[Compared]) -> str:
@@ -140,6 +156,17 @@ def markdown(rows: Sequence[Compared]) -> str:
         "cut", "generated", "prefilled", "latent", "cache, MiB", "seconds",
     ]  # fmt: skip
     cells = [_cells(row, first=number == 0) for number, row in enumerate(rows)]
+    if any(row.stored for row in rows):
+        for line, number in zip([head, *cells], ["stored", *(f"{row.stored:.1f}" for row in rows)], strict=True):
+            line.append(number)
+    if all(row.documents for row in rows):
+        heard = [f"{sum(map(len, row.documents)) / row.n:.2f}" for row in rows]
+        for line, number in zip([head, *cells], ["documents", *heard], strict=True):
+            line.append(number)
+    if all(row.document_f1s for row in rows):
+        columns = tables.score_columns("F1 of documents", [row.document_f1s for row in rows], paired=True)
+        for line, more in zip([head, *cells], columns, strict=True):
+            line += more
     return tables.with_f1(head, cells, [row.f1s for row in rows], paired=True)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gcache.evaluation.documents import original
 from gcache.evaluation.heard import warn_of_unheard
 from gcache.evaluation.method import Answer
 from gcache.evaluation.one_prompt import in_one_prompt
 from gcache.graph.agent_graph import AgentGraph
-from gcache.graph.result import MAX_CONCURRENT
+from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.tasks.example import Example
 
 
@@ -41,6 +42,15 @@ class GraphMethod:
                 tuple((r.agents[agent].role, text) for (_, agent), text in sorted(r.said.items())),
                 r.cut,
                 r.texts,
+                self._documents(example, r),
             )
             for example, r in zip(examples, results, strict=True)
         ]
+
+    def _documents(self, example: Example, result: RunResult) -> tuple[int, ...] | None:
+        """Those that were heard, or stood in the prompt."""
+        if not example.notes:
+            return None
+        if self.in_one:
+            return original(example, range(len(example.notes)))
+        return original(example, {agent for _, agent in result.topology.heard_nodes(self.graph.config.num_rounds)})

@@ -19,6 +19,7 @@ class Answer:
         said: what the agents said on the way, as (role, words), in order.
         cut: whether a length limit cut the text off.
         cuts: the same of every text that was written for it, the agents' included.
+        documents: the numbers of the question's notes that had a way into the answer; None where it brings none.
     """
 
     example: Example
@@ -28,6 +29,7 @@ class Answer:
     said: tuple[tuple[str, str], ...] = field(default=())
     cut: bool = False
     cuts: tuple[bool, ...] = ()
+    documents: tuple[int, ...] | None = None
 
 
 class Method(Protocol):

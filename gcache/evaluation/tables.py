@@ -35,18 +35,28 @@ def with_f1(
     """
     if not all(f1s) or not f1s:
         return markdown(head, rows)
-    more = [["F1", "95 % interval", *(["difference in F1", "bootstrap interval"] if paired else [])]]
-    for number, values in enumerate(f1s):
+    head, *rows = (
+        [*row[:BEHIND_ACCURACY], *cells, *row[BEHIND_ACCURACY:]]
+        for row, cells in zip([head, *rows], score_columns("F1", f1s, paired), strict=True)
+    )
+    return markdown(head, rows)
+
+
+def score_columns(name: str, scores: Sequence[Sequence[float]], paired: bool = False) -> list[list[str]]:
+    """Cells of a score's mean and interval, the head's first.
+
+    Args:
+        scores: of each row, of the same questions.
+        paired: whether the difference to the first row's has cells too.
+    """
+    found = [[name, "95 % interval", *([f"difference in {name}", "bootstrap interval"] if paired else [])]]
+    for number, values in enumerate(scores):
         mean, low, high = mean_interval(values)
         cells = [f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
         if paired:
-            cells += difference(*bootstrap_difference(f1s[0], values)) if number else ["", ""]
-        more.append(cells)
-    head, *rows = (
-        [*row[:BEHIND_ACCURACY], *cells, *row[BEHIND_ACCURACY:]]
-        for row, cells in zip([head, *rows], more, strict=True)
-    )
-    return markdown(head, rows)
+            cells += difference(*bootstrap_difference(scores[0], values)) if number else ["", ""]
+        found.append(cells)
+    return found
 
 
 #: Share of texts cut off by a length limit above which a table says little.

@@ -39,13 +39,19 @@ class AgentModel:
         llm: its calls are batched over all runs in flight.
         tokenizer: with a chat template.
         template: what that may read.
+        question_order: see `gcache.agents.prompts`.
     """
 
     def __init__(
-        self, llm: LLM, tokenizer: Any, fuser: CacheFuser, template: TemplateSettings | None = None
+        self,
+        llm: LLM,
+        tokenizer: Any,
+        fuser: CacheFuser,
+        template: TemplateSettings | None = None,
+        question_order: str = "first",
     ) -> None:
         self.llm = BatchingLLM(llm)
-        self.layouts = Layouts(tokenizer, template or TemplateSettings())
+        self.layouts = Layouts(tokenizer, template or TemplateSettings(), question_order)
         self.fuser = fuser
         self._prompts: dict[tuple[str, str, bool, str], Tokens] = {}  # tokens of prompts, which repeat
 

@@ -35,7 +35,8 @@ class Parts:
     ) -> None:
         self.config, self.decision = config, decision
         self.agent_models = agent_models or AgentModels()
-        self.models = (AgentModel(llm, tokenizer, fuser, config.template), *self.agent_models.others)
+        own = AgentModel(llm, tokenizer, fuser, config.template, config.question_order)
+        self.models = (own, *self.agent_models.others)
         self.llm, self.layout, self.fuser = self.models[0].llm, self.models[0].layout, fuser
         self.writer: Writer = writer or LocalWriter()
 

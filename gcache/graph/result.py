@@ -28,7 +28,7 @@ MAX_CONCURRENT = 64
 Carried = tuple[tuple[int, int], int, bool]
 
 #: Kinds of tokens that are counted.
-TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
+TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written", "stored")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Step:
             "say" (an agent of a graph without caches spoke), "failed" (its text failed for good).
         started, ended: seconds since the run began.
         prefilled, latent, generated: tokens this step computed here.
+        stored: tokens whose cache a store keeps (`gcache.llm.cache_store`), whether this step found it there or was the
+            first to make it; they are not among the prefilled.
         api_read, api_written: tokens that an API read and wrote for it, by its own count.
         received: slots that came over edges.
         note: of a "memory" step, what gave way; of a "failed" one, how.
@@ -63,6 +65,7 @@ class Step:
     note: str = ""
     api_read: int = 0
     api_written: int = 0
+    stored: int = 0
 
 
 @dataclass(frozen=True)

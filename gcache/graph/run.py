@@ -88,8 +88,14 @@ class Run:
         request = ThinkRequest(tokens, owner=SHARED, kind=SlotKind.PREFIX)
         cache, fresh = await self.start.once(("question", model), lambda: agent_model.llm.think(request))
         self.transport.shared[model] = cache
-        what, prefilled = ("think", len(tokens)) if fresh else ("shared", 0)
-        self.trace.note(Step(SHARED, "question", 0, what, 0.0, self.trace.now(), prefilled))
+        kept = agent_model.llm.keeps(request)
+        read = len(tokens) if fresh else 0
+        self.trace.note(
+            Step(
+                SHARED, "question", 0, "think" if fresh else "shared", 0.0, self.trace.now(),
+                prefilled=0 if kept else read, stored=read if kept else 0,
+            )
+        )  # fmt: skip
 
     async def _think(self, node: Node, coming: Coming) -> None:
         round_, agent = node
@@ -122,10 +128,11 @@ class Run:
         self.trace.note(
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self.trace.now(),
-                prefilled=len(tokens) + len(thought.asked_to_speak) if fresh else 0,
-                latent=steps if fresh else 0,
+                prefilled=(0 if thought.kept else len(tokens)) + len(thought.asked_to_speak) if fresh else 0,
+                latent=steps if fresh and not thought.kept else 0,
                 generated=len(thought.said.tokens) if fresh and thought.said else 0,
                 received=slots,
+                stored=len(tokens) + steps if fresh and thought.kept else 0,
             ),
             thought.states,
         )  # fmt: skip

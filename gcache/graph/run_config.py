@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gcache.agents.chat_template import TemplateSettings
-from gcache.agents.prompts import DECISION_TURNS
+from gcache.agents.prompts import DECISION_TURNS, QUESTION_ORDERS
 from gcache.errors import ConfigError
 from gcache.gnn.payload import TEXT, Payload
 from gcache.runtime.settings import Settings, setting
@@ -43,6 +43,12 @@ class GraphConfig(Settings):
         "new", help="whether the decision maker opens a chat turn of its own, or goes on in the question's (same)",
         group="graph", choices=DECISION_TURNS,
     )
+    question_order: str = setting(
+        "first", help="where the question stands: before all words (first), so that agents read theirs knowing it, or "
+        "behind those of the agents (last), whose caches are then the same for every question and can be kept by "
+        "--store",
+        group="graph", flag="question", choices=QUESTION_ORDERS,
+    )
     hands: str = setting(
         "cache", help="what goes over an edge: the agent's cache; a text that it says, which stands in its successors' "
         "prompts; both; or its cache with the slots of a solution that it writes (reasoning), whose words nobody reads "
@@ -75,6 +81,11 @@ class GraphConfig(Settings):
             raise ConfigError(
                 f"hands='reasoning' hands on an agent's own slots and its solution's, got transfer={self.transfer!r}; "
                 "use transfer='own'"
+            )
+        if self.question_order == "last" and self.hands in ("text", "reasoning"):
+            raise ConfigError(
+                f"question='last' is for agents that hand on what they read, got hands={self.hands!r}; use "
+                "hands='cache', or question='first'"
             )
         _ = self.template
 

@@ -24,6 +24,7 @@ class Thought:
         states: (S, E) of its latent steps, where somebody wants them.
         said: its text, where it speaks or writes a solution; asked_to_speak: the tokens before it, if there are any.
         outputs: (P, E) last hidden states of its prompt, where another model might hear it.
+        kept: whether its own slots are in a store.
     """
 
     own: KVCache
@@ -32,6 +33,7 @@ class Thought:
     said: Generation | None
     asked_to_speak: tuple[int, ...]
     outputs: Tensor | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
     assert received is not None
     said: Generation | None = None
     asked: tuple[int, ...] = ()
+    kept = False
     if turn.solution_seed is not None:
         said = await agent_model.llm.generate(_solution(parts, turn, states))
         assert said.slots is not None
@@ -71,6 +74,8 @@ async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
     else:
         if turn.wants_states:
             request = replace(request, watch=states.append, watch_prompt=outputs.append if turn.crosses else None)
+        request = replace(request, past_tokens=_known_past(turn))
+        kept = agent_model.llm.keeps(request)
         own = await agent_model.llm.think(request)
     with torch.no_grad():
         handed = handed_on(agent_model.fuser, own, received, parts.config.payload)
@@ -84,16 +89,21 @@ async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
         said = await agent_model.llm.generate(
             GenerateRequest(asked, whole, parts.config.speak_tokens, context=turn.context)
         )
-    return Thought(own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None)
+    return Thought(own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None, kept)
 
 
 def _solution(parts: Parts, turn: Turn, states: list[Tensor]) -> GenerateRequest:
     """What writes an agent's solution behind its prompt and its latent steps; their states go to `states`."""
     request = turn.request
-    alone = request.past is not None and request.past.makers <= {SHARED}
     return GenerateRequest(
         request.tokens, request.past, parts.config.reason_tokens, parts.config.agent_temperature,
         turn.solution_seed or 0, turn.context, latent_steps=request.latent_steps, alignment=request.alignment,
         watch_latents=states.append if turn.wants_states else None, owner=request.owner,
-        past_tokens=turn.context if alone else None,
+        past_tokens=_known_past(turn),
     )  # fmt: skip
+
+
+def _known_past(turn: Turn) -> tuple[int, ...] | None:
+    """The tokens that an agent's words stand behind, where it hears nobody."""
+    past = turn.request.past
+    return turn.context if past is not None and past.makers <= {SHARED} else None

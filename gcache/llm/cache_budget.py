@@ -79,6 +79,14 @@ class Limits(Settings):
         "handed on",
         group="limits", at_least=0,
     )
+    store: str | None = setting(
+        None, help="folder that keeps caches of what agents read without hearing anybody, for whoever reads the same "
+        "again: with --question last a document is read once for all questions, runs and seeds",
+        group="limits", metavar="DIR", unset="none is kept",
+    )
+    store_gb: float = setting(
+        10.0, help="GB (2^30 bytes) of caches in --store: those that were used last", group="limits", above=0
+    )
     max_gradient_tokens: int = setting(
         2048, help="the most tokens that training scores in one pass, but for a run that has more; fewer take less "
         "memory",

@@ -20,6 +20,7 @@ from gcache.cache.fused_cache import FusedCache
 from gcache.cache.rope import Rope, base_model
 from gcache.errors import ConfigError, ModelError
 from gcache.llm.cache_budget import CacheLedger, Limits
+from gcache.llm.cache_store import ModelStore
 from gcache.llm.context import context_of
 from gcache.llm.exactness import OwnForward, require_exact
 from gcache.llm.forward.alignment import Alignment
@@ -90,6 +91,7 @@ class FrozenModel:
         self.limits = limits or Limits()
         #: Texts that are not written again; None where none is kept.
         self.kept_texts: KeptTexts | None = None
+        self.store: ModelStore | None = None
         self.ledger = ledger or CacheLedger(self.limits.max_cache_bytes)
         library = native_library() if self.limits.native and can_run(self.base) else None
         if library is None and self.limits.pack_weights and can_pack(model):

@@ -6,23 +6,13 @@ milliseconds.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
-from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from gcache.cache.kv_cache import KVCache
-from gcache.errors import ConfigError, DataError
-from gcache.files import write_bytes, writing
-from gcache.llm.load.fingerprint import tensors_hash
-from gcache.llm.load.tensor_file import BROKEN, SEAL, read_tensor_file
-
-ENDING = ".safetensors"
+from gcache.errors import DataError
+from gcache.llm.cache_folder import BrokenCacheFile, CacheFolder
 
 
 class KeptSlots:
@@ -37,17 +27,7 @@ class KeptSlots:
     """
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
-        self.folder, self.most_bytes = folder, most_bytes
-        self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = OrderedDict()  # by when they were last asked for
-        try:
-            found = [(each.name, each.stat()) for each in folder.iterdir()] if folder.exists() else []
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read ({error.strerror}); name another file for --texts") from error
-        for name, known in sorted(found, key=lambda each: each[1].st_mtime_ns):
-            if name.endswith(ENDING) and not name.startswith("."):  # not one that is being written
-                self._sizes[name] = known.st_size
-        self._bytes = sum(self._sizes.values())
+        self._files = CacheFolder(folder, most_bytes, "name another file for --texts")
 
     def get(self, key: str, owner: int, device: torch.device | str, mark: str = "") -> tuple[KVCache, float] | None:
         """A text's slots, if they are here, and the seconds that they took.
@@ -59,30 +39,19 @@ class KeptSlots:
         Raises:
             DataError: their file is broken, or not what was written.
         """
-        path = self._path(key, owner)
+        name = _name(key, owner)
         try:
-            tensors, said = read_tensor_file(path)
-            if SEAL not in said:  # of an older version
+            found = self._files.read(name)
+            if found is None:
                 return None
+            slots, said = found
             seconds, whose = float(said["seconds"]), said["text"]
-            if said[SEAL] != tensors_hash(tensors, _said(path.name, seconds, whose)):
-                raise ValueError(f"its {SEAL} does not fit")
-            slots = KVCache(**{field.name: tensors[field.name].to(device) for field in fields(KVCache)})
-        except FileNotFoundError:
-            return None
-        except (*BROKEN, ConfigError) as error:
+        except (BrokenCacheFile, KeyError, ValueError) as error:
             raise DataError(
-                f"{path} holds no slots of a kept text ({type(error).__name__}: {str(error)[:80]}); remove it, and the "
-                "text is read anew"
+                f"{self._files.path(name)} holds no slots of a kept text ({error}); remove it, and the text is read "
+                "anew"
             ) from error
-        if whose != mark:
-            return None
-        with suppress(OSError):  # it may be read by whom it does not belong to
-            os.utime(path)
-        with self._lock:
-            if path.name in self._sizes:  # else another process wrote it, and counts it
-                self._sizes.move_to_end(path.name)
-        return slots, seconds
+        return (slots.to(torch.device(device)), seconds) if whose == mark else None
 
     def put(self, key: str, owner: int, slots: KVCache, seconds: float = 0.0, mark: str = "") -> None:
         """Keep a text's slots, and remove what there is no room for. It is for whoever got none under this key.
@@ -94,26 +63,8 @@ class KeptSlots:
         Raises:
             WriteError: they cannot be written.
         """
-        path = self._path(key, owner)
-        tensors = {field.name: getattr(slots, field.name).cpu().contiguous() for field in fields(KVCache)}
-        seconds = round(seconds, 6)
-        seal = tensors_hash(tensors, _said(path.name, seconds, mark))
-        content = save(tensors, {"seconds": str(seconds), "text": mark, SEAL: seal})
-        if len(content) > self.most_bytes:
-            return
-        write_bytes(path, content)
-        with self._lock, writing(self.folder):
-            self._bytes += len(content) - self._sizes.pop(path.name, 0)
-            self._sizes[path.name] = len(content)
-            while self._bytes > self.most_bytes:
-                name, size = self._sizes.popitem(last=False)
-                (self.folder / name).unlink(missing_ok=True)
-                self._bytes -= size
-
-    def _path(self, key: str, owner: int) -> Path:
-        return self.folder / f"{key}-{owner}{ENDING}"
+        self._files.write(_name(key, owner), slots, {"seconds": str(round(seconds, 6)), "text": mark})
 
 
-def _said(name: str, seconds: float, mark: str) -> str:
-    """What a file's seal is of, beside its tensors: so one under another's name is not taken for it."""
-    return f"{name} {seconds} {mark}"
+def _name(key: str, owner: int) -> str:
+    return f"{key}-{owner}"

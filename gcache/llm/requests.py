@@ -46,6 +46,7 @@ class ThinkRequest(_OnPrompt):
             written behind it.
         watch_text: called with the (n,) log-probabilities of `text`, with gradient where the thought has one.
         text_temperature: the one that `text` was drawn at; see `LogProbRequest`.
+        past_tokens: the tokens that `past` was read from, at weight 1; None where it is not so simple.
     """
 
     tokens: tuple[int, ...]
@@ -60,6 +61,7 @@ class ThinkRequest(_OnPrompt):
     text: tuple[int, ...] = ()
     watch_text: Callable[[Tensor], None] | None = None
     text_temperature: float = 1.0
+    past_tokens: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)

@@ -31,6 +31,7 @@ from typing import Any, Protocol, runtime_checkable
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.llm.cache_budget import CacheLedger
+from gcache.llm.cache_store import ModelStore
 from gcache.llm.context import misfit
 from gcache.llm.kept_texts import KeptTexts
 from gcache.llm.request_queue import RequestQueue
@@ -94,10 +95,38 @@ class BatchingLLM:
         """What the model keeps."""
         return getattr(self.llm, "kept_texts", None)
 
+    @property
+    def store(self) -> ModelStore | None:
+        """Where the model keeps caches."""
+        return getattr(self.llm, "store", None)
+
+    def keeps(self, request: ThinkRequest) -> bool:
+        """Whether the model's store keeps what comes of a request."""
+        return self.store is not None and self.store.key(request) is not None
+
     def think(self, request: ThinkRequest) -> Coroutine[Any, Any, KVCache]:
-        """See `LocalLLM.think`. Where slots are kept, a question is read once."""
+        """See `LocalLLM.think`. What a store keeps, and a question where slots are kept, is read once."""
+        stored = None if self.store is None else self.store.key(request)
+        if stored is not None:
+            return self._stored(stored, request)
         key = None if self.kept_texts is None else self.kept_texts.key_of_question(request)
         return self._ask("think", request) if key is None else self._question(key, request)
+
+    async def _stored(self, key: str, request: ThinkRequest) -> KVCache:
+        """A cache of the store, or one that is made alone and kept there."""
+        assert self.store is not None
+        store = self.store.store
+        cache = store.get(key, request.owner, getattr(self.llm, "device", "cpu"))
+        if cache is not None:
+            self.ledger.hold(cache)
+            return cache
+        error = misfit(request, getattr(self.llm, "context", None))
+        if error is not None:
+            raise error
+        (cache,) = self.llm.think([request])
+        store.put(key, cache)
+        await asyncio.sleep(0)  # others may have something to do
+        return cache
 
     async def _question(self, key: str, request: ThinkRequest) -> KVCache:
         slots = self._slots(key, request.owner)

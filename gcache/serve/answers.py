@@ -195,7 +195,7 @@ def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
     steps += [step for step in results[0][0].trace if step.what == "answer"]
     tokens = [result.tokens for result, _ in results]
     return Answer(
-        tuple(choice for _, choice in results), sum(step.prefilled + step.api_read for step in steps),
+        tuple(choice for _, choice in results), sum(step.prefilled + step.stored + step.api_read for step in steps),
         sum(_written(result.chosen) for result, _ in results), sum(each["prefilled"] for each in tokens),
         sum(each["generated"] for each in tokens), _trace(results[0][0]) if trace else None,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gcache.agents.prompts import ChatLayout
+from gcache.agents.prompts import DECISION_TURNS, ChatLayout, QuestionLast
 from gcache.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -168,3 +168,39 @@ def test_words_that_make_no_token_are_refused(tiny_tokenizer: Any) -> None:
 def test_an_unknown_turn_is_refused(tiny_tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="unknown decision turn 'old'; choose one of: new, same"):
         ChatLayout.of(tiny_tokenizer).decision("x", turn="old", question="how ?")
+
+
+def test_with_the_question_last_agents_words_are_the_same_for_every_question(tiny_tokenizer: Any) -> None:
+    layout = QuestionLast.of(tiny_tokenizer)
+    one, other = "how many ?", "is it blue ?"
+    assert layout.question(one) == layout.question(other) == layout.question("")
+    assert layout.agent("the box", False, one) == layout.agent("the box", False, other)
+    for turn in DECISION_TURNS:
+        asked = layout.decision("find it", "answer :", turn, question=one)
+        whole = layout.question(one) + layout.agent("the box", False, one) + asked
+        text = tiny_tokenizer.decode(whole)
+        assert [text.count(words) for words in ("the box", one, "find it", "answer :")] == [1, 1, 1, 1]
+        assert text.index("the box") < text.index(one) < text.index("find it") < text.index("answer :")
+        assert whole == layout.in_one(one, "the box", "find it", "answer :", turn)
+        assert layout.in_one(one, "", "find it", "", turn) == layout.in_one(one, "", "find it", "", "same")
+
+
+def test_with_the_question_last_a_thinking_agent_closes_its_turn(tiny_tokenizer: Any) -> None:
+    layout = QuestionLast.of(tiny_tokenizer)
+    assert layout.agent("the box", True, "how ?")[: len(layout.agent("the box", False, ""))] == layout.agent(
+        "the box", False, ""
+    )
+    assert tiny_tokenizer.decode(layout.agent("the box", True, "")).endswith("assistant")
+
+
+def test_with_the_question_last_something_must_stand_before_the_words() -> None:
+    def bare(talk: list[dict[str, str]]) -> str:
+        return "".join(f"{turn['content']};" for turn in talk)
+
+    with pytest.raises(ModelError, match=r"no token before .*use question='first'"):
+        QuestionLast.of(Stub(bare)).question("how ?")
+
+
+def test_an_unknown_turn_is_refused_with_the_question_last(tiny_tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="unknown decision turn 'old'"):
+        QuestionLast.of(tiny_tokenizer).decision("x", turn="old", question="how ?")

@@ -1,0 +1,141 @@
+"""Caches of what was read once, kept for whoever reads the same again: documents, above all.
+
+A cache is named by all that it was made from: the model's weights and dtype, every token before its own, these tokens
+and the latent steps behind them. Where the question stands last (`--question last`), a document's cache is the same for
+every question, so it is read once for all questions, rollouts, seeds and conditions.
+
+What is kept is read alone, not among others, so that its bits do not depend on what was asked at the same time. A
+damaged file is removed and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gcache.cache.kv_cache import KVCache
+from gcache.llm.cache_folder import BrokenCacheFile, CacheFolder
+from gcache.llm.requests import ThinkRequest
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of caches that are held in memory, besides those in files.
+MEMORY_BYTES = 2**30
+
+
+class CacheStore:
+    """Caches by what they were made from.
+
+    Args:
+        folder: of the files; made when the first is written. Several processes may share it.
+        most_bytes: of the files together; those that were not asked for the longest are removed.
+        memory_bytes: of those that are held in memory too.
+
+    Attributes:
+        found: how often a cache was here; made: how often it had to be made; found_tokens, made_tokens: of these, the
+            tokens.
+        read_bytes: that were read from files.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path, most_bytes: float, memory_bytes: float = MEMORY_BYTES) -> None:
+        self.files = CacheFolder(folder, most_bytes, "name another folder for --store")
+        self.memory_bytes = memory_bytes
+        self.found, self.made, self.found_tokens, self.made_tokens, self.read_bytes = 0, 0, 0, 0, 0
+        self._lock = threading.Lock()
+        self._held: OrderedDict[str, KVCache] = OrderedDict()  # by when they were last asked for
+        self._held_bytes = 0
+
+    def get(self, key: str, owner: int, device: torch.device | str) -> KVCache | None:
+        """The cache under a key, its slots marked with `owner`."""
+        with self._lock:
+            cache = self._held.get(key)
+            if cache is not None:
+                self._held.move_to_end(key)
+        if cache is None:
+            try:
+                known = self.files.read(key)
+            except BrokenCacheFile as error:
+                logger.warning("%s is damaged (%s); it is removed and made again", self.files.path(key), error)
+                self.files.drop(key)
+                known = None
+            if known is None:
+                return None
+            cache = known[0].to(torch.device(device))
+            self._hold(key, cache, read=cache.nbytes)
+        with self._lock:
+            self.found += 1
+            self.found_tokens += cache.slots
+        return marked(cache, owner)
+
+    def put(self, key: str, cache: KVCache) -> None:
+        """Keep a cache that was not here.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        self.files.write(key, cache, {})
+        self._hold(key, cache)
+        with self._lock:
+            self.made += 1
+            self.made_tokens += cache.slots
+
+    def _hold(self, key: str, cache: KVCache, read: int = 0) -> None:
+        with self._lock:
+            self.read_bytes += read
+            if key in self._held or cache.nbytes > self.memory_bytes:
+                return
+            self._held[key] = cache
+            self._held_bytes += cache.nbytes
+            while self._held_bytes > self.memory_bytes:
+                self._held_bytes -= self._held.popitem(last=False)[1].nbytes
+
+    def __str__(self) -> str:
+        """What it was good for so far, in a line."""
+        return (
+            f"{self.found} caches found ({self.found_tokens:,} tokens, {self.read_bytes / 2**20:,.0f} MiB from files), "
+            f"{self.made} made ({self.made_tokens:,} tokens)"
+        )
+
+
+class ModelStore:
+    """A store for one model: no two have a cache in common.
+
+    Args:
+        model: names the weights and the dtype; latents: names what latent steps feed back.
+    """
+
+    def __init__(self, store: CacheStore, model: str, latents: str = "") -> None:
+        self.store, self._model, self._latents = store, model, latents
+
+    def key(self, request: ThinkRequest) -> str | None:
+        """What a request's cache is known by; None where not all is known that it depends on, or somebody watches."""
+        known = request.past is None or request.past_tokens is not None
+        plain = request.embeds is None and not request.text and request.alignment is None
+        if not known or not plain or request.watch or request.watch_prompt:
+            return None
+        named = [
+            self._model, "cache", int(request.kind), request.past_tokens or (), request.tokens,
+            [request.latent_steps, self._latents] if request.latent_steps else 0,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+
+
+def tell_of_store(store: ModelStore | None) -> None:
+    """Say what a store was good for, where there is one."""
+    if store is not None:
+        logger.info("%s: %s", store.store.files.folder, store.store)
+
+
+def marked(cache: KVCache, owner: int) -> KVCache:
+    """The same slots as those of another node."""
+    return replace(cache, owners=torch.full_like(cache.owners, owner))

@@ -1,0 +1,110 @@
+"""`gcache read`: documents into a store, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gcache.commands.main import main
+from gcache.errors import DataError
+from gcache.tasks.document_files import documents_of
+
+ROWS = [
+    {"title": "Box", "text": "the box has 3 red apples"},
+    {"title": "Blue", "text": "there are 2 blue apples"},
+    {"text": "she has 4 green apples"},
+]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "documents.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return file
+
+
+def read(model: Path, *flags: str) -> int:
+    return main(["read", "--llm_name", str(model), *flags])
+
+
+def test_documents_are_read_once(model_folder: Path, rows: Path, tmp_path: Path, capsys: Any) -> None:
+    store = tmp_path / "store"
+    assert read(model_folder, "--data", str(rows), "--store", str(store)) == 0
+    assert f"3 documents in {store}: 0 caches found" in (said := capsys.readouterr()).out and "4 made" in said.out
+    written = {path.name: path.stat().st_ino for path in store.iterdir()}
+    assert len(written) == 4  # what stands before all of them is one
+    rows.write_text(rows.read_text() + json.dumps({"title": "New", "text": "what is it ?"}) + "\n")
+    assert read(model_folder, "--data", str(rows), "--store", str(store)) == 0
+    assert "4 caches found" in (said := capsys.readouterr()).out and "1 made" in said.out
+    assert written.items() <= {path.name: path.stat().st_ino for path in store.iterdir()}.items()
+
+
+def test_what_was_read_is_what_a_graph_asks_for(model_folder: Path, tmp_path: Path, capsys: Any, caplog: Any) -> None:
+    data, store = tmp_path / "hotpot.jsonl", tmp_path / "store"
+    context = [[row.get("title", "Three"), [row["text"]]] for row in ROWS]
+    row = {"_id": "a", "question": "how many ?", "answer": "4", "context": context, "supporting_facts": [["Box", 0]]}
+    data.write_text(json.dumps(row) + "\n")
+    asked = ["--task", "hotpotqa", "--data", str(data), "--llm_name", str(model_folder), "--store", str(store)]
+    assert main(["read", *asked]) == 0
+    capsys.readouterr()
+    compared = ["compare", "--methods", "gcache", "--topology", "star", "--question", "last", "--latent_steps", "0"]
+    assert main([*compared, *asked, "--max_new_tokens", "2"]) == 0
+    assert "4 caches found" in caplog.text and "0 made" in caplog.text
+    assert "| stored |" in capsys.readouterr().out
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "the_box.txt").write_text("the box is red")
+    (tmp_path / "a.md").write_text("# A\n\none two")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    found = documents_of(tmp_path)
+    assert [document.title for document in found] == ["a", "the box"]
+    assert found[1].note().text == "the box: the box is red"
+
+
+@pytest.mark.parametrize(
+    "name, content, error",
+    [
+        ("a.jsonl", '{"title": "x"}\n', r"a.jsonl, line 1: the field 'text' is missing"),
+        ("a.jsonl", "", r"a.jsonl"),
+        ("a.jsonl", "[1]\n", r"expected a JSON object"),
+        ("folder/b.pdf", "x", r"holds no document: no file that ends in .txt or .md"),
+        ("folder/b.txt", " \n", r"b.txt is empty"),
+    ],
+)
+def test_what_is_no_document_is_one_line(tmp_path: Path, name: str, content: str, error: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(DataError, match=error):
+        documents_of(path if path.parent == tmp_path else path.parent)
+
+
+@pytest.mark.parametrize(
+    "flags, error",
+    [
+        (["--store", "s"], "there is nothing to read; name documents by --data, or a --task"),
+        (["--data", "nowhere.jsonl"], "name the folder that keeps the caches by --store"),
+        (["--data", "nowhere.jsonl", "--store", "s"], "nowhere.jsonl"),
+        (["--data", "x.jsonl", "--store", "s", "--limit", "3"], "--limit: this is of a task's questions"),
+        (["--task", "split_gsm8k", "--data", "nowhere.jsonl", "--store", "s"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_flags_are_one_line(model_folder: Path, flags: list[str], error: str, capsys: Any) -> None:
+    assert read(model_folder, *flags) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gcache: ")]
+    assert error in line
+
+
+def test_documents_that_are_too_long_cost_themselves_alone(
+    model_folder: Path, rows: Path, tmp_path: Path, capsys: Any
+) -> None:
+    long = {"title": "Long", "text": "red apples " * 3000}
+    rows.write_text(json.dumps(long) + "\n" + rows.read_text())
+    assert read(model_folder, "--data", str(rows), "--store", str(tmp_path / "store")) == 2
+    said = capsys.readouterr()
+    assert "3 documents in" in said.out and "4 made" in said.out
+    assert "1 of 4 documents could not be read; the first, 'Long': " in said.err
