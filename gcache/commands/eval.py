@@ -76,8 +76,7 @@ def _eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         args.checkpoint, spec, args.limit, args.seed, args.json, args.batch_size, limits=flags.make(Limits, args),
         api=api_of_checkpoint(parser, args, args.checkpoint), on_error=args.on_error,
     )  # fmt: skip
-    always = ("prefilled", "latent", "generated")
-    tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or kind in always)
+    tokens = ", ".join(f"{v:.1f} {kind}" for kind, v in found.tokens.items() if v or not kind.startswith("api"))
     print(
         f"accuracy    {found.accuracy:.3f}  (95 % interval {found.low:.3f} to {found.high:.3f}, n = {found.n})\n"
         + _f1(found)

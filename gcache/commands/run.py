@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_run, parser))
-    parser.add_argument("asked", metavar="question")
+    parser.add_argument("words", metavar="question")
     parser.add_argument("--checkpoint", help="a trained graph; without it, an untrained one is put together")
     add_plugin_flag(parser)
     parser.add_argument(
@@ -44,7 +44,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from gcache.llm.cache_store import tell_of_store
     from gcache.training.checkpoint import load
 
-    if not args.asked.strip():
+    if not args.words.strip():
         raise ConfigError("the question is empty; pass it as one quoted argument")
     if not 0 <= args.temperature < math.inf:
         raise ConfigError(f"--temperature must be 0 (greedy) or more, got {args.temperature}")
@@ -55,7 +55,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     else:
         spec = graph_spec(args, "maths", 256)
         built = build(spec, limits, api_if_asked(parser, args, spec))
-    result = built.graph.run(args.asked, temperature=args.temperature, seed=args.seed)
+    result = built.graph.run(args.words, temperature=args.temperature, seed=args.seed)
     if built.llm is not None:
         tell_of_store(built.llm.store)
     print(result.answer)

@@ -127,7 +127,7 @@ def _measured(
     texts = [answer.cuts or (answer.cut,) for answer in answers]
 
     def mean(kind: str) -> float:
-        return sum(answer.tokens.get(kind, 0) for answer in answers) / n
+        return sum(answer.tokens[kind] for answer in answers) / n
 
     row = Compared(
         method.name, n, sum(right) / n, low, high, difference, difference_low, difference_high,
@@ -135,7 +135,8 @@ def _measured(
         seconds, sum(answer.cache_bytes for answer in answers) / n,
         tuple((e.id, g.outcome, g.answer, a.text) for e, g, a in zip(examples, grades, answers, strict=True)),
         sum(grade.unstated for grade in grades), sum(sum(cuts) for cuts in texts), sum(map(len, texts)),
-        f1s_of(grades), *_documents(answers), mean("stored"),
+        f1s_of(grades), *_documents(answers),
+        sum(answer.stored for answer in answers) / n,
     )  # fmt: skip
     return row, right
 

@@ -43,6 +43,7 @@ class GraphMethod:
                 r.cut,
                 r.texts,
                 self._documents(example, r),
+                r.stored,
             )
             for example, r in zip(examples, results, strict=True)
         ]

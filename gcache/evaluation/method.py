@@ -19,6 +19,7 @@ class Answer:
         said: what the agents said on the way, as (role, words), in order.
         cut: whether a length limit cut the text off.
         cuts: the same of every text that was written for it, the agents' included.
+        stored: tokens whose caches a store keeps, which are none of `tokens`.
         documents: the numbers of the question's notes that had a way into the answer; None where it brings none.
     """
 
@@ -30,6 +31,7 @@ class Answer:
     cut: bool = False
     cuts: tuple[bool, ...] = ()
     documents: tuple[int, ...] | None = None
+    stored: int = 0
 
 
 class Method(Protocol):

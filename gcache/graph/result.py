@@ -28,7 +28,7 @@ MAX_CONCURRENT = 64
 Carried = tuple[tuple[int, int], int, bool]
 
 #: Kinds of tokens that are counted.
-TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written", "stored")
+TOKENS = ("prefilled", "latent", "generated", "api_read", "api_written")
 
 
 @dataclass(frozen=True)
@@ -293,6 +293,11 @@ class RunResult:
             f"<p><b>{escape(self.example.question)}</b></p><p>{escape(self.answer)}</p>"
             f"{picture}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+    @property
+    def stored(self) -> int:
+        """Tokens whose caches a store keeps; see `Step.stored`."""
+        return sum(step.stored for step in self.trace)
 
     @property
     def shared(self) -> KVCache:

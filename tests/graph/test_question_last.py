@@ -81,13 +81,13 @@ def test_a_store_changes_no_answer_and_no_document_is_read_twice(
 
 def test_tokens_of_kept_caches_are_counted_apart(stored: LocalLLM, tiny_tokenizer: Any) -> None:
     graph = last(stored, tiny_tokenizer).graph
-    cold, warm = (graph.run(asked(QUESTIONS[0]), topology=STAR).tokens for _ in range(2))
+    cold, warm = (graph.run(asked(QUESTIONS[0]), topology=STAR) for _ in range(2))
     stored.store = None
-    bare = graph.run(asked(QUESTIONS[0]), topology=STAR).tokens
-    assert cold == warm and bare["stored"] == 0
-    assert warm["prefilled"] + warm["stored"] == bare["prefilled"]
+    bare = graph.run(asked(QUESTIONS[0]), topology=STAR)
+    assert (cold.tokens, cold.stored) == (warm.tokens, warm.stored) and bare.stored == 0
+    assert warm.tokens["prefilled"] + warm.stored == bare.tokens["prefilled"]
     decision = graph.decision_tokens(QUESTIONS[0])  # type: ignore[attr-defined]
-    assert warm["prefilled"] == len(decision)
+    assert warm.tokens["prefilled"] == len(decision)
 
 
 def test_who_hears_somebody_is_not_kept(stored: LocalLLM, tiny_tokenizer: Any) -> None:
