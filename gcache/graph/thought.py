@@ -72,7 +72,7 @@ async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
         assert said.slots is not None
         own, said = said.slots, replace(said, slots=None)
     else:
-        if turn.wants_states:
+        if turn.wants_states and (request.latent_steps or turn.crosses):  # else there are none, and a store may serve
             request = replace(request, watch=states.append, watch_prompt=outputs.append if turn.crosses else None)
         request = replace(request, past_tokens=_known_past(turn))
         kept = agent_model.llm.keeps(request)
@@ -89,7 +89,8 @@ async def think(parts: Parts, agent_model: AgentModel, turn: Turn) -> Thought:
         said = await agent_model.llm.generate(
             GenerateRequest(asked, whole, parts.config.speak_tokens, context=turn.context)
         )
-    return Thought(own, handed, states[-1] if states else None, said, asked, outputs[-1] if outputs else None, kept)
+    none = own.values.new_zeros(0, 0) if turn.wants_states else None
+    return Thought(own, handed, states[-1] if states else none, said, asked, outputs[-1] if outputs else None, kept)
 
 
 def _solution(parts: Parts, turn: Turn, states: list[Tensor]) -> GenerateRequest:

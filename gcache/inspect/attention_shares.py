@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcache.cache.fused_cache import FusedCache
 from gcache.errors import ModelError
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.hand_over import edge_weights
+from gcache.graph.rebuild import fused_again, handed_again
+from gcache.graph.result import RunResult
 from gcache.llm.forward.attention import is_grouped, watching
 from gcache.llm.forward.gradient_pass import GradientPass
 from gcache.llm.local import LocalLLM
@@ -35,3 +40,21 @@ def attention_shares(llm: LocalLLM, request: LogProbRequest) -> Tensor:
     with watching(keep):
         GradientPass(llm.base, past).feed(embeds, lengths)
     return torch.stack([layers[number] for number in sorted(layers)])
+
+
+@torch.no_grad()
+def shares_of_answer(graph: CacheGraph, llm: LocalLLM, result: RunResult) -> list[tuple[Tensor, FusedCache]]:
+    """Of each text that the decision maker wrote: the shares of its attention, and the cache that it was written on.
+
+    Raises:
+        GcacheError: the run's caches were not kept.
+        ModelError: see `attention_shares`.
+    """
+    weights, found = edge_weights(result.topology), []
+    handed = handed_again(graph, result, weights, result.shared, result.caches)
+    for spoken in result.spoken:
+        if spoken.generation is None or not spoken.generation.tokens:
+            continue
+        fused = fused_again(graph, result, weights, result.shared, handed, spoken.heard)
+        found.append((attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused)), fused))
+    return found

@@ -18,14 +18,12 @@ from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import DECISION, Edge, Topology
 from gcache.graph.ballot import Ballot
 from gcache.graph.cache_graph import CacheGraph
-from gcache.graph.hand_over import edge_weights
-from gcache.graph.rebuild import at_decision, fused_again, handed_again
+from gcache.graph.rebuild import at_decision
 from gcache.graph.result import RunResult
-from gcache.inspect.attention_shares import attention_shares
+from gcache.inspect.attention_shares import shares_of_answer
 from gcache.inspect.readings import TOKENS, Reading, readings
 from gcache.inspect.view import Frame, View, ViewEdge, ViewNode
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import LogProbRequest
 from gcache.tasks.example import Example
 
 logger = logging.getLogger(__name__)
@@ -80,15 +78,8 @@ def close_up(
 
 def _attention(graph: CacheGraph, llm: LocalLLM, result: RunResult) -> Tensor | None:
     """See `CloseUp.attention`; the mean over the texts, where the decision maker wrote several."""
-    n_agents, weights, found = len(result.agents), edge_weights(result.topology), []
-    with torch.no_grad():
-        handed = handed_again(graph, result, weights, result.shared, result.caches)
-    for spoken in result.spoken:
-        if spoken.generation is None or not spoken.generation.tokens:
-            continue
-        with torch.no_grad():
-            fused = fused_again(graph, result, weights, result.shared, handed, spoken.heard)
-        shares = attention_shares(llm, LogProbRequest(spoken.tokens, spoken.generation.tokens, fused))
+    n_agents, found = len(result.agents), []
+    for shares, fused in shares_of_answer(graph, llm, result):
         own = shares.new_zeros(shares.shape[0], n_agents + 2)
         owners = fused.owners[0].cpu()
         columns = torch.where(owners == SHARED, n_agents + 1, owners % max(1, n_agents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from gcache.agents.chat_template import as_text
 from gcache.agents.prompts import ChatLayout
 from gcache.agents.roles import Agent
 from gcache.agents.thinking import ThinkSplitter, split_thinking
-from gcache.errors import ConfigError, ModelError
+from gcache.errors import ConfigError, GcacheError, ModelError
 from gcache.gnn.greedy import topology_name
 from gcache.gnn.topology import Topology
 from gcache.graph.agent_graph import AgentGraph
@@ -20,6 +21,7 @@ from gcache.graph.events import Event
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.result import RunResult, Spoken
 from gcache.graph.text_backends import LocalTextBackend
+from gcache.inspect.attended_words import attended
 from gcache.llm.decode.stopping import first_stop
 from gcache.llm.local import LocalLLM
 from gcache.serve.choice_stream import ChoiceStream
@@ -30,6 +32,8 @@ from gcache.serve.events import agents_json, edge_bytes_json, edges_json, event_
 from gcache.serve.model import ServedModel
 from gcache.serve.refusals import Refused
 from gcache.tasks.example import Example
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,28 @@ class AskGraph:
     template: Mapping[str, Any] = field(default_factory=dict)
 
     async def __call__(self, served: ServedModel, tell: Tell) -> Answer:
-        graph = served.graph
-        _check_example(served, self.example)
-        agents = graph.agents_of(self.example)
-        topology = graph.topology(self.example)
+        graph, example = served.graph, served.given(self.example)
+        _check_example(served, example)
+        agents = graph.agents_of(example)
+        topology = graph.topology(example)
         check_draw(graph, topology, self.draw)
         most = self.draw.max_tokens or min(self.most, graph.config.max_new_tokens)
         check_told(self.draw.n * most, self.draw.top_log_probs)
         layout = layout_of(served, self.template)
-        check_room(served, self.example.question, agents, topology, most, as_text(self.template))
+        check_room(served, example.question, agents, topology, most, as_text(self.template))
         tell(Delta())  # it has begun
         # several answers to a question: the agents think once, and each answer is drawn by a seed of its own
         memo = RolloutMemo() if self.draw.n > 1 else None
-        answering = _Answering(self, served, agents, topology, most, tell, memo, layout)
+        answering = _Answering(replace(self, example=example), served, agents, topology, most, tell, memo, layout)
         results = await all_of([answering.go(number, seed) for number, seed in enumerate(self.draw.seeds)])
-        if self.trace:
-            tell(Delta(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
-        return _answer(results, self.trace)
+        if not self.trace:
+            return _answer(results, None)
+        tell(Delta(event={"kind": "done", "edge_bytes": edge_bytes_json(results[0][0].edge_bytes)}))
+        trace = _trace(results[0][0])
+        if answering.looks_into:
+            trace["heard"] = _heard(served, results[0][0])
+            tell(Delta(event={"kind": "heard", "documents": trace["heard"]}))
+        return _answer(results, trace)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,11 @@ class _Answering:
     tell: Tell
     memo: RolloutMemo | None
     layout: ChatLayout | None
+
+    @property
+    def looks_into(self) -> bool:
+        """Whether it is told which documents, and which of their words, the answer attended to."""
+        return self.ask.trace and self.served.library is not None and self.memo is None
 
     async def go(self, number: int, seed: int) -> tuple[RunResult, Choice]:
         """One choice."""
@@ -100,7 +114,7 @@ class _Answering:
 
         result = await served.graph.arun(
             ask.example, topology=self.topology, temperature=draw.temperature, seed=seed, memo=self.memo,
-            keep_caches=False, max_new_tokens=self.most, stop=draw.stop,
+            keep_caches=self.looks_into, max_new_tokens=self.most, stop=draw.stop,
             watch=watch if ask.stream or ask.trace else None, keep_states=ask.trace, top_p=draw.top_p,
             top_log_probs=draw.top_log_probs, chat_template_kwargs=ask.template, words_seed=draw.seeds[0],
         )  # fmt: skip
@@ -164,12 +178,13 @@ class AskTopology:
     example: Example
 
     async def __call__(self, served: ServedModel) -> dict[str, Any]:
-        _check_example(served, self.example)
-        topology = served.graph.topology(self.example)
+        example = served.given(self.example)
+        _check_example(served, example)
+        topology = served.graph.topology(example)
         return {
-            "question": self.example.question, "agents": agents_json(served.graph.agents_of(self.example)),
+            "question": example.question, "agents": agents_json(served.graph.agents_of(example)),
             "edges": edges_json(topology), "probabilities": probabilities_json(topology),
-            "called": topology_name(served.graph, self.example),
+            "called": topology_name(served.graph, example),
         }  # fmt: skip
 
 
@@ -189,7 +204,28 @@ def _check_example(served: ServedModel, example: Example) -> None:
     check_characters(served, "\n".join([example.question, *(note.text for note in example.notes)]))
 
 
-def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
+def _heard(served: ServedModel, result: RunResult) -> list[dict[str, Any]]:
+    """The documents that were heard, the one attended to most first; without shares where attention is not seen."""
+    assert isinstance(served.graph, CacheGraph) and served.llm is not None
+    try:
+        with served.llm.ledger.turn:
+            found = attended(served.graph, served.llm, result)
+    except GcacheError as error:  # caches that had to be let go, or a model whose attention is its own
+        logger.warning("what the answer attended to cannot be told: %s", error)
+        return [
+            {"agent": agent, "role": result.agents[agent].role, "share": None, "words": []}
+            for _, agent in sorted(result.prompts)
+        ]
+    return [
+        {
+            "agent": each.agent, "role": result.agents[each.agent].role, "share": each.share,
+            "words": [{"word": word, "share": share} for word, share in each.words],
+        }
+        for each in found
+    ]  # fmt: skip
+
+
+def _answer(results: Sequence[tuple[RunResult, Choice]], trace: dict[str, Any] | None) -> Answer:
     """Of one run for each choice, of which the agents' turns were run once."""
     steps = [step for result, _ in results for step in result.trace if step.what != "answer"]
     steps += [step for step in results[0][0].trace if step.what == "answer"]
@@ -197,7 +233,7 @@ def _answer(results: Sequence[tuple[RunResult, Choice]], trace: bool) -> Answer:
     return Answer(
         tuple(choice for _, choice in results), sum(step.prefilled + step.stored + step.api_read for step in steps),
         sum(_written(result.chosen) for result, _ in results), sum(each["prefilled"] for each in tokens),
-        sum(each["generated"] for each in tokens), _trace(results[0][0]) if trace else None,
+        sum(each["generated"] for each in tokens), trace,
     )  # fmt: skip
 
 

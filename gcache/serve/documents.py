@@ -109,11 +109,24 @@ class StepBody(BaseModel):
     reading: list[list[str]]
 
 
+class Word(BaseModel):
+    word: str
+    share: float
+
+
+class HeardDocument(BaseModel):
+    agent: int
+    role: str
+    share: float | None
+    words: list[Word]
+
+
 class Trace(BaseModel):
     agents: list[AgentNumber]
     topology: Edges
     trace: list[StepBody]
     edge_bytes: list[EdgeBytes]
+    heard: list[HeardDocument] | None = None
 
 
 class AnswerMessage(BaseModel):

@@ -15,7 +15,9 @@ from gcache.graph.text_backends import LocalTextBackend
 from gcache.graph.text_graph import TextGraph
 from gcache.llm.local import LocalLLM
 from gcache.llm.scheduler import BatchingLLM
+from gcache.serve.library import Library
 from gcache.serve.pieces import Pieces
+from gcache.tasks.example import Example
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -28,16 +30,21 @@ class ServedModel:
         name: what clients call it.
         llm: its local model; None where an API says everything.
         created: seconds since 1970.
+        library: documents that questions are asked over, if there are any.
     """
 
     name: str
     graph: AgentGraph
     llm: LocalLLM | None
     created: int = field(default_factory=lambda: int(time.time()))
+    library: Library | None = None
 
     @classmethod
-    def of(cls, built: Built, name: str) -> ServedModel:
+    def of(cls, built: Built, name: str, library: Library | None = None) -> ServedModel:
         """A graph that was built.
+
+        Args:
+            library: documents that questions without agents of their own are asked over; they are read now.
 
         Raises:
             ConfigError: its agents think with several models.
@@ -47,7 +54,15 @@ class ServedModel:
                 "the agents of this graph think with several models, and a service counts the context of one; ask it "
                 "by `gcache run`, or serve a graph of one model"
             )
-        return cls(name, built.graph, built.llm)
+        if library is not None:
+            if not isinstance(built.graph, CacheGraph) or built.llm is None:
+                raise ConfigError("documents are handed on as caches, but the agents of this graph hand on text alone")
+            library.read(built.graph)
+        return cls(name, built.graph, built.llm, library=library)
+
+    def given(self, example: Example) -> Example:
+        """A question with the documents that it is asked over, where there are some."""
+        return example if self.library is None else self.library.given(example)
 
     @property
     def batching(self) -> BatchingLLM | None:
@@ -61,7 +76,7 @@ class ServedModel:
     @property
     def brings_agents(self) -> bool:
         """Whether it has agents for questions that come without any."""
-        return bool(self.graph.agents) or isinstance(self.graph, TextGraph)
+        return bool(self.graph.agents) or isinstance(self.graph, TextGraph) or self.library is not None
 
     @property
     def context(self) -> int | None:

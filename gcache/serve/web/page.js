@@ -27,6 +27,7 @@ function begin() {
   graph.show([], []);
   byId("answer").textContent = "";
   byId("error").hidden = true;
+  byId("heard-section").hidden = true;
   byId("turns-section").hidden = true;
 }
 
@@ -73,7 +74,30 @@ const TOLD = {
     for (const edge of run.edges) edge.bytes = carried.get(`${edge.source} ${edge.target}`) ?? null;
     graph.update(run.edges);
   },
+
+  heard({ documents }) {
+    const most = Math.max(...documents.flatMap(({ words }) => words.map(({ share }) => share)), Number.MIN_VALUE);
+    byId("heard").replaceChildren(...documents.map(({ role, share, words }) => make("li", {},
+      make("div", { class: "title" }, make("span", {}, role), known(share) ? make("span", { class: "figure" }, `${fixed(100 * share, 0)} %`) : null),
+      known(share) ? bar(share) : null,
+      make("div", { class: "soft" }, ...words.map((each) => word(each, most))),
+    )));
+    byId("heard-section").hidden = !documents.length;
+  },
 };
+
+function bar(share) {
+  const filled = make("span", {});
+  filled.style.width = `${100 * within(share, 0, 1)}%`;
+  return make("div", { class: "bar" }, filled);
+}
+
+// the more a word was attended to, the stronger it stands out
+function word({ word: text, share }, most) {
+  const marked = make("mark", {}, text);
+  marked.style.opacity = String(0.35 + 0.65 * within(share / most, 0, 1));
+  return marked;
+}
 
 function told(chunk) {
   if (chunk.gcache) TOLD[chunk.gcache.kind]?.(chunk.gcache);
