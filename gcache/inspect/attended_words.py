@@ -11,6 +11,10 @@ from gcache.inspect.attention_shares import shares_of_answer
 from gcache.llm.local import LocalLLM
 
 
+#: What parts words without a blank: brackets, quotation marks, dashes, slashes.
+PARTING = "()[]{}\"/\\\u2013\u2014\u201c\u201d"
+
+
 @dataclass(frozen=True)
 class Attended:
     """What an answer read of one agent.
@@ -64,7 +68,7 @@ def _words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float], most: 
     """The words of a prompt with the largest shares, each once, in the order of the prompt."""
     found: dict[str, tuple[int, str, float]] = {}
     for place, (word, share) in enumerate(_whole_words(llm, tokens, shares)):
-        bare = word.strip("\"'`.,;:!?()[]{}*#-\u2013\u2014\u201c\u201d\u2018\u2019")
+        bare = word.strip(f"'`.,;:!?*#-\u2018\u2019{PARTING}")
         if share > 0 and any(letter.isalnum() for letter in bare):
             at, shown, before = found.get(bare.casefold(), (place, bare, 0.0))
             found[bare.casefold()] = at, shown, before + share
@@ -73,7 +77,7 @@ def _words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float], most: 
 
 
 def _whole_words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float]) -> list[tuple[str, float]]:
-    """Tokens put together to words, where blanks part them."""
+    """Tokens put together to words, where blanks or `PARTING` part them."""
     found: list[tuple[str, float]] = []
     ended = True
     for number, share in enumerate(shares):
@@ -81,10 +85,10 @@ def _whole_words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float]) 
         both = llm.text(list(tokens[max(number - 1, 0) : number + 1]))
         piece = both[len(before) :] if both.startswith(before) else both  # some tokenizers begin a text without a blank
         part = share if number else 0.0
-        if ended or piece[:1].isspace():
+        if ended or piece[:1].isspace() or piece[:1] in tuple(PARTING):
             found.append((piece.strip(), part))
         else:
             word, so_far = found[-1]
             found[-1] = word + piece.strip(), so_far + part
-        ended = piece[-1:].isspace()
+        ended = piece[-1:].isspace() or piece[-1:] in tuple(PARTING)
     return found

@@ -80,7 +80,7 @@ const TOLD = {
     byId("heard").replaceChildren(...documents.map(({ role, share, words }) => make("li", {},
       make("div", { class: "title" }, make("span", {}, role), known(share) ? make("span", { class: "figure" }, `${fixed(100 * share, 0)} %`) : null),
       known(share) ? bar(share) : null,
-      make("div", { class: "soft" }, ...words.map((each) => word(each, most))),
+      make("div", {}, ...words.flatMap((each) => [word(each, most), " "])),
     )));
     byId("heard-section").hidden = !documents.length;
   },
@@ -95,7 +95,7 @@ function bar(share) {
 // the more a word was attended to, the stronger it stands out
 function word({ word: text, share }, most) {
   const marked = make("mark", {}, text);
-  marked.style.opacity = String(0.35 + 0.65 * within(share / most, 0, 1));
+  marked.style.setProperty("--part", `${100 * within(share / most, 0, 1)}%`);
   return marked;
 }
 
