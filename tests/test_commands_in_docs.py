@@ -98,6 +98,8 @@ def shortened(words: Sequence[str], model: Path, other: Path, url: str) -> list[
         more.pop("--reason_tokens", None)
     if words[0] == "fit-perceiver":
         more |= {"--held_out": "1"}
+    if words[0] == "read" and "--task" not in words:  # documents have no limit
+        more.pop("--limit")
     options = [part for flag, value in more.items() for part in (flag, value)]
     # before the words of a question, which stand last and without a flag
     return [*done[:-1], *options, done[-1]] if words[0] == "run" else [*done, *options]
@@ -110,6 +112,14 @@ def write_data(folder: Path) -> None:
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in sums))
     choices = [{"question": f"q {n}", "options": {"A": "x", "B": "y"}, "answer_idx": "A"} for n in range(9)]
     (folder / "medqa.json").write_text("".join(json.dumps(row) + "\n" for row in choices))
+    documents = [{"title": f"Box {n}", "text": f"The box {n} has {n} red pens."} for n in range(4)]
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    context = [[each["title"], [each["text"]]] for each in documents]
+    asked = [
+        {"question": f"Pens of box {n}?", "answer": str(n), "context": context, "supporting_facts": [[f"Box {n}", 0]]}
+        for n in range(4)
+    ]
+    (folder / "hotpotqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     rows = [f"my card {n} {kind},kind {kind}" for kind in range(24) for n in range(4)]
     (folder / "train.csv").write_text("\n".join(["text,category", *rows]) + "\n")
 

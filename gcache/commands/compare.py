@@ -183,7 +183,7 @@ def compare_methods(
     """
     from gcache.build import build
     from gcache.evaluation.compare import compare, markdown
-    from gcache.evaluation.documents import OnDocuments, check_choices, make_choices
+    from gcache.evaluation.documents import check_choices, make_choices, on_choices
     from gcache.evaluation.method import DeferredMethod
     from gcache.evaluation.methods import METHODS
     from gcache.evaluation.quantized import SingleEntryCache
@@ -243,7 +243,7 @@ def compare_methods(
         texts = llm.kept_texts
 
     if choices:
-        methods = [OnDocuments(method, choice) for choice in choices for method in methods]
+        methods = on_choices(methods, choices)
 
     def kept_seconds() -> float:
         return 0.0 if texts is None else texts.reused_seconds

@@ -12,6 +12,7 @@ text) and graphs (documents as caches) alike.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from gcache.errors import ConfigError
 from gcache.evaluation.method import Answer, Method
 from gcache.gnn.features import Encoder, make_encoder
 from gcache.tasks.example import Example
+
+logger = logging.getLogger(__name__)
 
 #: The choices without a number, and those that take one.
 WHOLE, NEAREST = ("all", "none", "supporting"), ("cosine", "bm25")
@@ -109,6 +112,19 @@ class OnDocuments:
             replace(answer, example=example, documents=answer.documents or ())
             for answer, example in zip(answers, examples, strict=True)
         ]
+
+
+def on_choices(methods: Sequence[Method], choices: Sequence[DocumentChoice]) -> list[Method]:
+    """Every method on every choice, choice by choice. Without documents a graph whose agents hold them has no agents:
+    there it is left out, and one prompt is what to ask."""
+    found: list[Method] = []
+    for choice in choices:
+        for method in methods:
+            if choice.name == "none" and getattr(method, "agents_hold_notes", False):
+                logger.info("%s is left out where there are no documents: nobody is there to be heard", method.name)
+            else:
+                found.append(OnDocuments(method, choice))
+    return found
 
 
 def original(example: Example, notes: Collection[int]) -> tuple[int, ...]:

@@ -28,6 +28,11 @@ class GraphMethod:
     max_concurrent: int = MAX_CONCURRENT
     in_one: bool = False
 
+    @property
+    def agents_hold_notes(self) -> bool:
+        """Whether the notes of a question are its agents."""
+        return not self.in_one
+
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method`."""
         asked = [in_one_prompt(example) for example in examples] if self.in_one else examples

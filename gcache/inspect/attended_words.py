@@ -10,7 +10,6 @@ from gcache.graph.result import RunResult
 from gcache.inspect.attention_shares import shares_of_answer
 from gcache.llm.local import LocalLLM
 
-
 #: What parts words without a blank: brackets, quotation marks, dashes, slashes.
 PARTING = "()[]{}\"/\\\u2013\u2014\u201c\u201d"
 

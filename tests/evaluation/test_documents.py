@@ -17,6 +17,7 @@ from gcache.evaluation.documents import (
     check_choices,
     make_choices,
     needed,
+    on_choices,
     original,
     set_f1,
 )
@@ -135,6 +136,16 @@ def test_a_method_on_a_choice_has_these_alone_and_the_table_says_which() -> None
     assert head.count("F1 of documents") == 2 and "| documents |" in head
     column = head.split(" | ").index("documents")
     assert [line.split(" | ")[column] for line in (first, second, third)] == ["4.00", "1.00", "0.00"]
+
+
+def test_a_graph_without_documents_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    class Agents(Reader):
+        name, agents_hold_notes = "agents", True
+
+    with caplog.at_level("INFO"):
+        found = on_choices([Reader(), Agents()], make_choices(["none", "all"]))
+    assert [method.name for method in found] == ["reader, none", "reader, all", "agents, all"]
+    assert "agents is left out where there are no documents" in caplog.text
 
 
 def test_a_choice_may_come_from_outside() -> None:
