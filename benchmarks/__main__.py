@@ -19,10 +19,12 @@ logger = logging.getLogger("benchmarks")
 
 NOTHING = "none"
 #: In the order they are measured. All but `WITHOUT_MODEL` are measured once per model.
-SECTIONS = ("end_to_end", "reasoning", "decoding", "llama_cpp", "floor", "orchestration", "answering", "training")
+SECTIONS = (
+    "end_to_end", "reasoning", "documents", "decoding", "llama_cpp", "floor", "orchestration", "answering", "training",
+)  # fmt: skip
 WITHOUT_MODEL = "orchestration"
 #: Measured only where they are named.
-BY_NAME = ("answering", "reasoning")
+BY_NAME = ("answering", "reasoning", "documents")
 #: Left out of a default run where it cannot be measured.
 LLAMA_CPP = "llama_cpp"
 
@@ -31,6 +33,8 @@ EXPLAINED = """sections:
                  transformers version of the published latent multi-agent algorithm
   reasoning      four agents that write solutions and a decision maker: slots handed on beside the same words
                  as text, seconds and tokens read
+  documents      ten documents and a question: time to the first token with their caches in a store, beside all of
+                 them as text
   decoding       tokens per second of LocalLLM.generate beside transformers' generate, and whether
                  they write the same tokens
   llama_cpp      decoding and prefill beside llama.cpp on the same GGUF file (it needs llama-cpp-python)
@@ -174,11 +178,12 @@ def _orchestration(settings: Settings) -> dict[str, Any]:
 
 def _measurer(section: str) -> Callable[[Bench], dict[str, Any]]:
     """A section's function, imported when it is needed."""
-    from benchmarks import answering, beside_llama_cpp, decoding, end_to_end, floor, reasoning, training_step
+    from benchmarks import answering, beside_llama_cpp, decoding, documents, end_to_end, floor, reasoning, training_step
 
     measurers: dict[str, Callable[[Bench], dict[str, Any]]] = {
         "end_to_end": end_to_end.measure,
         "reasoning": reasoning.measure,
+        "documents": documents.measure,
         "decoding": decoding.measure,
         "llama_cpp": beside_llama_cpp.measure,
         "floor": floor.measure,

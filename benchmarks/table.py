@@ -276,10 +276,28 @@ def _reasoning(records: Sequence[Record]) -> str:
     return table(head, rows)
 
 
+def _documents(records: Sequence[Record]) -> str:
+    head = [
+        "model", "documents", "questions", "seconds to the first token", "ratio", "read per question", "from files, MiB"
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        m = record.measured
+        for system in m["systems"]:
+            rows.append(
+                [
+                    record.row, system["name"], str(record.n), spread(system["seconds"]), spread(system["ratio"]),
+                    f"{system['prefilled']:.0f}", f"{system['bytes_read'] / 2**20:.1f}",
+                ]
+            )  # fmt: skip
+    return table(head, rows)
+
+
 #: Section -> its title, and how its records become a table.
 SECTIONS: Mapping[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "end_to_end": ("End to end, beside the published algorithm", _end_to_end),
     "reasoning": ("Agents that reason, beside the same words as text", _reasoning),
+    "documents": ("Documents from a store, beside all of them as text", _documents),
     "decoding": ("Decoding, beside transformers", _decoding),
     "llama_cpp": ("Decoding and prefill, beside llama.cpp", _llama_cpp),
     "floor": ("Prefill and decoding, beside the machine's floor", _floor),

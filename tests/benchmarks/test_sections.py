@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import answering, decoding, end_to_end, floor, training_step
+from benchmarks import answering, decoding, documents, end_to_end, floor, training_step
 from benchmarks.__main__ import main
+from benchmarks.documents import with_documents
 from benchmarks.machine_speed import Sizes
 from benchmarks.markdown import BEGIN, END
 from benchmarks.setting import Bench, Questions, Settings
@@ -33,6 +34,19 @@ def test_end_to_end(bench: Bench) -> None:
     assert chain["prefilled"] == latents["prefilled"] < reference["prefilled"]
     assert 0 < latents["peak_bytes"] <= chain["peak_bytes"]
     assert all(system["peak_where"].startswith("pass") for system in found["systems"])
+
+
+def test_documents(bench: Bench) -> None:
+    found = documents.measure(bench)
+    text, store, two = found["systems"]
+    assert text["ratio"] == [1.0, 1.0] and len(store["seconds"]) == 2
+    asked = with_documents(bench.examples)
+    assert [len(example.notes) for example in asked] == [documents.DOCUMENTS] * 5
+    assert len({note.text for example in asked for note in example.notes}) == 5 * documents.DOCUMENTS
+    # with the store only the question and what is asked of it are read
+    assert store["prefilled"] == two["prefilled"] < text["prefilled"] / 5
+    assert 0 < two["bytes_read"] < store["bytes_read"] and text["bytes_read"] == 0
+    assert bench.llm.store is None
 
 
 def test_decoding_agrees_with_transformers(bench: Bench) -> None:
