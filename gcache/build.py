@@ -184,6 +184,7 @@ def assemble(
         speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
+    fuser.slot_temperature, fuser.slot_scale = spec.slot_temperature, spec.slot_scale
     layout = LAYOUTS[spec.graph.question_order].of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)
     graph = CacheGraph(llm, tokenizer, agents, decision, provider, fuser, spec.graph, writer, agent_models)

@@ -78,6 +78,15 @@ class GraphSpec(Settings):
         "parallel", help="where handed-on slots go: beside each other, or one cache after another", group="graph",
         choices=POSITIONS,
     )
+    slot_temperature: float = setting(
+        1.0, help="attention to handed-over slots has its logits divided by this; below 1 it is sharper, a repair of "
+        "caches that were read side by side",
+        group="graph", above=0,
+    )
+    slot_scale: float = setting(
+        1.0, help="each handed-over slot counts for so many; below 1 what is handed over gets less attention in all",
+        group="graph", above=0,
+    )
     encoder: str = setting("minilm", help="of roles and questions, for the policy", group="team", choices=ENCODERS)
     hidden_dim: int = setting(64, help="width of the policy's layers", group="team", at_least=1)
     decision_probability: float = setting(
@@ -176,6 +185,11 @@ class GraphSpec(Settings):
             )
         if self.generation_mode == "api_embeds" and self.graph.latent_steps == 0:
             raise ConfigError("the mode 'api_embeds' sends latent thoughts, but latent_steps is 0; set it to 1 or more")
+        if (self.slot_temperature, self.slot_scale) != (1, 1) and self.graph.transfer == "context":
+            raise ConfigError(
+                "slot_temperature and slot_scale are for slots that are handed over once, but with transfer='context' "
+                "they go on from agent to agent; use transfer='own', or leave them at 1"
+            )
         self._check_marginal()
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()

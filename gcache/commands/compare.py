@@ -40,13 +40,14 @@ give equal texts, which bfloat16 may part by rounding.
 """
 #: Flags that say what model there is, and how methods go.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
-OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign")
+REPAIRS = ("slot_temperature", "slot_scale")
+OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign", *REPAIRS)
 HANDED = ("hands", "reason_tokens", "agent_temperature", "question_order")
 HANDED_FLAGS = flags.names_of(GraphConfig, *HANDED)
 TEMPLATE = ("chat_template_kwargs", "prompt_date")
 #: Flags of methods, and the methods that heed them.
 HEEDED: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
-    (("decision_method", "fuser", *HANDED_FLAGS), ("gcache",)),
+    (("decision_method", "fuser", *REPAIRS, *HANDED_FLAGS), ("gcache",)),
     (("topology",), ("gcache", "gdesigner")),
     (("samples", "sample_temperature"), ("self_consistency", "best_of_n")),
     (("prompt",), ("text_mas", "latent_mas")),

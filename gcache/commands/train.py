@@ -205,7 +205,8 @@ def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:
     """Fields that older versions did not have, and that change nothing here."""
     reasons = spec.graph.payload.reasons or "reasoning" in spec.channels
     order = () if spec.graph.question_order == "last" else ("question_order",)
-    return order if reasons else (*order, "reason_tokens", "agent_temperature")
+    repairs = tuple(name for name in ("slot_temperature", "slot_scale") if getattr(spec, name) == 1)
+    return (*order, *repairs, *(() if reasons else ("reason_tokens", "agent_temperature")))
 
 
 def _measured_with(
@@ -223,8 +224,10 @@ def _measured_with(
     files = [*spec.link_file, *([spec.route_file] if spec.route_file else [])]
     plugins = hashes([task_spec.name, *compare, *(getattr(spec, name) for name in NAMES)])
     # rows that older versions measured are known by the names that fields had then
-    running = {name: value for name, value in asdict(spec.graph).items() if name not in _of_no_effect(spec)}
-    graph = former_names(GraphSpec, {**spec.to_json(), "graph": former_names(GraphConfig, running)})
+    left_out = _of_no_effect(spec)
+    running = {name: value for name, value in asdict(spec.graph).items() if name not in left_out}
+    settings = {name: value for name, value in spec.to_json().items() if name not in left_out}
+    graph = former_names(GraphSpec, {**settings, "graph": former_names(GraphConfig, running)})
     # before questions were read once, texts could round differently
     shared = {"questions": "read once"} if can_be_shared(built.graph) else {}
     return {

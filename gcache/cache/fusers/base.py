@@ -12,6 +12,7 @@ position); moving everything by n moves what comes out by n; and with parallel p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -88,6 +89,12 @@ class CacheFuser(nn.Module):
     moves = False
     #: Whether one cache of weight 1 is handed over as it is, whatever was learned.
     keeps_slots = False
+    #: Of the attention to handed-over slots: their logits are divided by the temperature, then each slot counts for
+    #: `slot_scale` slots. Caches that were read side by side get too little attention where it matters and too much in
+    #: all; a temperature and a scale below 1 mend that without training (Yang et al. 2025, "APE", arXiv:2502.05431,
+    #: whose scale stands on the log of the sum of a context's weights instead of its factor).
+    slot_temperature = 1.0
+    slot_scale = 1.0
 
     def __init__(self, positions: str = "parallel", rope: Rope | None = None) -> None:
         super().__init__()
@@ -111,7 +118,17 @@ class CacheFuser(nn.Module):
         if not arrived:
             return prefix
         merged = self.merge(shared, arrived)
-        return FusedCache.join([prefix, *merged])
+        return FusedCache.join([prefix, *map(self._attended, merged)])
+
+    def _attended(self, handed: FusedCache) -> FusedCache:
+        """Handed-over slots as they are attended to; themselves at temperature and scale 1.
+
+        A logit is (q . k) / sqrt(D), so dividing k divides it, and it commutes with a rotation.
+        """
+        if self.slot_temperature == 1 and self.slot_scale == 1:
+            return handed
+        parts = [replace(part, keys=part.keys / self.slot_temperature) for part in handed.parts]
+        return FusedCache.of_parts(parts, [bias + math.log(self.slot_scale) for bias in handed.biases])
 
     def prepare(self, cache: KVCache) -> KVCache:
         """What the fuser does to a cache whoever receives it, at whatever weight and place.
