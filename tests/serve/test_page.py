@@ -329,3 +329,45 @@ def test_the_page_fits_a_telephone(fake: Fake, watched: Callable[..., Watched]) 
     ask(made.page)
     expect(made.page.locator("#answer")).to_have_text("31")
     assert made.page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+@pytest.mark.parametrize("count", [2, 5, 8, 9, 12, 20])
+def test_many_agents_stand_apart(fake: Fake, made: Watched, count: int) -> None:
+    """No name covers another one, at any number of agents that questions about documents bring."""
+    agents = [{"number": n, "role": f"A document with a long title, number {n}"} for n in range(count)]
+    agents.append({"number": count, "role": "decision maker"})
+    edges = [{**EDGES[0], "source": n, "target": count} for n in range(count)]
+    fake.says({"kind": "topology", "agents": agents, "edges": edges}, text("31", "stop"), END)
+    ask(made.page)
+    expect(made.page.locator("#status")).to_contain_text("Done in")
+    boxes = made.page.locator("g.node rect").evaluate_all("all => all.map(e => e.getBoundingClientRect().toJSON())")
+    frame = made.page.locator("#graph svg").bounding_box()
+    assert len(boxes) == count + 1 and frame is not None
+    for number, one in enumerate(boxes):
+        assert frame["x"] <= one["left"] and one["right"] <= frame["x"] + frame["width"]
+        assert frame["y"] <= one["top"] and one["bottom"] <= frame["y"] + frame["height"]
+        for other in boxes[:number]:
+            apart = one["left"] >= other["right"] or other["left"] >= one["right"]
+            assert apart or one["top"] >= other["bottom"] or other["top"] >= one["bottom"], (one, other)
+
+
+def test_documents_that_were_heard_are_words_and_nothing_else(fake: Fake, made: Watched) -> None:
+    """What stands in a document is shown as it stands there; without shares there are no bars."""
+    words = [{"word": "<img src=x>", "share": 0.1}, {"word": "1689", "share": 0.2}]
+    heard = [
+        {"agent": 0, "role": "<b>Behn</b>", "share": 0.75, "words": words},
+        {"agent": 1, "role": "other", "share": None, "words": []},
+    ]
+    fake.says(TOPOLOGY, text("31", "stop"), {"kind": "heard", "documents": heard}, END)
+    expect(made.page.locator("#heard-section")).to_be_hidden()
+    ask(made.page)
+    expect(made.page.locator("#heard li")).to_have_count(2)
+    first, second = made.page.locator("#heard li").all()
+    assert first.locator(".title").evaluate("e => e.textContent") == "<b>Behn</b>75 %"
+    assert first.locator("mark").evaluate_all("all => all.map(e => e.textContent)") == ["<img src=x>", "1689"]
+    assert first.locator(".bar span").evaluate("e => e.style.width") == "75%"
+    assert second.evaluate("e => e.textContent.trim()") == "other" and second.locator(".bar").count() == 0
+    assert made.page.evaluate("document.documentElement.scrollWidth <= innerWidth") and made.errors == []
+    fake.says(TOPOLOGY, text("31", "stop"), END)
+    ask(made.page)
+    expect(made.page.locator("#heard-section")).to_be_hidden()

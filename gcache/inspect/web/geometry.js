@@ -12,7 +12,8 @@ function standing(nodes) {
   agents.forEach((node, i) => {
     const even = agents.length > 1 ? i / (agents.length - 1) - 0.5 : 0;
     const tall = Math.sin(spread / 2) || 1;
-    const across = (tall * 2 * even + Math.sin(spread * even)) / 2; // between even heights and even angles
+    const angled = agents.length > 8 ? 0 : 0.5; // between even heights and even angles; many have no room but in even heights
+    const across = (1 - angled) * tall * 2 * even + angled * Math.sin(spread * even);
     places.set(node.id, { x: 0.46 * (1 - Math.sqrt(1 - across ** 2)), y: 0.5 + (0.5 * across) / tall });
   });
   return places;

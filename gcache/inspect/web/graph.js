@@ -89,14 +89,14 @@ function makeGraph(figure, { label, aboutNode, aboutEdge, openNode }) {
   // to the width that there is: new after a change of nodes or window
   function fit() {
     width = svg.clientWidth || 800;
-    height = within(120 + 62 * nodes.size, 360, 620);
+    const top = [...edges.values()].some(isLoop) ? 76 : 48;
+    height = within(120 + 62 * nodes.size, 360, Math.max(620, 2 * top + (NODE_HEIGHT + 8) * (nodes.size - 2)));
     svg.setAttribute("height", height);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.classList.toggle("narrow", width < 520);
     for (const node of nodes.values()) fitText(node);
     const all = [...nodes.values()];
     const half = (decision) => Math.max(40, ...all.filter((n) => n.data.decision === decision).map((n) => n.width)) / 2 + 14;
-    const top = [...edges.values()].some(isLoop) ? 76 : 48;
     Object.assign(margin, { x: half(false), y: top });
     Object.assign(scale, { x: Math.max(width - half(false) - half(true), 40), y: height - 2 * top });
     stand();
