@@ -35,7 +35,7 @@ from gcache.links.negotiate import make_link, negotiated
 from gcache.links.router import Router
 from gcache.llm.api.client import ApiLLM, ApiSettings
 from gcache.llm.cache_budget import GB, Limits
-from gcache.llm.cache_store import CacheStore, ModelStore
+from gcache.llm.cache_store import MEMORY_BYTES, CacheStore, ModelStore
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.kept_texts import KeptTexts
@@ -108,7 +108,7 @@ def build(spec: GraphSpec, limits: Limits | None = None, api: ApiLLM | None = No
         return _built(spec, TextGraph(ApiTextBackend(api), *team_of(spec), spec.graph, spec.generation_mode))
     # before a model is loaded
     kept = None if limits is None else _kept(limits)
-    store = None if limits is None or limits.store is None else CacheStore(Path(limits.store), limits.store_gb * GB)
+    store = None if limits is None else _store(spec, limits)
     loaded = load_model(spec.llm_name, spec.dtype, spec.device, spec.device_map, spec.quantization)
     spec = dated(spec, loaded.tokenizer)
     llm = LocalLLM(
@@ -131,6 +131,17 @@ def _kept(limits: Limits) -> KeptTexts | None:
         return KeptTexts("", file)
     slots = KeptSlots(file.with_name(f"{file.name}.slots"), limits.kept_gb * GB)
     return KeptTexts("", file, slots=slots, scores=KeptScores(file.with_name(f"{file.name}.scores")))
+
+
+def _store(spec: GraphSpec, limits: Limits) -> CacheStore | None:
+    """Where caches are kept, if they are."""
+    if limits.store is None:
+        return None
+    if spec.graph.question_order == "first":
+        logger.warning("with --question first caches depend on the question, so none are kept in %s", limits.store)
+        return None
+    memory = MEMORY_BYTES if limits.max_cache_bytes is None else min(MEMORY_BYTES, limits.max_cache_bytes / 4)
+    return CacheStore(Path(limits.store), limits.store_gb * GB, memory)
 
 
 def _keep(

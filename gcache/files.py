@@ -37,11 +37,12 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"), durable)
 
 
-def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
+def write_bytes(path: Path, content: bytes, durable: bool = False, mode: int = 0o644) -> None:
     """Replace a file in one step; its folder is made where it is missing.
 
     Args:
         durable: wait until it is on the disk, so that it outlives a loss of power.
+        mode: who may read it.
 
     Raises:
         WriteError: it cannot be written; what was there is still there.
@@ -55,7 +56,7 @@ def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
                 if durable:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, mode)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -202,6 +202,8 @@ def compare_methods(
     examples = list(task.test(limit, seed))
     choices = make_choices(documents)
     check_choices(documents, examples)
+    if list(documents) == ["none"] and all(map(_hold_notes, names)):
+        raise ConfigError("without documents nobody is there to be heard; name another choice, or --methods single")
     if quantizations and checkpoint is not None:
         raise ConfigError("a checkpoint has a model of its own quantization; compare quantizations without one")
     for quantization in quantizations:  # before hours of work
@@ -234,7 +236,7 @@ def compare_methods(
     if quantizations:
         del built, llm  # held by `models` alone, which lets it go before the next is loaded
         methods = [
-            DeferredMethod(f"{name}, {q}", partial(_at_quantization, name, models, q, settings))
+            DeferredMethod(f"{name}, {q}", partial(_at_quantization, name, models, q, settings), _hold_notes(name))
             for q in quantizations for name in names
         ]  # fmt: skip
     else:
@@ -268,6 +270,13 @@ def compare_methods(
     told()
     weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
     return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
+
+
+def _hold_notes(name: str) -> bool:
+    """Whether the notes of a question are a method's agents."""
+    from gcache.evaluation.methods import METHODS, OF_ONE_PROMPT
+
+    return name in METHODS.built_in and name not in OF_ONE_PROMPT
 
 
 def _at_quantization(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,15 +22,22 @@ OF_A_GRAPH = (
 )  # fmt: skip
 
 
-def add_graph_flags(parser: argparse.ArgumentParser, *more: str, several: bool = True, **defaults: Any) -> None:
+def add_graph_flags(
+    parser: argparse.ArgumentParser,
+    *more: str,
+    several: bool = True,
+    running: Mapping[str, flags.Default] | None = None,
+    **defaults: Any,
+) -> None:
     """Flags of the model, of how the graph runs, and of further groups or fields of a `GraphSpec`.
 
     Args:
         several: whether agents may think with other models.
-        defaults: see `flags.add`.
+        running: defaults of flags of a `GraphConfig`; defaults: of a `GraphSpec`; see `flags.add`.
     """
     flags.add(parser, GraphSpec, *(MODEL if several else MODEL[:1]), *RUNNING, *more, **defaults)
-    flags.add(parser, GraphConfig, *RUNNING, *(["choices"] if "choices" in more else []), max_new_tokens=AS_THE_TASK)
+    choices = ["choices"] if "choices" in more else []
+    flags.add(parser, GraphConfig, *RUNNING, *choices, max_new_tokens=AS_THE_TASK, **(running or {}))
 
 
 def graph_spec(args: argparse.Namespace, domain: str, default_tokens: int, **more: Any) -> GraphSpec:

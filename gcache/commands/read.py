@@ -61,11 +61,20 @@ def _read(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     )
     assert isinstance(built.graph, CacheGraph) and built.llm is not None and built.llm.store is not None
     with tqdm(total=len(notes), desc="read", unit="document") as bar:
-        failed = read_documents(built.graph, notes, bar.update)
-    print(f"{len(notes) - len(failed)} documents in {args.store}: {built.llm.store.store}")
-    if failed:
-        note, error = failed[0]
-        raise DataError(f"{len(failed)} of {len(notes)} documents could not be read; the first, {note.role!r}: {error}")
+        done = read_documents(built.graph, notes, bar.update)
+    store = built.llm.store.store
+    lost = sum(not store.files.path(key).exists() for key in done.keys)
+    print(f"{len(notes) - len(done.failed)} documents read, {len(done.keys) - lost} caches in {args.store}: {store}")
+    if done.failed:
+        note, error = done.failed[0]
+        raise DataError(
+            f"{len(done.failed)} of {len(notes)} documents could not be read; the first, {note.role!r}: {error}"
+        )
+    if lost:
+        raise ConfigError(
+            f"{lost} of {len(done.keys)} caches are not in {args.store}: they do not fit into --store_gb "
+            f"{args.store_gb:g}, or cannot be written; raise it, or name another folder"
+        )
     return 0
 
 

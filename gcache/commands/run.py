@@ -67,10 +67,10 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 def _print_trace(result: Any) -> None:
     from gcache.gnn.topology import DECISION
 
-    print("\n  start    end  who              what     prefilled latent generated received")
+    print("\n  start    end  who              what     prefilled stored latent generated received")
     for s in result.trace:
         print(
-            f"{s.started:7.2f} {s.ended:6.2f}  {s.role:16.16} {s.what:8} {s.prefilled:9} {s.latent:6} "
+            f"{s.started:7.2f} {s.ended:6.2f}  {s.role:16.16} {s.what:8} {s.prefilled:9} {s.stored:6} {s.latent:6} "
             f"{s.generated:9} {s.received:8}  {s.note}".rstrip()
         )
     names = [agent.role for agent in result.agents] + [DECISION]

@@ -35,7 +35,8 @@ set GCACHE_SERVE_KEY to ask for a key.
 """
 #: Documents that a question is given, unless a flag says otherwise.
 NEAREST = 4
-#: What flags are where questions are asked over documents, unless they say otherwise.
+#: What some flags are that are not given, and what they are where questions are asked over documents.
+USUALLY = {"topology": "chain", "question": "first", "latent_steps": 2}
 OVER_DOCUMENTS = {"topology": "star", "question": "last", "latent_steps": 0}
 #: Tokens of an answer from documents.
 READING_TOKENS = 64
@@ -46,7 +47,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(run, parser))
-    add_graph_flags(parser, "topology", "decision_method", "fuser", several=False, topology="chain")
+    own = {
+        name: flags.Default(None, f"{value}, or {OVER_DOCUMENTS[name]} with --documents")
+        for name, value in USUALLY.items()
+    }
+    topology = own.pop("topology")
+    add_graph_flags(parser, "topology", "decision_method", "fuser", several=False, running=own, topology=topology)
     add_api_flags(parser)
     flags.add(parser, Limits)
     parser.add_argument("checkpoint", nargs="?", help="a trained graph; without it, an untrained one is put together")
@@ -55,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     documents.add_argument(
         "--documents", type=Path, metavar="DIR",
         help="ask questions over the .txt and .md files of this folder (or over rows with title and text of a file); "
-        "each is an agent's. Then --topology is star, --question last and --latent_steps 0 unless they say otherwise",
+        "each is an agent's",
     )  # fmt: skip
     documents.add_argument(
         "--nearest", type=int, default=NEAREST, metavar="K",
@@ -116,13 +122,10 @@ def _served(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[
 
         name = args.name or resolved.name
         return name, trained
-    if library is None:
-        spec = graph_spec(args, "maths", 256)
-    else:
-        for name, value in OVER_DOCUMENTS.items():
-            if not flags.given(parser, args, [name]):
-                setattr(args, name, value)
-        spec = graph_spec(args, "reading", READING_TOKENS)
+    for name, value in (USUALLY if library is None else OVER_DOCUMENTS).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    spec = graph_spec(args, "maths", 256) if library is None else graph_spec(args, "reading", READING_TOKENS)
     api = api_if_asked(parser, args, spec)
 
     def untrained() -> ServedModel:
@@ -140,6 +143,11 @@ def _library(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Calla
     if args.documents is None:
         flags.refuse_unused(parser, args, ["nearest"], "this is of documents; name them by --documents")
         return None
+    if args.hands in ("text", "reasoning") or args.generation_mode == "api":
+        raise ConfigError(
+            "--documents are handed on as caches, which are read without the question; leave out --hands text or "
+            "reasoning and --generation_mode api, or --documents"
+        )
     if args.nearest < 0:
         raise ConfigError(f"--nearest must be 0 (all) or more, got {args.nearest}")
     from gcache.tasks.document_files import documents_of

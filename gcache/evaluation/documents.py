@@ -78,7 +78,7 @@ def check_choices(names: Sequence[str], examples: Sequence[Example]) -> None:
 def _parsed(name: str) -> tuple[str, int]:
     """The kind of a choice, and its number."""
     kind, colon, most = name.partition(":")
-    if kind in NEAREST and most.isascii() and most.isdigit() and int(most):
+    if kind in NEAREST and most.isascii() and most.isdigit() and len(most) < 9 and int(most):
         return kind, int(most)
     if kind in WHOLE and not colon:
         return kind, 0
@@ -107,10 +107,11 @@ class OnDocuments:
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method.answer`."""
-        answers = self.method.answer([self.choice.of(example) for example in examples], on_answer)
+        asked = [self.choice.of(example) for example in examples]
+        answers = self.method.answer(asked, on_answer)
         return [
-            replace(answer, example=example, documents=answer.documents or ())
-            for answer, example in zip(answers, examples, strict=True)
+            replace(answer, example=example, documents=answer.documents if had.notes else ())
+            for answer, example, had in zip(answers, examples, asked, strict=True)
         ]
 
 
@@ -171,12 +172,19 @@ def _nearest(example: Example, most: int, encoder: Encoder) -> Collection[int]:
 def _bm25(example: Example, most: int) -> Collection[int]:
     import bm25s
 
-    texts = [note.text for note in example.notes]
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
+    def words(texts: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+        return found
+
+    texts = words([note.text for note in example.notes])
+    known = set().union(*map(set, texts))
+    asked = [word for word in words([example.question])[0] if word in known]
+    if not asked:
+        return _first(most, [0.0] * len(texts))
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
-    (asked,) = bm25s.tokenize([example.question], stopwords="en", return_ids=False, show_progress=False)
-    known = [word for word in asked if word in index.vocab_dict]
-    return _first(most, index.get_scores(known).tolist() if known else [0.0] * len(texts))
+    index.index(texts, show_progress=False)
+    return _first(most, index.get_scores(asked).tolist())
 
 
 def _first(most: int, scores: Sequence[float]) -> Collection[int]:

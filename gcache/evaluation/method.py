@@ -51,10 +51,15 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class DeferredMethod:
-    """A method under a name of its own, made when it is asked."""
+    """A method under a name of its own, made when it is asked.
+
+    Args:
+        agents_hold_notes: whether the notes of a question are its agents.
+    """
 
     name: str
     make: Callable[[], Method]
+    agents_hold_notes: bool = False
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method.answer`."""

@@ -43,6 +43,8 @@ FORMS: Mapping[str, tuple[tuple[Agent, ...], str, str]] = {
     "sequential": (PIPELINE, "full", "chain"),
     "hierarchical": (EXPERTS, "star", "star"),
 }
+#: Methods of one prompt, which have all notes of a question in it. In the others of this package they are the agents.
+OF_ONE_PROMPT = ("single", "self_consistency", "best_of_n")
 #: Questions in hand for each row of a batch: while some write, others think.
 IN_HAND = 2
 #: What a reasoning model is put into the mouth.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from gcache.graph.result import RunResult
 from gcache.inspect.attention_shares import shares_of_answer
 from gcache.llm.local import LocalLLM
 
+#: What stands for a part of a letter.
+HALF = "\ufffd"
 #: What parts words without a blank: brackets, quotation marks, dashes, slashes.
 PARTING = "()[]{}\"/\\\u2013\u2014\u201c\u201d"
 
@@ -76,18 +79,25 @@ def _words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float], most: 
 
 
 def _whole_words(llm: LocalLLM, tokens: Sequence[int], shares: Sequence[float]) -> list[tuple[str, float]]:
-    """Tokens put together to words, where blanks or `PARTING` part them."""
+    """Tokens put together to words, where blanks, `PARTING` or letters that are words by themselves (Chinese, Japanese)
+    part them. Tokens that are parts of one letter are one piece."""
     found: list[tuple[str, float]] = []
-    ended = True
+    ended, part, begin, end = True, 0.0, 0, 0  # what is decoded goes from `begin`, and was used up to `end`
     for number, share in enumerate(shares):
-        before = llm.text(list(tokens[max(number - 1, 0) : number]))
-        both = llm.text(list(tokens[max(number - 1, 0) : number + 1]))
-        piece = both[len(before) :] if both.startswith(before) else both  # some tokenizers begin a text without a blank
-        part = share if number else 0.0
-        if ended or piece[:1].isspace() or piece[:1] in tuple(PARTING):
+        part += share if number else 0.0
+        before, text = llm.text(list(tokens[begin:end])), llm.text(list(tokens[begin : number + 1]))
+        if text.endswith(HALF) or not text.startswith(before):  # a letter that is not whole yet
+            continue
+        piece, begin, end = text[len(before) :], end, number + 1
+        if ended or piece[:1].isspace() or piece[:1] in tuple(PARTING) or _is_wide(piece[:1]):
             found.append((piece.strip(), part))
         else:
             word, so_far = found[-1]
             found[-1] = word + piece.strip(), so_far + part
-        ended = piece[-1:].isspace() or piece[-1:] in tuple(PARTING)
+        ended = piece[-1:].isspace() or piece[-1:] in tuple(PARTING) or _is_wide(piece[-1:])
+        part = 0.0
     return found
+
+
+def _is_wide(letter: str) -> bool:
+    return bool(letter) and unicodedata.east_asian_width(letter) in "WF"

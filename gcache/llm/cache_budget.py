@@ -80,8 +80,8 @@ class Limits(Settings):
         group="limits", at_least=0,
     )
     store: str | None = setting(
-        None, help="folder that keeps caches of what agents read without hearing anybody, for whoever reads the same "
-        "again: with --question last a document is read once for all questions, runs and seeds",
+        None, help="with --question last, folder that keeps caches of what agents read without hearing anybody, for "
+        "whoever reads the same again: a document is read once for all questions, runs and seeds",
         group="limits", metavar="DIR", unset="none is kept",
     )
     store_gb: float = setting(

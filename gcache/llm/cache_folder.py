@@ -2,12 +2,13 @@
 
 Files are whole or not there, and each bears a hash of its name, its tensors and the words beside them. So a file that
 was cut short, changed or put under another's name is found out, and never used. Several processes may share a folder:
-which files there are is asked of the folder anew whenever one is written.
+which files there are is asked of the folder anew whenever one is written. Other files in it are nobody's business here.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -40,13 +41,17 @@ class CacheFolder:
         folder: of the files; made when the first is written.
         most_bytes: of the files together.
         instead: the way out where the folder cannot be read.
+        names: a regular expression of the names of its files. Nothing else in the folder is counted, or removed.
 
     Raises:
         DataError: the folder cannot be read.
     """
 
-    def __init__(self, folder: Path, most_bytes: float, instead: str) -> None:
+    def __init__(self, folder: Path, most_bytes: float, instead: str, names: str = "[0-9a-f]{32}") -> None:
         self.folder, self.most_bytes = folder, most_bytes
+        ending = re.escape(ENDING)
+        self._own = re.compile(rf"{names}{ending}")
+        self._unfinished = re.compile(rf"\.{names}{ending}\.[a-z0-9_]{{8}}")  # as `write_bytes` names them
         try:
             for _ in self._files():
                 pass
@@ -92,7 +97,7 @@ class CacheFolder:
         content = save(tensors, {**said, SEAL: tensors_hash(tensors, _sealed(path.name, said))})
         if len(content) > self.most_bytes:
             return
-        write_bytes(path, content)
+        write_bytes(path, content, mode=0o600)
         self._used(path)
         with writing(self.folder):
             self._make_room()
@@ -112,6 +117,10 @@ class CacheFolder:
         return sum(1 for _ in self._files())
 
     def _make_room(self) -> None:
+        """Remove what was not asked for the longest, and what killed processes left half-written."""
+        for path, known in self._matching(self._unfinished):
+            if time.time() - known.st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
         found = sorted(self._files(), key=lambda each: each[1].st_mtime_ns)
         size = sum(known.st_size for _, known in found)
         for path, known in found:
@@ -121,19 +130,17 @@ class CacheFolder:
             size -= known.st_size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """The files there are; what killed processes left half-written is removed on the way."""
+        return self._matching(self._own)
+
+    def _matching(self, names: re.Pattern[str]) -> Iterator[tuple[Path, os.stat_result]]:
+        """Regular files of such a name."""
         if not self.folder.exists():
             return
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if not entry.name.endswith(ENDING) and not entry.name.startswith("."):
-                    continue
-                with suppress(FileNotFoundError):  # another process removed it meanwhile
-                    known = entry.stat()
-                    if not entry.name.startswith("."):
-                        yield Path(entry.path), known
-                    elif ENDING in entry.name and time.time() - known.st_mtime > ABANDONED:
-                        Path(entry.path).unlink(missing_ok=True)
+                if names.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # another process removed it meanwhile
+                        yield Path(entry.path), entry.stat()
 
     @staticmethod
     def _used(path: Path) -> None:

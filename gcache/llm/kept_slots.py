@@ -27,7 +27,7 @@ class KeptSlots:
     """
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
-        self._files = CacheFolder(folder, most_bytes, "name another file for --texts")
+        self._files = CacheFolder(folder, most_bytes, "name another file for --texts", "[0-9a-f]{32}--?[0-9]+")
 
     def get(self, key: str, owner: int, device: torch.device | str, mark: str = "") -> tuple[KVCache, float] | None:
         """A text's slots, if they are here, and the seconds that they took.

@@ -118,7 +118,8 @@ class BatchingLLM:
         store = self.store.store
         cache = store.get(key, request.owner, getattr(self.llm, "device", "cpu"))
         if cache is not None:
-            self.ledger.hold(cache)
+            if not store.holds(key):
+                self.ledger.hold(cache)
             return cache
         error = misfit(request, getattr(self.llm, "context", None))
         if error is not None:

@@ -210,8 +210,9 @@ def _heard(served: ServedModel, result: RunResult) -> list[dict[str, Any]]:
     try:
         with served.llm.ledger.turn:
             found = attended(served.graph, served.llm, result)
-    except GcacheError as error:  # caches that had to be let go, or a model whose attention is its own
-        logger.warning("what the answer attended to cannot be told: %s", error)
+    except Exception as error:  # caches that were let go, attention that is not seen, no memory: the answer is there
+        expected = isinstance(error, GcacheError)
+        logger.warning("what the answer attended to cannot be told: %s", error, exc_info=not expected)
         return [
             {"agent": agent, "role": result.agents[agent].role, "share": None, "words": []}
             for _, agent in sorted(result.prompts)

@@ -106,6 +106,7 @@ class StepBody(BaseModel):
     generated: int
     received: int
     note: str
+    stored: int
     reading: list[list[str]]
 
 

@@ -14,7 +14,10 @@ from gcache.llm.local import LocalLLM
 #: Tokens that are read from each latent step.
 READ = 5
 #: Fields of a step, as they are told.
-STEP = ("agent", "role", "round", "what", "started", "ended", "prefilled", "latent", "generated", "received", "note")
+STEP = (
+    "agent", "role", "round", "what", "started", "ended", "prefilled", "latent", "generated", "received", "note",
+    "stored",
+)  # fmt: skip
 
 
 def agents_json(agents: Sequence[Agent]) -> list[dict[str, Any]]:

@@ -68,26 +68,28 @@ class Library:
         order = best.sort(descending=True, stable=True).indices
         return sorted(order[: self.nearest].tolist())
 
-    def read(self, graph: CacheGraph) -> None:
-        """Read all documents into the model's store, and find their passages' vectors, before anybody asks.
+    def read(self, graph: CacheGraph) -> list[str]:
+        """Read all documents into the model's store, and find their passages' vectors, before anybody asks. Returns
+        the keys of what is there.
 
         Raises:
             DataError: one cannot be read, such as one that is longer than the model's context.
         """
         _ = self._vectors
-        if graph.config.question_order == "first":
+        if graph.config.question_order == "first" or graph.llm.store is None:
             logger.info("this graph reads a document knowing the question, so none is read beforehand")
-            return
+            return []
         with (
             tqdm(total=len(self.notes), desc="read", unit="document") as bar,
             ThreadPoolExecutor(1) as thread,  # an event loop runs in this one
         ):
-            failed = thread.submit(read_documents, graph, self.notes, bar.update).result()
-        if failed:
-            note, error = failed[0]
+            done = thread.submit(read_documents, graph, self.notes, bar.update).result()
+        if done.failed:
+            note, error = done.failed[0]
             raise DataError(
-                f"{len(failed)} of {len(self.notes)} documents cannot be read; the first, {note.role!r}: {error}"
+                f"{len(done.failed)} of {len(self.notes)} documents cannot be read; the first, {note.role!r}: {error}"
             )
+        return done.keys
 
 
 def passages(text: str) -> list[str]:

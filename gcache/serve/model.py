@@ -57,7 +57,9 @@ class ServedModel:
         if library is not None:
             if not isinstance(built.graph, CacheGraph) or built.llm is None:
                 raise ConfigError("documents are handed on as caches, but the agents of this graph hand on text alone")
-            library.read(built.graph)
+            keys = library.read(built.graph)
+            if built.llm.store is not None:  # what clients bring is nobody's to keep
+                built.llm.store = built.llm.store.of_keys(keys)
         return cls(name, built.graph, built.llm, library=library)
 
     def given(self, example: Example) -> Example:

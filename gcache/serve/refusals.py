@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcache.errors import ApiError, GcacheError
+from gcache.errors import ApiError, GcacheError, WriteError
 
 #: HTTP status -> OpenAI's word for the kind of error.
 TYPES = {
@@ -60,6 +60,8 @@ def refused(error: BaseException) -> Refused:
         return error
     if isinstance(error, ApiError):
         return Refused(502, f"the API that writes for this graph failed: {error}")
+    if isinstance(error, WriteError):  # nothing that a client can mend, and the path is none of its business
+        return Refused(500, "the service cannot write what it keeps; its log says how")
     if isinstance(error, GcacheError):
         return Refused(400, str(error))
     return Refused(500, f"the model failed on this request ({type(error).__name__}); the server's log says how")

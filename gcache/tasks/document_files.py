@@ -25,17 +25,22 @@ def documents_of(path: Path) -> list[Document]:
     Raises:
         DataError: it cannot be read, holds none, or a row or file of it is no document.
     """
-    found = list(_in_folder(path) if path.is_dir() else _in_file(path))
+    found = []
+    for document, where in _in_folder(path) if path.is_dir() else _in_file(path):
+        if any("\ud800" <= letter <= "\udfff" for letter in document.title + document.text):
+            raise DataError(f"{where} is not valid UTF-8; save it, and name it, in UTF-8")
+        found.append(document)
     if not found:
         what = f"no file that ends in {' or '.join(ENDINGS)}" if path.is_dir() else "no row"
         raise DataError(f"{shown(path)} holds no document: {what}")
     return found
 
 
-def _in_file(path: Path) -> Iterator[Document]:
+def _in_file(path: Path) -> Iterator[tuple[Document, str]]:
     for where, number, row in rows_of(path, FORM):
         try:
-            yield Document(_title(row, number), words(row, "text", "content", "body", "passage", "document"))
+            text = words(row, "text", "content", "body", "passage", "document")
+            yield Document(_title(row, number), text), f"{shown(path)}, {where},"
         except DataError as error:
             raise DataError(f"{shown(path)}, {where}: {error}") from error
 
@@ -44,7 +49,7 @@ def _title(row: Row, number: int) -> str:
     return label_words(row, "title") or label_words(row, "name") or f"Document {number}"
 
 
-def _in_folder(folder: Path) -> Iterator[Document]:
+def _in_folder(folder: Path) -> Iterator[tuple[Document, str]]:
     try:
         names = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     except OSError as error:
@@ -53,4 +58,4 @@ def _in_folder(folder: Path) -> Iterator[Document]:
         text = text_of(path, "a text file")
         if not text.strip():
             raise DataError(f"{shown(path)} is empty; remove it, or write something into it")
-        yield Document(path.stem.replace("_", " "), text)
+        yield Document(path.stem.replace("_", " "), text), shown(path)

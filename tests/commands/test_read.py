@@ -33,7 +33,8 @@ def read(model: Path, *flags: str) -> int:
 def test_documents_are_read_once(model_folder: Path, rows: Path, tmp_path: Path, capsys: Any) -> None:
     store = tmp_path / "store"
     assert read(model_folder, "--data", str(rows), "--store", str(store)) == 0
-    assert f"3 documents in {store}: 0 caches found" in (said := capsys.readouterr()).out and "4 made" in said.out
+    said = capsys.readouterr().out
+    assert f"3 documents read, 4 caches in {store}: 0 caches found" in said and "4 made" in said
     written = {path.name: path.stat().st_ino for path in store.iterdir()}
     assert len(written) == 4  # what stands before all of them is one
     rows.write_text(rows.read_text() + json.dumps({"title": "New", "text": "what is it ?"}) + "\n")
@@ -73,12 +74,15 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
         ("a.jsonl", "[1]\n", r"expected a JSON object"),
         ("folder/b.pdf", "x", r"holds no document: no file that ends in .txt or .md"),
         ("folder/b.txt", " \n", r"b.txt is empty"),
+        ("folder/b.txt", b"caf\xe9", r"b.txt is not valid UTF-8; save it, and name it, in UTF-8"),
+        ("folder/caf\udce9.txt", "x", r"is not valid UTF-8"),
+        ("a.jsonl", '{"text": "\\ud800 half"}\n', r"a.jsonl, line 1, is not valid UTF-8"),
     ],
 )
-def test_what_is_no_document_is_one_line(tmp_path: Path, name: str, content: str, error: str) -> None:
+def test_what_is_no_document_is_one_line(tmp_path: Path, name: str, content: str | bytes, error: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=error):
         documents_of(path if path.parent == tmp_path else path.parent)
 
@@ -106,5 +110,12 @@ def test_documents_that_are_too_long_cost_themselves_alone(
     rows.write_text(json.dumps(long) + "\n" + rows.read_text())
     assert read(model_folder, "--data", str(rows), "--store", str(tmp_path / "store")) == 2
     said = capsys.readouterr()
-    assert "3 documents in" in said.out and "4 made" in said.out
+    assert "3 documents read, 4 caches in" in said.out and "4 made" in said.out
     assert "1 of 4 documents could not be read; the first, 'Long': " in said.err
+
+
+def test_caches_that_there_is_no_room_for_are_said(model_folder: Path, rows: Path, tmp_path: Path, capsys: Any) -> None:
+    assert read(model_folder, "--data", str(rows), "--store", str(tmp_path / "store"), "--store_gb", "0.000001") == 2
+    said = capsys.readouterr()
+    assert "3 documents read, 0 caches in" in said.out
+    assert "4 of 4 caches are not in" in said.err and "do not fit into --store_gb 1e-06" in said.err

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gcache.commands.compare import _hold_notes
+from gcache.commands.main import main
 from gcache.errors import ConfigError
 from gcache.evaluation.compare import compare, markdown
 from gcache.evaluation.documents import (
@@ -21,7 +23,7 @@ from gcache.evaluation.documents import (
     original,
     set_f1,
 )
-from gcache.evaluation.method import Answer
+from gcache.evaluation.method import Answer, DeferredMethod
 from gcache.tasks.example import Example, Grade, Note
 
 TEXTS = (
@@ -62,6 +64,12 @@ def test_what_bm25_knows_nothing_of_is_in_order() -> None:
     assert len(kept("bm25:9").notes) == 4  # there are no more
 
 
+@pytest.mark.parametrize("texts", [("the of", "a b c"), ("\u6f22 \u5b57", "x"), ("the", "of")])
+def test_bm25_of_documents_without_a_word_that_counts(texts: tuple[str, str]) -> None:
+    notes = tuple(Note(f"n{number}", "", text) for number, text in enumerate(texts))
+    assert [note.role for note in kept("bm25:1", replace(EXAMPLE, notes=notes, meta={})).notes] == ["n0"]
+
+
 def test_bm25_ranks_among_this_questions_documents_alone() -> None:
     """A word that all of them have tells nothing."""
     notes = tuple(Note(name, "", text) for name, text in (("a", "red box"), ("b", "red hat"), ("c", "red red shoe")))
@@ -77,7 +85,10 @@ def test_f1_of_sets(heard: Sequence[int], wanted: Sequence[int], f1: float) -> N
     assert set_f1(heard, wanted) == pytest.approx(f1)
 
 
-@pytest.mark.parametrize("name", ["nearest", "cosine", "cosine:0", "bm25:-1", "bm25:x", "all:2", "", "cosine:\u00b2"])
+@pytest.mark.parametrize(
+    "name",
+    ["nearest", "cosine", "cosine:0", "bm25:-1", "bm25:x", "all:2", "", "cosine:\u00b2", "bm25:999999999"],
+)
 def test_an_unknown_choice_is_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown choice of documents .*all, none, supporting, cosine:K, bm25:K"):
         make_choices([name])
@@ -146,6 +157,32 @@ def test_a_graph_without_documents_is_left_out(caplog: pytest.LogCaptureFixture)
         found = on_choices([Reader(), Agents()], make_choices(["none", "all"]))
     assert [method.name for method in found] == ["reader, none", "reader, all", "agents, all"]
     assert "agents is left out where there are no documents" in caplog.text
+
+
+def test_a_method_that_says_nothing_of_its_documents_is_not_said_to_have_none() -> None:
+    class Silent(Reader):
+        def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
+            return [replace(answer, documents=None) for answer in super().answer(examples)]
+
+    rows = compare([OnDocuments(Silent(), choice) for choice in make_choices(["all"])], Titles(), [EXAMPLE], False)
+    assert (rows[0].documents, rows[0].document_f1s) == ((), ())
+
+
+def test_a_deferred_graph_is_left_out_too() -> None:
+    """Of several quantizations, each model is made when it is asked."""
+    graph = DeferredMethod("graph", Reader, agents_hold_notes=True)
+    one = DeferredMethod("one", Reader)
+    assert [method.name for method in on_choices([graph, one], make_choices(["none"]))] == ["one, none"]
+    assert [_hold_notes(name) for name in ("gcache", "latent_mas", "text_mas", "single")] == [True, True, True, False]
+
+
+def test_graphs_alone_on_no_documents_are_refused_before_a_model_is_loaded(tmp_path: Path, capsys: object) -> None:
+    data = tmp_path / "hotpot.jsonl"
+    row = {"question": "how many ?", "answer": "4", "context": [["Box", ["the box"]]], "supporting_facts": [["Box", 0]]}
+    data.write_text(json.dumps(row) + "\n")
+    asked = ["compare", "--methods", "gcache", "--task", "hotpotqa", "--data", str(data), "--documents", "none"]
+    assert main([*asked, "--llm_name", "nowhere"]) == 2
+    assert "without documents nobody is there to be heard" in capsys.readouterr().err  # type: ignore[attr-defined]
 
 
 def test_a_choice_may_come_from_outside() -> None:

@@ -103,8 +103,9 @@ def test_documents_read_beforehand_are_those_of_the_run(stored: LocalLLM, tiny_t
     assert isinstance(graph, CacheGraph) and stored.store is not None
     done: list[int] = []
     long = Note("long", "a note", "red apples " * 3000)
-    failed = read_documents(graph, [*NOTES, long], lambda: done.append(1))
-    assert [note.role for note, _ in failed] == ["long"]
+    found = read_documents(graph, [*NOTES, long], lambda: done.append(1))
+    assert [note.role for note, _ in found.failed] == ["long"]
+    assert len(set(found.keys)) == 4 and all(stored.store.store.files.path(key).exists() for key in found.keys)
     assert len(done) == 4
     made = stored.store.store.made
     graph.run(asked(QUESTIONS[0]), topology=STAR)
@@ -128,10 +129,26 @@ def test_agents_that_answer_must_have_read_the_question(config: dict[str, Any], 
 
 
 def test_a_store_is_for_one_model_in_one_dtype(model_folder: Path, tmp_path: Path) -> None:
-    limits = Limits(store=str(tmp_path / "store"))
-    stores = [
-        build(GraphSpec(llm_name=str(model_folder), topology="star", dtype=dtype), limits).llm.store  # type: ignore[union-attr]
-        for dtype in ("float32", "bfloat16", "float32")
-    ]
-    keys = [store.key(ThinkRequest((5, 6))) for store in stores if store is not None]
-    assert len(keys) == 3 and keys[0] == keys[2] != keys[1]
+    limits, last = Limits(store=str(tmp_path / "store")), GraphConfig(question_order="last")
+    keys = []
+    for dtype in ("float32", "bfloat16", "float32"):
+        made = build(GraphSpec(llm_name=str(model_folder), topology="star", dtype=dtype, graph=last), limits)
+        assert made.llm is not None and made.llm.store is not None
+        keys.append(made.llm.store.key(ThinkRequest((5, 6))))
+    assert None not in keys and keys[0] == keys[2] != keys[1]
+
+
+def test_with_the_question_first_nothing_is_kept(
+    model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Caches depend on the question then, and reading each alone would take batches away."""
+    built = build(GraphSpec(llm_name=str(model_folder), topology="star"), Limits(store=str(tmp_path / "store")))
+    assert built.llm is not None and built.llm.store is None and not (tmp_path / "store").exists()
+    assert "with --question first caches depend on the question" in caplog.text
+
+
+def test_the_memory_of_a_store_stays_within_the_limit_of_caches(model_folder: Path, tmp_path: Path) -> None:
+    spec = GraphSpec(llm_name=str(model_folder), topology="star", graph=GraphConfig(question_order="last"))
+    built = build(spec, Limits(store=str(tmp_path / "store"), max_cache_gb=0.25))
+    assert built.llm is not None and built.llm.store is not None
+    assert built.llm.store.store.memory_bytes == 0.25 * 2**30 / 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import SHARED, KVCache, SlotKind
-from gcache.errors import DataError
+from gcache.errors import DataError, WriteError
+from gcache.llm import cache_folder
 from gcache.llm.cache_folder import ABANDONED, BrokenCacheFile, CacheFolder
 from gcache.llm.cache_store import CacheStore, ModelStore
 from gcache.llm.local import LocalLLM
@@ -133,6 +136,11 @@ def test_where_not_all_is_known_nothing_is_kept(tiny_llm: LocalLLM, tmp_path: Pa
     assert not any(tmp_path.iterdir())
 
 
+def key(name: object) -> str:
+    """As names of a store are."""
+    return hashlib.sha256(str(name).encode()).hexdigest()[:32]
+
+
 def harmed(path: Path, harm: str) -> None:
     content = path.read_bytes()
     if harm == "cut short":
@@ -144,8 +152,8 @@ def harmed(path: Path, harm: str) -> None:
     elif harm == "empty":
         path.write_bytes(b"")
     elif harm == "of another name":
-        CacheFolder(path.parent, 1e9, "").write("other", cache(9), {})
-        path.write_bytes((path.parent / "other.safetensors").read_bytes())
+        CacheFolder(path.parent, 1e9, "").write(key("other"), cache(9), {})
+        path.write_bytes((path.parent / f"{key('other')}.safetensors").read_bytes())
     else:  # the words beside the tensors
         save_file(load_file(path), path, {"sha256": "0" * 64})
 
@@ -168,65 +176,146 @@ def test_a_damaged_file_is_never_used_but_made_again(
 
 def test_those_that_were_not_asked_for_the_longest_give_way(tmp_path: Path) -> None:
     one = cache()
-    CacheFolder(tmp_path / "size", 1e9, "").write("x", one, {})
-    size = (tmp_path / "size" / "x.safetensors").stat().st_size
+    CacheFolder(tmp_path / "size", 1e9, "").write(key("x"), one, {})
+    size = (tmp_path / "size" / f"{key('x')}.safetensors").stat().st_size
     store, other = (CacheStore(tmp_path / "store", 2.5 * size, 0) for _ in range(2))
-    store.put("a", one)
-    other.put("b", one)
-    assert store.get("a", 0, "cpu") is not None  # so b was asked for the longest ago
-    other.put("c", one)
-    assert [name for name in "abc" if store.get(name, 0, "cpu") is not None] == ["a", "c"]
+    store.put(key("a"), one)
+    other.put(key("b"), one)
+    assert store.get(key("a"), 0, "cpu") is not None  # so b was asked for the longest ago
+    other.put(key("c"), one)
+    assert [name for name in "abc" if store.get(key(name), 0, "cpu") is not None] == ["a", "c"]
     assert store.files.nbytes == 2 * size and len(store.files) == 2
-    store.put("large", cache(slots=400))  # larger than all the room: nothing gives way for it
-    assert [name for name in "ac" if store.get(name, 0, "cpu") is not None] == ["a", "c"]
+    store.put(key("large"), cache(slots=400))  # larger than all the room: nothing gives way for it
+    assert [name for name in "ac" if store.get(key(name), 0, "cpu") is not None] == ["a", "c"]
 
 
 def test_memory_holds_what_was_asked_for_last(tmp_path: Path) -> None:
     one = cache()
     store = CacheStore(tmp_path, 1e9, 2.5 * one.nbytes)
     for name in "abc":
-        store.put(name, one)
+        store.put(key(name), one)
     for path in tmp_path.iterdir():
         path.unlink()
-    assert [name for name in "abc" if store.get(name, 0, "cpu") is not None] == ["b", "c"]
+    assert [name for name in "abc" if store.get(key(name), 0, "cpu") is not None] == ["b", "c"]
 
 
 def test_a_cache_that_is_mapped_outlives_its_file(tmp_path: Path) -> None:
     store = CacheStore(tmp_path, 1e9, 0)
-    store.put("a", cache())
-    found = store.get("a", 0, "cpu")
-    (tmp_path / "a.safetensors").unlink()
+    store.put(key("a"), cache())
+    found = store.get(key("a"), 0, "cpu")
+    (tmp_path / f"{key('a')}.safetensors").unlink()
     assert found is not None and same(found, cache())
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     store = CacheStore(tmp_path, 1e9, 0)
-    left, fresh = (tmp_path / f".{name}.safetensors.x1" for name in ("old", "new"))
+    left, fresh = (tmp_path / f".{key(name)}.safetensors.x1_abc2d" for name in ("old", "new"))
     for path in (left, fresh):
         path.write_bytes(b"half")
     then = time.time() - 2 * ABANDONED
     os.utime(left, (then, then))
-    store.put("a", cache())
+    store.put(key("a"), cache())
     assert not left.exists() and fresh.exists() and len(store.files) == 1
+
+
+def test_what_is_not_the_stores_is_left_alone(tmp_path: Path) -> None:
+    """Whatever else is in the folder: it is not counted, and never removed."""
+    names = ("model.safetensors", ".model.safetensors.mybackup", "notes.txt", f"{key(1)}x.safetensors")
+    others = [tmp_path / name for name in names]
+    for path in others:
+        path.write_bytes(b"x" * 10_000)
+        os.utime(path, (1, 1))
+    folder = tmp_path / f"{key('folder')}.safetensors"
+    folder.mkdir()
+    store = CacheStore(tmp_path, 5000, 0)
+    for name in "abcd":
+        store.put(key(name), cache())
+    assert all(path.exists() for path in (*others, folder)) and 0 < store.files.nbytes <= 5000
+
+
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    CacheStore(tmp_path, 1e9, 0).put(key("a"), cache())
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("harm", ["changed in place", "cut in place"])
+def test_what_is_held_in_memory_is_no_file_that_may_change(tmp_path: Path, harm: str) -> None:
+    CacheStore(tmp_path, 1e9, 0).put(key("a"), cache())
+    store = CacheStore(tmp_path, 1e9, 1e9)
+    first = store.get(key("a"), 0, "cpu")
+    (path,) = tmp_path.iterdir()
+    with path.open("r+b") as file:
+        if harm == "cut in place":
+            file.truncate(100)
+        else:
+            file.seek(-64, os.SEEK_END)
+            file.write(b"\0" * 64)
+    again = store.get(key("a"), 0, "cpu")
+    assert first is not None and again is not None and same(first, cache()) and same(again, cache())
+
+
+def test_a_store_that_cannot_be_written_costs_no_answer(
+    tiny_llm: LocalLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise WriteError("no space left on device")
+
+    monkeypatch.setattr(cache_folder, "write_bytes", full)
+    llm = Counting(tiny_llm, store_in(tmp_path))
+    asked = [document(tiny_llm, words) for words in ((5, 6), (7, 8, 9))]
+    assert all(same(one, *tiny_llm.think([request])) for one, request in zip(read(llm, *asked), asked, strict=True))
+    assert caplog.text.count("no space left on device; caches are used and not kept") == 1
+
+
+def test_the_ledger_counts_no_cache_twice(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    """What the store holds in memory is its own; whoever else has it takes no more. What it does not hold counts while
+    somebody has it."""
+    asked = [document(tiny_llm, words) for words in ((5, 6), (7, 8, 9))]
+    gc.collect()
+    before = tiny_llm.ledger.held
+    llm = Counting(tiny_llm, store_in(tmp_path, memory=1e9))
+    read(llm, *asked)
+    gc.collect()
+    assert tiny_llm.ledger.held == before
+    many = [read(llm, request) for request in asked * 5]
+    assert tiny_llm.ledger.held == before and len(many) == 10
+    without = Counting(tiny_llm, store_in(tmp_path))
+    (found,) = read(without, asked[0])
+    assert tiny_llm.ledger.held == before + found.nbytes
+    del found
+    gc.collect()
+    assert tiny_llm.ledger.held == before
+
+
+def test_only_some_caches_may_be_kept(tiny_llm: LocalLLM, tmp_path: Path) -> None:
+    asked, other = document(tiny_llm), document(tiny_llm, (4, 4))
+    store = store_in(tmp_path)
+    known = store.key(asked)
+    assert known is not None
+    llm = Counting(tiny_llm, store.of_keys([known]))
+    read(llm, asked, other, other)
+    assert [path.stem for path in tmp_path.iterdir()] == [known] and store.store.made == 1
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
-    with pytest.raises(DataError, match=r"file cannot be read \(Not a directory\); name another folder for --store"):
-        CacheStore(file, 1e9)
+    for path in (file, file / "below"):
+        with pytest.raises(DataError, match=r"cannot be made \(.*\); name another folder for --store"):
+            CacheStore(path, 1e9)
 
 
 WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_cache_store import cache
+from test_cache_store import cache, key
 from gcache.llm.cache_folder import CacheFolder
 folder = CacheFolder(Path(sys.argv[1]), 1e9, "")
 print("begun", flush=True)
 for seed in range(int(sys.argv[2])):
-    folder.write(str(seed % 7), cache(seed % 7, 2000), {})
+    folder.write(key(seed % 7), cache(seed % 7, 2000), {})
 """
 
 
@@ -241,7 +330,7 @@ def entries(folder: Path) -> dict[str, KVCache]:
     """All that can be read; each is checked to be what was written."""
     files, found = CacheFolder(folder, 1e9, ""), {}
     for seed in range(7):
-        known = files.read(str(seed))
+        known = files.read(key(seed))
         if known is not None:
             assert same(known[0], cache(seed, 2000))
             found[str(seed)] = known[0]
@@ -274,12 +363,12 @@ def test_two_processes_write_the_same_entries(tmp_path: Path) -> None:
 
 def test_a_file_without_a_seal_is_none(tmp_path: Path) -> None:
     files = CacheFolder(tmp_path, 1e9, "")
-    files.write("a", cache(), {"said": "x"})
-    save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "a.safetensors", {"said": "x"})
-    assert files.read("a") is None
-    files.write("b", cache(), {"said": "x"})
-    known = files.read("b")
+    files.write(key("a"), cache(), {"said": "x"})
+    known = files.read(key("a"))
     assert known is not None and known[1] == {"said": "x"}
-    save_file(load_file(tmp_path / "b.safetensors"), tmp_path / "b.safetensors", {"sha256": "x", "said": "x"})
+    path = files.path(key("a"))
+    save_file(load_file(path), path, {"said": "x"})
+    assert files.read(key("a")) is None
+    save_file(load_file(path), path, {"sha256": "x", "said": "x"})
     with pytest.raises(BrokenCacheFile, match="does not fit"):
-        files.read("b")
+        files.read(key("a"))

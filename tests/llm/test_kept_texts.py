@@ -142,19 +142,19 @@ def test_slots_that_are_kept_are_those_it_had_to_the_bit(tiny_llm: LocalLLM, tmp
 def test_slots_that_were_not_asked_for_the_longest_are_removed(tiny_llm: LocalLLM, tmp_path: Path) -> None:
     caches = [text.slots for text in ask(Counting(tiny_llm, KeptTexts("m")), *[on_question(tiny_llm)] * 3)]
     assert caches[0] is not None
-    KeptSlots(tmp_path, 1e9).put("size", 0, caches[0])
-    size = (tmp_path / "size-0.safetensors").stat().st_size
-    (tmp_path / "size-0.safetensors").unlink()
+    KeptSlots(tmp_path, 1e9).put("f" * 32, 0, caches[0])
+    size = (tmp_path / f"{'f' * 32}-0.safetensors").stat().st_size
+    (tmp_path / f"{'f' * 32}-0.safetensors").unlink()
     kept = KeptSlots(tmp_path, 2.5 * size)
-    kept.put("a", 0, caches[0])
-    kept.put("b", 0, caches[0])
-    assert kept.get("a", 0, "cpu") is not None and kept.get("b", 1, "cpu") is None
-    kept.put("c", 0, caches[0])
-    assert {file.name for file in tmp_path.iterdir()} == {"a-0.safetensors", "c-0.safetensors"}
+    kept.put("a" * 32, 0, caches[0])
+    kept.put("b" * 32, 0, caches[0])
+    assert kept.get("a" * 32, 0, "cpu") is not None and kept.get("b" * 32, 1, "cpu") is None
+    kept.put("c" * 32, 0, caches[0])
+    assert {file.name[0] for file in tmp_path.iterdir()} == {"a", "c"}
     later = KeptSlots(tmp_path, 2.5 * size)  # which knows what was used last
-    later.put("d", 0, caches[0])
+    later.put("d" * 32, 0, caches[0])
     assert {file.name[0] for file in tmp_path.iterdir()} == {"c", "d"}
-    KeptSlots(tmp_path, 0.5 * size).put("e", 0, caches[0])
+    KeptSlots(tmp_path, 0.5 * size).put("e" * 32, 0, caches[0])
     assert {file.name[0] for file in tmp_path.iterdir()} == {"c", "d"}
 
 

@@ -14,16 +14,17 @@ from playwright.sync_api import expect
 
 from gcache.build import Built
 from gcache.commands.main import main
-from gcache.errors import ConfigError, DataError
+from gcache.errors import ConfigError, DataError, WriteError
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.providers import FixedProvider
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.run_config import GraphConfig
-from gcache.inspect.attended_words import attended
+from gcache.inspect.attended_words import _whole_words, attended
 from gcache.llm.cache_store import CacheStore, ModelStore
 from gcache.llm.local import LocalLLM
 from gcache.serve.library import PASSAGE, Library, passages
 from gcache.serve.model import ServedModel
+from gcache.serve.refusals import refused
 from gcache.tasks.example import Example, Note
 
 TEXTS = {
@@ -197,7 +198,8 @@ def test_the_page_shows_what_was_heard(
         (["--documents", "nowhere"], "nowhere"),
         (["--documents", ".", "--nearest", "-1"], "--nearest must be 0 (all) or more, got -1"),
         (["--nearest", "3"], "--nearest: this is of documents; name them by --documents"),
-        (["--documents", ".", "--hands", "text"], "hands='text'"),
+        (["--documents", ".", "--hands", "text"], "--documents are handed on as caches"),
+        (["--documents", ".", "--generation_mode", "api"], "--documents are handed on as caches"),
     ],
 )
 def test_bad_flags_are_one_line(
@@ -207,6 +209,93 @@ def test_bad_flags_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(["serve", *flags]) == 2
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ([], ("chain", "first", 2, "maths")), (["--documents", "."], ("star", "last", 0, "reading")),
+        (["--documents", ".", "--question", "first", "--topology", "chain", "--latent_steps", "2"],
+         ("chain", "first", 2, "reading")),
+        (["--question", "last"], ("chain", "last", 2, "maths")),
+    ],
+)  # fmt: skip
+def test_what_is_given_holds(
+    given: list[str], expected: tuple[str, str, int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flag that is given at its usual value is given, too."""
+    (tmp_path / "a.txt").write_text("the box is red")
+    monkeypatch.chdir(tmp_path)
+    found: list[Any] = []
+    monkeypatch.setattr("gcache.build.build", lambda spec, *_: found.append(spec) or (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr("gcache.serve.server.serve", lambda name, settings, load, told: load())
+    with pytest.raises(OSError):
+        main(["serve", *given])
+    (spec,) = found
+    assert (spec.topology, spec.graph.question_order, spec.graph.latent_steps, spec.domain) == expected
+
+
+def test_what_clients_bring_is_not_kept(start: Any, over_documents: Callable[..., ServedModel]) -> None:
+    server = start(over_documents)
+    store = server.service.served.llm.store.store
+    before = len(store.files), store.made
+    agents = [{"role": "own", "note": "she has 1 box"}]
+    server.ask("is it blue ?", gcache={"trace": True, "agents": agents})
+    assert (len(store.files), store.made) == before
+
+
+def test_a_store_that_cannot_be_written_is_no_fault_of_the_client() -> None:
+    told = refused(WriteError("/secret/path cannot be written (No space left on device)"))
+    assert told.status == 500 and "secret" not in told.message
+
+
+def test_an_answer_is_given_though_it_cannot_be_looked_into(
+    start: Any, over_documents: Callable[..., ServedModel], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def fails(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    server = start(over_documents)
+    expected = server.ask("is it blue or red ?")["choices"][0]["message"]["content"]
+    monkeypatch.setattr("gcache.serve.answers.attended", fails)
+    body = server.ask("is it blue or red ?", gcache={"trace": True})
+    assert body["choices"][0]["message"]["content"] == expected
+    assert [(each["role"], each["share"], each["words"]) for each in body["gcache"]["heard"]] == [
+        ("box", None, []), ("blue", None, []),
+    ]  # fmt: skip
+    assert "what the answer attended to cannot be told: out of memory" in caplog.text
+
+
+def test_a_trace_says_what_was_kept(start: Any, over_documents: Callable[..., ServedModel]) -> None:
+    steps = start(over_documents).ask("is it blue or red ?", gcache={"trace": True})["gcache"]["trace"]
+    own = [step for step in steps if step["role"] in ("box", "blue")]
+    assert len(own) == 2 and all(step["stored"] > 0 and step["prefilled"] == 0 for step in own)
+
+
+class Pieces:
+    """A tokenizer whose tokens are bytes."""
+
+    @staticmethod
+    def text(tokens: Any) -> str:
+        return bytes(tokens).decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a red box", ["a", "red", "box"]), ("Erd\u0151s wrote", ["Erd\u0151s", "wrote"]),
+        ("(1640)\u201316 April", ["(", "1640", ")", "\u2013", "16", "April"]),
+        ("\u6771\u4eac x", ["\u6771", "\u4eac", "x"]),
+        ("\U0001f389 box", ["\U0001f389", "box"]), ("1317-18", ["1317-18"]),
+    ],
+)  # fmt: skip
+def test_tokens_become_words(text: str, words: list[str]) -> None:
+    """Letters of several tokens are whole; shares are those of all their tokens but the first one of all."""
+    tokens = list(text.encode())
+    found = _whole_words(Pieces(), tokens, [1.0] * len(tokens))  # type: ignore[arg-type]
+    assert [word for word, _ in found if word] == words
+    assert sum(share for _, share in found) == len(tokens) - 1
 
 
 def test_the_service_answers_while_documents_are_there(start: Any, over_documents: Callable[..., ServedModel]) -> None:

@@ -116,7 +116,7 @@ const seconds = (step) => `${fixed(step.ended - step.started)} s`;
 const counted = (count, what) => (count ? `${whole(count)} ${what}` : null);
 
 const figures = (step) => [
-  ["read", counted(step.prefilled, "tokens")], ["latent steps", step.latent || null], ["written", counted(step.generated, "tokens")],
+  ["read", counted(step.prefilled, "tokens")], ["kept caches of", counted(step.stored, "tokens")], ["latent steps", step.latent || null], ["written", counted(step.generated, "tokens")],
   ["received", counted(step.received, "slots")], ["took", seconds(step)], ["note", step.note || null],
 ];
 
@@ -124,7 +124,7 @@ function sums(id) {
   const steps = stepsOf(id);
   if (!steps.length) return [];
   const sum = (name) => steps.reduce((all, step) => all + (step[name] || 0), 0);
-  return figures({ started: 0, ...Object.fromEntries(["prefilled", "latent", "generated", "received"].map((n) => [n, sum(n)])), ended: sum("ended") - sum("started") });
+  return figures({ started: 0, ...Object.fromEntries(["prefilled", "stored", "latent", "generated", "received"].map((n) => [n, sum(n)])), ended: sum("ended") - sum("started") });
 }
 
 function openNode(id) {
