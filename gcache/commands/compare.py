@@ -16,7 +16,7 @@ from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.commands.task_flags import add_task_flags, task_spec
 from gcache.config import GraphSpec, TaskSpec
 from gcache.errors import ConfigError, unknown
-from gcache.evaluation.methods import METHODS, MethodSettings
+from gcache.evaluation.methods import METHODS, OF_ONE_PROMPT, MethodSettings
 from gcache.files import write_json
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
@@ -47,7 +47,8 @@ HANDED_FLAGS = flags.names_of(GraphConfig, *HANDED)
 TEMPLATE = ("chat_template_kwargs", "prompt_date")
 #: Flags of methods, and the methods that heed them.
 HEEDED: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
-    (("decision_method", "fuser", *REPAIRS, *HANDED_FLAGS), ("gcache",)),
+    (("decision_method", "fuser", *REPAIRS, *(name for name in HANDED_FLAGS if name != "question")), ("gcache",)),
+    (("question",), ("gcache", *OF_ONE_PROMPT)),
     (("topology",), ("gcache", "gdesigner")),
     (("samples", "sample_temperature"), ("self_consistency", "best_of_n")),
     (("prompt",), ("text_mas", "latent_mas")),
@@ -105,7 +106,10 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if tokens is None:
         tokens = _limit_of(args.checkpoint) if args.checkpoint else task.max_new_tokens
     template = TemplateSettings(args.chat_template_kwargs, args.prompt_date)
-    settings = flags.make(MethodSettings, args, domain=task.domain, max_new_tokens=tokens, template=template)
+    settings = flags.make(
+        MethodSettings, args, domain=task.domain, max_new_tokens=tokens, template=template,
+        question_order=args.question,
+    )  # fmt: skip
     running = flags.make(
         GraphConfig, args, transfer="latent" if args.latent_only else "own", max_new_tokens=tokens
     )
@@ -274,8 +278,6 @@ def compare_methods(
 
 def _hold_notes(name: str) -> bool:
     """Whether the notes of a question are a method's agents."""
-    from gcache.evaluation.methods import METHODS, OF_ONE_PROMPT
-
     return name in METHODS.built_in and name not in OF_ONE_PROMPT
 
 
@@ -290,7 +292,8 @@ def _method(name: str, built: Built, settings: MethodSettings) -> Method:
     from gcache.evaluation.methods import make_method
 
     assert built.llm is not None
-    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template)
+    order = built.spec.graph.question_order
+    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template, question_order=order)
     return make_method(name, built.llm, built.llm.tokenizer, of_graph)
 
 

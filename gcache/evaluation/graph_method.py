@@ -20,13 +20,14 @@ class GraphMethod:
 
     Args:
         max_concurrent: questions at once.
-        in_one: whether notes that a question deals out stand in the one prompt, instead of one agent's each.
+        in_one: where notes that a question deals out stand in the one prompt, instead of one agent's each: the question
+            "first" or "last"; "" where they are the agents'.
     """
 
     name: str
     graph: AgentGraph
     max_concurrent: int = MAX_CONCURRENT
-    in_one: bool = False
+    in_one: str = ""
 
     @property
     def agents_hold_notes(self) -> bool:
@@ -35,7 +36,7 @@ class GraphMethod:
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method`."""
-        asked = [in_one_prompt(example) for example in examples] if self.in_one else examples
+        asked = [in_one_prompt(example, self.in_one) for example in examples] if self.in_one else examples
         results = self.graph.run_all(asked, max_concurrent=self.max_concurrent, on_result=lambda *_: on_answer())
         warn_of_unheard(self.name, self.graph, results)
         return [

@@ -58,6 +58,7 @@ class MethodSettings(Settings):
     Attributes:
         domain: whose decision maker answers.
         template: what chat templates may read.
+        question_order: where a question stands beside its notes, in methods of one prompt.
         graph: gcache's, trained or not; also gives gdesigner its topologies.
         The rest: see the fields' help texts.
 
@@ -84,6 +85,7 @@ class MethodSettings(Settings):
     )
     think: bool = setting(False, help="answers begin with <think>, for reasoning models", group="methods")
     template: TemplateSettings = field(default_factory=TemplateSettings)
+    question_order: str = "first"
     graph: AgentGraph | None = None
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class MethodSettings(Settings):
 
 def _speaking(
     name: str, llm: LocalLLM, tokenizer: Any, settings: MethodSettings, agents: Sequence[Agent], topology: Any,
-    in_one: bool = False,
+    in_one: str = "",
 ) -> Method:  # fmt: skip
     """A method of agents that say what they think.
 
@@ -126,7 +128,7 @@ def _speaking(
 
 def _single(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
     """One prompt, no agents."""
-    return _speaking("single", llm, tokenizer, settings, (), "none", in_one=True)
+    return _speaking("single", llm, tokenizer, settings, (), "none", in_one=settings.question_order)
 
 
 def _self_consistency(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:
@@ -149,8 +151,9 @@ def _sampled(name: str, choose: Choose, llm: LocalLLM, tokenizer: Any, settings:
 
     backend = LocalTextBackend(llm, tokenizer, settings.template)
     return Sampled(
-        name, backend, settings.decision, choose, settings.samples, settings.sample_temperature, settings.max_new_tokens
-    )
+        name, backend, settings.decision, choose, settings.samples, settings.sample_temperature,
+        settings.max_new_tokens, settings.question_order,
+    )  # fmt: skip
 
 
 def _text_mas(llm: LocalLLM, tokenizer: Any, settings: MethodSettings) -> Method:

@@ -21,12 +21,16 @@ from gcache.llm.requests import GenerateRequest, Generation
 from gcache.tasks.example import Example
 
 
-def in_one_prompt(example: Example) -> Example:
-    """A question with the words of all notes behind it, and no agents; one without notes as it is."""
+def in_one_prompt(example: Example, question_order: str = "first") -> Example:
+    """A question with the words of all notes behind it, or before it, and no agents; one without notes as it is.
+
+    Args:
+        question_order: one of `gcache.agents.prompts.QUESTION_ORDERS`.
+    """
     if not example.notes:
         return example
-    words = "\n".join(note.text for note in example.notes)
-    return replace(example, question=f"{example.question}{GAP}{words}", notes=())
+    parts = [example.question, "\n".join(note.text for note in example.notes)]
+    return replace(example, question=GAP.join(parts if question_order == "first" else reversed(parts)), notes=())
 
 
 async def answer_in_one_prompt(

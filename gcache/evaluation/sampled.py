@@ -54,6 +54,7 @@ class Sampled:
         decision: whose prompt it is, and how answers are read.
         choose: `most_stated` or `likeliest`.
         temperature: of the draws.
+        question_order: where the question stands beside its notes; see `in_one_prompt`.
     """
 
     name: str
@@ -63,12 +64,13 @@ class Sampled:
     samples: int
     temperature: float
     max_new_tokens: int
+    question_order: str = "first"
 
     def answer(self, examples: Sequence[Example], on_answer: Callable[[], None] = lambda: None) -> list[Answer]:
         """See `Method.answer`."""
 
         async def one(example: Example) -> Answer:
-            asked = in_one_prompt(example).question
+            asked = in_one_prompt(example, self.question_order).question
             texts = await asyncio.gather(*(self.backend.say(self._prompt(asked, n)) for n in range(self.samples)))
             on_answer()
             return self._answer(example, texts)

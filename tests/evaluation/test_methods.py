@@ -430,6 +430,7 @@ def test_eval_runs_one_method(model_folder: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("flag, methods, said", [
     (["--hands", "reasoning"], "single,gdesigner", "--hands: only gcache would heed this"),
     (["--decision_method", "vote", "--fuser", "relevance"], "single", "--decision_method, --fuser: only gcache"),
+    (["--question", "last"], "text_mas,gdesigner", "--question: only gcache and single and self_consistency and"),
     (["--topology", "star"], "text_mas,latent_mas", "--topology: only gcache and gdesigner would heed this"),
     (["--samples", "3"], "single,gcache", "--samples: only self_consistency and best_of_n"),
     (["--prompt", "hierarchical"], "best_of_n", "--prompt: only text_mas and latent_mas"),
@@ -466,6 +467,17 @@ def test_one_prompt_has_all_that_is_dealt_out(tiny_llm: LocalLLM, tiny_tokenizer
     assert dealt.example is DEALT and (dealt.text, dealt.tokens) == (asked.text, asked.tokens)
     (alone,) = method.answer([replace(DEALT, notes=())])
     assert dealt.tokens["prefilled"] > alone.tokens["prefilled"]
+
+
+@pytest.mark.parametrize("name", ["single", "self_consistency", "best_of_n"])
+def test_one_prompt_may_have_the_question_last(tiny_llm: LocalLLM, tiny_tokenizer: Any, name: str) -> None:
+    """As graphs may: the words of the notes, then the question."""
+    method = make_method(name, tiny_llm, tiny_tokenizer, settings(samples=2, question_order="last"))
+    words = "the box has 3 red apples\nthere are 2 blue apples\n\nhow many red apples ?"
+    whole = replace(DEALT, question=words, notes=())
+    assert in_one_prompt(DEALT, "last") == whole and in_one_prompt(whole, "last") is whole
+    (dealt,), (asked,) = method.answer([DEALT]), method.answer([whole])
+    assert (dealt.text, dealt.tokens) == (asked.text, asked.tokens)
 
 
 @pytest.mark.parametrize("name", ["text_mas", "latent_mas", "gcache", "gdesigner"])
