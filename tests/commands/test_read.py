@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from gcache.commands.main import main
 from gcache.errors import DataError
+from gcache.llm.cache_folder import CacheFolder
 from gcache.tasks.document_files import documents_of
 
 ROWS = [
@@ -119,3 +122,38 @@ def test_caches_that_there_is_no_room_for_are_said(model_folder: Path, rows: Pat
     said = capsys.readouterr()
     assert "3 documents read, 0 caches in" in said.out
     assert "4 of 4 caches are not in" in said.err and "do not fit into --store_gb 1e-06" in said.err
+
+
+@pytest.mark.slow
+def test_two_processes_over_one_store_answer_as_one_without(model_folder: Path, tmp_path: Path) -> None:
+    """On the same questions, beginning with nothing in the store; afterwards every entry is sound."""
+    data = tmp_path / "hotpot.jsonl"
+    asked = []
+    for number in range(12):
+        context = [[f"{row.get('title', 'Three')} {number % 5}", [f"{row['text']} {number % 5}"]] for row in ROWS]
+        asked.append({"_id": str(number), "question": f"how many ? {number}", "answer": "4", "context": context})
+    data.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = [
+        sys.executable, "-m", "gcache.commands.main", "compare", "--methods", "gcache", "--topology", "star",
+        "--question", "last", "--latent_steps", "0", "--task", "hotpotqa", "--data", str(data), "--limit", "12",
+        "--max_new_tokens", "4", "--llm_name", str(model_folder),
+    ]  # fmt: skip
+    store = ["--store", str(tmp_path / "store")]
+
+    def start(name: str, *more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*words, "--json", str(tmp_path / f"{name}.json"), *more], stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    alone = start("alone")
+    assert alone.wait() == 0
+    both = [start("one", *store), start("two", *store)]
+    assert [process.wait() for process in both] == [0, 0]
+    answers = [
+        json.loads((tmp_path / f"{name}.json").read_text())["rows"][0]["answers"] for name in ("alone", "one", "two")
+    ]
+    assert answers[0] == answers[1] == answers[2] and len({text for *_, text in answers[0]}) > 1
+    files = CacheFolder(tmp_path / "store", 1e9, "")
+    names = [path.stem for path in (tmp_path / "store").iterdir()]
+    assert len(names) == 1 + 15 and all(files.read(name) is not None for name in names)
