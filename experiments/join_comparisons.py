@@ -24,7 +24,7 @@ from typing import Any
 
 from gcache.commands.console import guarded
 from gcache.errors import DataError
-from gcache.evaluation.intervals import bootstrap_difference, paired_difference
+from gcache.evaluation.intervals import bootstrap_difference, mean_interval, paired_difference
 from gcache.evaluation.tables import markdown
 from gcache.files import without_folders, write_text
 
@@ -34,6 +34,8 @@ ALIKE = ("task", "seed", "model", "model_fingerprint", "dtype")
 
 #: What a row says of its costs: tokens per question, and seconds in all.
 COSTS = ("generated", "prefilled", "seconds")
+#: Scores of each question that a row may have, and their titles.
+SCORES = {"f1s": "F1", "document_f1s": "F1 of documents"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +72,7 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
     for path, comparison in zip(files, found, strict=True):
         write_text(out / path.name, json.dumps(_small(comparison), separators=(",", ":")) + "\n")
     first = _right(beside)
+    scored = [name for name in SCORES if all(row.get(name) for comparison in found for row in comparison["rows"])]
     lines = []
     for path, comparison in zip(files, found, strict=True):
         for row in comparison["rows"]:
@@ -82,15 +85,26 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
                 f"{row['name']}, {path.stem}", str(len(right)), _accuracy(row),
                 f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{lost} / {gained}", str(row["unparsed"]),
                 str(row.get("unstated", "")), _cut(row), *(f"{row.get(name, 0):.0f}" for name in COSTS),
+                *(cell for name in scored for cell in _scored(beside[name], row[name])),
             ])  # fmt: skip
+    if pool and scored:
+        raise DataError("--pool joins seeds of tasks whose answers are right or not, and these have F1; leave it out")
     if pool:
         lines.append(_pooled(first, [found[files.index(path)]["rows"][-1] for path in pool]))
     head = [
         "method", "n", "accuracy", f"difference to {beside['name']}",
         f"right in {beside['name']} alone / in the row alone", "unparsed", "unstated", "cut", *COSTS,
+        *(title for name in scored for title in (SCORES[name], f"difference in {SCORES[name]}")),
     ]  # fmt: skip
     print(markdown(head, lines), end="")
     return 0
+
+
+def _scored(beside: Sequence[float], own: Sequence[float]) -> tuple[str, str]:
+    """A score's mean, and its difference to another row's on the same questions, each with its interval."""
+    mean, least, most = mean_interval(own)
+    difference, low, high = bootstrap_difference(beside[: len(own)], own)
+    return f"{mean:.3f} ({least:.3f} to {most:.3f})", f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _pooled(first: Sequence[bool], rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -143,3 +143,22 @@ def test_files_of_one_name_and_pools_of_several_methods_are_refused(
     pool = ["--pool", str(first), str(other)]
     assert experiment("join_comparisons").main([str(first), str(other), "--out", str(out), *pool]) == 2
     assert "last rows are gcache, voting; pass those of one method" in capsys.readouterr().err
+
+
+def test_scores_of_each_question_have_columns_where_all_rows_have_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [comparison(tmp_path, name, {name: "rwww"}) for name in ("text", "caches")]
+    for path, f1s in zip(files, ([0.25, 0.5, 0.0, 0.25], [0.75, 1.0, 0.5, 0.75]), strict=True):
+        found = json.loads(path.read_text())
+        found["rows"][0] |= {"f1s": f1s, "documents": [[0]] * 4}
+        path.write_text(json.dumps(found))
+    words = [*map(str, files), "--out", str(tmp_path / "out")]
+    assert experiment("join_comparisons").main(words) == 0
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert head.endswith("| F1 | difference in F1 |") and "F1 of documents" not in head
+    assert "| 0.250 (" in first and first.endswith("| +0.000 (+0.000 to +0.000) |")
+    assert "| 0.750 (" in second and second.endswith("| +0.500 (+0.500 to +0.500) |")
+    assert json.loads((tmp_path / "out" / "caches.json").read_text())["rows"][0]["documents"] == [[0]] * 4
+    assert experiment("join_comparisons").main([*words, "--pool", str(files[1])]) == 2
+    assert "--pool joins seeds of tasks whose answers are right or not" in capsys.readouterr().err
