@@ -42,18 +42,18 @@ give equal texts, which bfloat16 may part by rounding.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
 REPAIRS = ("slot_temperature", "slot_scale")
 OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign", *REPAIRS)
-HANDED = ("hands", "reason_tokens", "agent_temperature", "question_order")
-HANDED_FLAGS = flags.names_of(GraphConfig, *HANDED)
+HANDED = ("hands", "reason_tokens", "agent_temperature")
+ORDER, QUESTION = ("question_order",), ("question",)  # a field, and its flag
 TEMPLATE = ("chat_template_kwargs", "prompt_date")
 #: Flags of methods, and the methods that heed them.
 HEEDED: Sequence[tuple[tuple[str, ...], tuple[str, ...]]] = (
-    (("decision_method", "fuser", *REPAIRS, *(name for name in HANDED_FLAGS if name != "question")), ("gcache",)),
-    (("question",), ("gcache", *OF_ONE_PROMPT)),
+    (("decision_method", "fuser", *REPAIRS, *HANDED), ("gcache",)),
+    (QUESTION, ("gcache", *OF_ONE_PROMPT)),
     (("topology",), ("gcache", "gdesigner")),
     (("samples", "sample_temperature"), ("self_consistency", "best_of_n")),
     (("prompt",), ("text_mas", "latent_mas")),
 )
-OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED_FLAGS, *TEMPLATE)
+OF_A_METHOD = (*flags.names_of(MethodSettings, "methods"), *OF_GRAPH, *HANDED, *QUESTION, *TEMPLATE)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the model, and of methods on it."""
     flags.add(parser, MethodSettings, max_new_tokens=AS_THE_TASK)
     flags.add(parser, GraphSpec, *OF_GRAPH, topology=flags.Default("full", "full; of gcache and gdesigner alone"))
-    flags.add(parser, GraphConfig, *HANDED, *TEMPLATE)
+    flags.add(parser, GraphConfig, *HANDED, *ORDER, *TEMPLATE)
     flags.add(parser, GraphSpec, "model")
 
 
@@ -100,7 +100,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.checkpoint:
         flags.refuse_changed(
             parser, args,
-            [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED_FLAGS, *TEMPLATE],
+            [*(name for name in OF_A_MODEL if name != "dtype"), *OF_GRAPH, *HANDED, *QUESTION, *TEMPLATE],
         )  # fmt: skip
     tokens = args.max_new_tokens
     if tokens is None:
@@ -235,7 +235,7 @@ def compare_methods(
     described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
     graph, batch = built.spec.to_json(), llm.limits.max_batch_size
     methods: list[Method]
-    told = partial(tell_of_store, llm.store)
+    store = llm.store
     texts: KeptTexts | None = None
     if quantizations:
         del built, llm  # held by `models` alone, which lets it go before the next is loaded
@@ -271,7 +271,7 @@ def compare_methods(
         )  # fmt: skip
 
     rows = compare(methods, task, examples, progress, keep, kept_seconds)
-    told()
+    tell_of_store(store)
     weights = "".join(f"\nweights, {name}: {size / 2**20:,.0f} MiB" for name, size in models.nbytes.items())
     return Comparison(rows, markdown(rows) + (f"{weights}\n" if weights else ""))
 

@@ -15,6 +15,7 @@ from gcache.commands.graph_flags import OF_A_GRAPH, add_graph_flags, graph_spec
 from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.environment import cache_home, serve_key
 from gcache.errors import ConfigError
+from gcache.graph.run_config import GraphConfig
 from gcache.llm.cache_budget import Limits
 from gcache.runtime.plugin_files import label
 from gcache.serve.settings import ServeSettings
@@ -36,7 +37,9 @@ set GCACHE_SERVE_KEY to ask for a key.
 #: Documents that a question is given, unless a flag says otherwise.
 NEAREST = 4
 #: What some flags are that are not given, and what they are where questions are asked over documents.
-USUALLY = {"topology": "chain", "question": "first", "latent_steps": 2}
+USUALLY = {
+    "topology": "chain", "question": GraphConfig().question_order, "latent_steps": GraphConfig().latent_steps,
+}  # fmt: skip
 OVER_DOCUMENTS = {"topology": "star", "question": "last", "latent_steps": 0}
 #: Tokens of an answer from documents.
 READING_TOKENS = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from tqdm import tqdm
@@ -157,17 +158,15 @@ def markdown(rows: Sequence[Compared]) -> str:
         "cut", "generated", "prefilled", "latent", "cache, MiB", "seconds",
     ]  # fmt: skip
     cells = [_cells(row, first=number == 0) for number, row in enumerate(rows)]
+    more: list[list[list[str]]] = []
     if any(row.stored for row in rows):
-        for line, number in zip([head, *cells], ["stored", *(f"{row.stored:.1f}" for row in rows)], strict=True):
-            line.append(number)
+        more.append([["stored"], *([f"{row.stored:.1f}"] for row in rows)])
     if all(row.documents for row in rows):
-        heard = [f"{sum(map(len, row.documents)) / row.n:.2f}" for row in rows]
-        for line, number in zip([head, *cells], ["documents", *heard], strict=True):
-            line.append(number)
+        more.append([["documents"], *([f"{sum(map(len, row.documents)) / row.n:.2f}"] for row in rows)])
     if all(row.document_f1s for row in rows):
-        columns = tables.score_columns("F1 of documents", [row.document_f1s for row in rows], paired=True)
-        for line, more in zip([head, *cells], columns, strict=True):
-            line += more
+        more.append(tables.score_columns("F1 of documents", [row.document_f1s for row in rows], paired=True))
+    for line, *own in zip([head, *cells], *more, strict=True):
+        line += chain(*own)
     return tables.with_f1(head, cells, [row.f1s for row in rows], paired=True)
 
 

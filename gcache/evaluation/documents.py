@@ -20,13 +20,14 @@ from gcache.errors import ConfigError
 from gcache.evaluation.method import Answer, Method
 from gcache.gnn.features import Encoder, make_encoder
 from gcache.tasks.example import Example
+from gcache.tasks.reading import NEEDED
 
 logger = logging.getLogger(__name__)
 
 #: The choices without a number, and those that take one.
 WHOLE, NEAREST = ("all", "none", "supporting"), ("cosine", "bm25")
-#: In `Example.meta`: the numbers of needed documents, and of those that are left of a question's.
-NEEDED, LEFT = "supporting", "documents"
+#: In `Example.meta`: the numbers of the documents that are left of a question's.
+LEFT = "documents"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ def on_choices(methods: Sequence[Method], choices: Sequence[DocumentChoice]) -> 
     return found
 
 
+def every(example: Example) -> tuple[int, ...] | None:
+    """The numbers that all notes of a question had before a choice; None where it brings none."""
+    return original(example, range(len(example.notes))) if example.notes else None
+
+
 def original(example: Example, notes: Collection[int]) -> tuple[int, ...]:
     """The numbers that some notes of a question had before a choice."""
     left = example.meta.get(LEFT)
@@ -173,6 +179,7 @@ def _bm25(example: Example, most: int) -> Collection[int]:
     import bm25s
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
+
     def words(texts: Sequence[str]) -> list[list[str]]:
         found: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcache.evaluation.documents import original
+from gcache.evaluation.documents import every, original
 from gcache.evaluation.heard import warn_of_unheard
 from gcache.evaluation.method import Answer
 from gcache.evaluation.one_prompt import in_one_prompt
@@ -56,8 +56,6 @@ class GraphMethod:
 
     def _documents(self, example: Example, result: RunResult) -> tuple[int, ...] | None:
         """Those that were heard, or stood in the prompt."""
-        if not example.notes:
-            return None
-        if self.in_one:
-            return original(example, range(len(example.notes)))
+        if self.in_one or not example.notes:
+            return every(example)
         return original(example, {agent for _, agent in result.topology.heard_nodes(self.graph.config.num_rounds)})

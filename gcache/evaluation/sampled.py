@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gcache.agents.decision import DecisionMaker
-from gcache.evaluation.documents import original
+from gcache.evaluation.documents import every
 from gcache.evaluation.method import Answer
 from gcache.evaluation.one_prompt import in_one_prompt
 from gcache.graph.loops import run_to_end
@@ -91,7 +91,5 @@ class Sampled:
         tokens = dict.fromkeys(TOKENS, 0)
         tokens["prefilled"] = sum(len(t.tokens) for t in texts)
         tokens["generated"] = sum(len(t.generation.tokens) for t in texts if t.generation is not None)
-        had = original(example, range(len(example.notes))) if example.notes else None
-        return Answer(
-            example, chosen.text, tokens, cut=chosen.cut, cuts=tuple(t.cut for t in texts), documents=had
-        )
+        cuts = tuple(t.cut for t in texts)
+        return Answer(example, chosen.text, tokens, cut=chosen.cut, cuts=cuts, documents=every(example))

@@ -7,6 +7,8 @@ which files there are is asked of the folder anew whenever one is written. Other
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import time
@@ -148,6 +150,11 @@ class CacheFolder:
         now = time.time_ns()
         with suppress(OSError):  # it may be of somebody else, or gone
             os.utime(path, ns=(now, now))
+
+
+def name_of(*named: object) -> str:
+    """A short name for what something depends on: 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
 
 
 def _sealed(name: str, said: Mapping[str, str]) -> str:

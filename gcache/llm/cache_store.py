@@ -10,8 +10,6 @@ damaged file is removed and made again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 from collections import OrderedDict
@@ -24,7 +22,7 @@ import torch
 
 from gcache.cache.kv_cache import KVCache
 from gcache.errors import DataError, WriteError
-from gcache.llm.cache_folder import BrokenCacheFile, CacheFolder
+from gcache.llm.cache_folder import BrokenCacheFile, CacheFolder, name_of
 from gcache.llm.requests import ThinkRequest
 
 logger = logging.getLogger(__name__)
@@ -87,9 +85,7 @@ class CacheStore:
             if known is None:
                 return None
             cache = known[0].to(torch.device(device))
-            self._hold(key, cache, read=cache.nbytes)
-            with self._lock:
-                cache = self._held.get(key, cache)
+            cache = self._hold(key, cache, read=cache.nbytes)
         with self._lock:
             self.found += 1
             self.found_tokens += cache.slots
@@ -108,16 +104,19 @@ class CacheStore:
             self.made += 1
             self.made_tokens += cache.slots
 
-    def _hold(self, key: str, cache: KVCache, read: int = 0) -> None:
-        """Hold a cache in memory of its own: one of a file is the file's, which somebody may change or cut."""
+    def _hold(self, key: str, cache: KVCache, read: int = 0) -> KVCache:
+        """Hold a cache in memory of its own: one of a file is the file's, which somebody may change or cut. Returns
+        what is held, or the cache itself where there is no room for it."""
         with self._lock:
             self.read_bytes += read
             if key in self._held or cache.nbytes > self.memory_bytes:
-                return
-            self._held[key] = replace(cache, **{each.name: getattr(cache, each.name).clone() for each in fields(cache)})
+                return self._held.get(key, cache)
+            held = replace(cache, **{each.name: getattr(cache, each.name).clone() for each in fields(cache)})
+            self._held[key] = held
             self._held_bytes += cache.nbytes
             while self._held_bytes > self.memory_bytes:
                 self._held_bytes -= self._held.popitem(last=False)[1].nbytes
+            return held
 
     def __str__(self) -> str:
         """What it was good for so far, in a line."""
@@ -150,11 +149,10 @@ class ModelStore:
         plain = request.embeds is None and not request.text and request.alignment is None
         if not known or not plain or request.watch or request.watch_prompt:
             return None
-        named = [
+        key = name_of(
             self._model, "cache", int(request.kind), request.past_tokens or (), request.tokens,
             [request.latent_steps, self._latents] if request.latent_steps else 0,
-        ]  # fmt: skip
-        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+        )  # fmt: skip
         return key if self._keys is None or key in self._keys else None
 
 

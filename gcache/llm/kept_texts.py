@@ -9,7 +9,6 @@ A text on a cache whose tokens are not known (several agents', say) is never kep
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from gcache.cache.kv_cache import SlotKind
 from gcache.errors import DataError
 from gcache.files import append_line_alone, parsed_lines
+from gcache.llm.cache_folder import name_of
 from gcache.llm.kept_scores import KeptScores
 from gcache.llm.kept_slots import KeptSlots
 from gcache.llm.requests import GenerateRequest, Generation, ThinkRequest
@@ -56,7 +56,7 @@ class KeptText:
     @property
     def mark(self) -> str:
         """A hash of its tokens, which its slots bear too."""
-        return _hashed(self.tokens)
+        return name_of(self.tokens)
 
 
 class KeptTexts:
@@ -106,7 +106,7 @@ class KeptTexts:
         watched = request.watch or request.watch_scores or request.watch_latents or request.top_log_probs is not None
         if not known or not plain or watched:
             return None
-        return _hashed(
+        return name_of(
             self.model, request.past_tokens or (), request.tokens, self._latents_of(request),
             request.temperature, request.seed if request.temperature else 0, request.max_new_tokens, request.top_p,
         )  # fmt: skip
@@ -121,11 +121,11 @@ class KeptTexts:
         watched = request.watch or request.watch_prompt
         if self.slots is None or request.kind != SlotKind.PREFIX or not plain or watched:
             return None
-        return _hashed(self.model, "question", request.tokens)
+        return name_of(self.model, "question", request.tokens)
 
     def key_of_score(self, cache: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> str:
         """What the score of an answer is known by, behind a prompt and a cache of that content."""
-        return _hashed(self.model, "score", cache, prompt, answer)
+        return name_of(self.model, "score", cache, prompt, answer)
 
     def get(self, key: str) -> KeptText | None:
         """The text under a key.
@@ -177,8 +177,3 @@ def read_texts(file: Path) -> dict[str, KeptText]:
         "name a file for --texts, or a new one", "remove the line, or name another file",
     )  # fmt: skip
     return dict(reversed(lines))  # two processes may have written at once; slots are those of the first
-
-
-def _hashed(*named: object) -> str:
-    """A short name for what something depends on."""
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]

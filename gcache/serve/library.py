@@ -77,7 +77,7 @@ class Library:
         """
         _ = self._vectors
         if graph.config.question_order == "first" or graph.llm.store is None:
-            logger.info("this graph reads a document knowing the question, so none is read beforehand")
+            logger.info("documents are read as questions come (question first, or no store): none is read beforehand")
             return []
         with (
             tqdm(total=len(self.notes), desc="read", unit="document") as bar,

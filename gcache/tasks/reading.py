@@ -23,6 +23,8 @@ from gcache.tasks.sentences import sentences
 UTILITIES = ("f1", "em")
 #: Kinds of documents, for tables of learned edges; "document" where the data does not say which are needed.
 SUPPORTING, OTHER, UNKNOWN = "supporting", "other", "document"
+#: In `Example.meta`: the numbers of needed documents.
+NEEDED = "supporting"
 #: What stands before an answer.
 _BEGINNING = re.compile(r"(?i)\banswer(?:, in a few words,)?(?: is)?:")
 
@@ -117,7 +119,7 @@ def asked_of(
     needed = [str(number) for number, document in enumerate(documents) if document.supports]
     found = {**(meta or {})}
     if needed:
-        found["supporting"] = " ".join(needed)
+        found[NEEDED] = " ".join(needed)
     if len(answers) > 1:
         found["aliases"] = json.dumps(answers[1:], ensure_ascii=False)
     return Example(name, question, answers[0], tuple(document.note() for document in documents), found)
