@@ -82,7 +82,7 @@ class Built:
     def __post_init__(self) -> None:
         own: dict[str, Part] = {}
         if isinstance(self.graph, CacheGraph):
-            # where an API alone writes the text, no log-probability of it reaches the fuser
+            # where an API alone writes the text, or edges are hard, no log-probability of it reaches the fuser
             own["fuser"] = Part(self.graph.fuser, "fuser_lr", learns=self.graph.learns)
         if self.policy is not None:
             own["policy"] = Part(self.policy, "lr", "weight_decay")
@@ -220,7 +220,8 @@ def _policy(spec: GraphSpec) -> tuple[TopologyPolicy, Encoder]:
         torch.manual_seed(derive("policy", spec.seed))
         policy = TopologyPolicy(
             encoder.dim, spec.hidden_dim, spec.decision_probability, spec.agent_probability, spec.optimized_temporal,
-            spec.channels, spec.latent_choices, spec.consult_probability,
+            spec.channels, spec.latent_choices, spec.consult_probability, spec.cues, spec.heard,
+            spec.hard_edges,
         )  # fmt: skip
     return policy, encoder
 

@@ -12,6 +12,7 @@ from gcache.agents.roles import DOMAINS, pick_agents
 from gcache.cache.fusers.registry import FUSERS
 from gcache.cache.position_names import POSITIONS
 from gcache.errors import CheckpointError, ConfigError
+from gcache.gnn.cue_names import CUES, check_cues
 from gcache.gnn.features import ENCODERS
 from gcache.gnn.fixed import TOPOLOGIES
 from gcache.gnn.topology import AGENT_PROBABILITY, CHANNELS, DECISION_PROBABILITY, check_choices
@@ -30,11 +31,11 @@ from gcache.tasks.registry import TASKS, make_task
 #: `topology` of a configuration whose topology is learned.
 LEARNED = "learned"
 #: Fields of a `GraphSpec` that are tuples, which JSON knows as lists.
-TUPLES = ("roles", "channels", "latent_choices", "agent_models", "agent_quantization", "link_file")
+TUPLES = ("roles", "channels", "latent_choices", "cues", "agent_models", "agent_quantization", "link_file")
 #: Fields of a `GraphSpec` that name an entry of a registry, which may be a plug-in.
 NAMES = ("fuser", "topology", "link")
 #: Fields of a `GraphSpec` that make no sense without a learned topology.
-CHOICES = ("optimized_temporal", "channels", "latent_choices", "consult_probability")
+CHOICES = ("optimized_temporal", "channels", "latent_choices", "consult_probability", "cues", "heard", "hard_edges")
 
 
 #: What `route` may be.
@@ -106,6 +107,23 @@ class GraphSpec(Settings):
     latent_choices: tuple[int, ...] = setting(
         (), help="numbers of latent steps that each agent chooses from", group="choices", metavar="STEPS",
         unset="--latent_steps for all",
+    )
+    cues: tuple[str, ...] = setting(
+        (), help="what the policy sees beside embeddings, for agents that hold documents: words of the question in an "
+        "agent's description (overlap), whether the question names it (named), whether it is named by, or names, one "
+        "that is likely heard (cited, citing)",
+        group="choices", what="cue", metavar="CUE", choices=CUES, unset="embeddings alone",
+    )
+    heard: float | None = setting(
+        None, help="so many agents the decision maker hears in the mean, before training and after: who they are is "
+        "learned, and not how many; in place of --decision_probability, for many agents",
+        group="choices", metavar="K", above=0, unset="as many as is learned",
+    )
+    hard_edges: bool = setting(
+        False, help="an edge that is drawn weighs 1, whatever its probability; then the policy learns from how well "
+        "topologies did alone, exactly, and the fuser not at all: no text is read again with gradient, so that a step "
+        "costs little more than its rollouts",
+        group="choices",
     )
     consult_probability: float | None = setting(
         None, help="make hearing nobody one choice: before training the decision maker consults its agents with this "
@@ -215,6 +233,7 @@ class GraphSpec(Settings):
     def _check_choices(self) -> None:
         """Refuse choices that nobody makes, or that would change nothing."""
         check_choices(self.channels, self.latent_choices)
+        check_cues(self.cues)
         chosen = [name for name in CHOICES if getattr(self, name)]
         if chosen and self.topology != LEARNED:
             raise ConfigError(

@@ -25,6 +25,7 @@ class Agent:
         private: what this agent alone knows; stands before the instructions.
         kind: a label for tables of learned edges; never shown to a model or the policy.
         solving: what its prompt says instead of `instructions` where it writes a solution of its own; "" for the same.
+        cites: the roles of other agents that its `private` text names, which is public.
     """
 
     role: str
@@ -33,6 +34,7 @@ class Agent:
     private: str = ""
     kind: str = ""
     solving: str = ""
+    cites: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -250,7 +252,9 @@ def agents_for(example: Example, default: Sequence[Agent]) -> tuple[Agent, ...]:
         ConfigError: neither has any.
     """
     if example.notes:
-        return tuple(Agent(n.role, n.description, private=n.text, kind=n.kind) for n in example.notes)
+        return tuple(
+            Agent(n.role, n.description, private=n.text, kind=n.kind, cites=n.cites) for n in example.notes
+        )
     if not default:
         raise ConfigError(
             f"question {example.id!r} brings no agents, and this graph has none of its own: they come with the "

@@ -242,6 +242,7 @@ def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) ->
     """Where a training run ended, what it learned, what it did not train, and what it took."""
     from gcache.training.costs import markdown
     from gcache.training.progress import edges_picture
+    from gcache.training.trainer import why_not
 
     if result.table:
         print(f"\n{result.table}")
@@ -254,7 +255,7 @@ def print_outcome(args: argparse.Namespace, spec: Any, result: Any, api: Any) ->
     if result.stopped:
         print(f"{result.stopped}; the same command goes on from there")
     for name in result.not_trained:
-        print(f"not trained: the {name} (in the mode {spec.generation_mode}, no gradient reaches it)")
+        print(f"not trained: the {name} ({why_not(spec)})")
     if api is not None:
         budget = api.budget
         price = cost(args, budget.read, budget.written)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from gcache.errors import ConfigError
 from gcache.evaluation.method import Answer, Method
+from gcache.gnn.cues import word_overlap
 from gcache.gnn.features import Encoder, make_encoder
 from gcache.tasks.example import Example
 from gcache.tasks.reading import NEEDED
@@ -176,22 +177,7 @@ def _nearest(example: Example, most: int, encoder: Encoder) -> Collection[int]:
 
 
 def _bm25(example: Example, most: int) -> Collection[int]:
-    import bm25s
-
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
-
-    def words(texts: Sequence[str]) -> list[list[str]]:
-        found: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-        return found
-
-    texts = words([note.text for note in example.notes])
-    known = set().union(*map(set, texts))
-    asked = [word for word in words([example.question])[0] if word in known]
-    if not asked:
-        return _first(most, [0.0] * len(texts))
-    index = bm25s.BM25()
-    index.index(texts, show_progress=False)
-    return _first(most, index.get_scores(asked).tolist())
+    return _first(most, word_overlap(example.question, [note.text for note in example.notes]))
 
 
 def _first(most: int, scores: Sequence[float]) -> Collection[int]:

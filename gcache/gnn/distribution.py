@@ -74,6 +74,7 @@ class EdgeDistribution:
         latent_logits: (N, S).
         consult_logit: 0-dim, of c, the probability that the decision maker consults anybody; None where that is
             no choice of its own, as with c = 1.
+        hard: whether every drawn edge weighs 1, instead of its probability.
     """
 
     n_agents: int
@@ -84,6 +85,7 @@ class EdgeDistribution:
     latent_choices: tuple[int, ...] = ()
     latent_logits: Tensor | None = None
     consult_logit: Tensor | None = None
+    hard: bool = False
 
     def __post_init__(self) -> None:
         edges, agents = len(self.candidates), self.n_agents
@@ -220,9 +222,9 @@ class EdgeDistribution:
         )
 
     def weights(self, topology: Topology) -> dict[EdgeKey, Tensor]:
-        """The weight of each of the topology's edges as a 0-dim tensor, with gradient."""
+        """The weight of each of the topology's edges as a 0-dim tensor, with gradient where it is its probability."""
         index = {key: e for e, key in enumerate(self.candidates)}
-        chances = self.probabilities
+        chances = torch.ones_like(self.logits) if self.hard else self.probabilities
         return {key: chances[index[key]] for key in sorted(topology.pairs)}
 
     @property
@@ -309,7 +311,7 @@ class EdgeDistribution:
     def _edge(self, e: int, chance: float, channels: Sequence[int]) -> Edge:
         key = self.candidates[e]
         channel = self.channels[channels[e]] if self.channels else None
-        return Edge(key[0], key[1], _weight(chance), chance, delay=len(key) - 2, payload=channel)
+        return Edge(key[0], key[1], 1.0 if self.hard else _weight(chance), chance, delay=len(key) - 2, payload=channel)
 
 
 def _picked(logits: Tensor | None, generator: Stream | None) -> list[int]:

@@ -3,10 +3,11 @@
     x_i = [ r_i ; q ; r_i * q ]                          role, query, and where they agree
     h   = relu(W x),   z = h + GCNConv(h, role graph)    (Kipf & Welling 2017, eq. 2)
     c_i = 4 sqrt(F) (cos(r_i, q) - mean over agents)       whose business the question is
-    logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + t c_j + b_kind
+    logit(i -> j) = v_kind . relu(U_kind [ z_i ; z_j ; z_i * z_j ]) + s_kind c_i + t c_j + u_kind . k_i + b_kind
 
-kind is "among agents", "into the decision maker", which has no c_j, or "from the round before"; s_kind
-and t start at 0, so that before training every edge of a kind is about as likely, whatever the question.
+kind is "among agents", "into the decision maker", which has no c_j, or "from the round before"; k_i are the cues of
+`gcache.gnn.cues`, where any are chosen; s_kind, t and u_kind start at 0, so that before training every edge of a kind
+is about as likely, whatever the question.
 Where they are chosen, the channel of an edge is a softmax of another such head, an agent's number of
 latent steps one of a head on z_i (both begin all but uniform), and whether the decision maker consults anybody
 the sigmoid of a head on its z. Three things depart from the
@@ -27,7 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from gcache.errors import ConfigError
+from gcache.gnn.cue_names import KNOWN, MESSAGES, check_cues
+from gcache.gnn.cues import messages
 from gcache.gnn.distribution import EdgeDistribution, candidate_edges
+from gcache.gnn.heard_share import shifted
 from gcache.gnn.topology import Topology, check_choices
 
 if TYPE_CHECKING:
@@ -41,10 +45,14 @@ class QuestionFeatures:
     Attributes:
         roles: (N + 1, F) embeddings of the agents' role descriptions, the decision maker's last.
         query: (F,) embedding of the question.
+        cues: (N, 2) what is known beforehand of `gcache.gnn.cues`; None for nothing.
+        cites: (N, N) 1 where an agent names another; None where nobody does.
     """
 
     roles: Tensor
     query: Tensor
+    cues: Tensor | None = None
+    cites: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.roles.dim() != 2 or tuple(self.query.shape) != (self.roles.shape[1],):
@@ -52,16 +60,20 @@ class QuestionFeatures:
                 f"roles must be (N + 1, F) and query (F,), got {tuple(self.roles.shape)} "
                 f"and {tuple(self.query.shape)}"
             )
+        for name, table, width in (("cues", self.cues, len(KNOWN)), ("cites", self.cites, self.n_agents)):
+            if table is not None and tuple(table.shape) != (self.n_agents, width):
+                raise ConfigError(f"{name} must be ({self.n_agents}, {width}), got {tuple(table.shape)}")
 
     @property
     def n_agents(self) -> int:
         return int(self.roles.shape[0]) - 1
 
 
-#: Scale of the features' entries (a unit vector's are about 1 / sqrt(F)) and of c_i. Small features
+#: Scale of the features' entries (a unit vector's are about 1 / sqrt(F)), of c_i and of the cues. Small features
 #: and a large c_i make the policy learn first what carries over to new roles.
 FEATURE_SCALE = 0.3
 CONCERN_SCALE = 4.0
+CUE_SCALE = 24.0
 
 
 class TopologyPolicy(nn.Module):
@@ -79,9 +91,14 @@ class TopologyPolicy(nn.Module):
         consult_probability: mean probability, before training, that the decision maker consults anybody, as a choice
             before its edges (see `gcache.gnn.distribution`); None where it is none. `decision_probability` is
             that of an edge once it consults.
+        cues: what else it sees, of `gcache.gnn.cue_names.CUES`.
+        heard: so many agents the decision maker hears in the mean, once it consults; `decision_probability` is then
+            not used. See `gcache.gnn.heard_share`. None for as many as it learns.
+        hard_edges: whether a drawn edge weighs 1, instead of its probability. A text then depends on the policy
+            through the topology alone, and log p(G) times its utility is the whole gradient.
 
     Raises:
-        ConfigError: a probability, a channel or a number that is not allowed.
+        ConfigError: a probability, a channel, a number or a cue that is not allowed.
     """
 
     def __init__(
@@ -94,6 +111,9 @@ class TopologyPolicy(nn.Module):
         channels: Sequence[str] = (),
         latent_choices: Sequence[int] = (),
         consult_probability: float | None = None,
+        cues: Sequence[str] = (),
+        heard: float | None = None,
+        hard_edges: bool = False,
     ) -> None:
         super().__init__()
         from torch_geometric.nn import GCNConv
@@ -102,7 +122,10 @@ class TopologyPolicy(nn.Module):
             decision=decision_probability, agent=agent_probability, consult=consult_probability
         )
         check_choices(channels, latent_choices)
-        self.feature_dim = feature_dim
+        check_cues(cues)
+        if heard is not None and not 0 < heard < float("inf"):
+            raise ConfigError(f"heard must be above 0, got {heard}")
+        self.feature_dim, self.cues, self.heard, self.hard_edges = feature_dim, tuple(cues), heard, hard_edges
         self.temporal, self.channels, self.latent_choices = temporal, tuple(channels), tuple(latent_choices)
         self.among = agent_probability > 0
         if temporal and not self.among:
@@ -112,6 +135,7 @@ class TopologyPolicy(nn.Module):
         kinds = [*([agent_probability] * self.among), decision_probability, *([agent_probability] * temporal)]
         # s_kind of the first two kinds, t, and for edges from the round before s_kind and t of their own
         self.agreement = nn.Parameter(torch.zeros(5 if temporal else 3 if self.among else 1))
+        self.cue_weights = nn.Parameter(torch.zeros(len(kinds), len(cues))) if cues else None  # u_kind
         self.heads = nn.ModuleList(_edge_head(hidden_dim, probability) for probability in kinds)
         self.channel_head = _head(3 * hidden_dim, hidden_dim, len(channels)) if channels else None
         self.latent_head = _head(hidden_dim, hidden_dim, len(latent_choices)) if latent_choices else None
@@ -163,12 +187,38 @@ class TopologyPolicy(nn.Module):
         of_source = self.agreement[sources_of][kinds]
         nothing = self.agreement.new_zeros(1)
         of_target = torch.cat((self.agreement[2:3], nothing, self.agreement[4:]))[kinds]
+        scores = scores + concern[sources] * of_source + concern[targets] * of_target
+        if self.cue_weights is not None:
+            scores = self._with_cues(scores, features, sources, kinds)
+        scores = torch.cat((self._limited(scores[:n]), scores[n:]))  # candidates begin with those into the decision
         return EdgeDistribution(
-            n, tuple(candidates), scores + concern[sources] * of_source + concern[targets] * of_target,
+            n, tuple(candidates), scores,
             self.channels, None if self.channel_head is None else self.channel_head(pairs),
             self.latent_choices, None if self.latent_head is None else self.latent_head(nodes[:n]),
-            None if self.consult_head is None else self.consult_head(nodes[n]).squeeze(0),
+            None if self.consult_head is None else self.consult_head(nodes[n]).squeeze(0), self.hard_edges,
         )  # fmt: skip
+
+    def _with_cues(self, scores: Tensor, features: QuestionFeatures, sources: Tensor, kinds: Tensor) -> Tensor:
+        """(E,) logits with what each edge's source has of the cues. Messages tell of the edges into the decision maker,
+        with which the candidates begin, one for each agent in turn."""
+        assert self.cue_weights is not None
+        n = features.n_agents
+        weights = CUE_SCALE * self.cue_weights[kinds]  # (E, C)
+        known = scores.new_zeros(n, len(KNOWN)) if features.cues is None else features.cues
+        for c, name in enumerate(self.cues):
+            if name in KNOWN:
+                scores = scores + weights[:, c] * known[sources, KNOWN.index(name)]
+        if features.cites is None or not set(self.cues) & set(MESSAGES):
+            return scores
+        told = messages(torch.sigmoid(self._limited(scores[:n])), features.cites)  # (N, 2)
+        for c, name in enumerate(self.cues):
+            if name in MESSAGES:
+                scores = scores + weights[:, c] * told[sources, MESSAGES.index(name)]
+        return scores
+
+    def _limited(self, into_decision: Tensor) -> Tensor:
+        """(N,) logits of which so many come true in the mean, where that is given."""
+        return into_decision if self.heard is None else shifted(into_decision, self.heard)
 
 
 def check_probabilities(**probabilities: float | None) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import unknown
+from gcache.gnn.cues import citations, known_cues
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import Encoder
 from gcache.gnn.fixed import TOPOLOGIES, FixedTopology
@@ -69,7 +70,10 @@ class PolicyProvider:
 
     def features(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> QuestionFeatures:
         roles = self.encoder.encode([agent.description for agent in agents] + [decision.description])
-        return QuestionFeatures(roles, self.encoder.encode([question])[0])
+        query = self.encoder.encode([question])[0]
+        if not self.policy.cues:
+            return QuestionFeatures(roles, query)
+        return QuestionFeatures(roles, query, known_cues(question, agents), citations(agents))
 
     def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
         """With gradient to the policy, unless the caller switched gradients off."""

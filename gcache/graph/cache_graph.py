@@ -57,7 +57,9 @@ class CacheGraph(Parts, AgentGraph):
     ) -> None:
         config = config or GraphConfig()
         Parts.__init__(self, llm, tokenizer, decision, fuser, config, writer, agent_models)
-        AgentGraph.__init__(self, agents, decision, provider, config, self.writer.mode, self.writer.learns)
+        hard = getattr(getattr(provider, "policy", None), "hard_edges", False)  # then log p(G) says all
+        learns = self.writer.learns and not hard
+        AgentGraph.__init__(self, agents, decision, provider, config, self.writer.mode, learns)
         if self.is_mixed:
             self._require_mixable()
 

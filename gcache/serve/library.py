@@ -17,6 +17,7 @@ from gcache.evaluation.read_documents import read_documents
 from gcache.gnn.features import Encoder
 from gcache.graph.cache_graph import CacheGraph
 from gcache.runtime.numbers import require_whole
+from gcache.tasks.citations import with_citations
 from gcache.tasks.example import Example, Note
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Library:
         require_whole("nearest", nearest, 0)
         if not notes:
             raise ConfigError("there are no documents to ask questions over; name a folder that has some")
-        self.notes, self.nearest, self._encoder = tuple(notes), nearest, encoder
+        self.notes, self.nearest, self._encoder = with_citations(notes), nearest, encoder
         self._passages = [(number, passage) for number, note in enumerate(notes) for passage in passages(note.text)]
 
     @cached_property

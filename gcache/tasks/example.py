@@ -23,12 +23,15 @@ class Note:
         text: the private knowledge. It stands in that agent's prompt and nowhere else.
         kind: a label for tables of learned edges ("asked", "other", "gossip"); never shown to a
             model or to the policy.
+        cites: the roles of other notes that the text names, as a list of links would say. Public: the policy may see
+            it (`gcache.gnn.cues`).
     """
 
     role: str
     description: str
     text: str
     kind: str = "agent"
+    cites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from gcache.errors import DataError, unknown
 from gcache.tasks.answer_overlap import normalized, overlap
+from gcache.tasks.citations import with_citations
 from gcache.tasks.data_set import DataSet
 from gcache.tasks.example import Example, Grade, Note
 from gcache.tasks.sentences import sentences
@@ -122,4 +123,5 @@ def asked_of(
         found[NEEDED] = " ".join(needed)
     if len(answers) > 1:
         found["aliases"] = json.dumps(answers[1:], ensure_ascii=False)
-    return Example(name, question, answers[0], tuple(document.note() for document in documents), found)
+    notes = with_citations([document.note() for document in documents])
+    return Example(name, question, answers[0], notes, found)

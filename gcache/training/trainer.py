@@ -21,6 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gcache.build import Built
+from gcache.config import GraphSpec
 from gcache.errors import (
     BudgetSpent,
     CheckpointError,
@@ -60,6 +61,13 @@ def learning(built: Built) -> nn.ModuleDict:
     return nn.ModuleDict({name: part.module for name, part in built.parts.items() if part.learns})
 
 
+def why_not(spec: GraphSpec) -> str:
+    """Why a part gets no gradient, where one does not."""
+    if spec.hard_edges:
+        return "with hard_edges the policy alone learns, from topologies"
+    return f"in the mode {spec.generation_mode} the API alone writes the text, and no gradient of it comes back"
+
+
 class Reinforce:
     """Trains a graph's policy and fuser on a task.
 
@@ -84,10 +92,7 @@ class Reinforce:
         self.parts = learning(built)
         self.not_trained = sorted(built.parts.keys() - self.parts.keys())
         for name in self.not_trained:
-            logger.warning(
-                "the %s is not trained: in the mode %s the API alone writes the text, and no gradient of it reaches "
-                "the %s", name, built.graph.mode, name,
-            )  # fmt: skip
+            logger.warning("the %s is not trained: %s", name, why_not(built.spec))
         if not list(self.parts.parameters()):
             raise ConfigError(
                 "nothing to train: the topology is fixed and the fuser learns nothing; use --topology learned, "

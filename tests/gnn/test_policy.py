@@ -10,6 +10,7 @@ from torch import Tensor
 from gcache.agents.decision import DecisionMaker
 from gcache.agents.roles import Agent
 from gcache.errors import ConfigError
+from gcache.gnn.cue_names import CUES
 from gcache.gnn.distribution import EdgeDistribution
 from gcache.gnn.features import HashEncoder
 from gcache.gnn.policy import QuestionFeatures, TopologyPolicy
@@ -251,3 +252,109 @@ def test_a_policy_that_may_consult_nobody_starts_with_the_weights_of_one_that_ma
     ours = with_choice.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in without.state_dict().items())
     assert {name.split(".")[0] for name in set(ours) - set(without.state_dict())} == {"consult_head"}
+
+
+# -- cues, and how many are heard ---------------------------------------------------------------
+
+
+def asked_with_cues(seed: int = 0) -> QuestionFeatures:
+    """Four agents: the first is named by the question, and names the second."""
+    plain = features(4, seed)
+    cites = torch.zeros(4, 4)
+    cites[0, 1] = 1
+    return QuestionFeatures(plain.roles, plain.query, torch.tensor([[1.0, 1], [0, 0], [-1, 0], [0, 0]]), cites)
+
+
+@pytest.mark.parametrize("settings", [{}, {"agent_probability": 0.0}, {"temporal": True}])
+def test_cues_and_a_number_heard_change_nothing_before_training_but_that_number(settings: dict[str, Any]) -> None:
+    asked = asked_with_cues()
+    plain, cued = policy(2, **settings)(asked), policy(2, cues=CUES, **settings)(asked)
+    assert torch.equal(plain.logits, cued.logits)
+    heard = policy(2, cues=CUES, heard=1.5, **settings)(asked)
+    into = [e for e, key in enumerate(heard.candidates) if key[1] == 4]
+    assert float(heard.probabilities[into].sum().detach()) == pytest.approx(1.5, abs=1e-4)
+    rest = [e for e in range(len(heard.candidates)) if e not in into]
+    assert torch.equal(heard.logits[rest], plain.logits[rest]), "edges among agents are as likely as before"
+
+
+@pytest.mark.parametrize("name", CUES)
+def test_each_cue_reaches_the_edges_of_its_agents_alone(name: str) -> None:
+    asked = asked_with_cues()
+    made = policy(1, cues=(name,), agent_probability=0.0)
+    before = made(asked).logits
+    with torch.no_grad():
+        assert made.cue_weights is not None
+        made.cue_weights.fill_(0.1)
+    moved = (made(asked).logits - before).detach().abs() > 1e-6
+    wanted = {"overlap": [0, 2], "named": [0], "cited": [1], "citing": [0]}[name]
+    assert moved.nonzero().flatten().tolist() == wanted
+
+
+def test_whoever_is_named_by_one_that_is_heard_becomes_likely_itself() -> None:
+    asked = asked_with_cues()
+    made = policy(1, cues=("named", "cited"), heard=1.0, agent_probability=0.0)
+    with torch.no_grad():
+        assert made.cue_weights is not None
+        made.cue_weights.copy_(torch.tensor([[0.3, 0.0]]))
+    first = table(made(asked))
+    with torch.no_grad():
+        made.cue_weights.copy_(torch.tensor([[0.3, 0.2]]))
+    second = table(made(asked))
+    assert first[0, 4] > 0.9 and first[1, 4] < 0.05
+    assert second[1, 4] > 0.15 and second[2, 4] < first[2, 4], "what it gains the others lose"
+
+
+def test_the_gradient_through_cues_messages_and_the_number_heard_is_exact() -> None:
+    asked = asked_with_cues()
+    made = policy(1, cues=CUES, heard=1.7, agent_probability=0.0).double()
+    plain = QuestionFeatures(*(t.double() for t in (asked.roles, asked.query, asked.cues, asked.cites)))  # type: ignore[union-attr]
+    weights = made.cue_weights
+    assert weights is not None
+    with torch.no_grad():
+        weights.copy_(torch.tensor([[0.02, 0.05, 0.04, -0.03]]))
+    drawn = Topology(4, (Edge(0, 4), Edge(1, 4)))
+    (exact,) = torch.autograd.grad(made(plain).log_prob(drawn), weights)
+    for c in range(4):
+        values = []
+        for step in (1e-3, -1e-3):  # log_prob is float32
+            with torch.no_grad():
+                weights[0, c] += step
+                values.append(float(made(plain).log_prob(drawn)))
+                weights[0, c] -= step
+        assert float(exact[0, c]) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-3)
+    assert exact.abs().min() > 1e-3, "every cue learns"
+
+
+def test_a_policy_with_cues_reads_questions_that_have_none() -> None:
+    made = policy(1, cues=CUES)
+    with torch.no_grad():
+        assert made.cue_weights is not None
+        made.cue_weights.fill_(0.1)
+    assert torch.equal(made(features(3)).logits, policy(1)(features(3)).logits)
+
+
+def test_permuting_the_agents_permutes_their_cues() -> None:
+    asked, order = asked_with_cues(), [2, 0, 3, 1]
+    made = policy(3, cues=CUES, heard=2.0, agent_probability=0.0)
+    with torch.no_grad():
+        assert made.cue_weights is not None
+        made.cue_weights.copy_(torch.tensor([[0.05, 0.1, 0.1, -0.1]]))
+    assert asked.cues is not None and asked.cites is not None
+    moved = QuestionFeatures(asked.roles[[*order, 4]], asked.query, asked.cues[order], asked.cites[order][:, order])
+    before, after = made(asked).logits, made(moved).logits
+    assert torch.allclose(before[order], after, atol=1e-5)
+
+
+def test_cues_that_do_not_fit_are_refused() -> None:
+    asked = features(3)
+    with pytest.raises(ConfigError, match=r"cues must be \(3, 2\), got \(3, 3\)"):
+        QuestionFeatures(asked.roles, asked.query, torch.zeros(3, 3))
+    with pytest.raises(ConfigError, match=r"cites must be \(3, 3\), got \(2, 2\)"):
+        QuestionFeatures(asked.roles, asked.query, None, torch.zeros(2, 2))
+    with pytest.raises(ConfigError, match="unknown cue 'cite'"):
+        policy(cues=("cite",))
+    with pytest.raises(ConfigError, match="each be named once"):
+        policy(cues=("named", "named"))
+    for value in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match="heard must be above 0"):
+            policy(heard=value)

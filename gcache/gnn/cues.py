@@ -1,0 +1,71 @@
+"""What else the policy may see of a question and its agents: cues that embeddings of sentences blur.
+
+    overlap   how many of the question's words stand in the agent's description, by BM25 (Robertson and Zaragoza 2009),
+              among these agents; standardised
+    named     1 where the question names the agent
+    cited     the chance that the decision maker hears an agent that names this one
+    citing    the chance that it hears an agent that this one names
+
+The first two are known beforehand. The last two pass a message along who names whom: a question of two hops names one
+document, and that document names the other. A message is 1 - prod (1 - p_j) over those neighbours j, where p_j is what
+the policy says of j without messages. All are made of what is public: roles, descriptions and who names whom.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcache.agents.roles import Agent
+from gcache.tasks.citations import plain_name, says
+
+
+def known_cues(question: str, agents: Sequence[Agent]) -> Tensor:
+    """(N, 2) of overlap and named."""
+    overlap = torch.tensor(word_overlap(question, [agent.description for agent in agents]), dtype=torch.float32)
+    if len(agents) > 1 and float(overlap.std()) > 0:
+        overlap = (overlap - overlap.mean()) / overlap.std(correction=0)
+    else:
+        overlap = torch.zeros_like(overlap)
+    named = torch.tensor([float(says(question, plain_name(agent.role))) for agent in agents])
+    return torch.stack((overlap, named), dim=1)
+
+
+def citations(agents: Sequence[Agent]) -> Tensor:
+    """(N, N), 1 where the first agent names the second."""
+    return torch.tensor([[float(other.role in agent.cites) for other in agents] for agent in agents])
+
+
+def messages(heard: Tensor, cites: Tensor) -> Tensor:
+    """(N, 2) of cited and citing.
+
+    Args:
+        heard: (N,) the chances p_j.
+        cites: (N, N) as `citations` gives it.
+    """
+    silent = [1 - heard[:, None] * neighbours for neighbours in (cites, cites.T)]  # (N from, N to)
+    return torch.stack([1 - each.prod(dim=0) for each in silent], dim=1)
+
+
+def word_overlap(question: str, texts: Sequence[str]) -> list[float]:
+    """BM25's score of each text for a question, with these texts as all there are; 0 for all if no word is shared."""
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
+
+    def words(texts: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+        return found
+
+    known = words(texts)
+    vocabulary = set().union(*map(set, known))
+    asked = [word for word in words([question])[0] if word in vocabulary]
+    if not asked:
+        return [0.0] * len(texts)
+    index = bm25s.BM25()
+    index.index(known, show_progress=False)
+    scores: list[float] = index.get_scores(asked).tolist()
+    return scores
