@@ -208,6 +208,11 @@ class GraphSpec(Settings):
                 "slot_temperature and slot_scale are for slots that are handed over once, but with transfer='context' "
                 "they go on from agent to agent; use transfer='own', or leave them at 1"
             )
+        if self.graph.reread and (self.channels or self.agent_models or self.decision_method != "refer"):
+            raise ConfigError(
+                "reread computes slots again that are heard together, of agents on one model that hand on their own "
+                "caches; leave out --channels, --agent_models and --decision_method, or use --reread 0"
+            )
         self._check_marginal()
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()

@@ -206,7 +206,9 @@ def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:
     reasons = spec.graph.payload.reasons or "reasoning" in spec.channels
     order = () if spec.graph.question_order == "last" else ("question_order",)
     repairs = tuple(name for name in ("slot_temperature", "slot_scale") if getattr(spec, name) == 1)
-    return (*order, *repairs, *(() if reasons else ("reason_tokens", "agent_temperature")))
+    unasked = tuple(name for name in ("cues", "heard", "hard_edges") if not getattr(spec, name))
+    again = () if spec.graph.reread else ("reread",)
+    return (*order, *repairs, *unasked, *again, *(() if reasons else ("reason_tokens", "agent_temperature")))
 
 
 def _measured_with(

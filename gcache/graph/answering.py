@@ -64,7 +64,7 @@ async def _write(
             tokens = parts.decision_tokens(question, words, start.variables, judges)
             fused = await transport.fused(turn.receiver, turn.coming(own))
             received += transport.slots(turn.receiver, fused)
-            read += len(tokens)
+            read += len(tokens) + transport.read_again.get(turn.receiver, 0)
             asked = WriterInput(
                 question, parts.decision.judging if judges else parts.decision.instructions, tokens,
                 turn.question_tokens, fused, tuple(heard[i] for i in group),

@@ -42,7 +42,6 @@ class Run:
         self.trace = Trace(start.watch, start.keep_states)
         self.questions = [t.layouts.of(start.variables).question(start.example.question) for t in parts.models]
         self.own: dict[Node, KVCache] = {}
-        self.prompts: dict[Node, tuple[int, ...]] = {}
         self.written: dict[Node, Generation] = {}
         self.thinking = 0  # tokens of latent steps and of agents' texts
         self._events = parts.llm.ledger.noted
@@ -73,7 +72,7 @@ class Run:
         self._note_memory()
         return RunResult(
             self.example, self.agents, answered.text, self.topology, self.start.topology_log_prob, answered.spoken,
-            tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.prompts),
+            tuple(self.trace.steps), arrivals, kept, self.start.temperature, dict(self.transport.prompts),
             dict(self.transport.said), self.thinking,
             dict(self.transport.states) if self.start.keep_states else {}, dict(self.written),
             self.transport.reasoners & self.written.keys(), answered.ballot,
@@ -106,7 +105,7 @@ class Run:
             self.agents[agent], self.example.question, self.transport.words(node, coming), steps, model,
             self.start.variables, node in self.transport.reasoners,
         )  # fmt: skip
-        self.prompts[node] = tokens
+        self.transport.prompts[node] = tokens
         received = await self.transport.fused(node, coming)
         slots = self.transport.slots(node, received)
         request = ThinkRequest(
@@ -128,7 +127,8 @@ class Run:
         self.trace.note(
             Step(
                 agent, self.agents[agent].role, round_, "think" if fresh else "shared", started, self.trace.now(),
-                prefilled=(0 if thought.kept else len(tokens)) + len(thought.asked_to_speak) if fresh else 0,
+                prefilled=self.transport.read_again.get(node, 0)
+                + ((0 if thought.kept else len(tokens)) + len(thought.asked_to_speak) if fresh else 0),
                 latent=steps if fresh and not thought.kept else 0,
                 generated=len(thought.said.tokens) if fresh and thought.said else 0,
                 received=slots,

@@ -49,6 +49,12 @@ class GraphConfig(Settings):
         "--store",
         group="graph", flag="question", choices=QUESTION_ORDERS,
     )
+    reread: int = setting(
+        0, help="so many first slots of every cache but the first one that a receiver hears are computed again behind "
+        "the caches before it, a repair of caches that were read side by side; for runs, and training with "
+        "--hard_edges",
+        group="graph", at_least=0, metavar="SLOTS",
+    )
     hands: str = setting(
         "cache", help="what goes over an edge: the agent's cache; a text that it says, which stands in its successors' "
         "prompts; both; or its cache with the slots of a solution that it writes (reasoning), whose words nobody reads "
@@ -86,6 +92,11 @@ class GraphConfig(Settings):
             raise ConfigError(
                 f"question='last' is for agents that hand on what they read, got hands={self.hands!r}; use "
                 "hands='cache', or question='first'"
+            )
+        if self.reread and (self.hands, self.transfer) != ("cache", "own"):
+            raise ConfigError(
+                f"reread computes slots of agents' prompts again, got hands={self.hands!r} and "
+                f"transfer={self.transfer!r}; use hands='cache' and transfer='own', or reread=0"
             )
         _ = self.template
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
+from gcache.errors import ConfigError
 from gcache.gnn.topology import Edge, EdgeKey, Node
 from gcache.graph.agent_models import AgentModel
 from gcache.graph.begin import Start
@@ -22,6 +23,7 @@ from gcache.graph.hand_over import edge_weights, handed_states, over_edge
 from gcache.graph.memo import RolloutMemo
 from gcache.graph.parts import Parts
 from gcache.graph.passing import Passing
+from gcache.graph.reread import reread
 from gcache.graph.result import Arrival, Carried
 from gcache.graph.routes import Routes
 from gcache.graph.schedule import Coming
@@ -43,6 +45,8 @@ class Transport:
         said: of each node that speaks, its words.
         carried: what other models read of what links brought.
         arrivals: of each receiver, what came, in order.
+        prompts: of each node, the tokens of its own slots; read_again: of each receiver, how many of these were
+            computed again for it.
         heard: nodes that a path leads from to the decision maker; reasoners: those of them that write a solution;
             speakers: others that say something.
         failed: nodes whose text failed for good, which nobody hears.
@@ -56,6 +60,8 @@ class Transport:
         self.model_of = self.routes.model_of
         self.weights = edge_weights(start.topology)
         self.keep, self._intervention, self._memo = start.keep_caches, start.intervention, start.memo
+        if self.config.reread and start.intervention is not None:
+            raise ConfigError("controls change caches that are not to be read again; use --reread 0 for them")
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
@@ -65,6 +71,8 @@ class Transport:
         self.said: dict[Node, str] = {}
         self.carried: dict[Carried, KVCache] = {}
         self.arrivals: dict[Node, list[Arrival]] = {}
+        self.prompts: dict[Node, tuple[int, ...]] = {}
+        self.read_again: dict[Node, int] = {}
         self.heard = start.topology.heard_nodes(self.config.num_rounds)
         self.failed: set[Node] = set()
         crossed = self._crossed()
@@ -133,7 +141,12 @@ class Transport:
     async def fused(self, receiver: Node, coming: Coming) -> FusedCache:
         """One cache of the question and all that arrives at a receiver."""
         caches = await self.arriving(receiver, coming)
-        return self.agent_model(receiver).fuse(self.shared[self.model_of[receiver[1]]], caches, self.weights)
+        model, shared = self.agent_model(receiver), self.shared[self.model_of[receiver[1]]]
+        if self.config.reread:
+            prompts = [self.prompts[sender] for sender, _ in coming if sender not in self.failed]
+            known = [(*each, prompt) for each, prompt in zip(caches, prompts, strict=True)]
+            caches, self.read_again[receiver] = await reread(model, shared, known, self.weights, self.config.reread)
+        return model.fuse(shared, caches, self.weights)
 
     async def arriving(self, receiver: Node, coming: Coming) -> list[tuple[KVCache, EdgeKey | None]]:
         """The caches that arrive at a receiver, prepared for fusing; it is noted that they did."""

@@ -89,6 +89,10 @@ class Reinforce:
         #: Is shown every step's metrics, where there is one.
         self.board: Board | None = None
         self.task_record = dict(task_record or {"name": task.name})
+        if built.graph.config.reread and built.graph.learns:
+            raise ConfigError(
+                "texts on caches that were read again are not learned from; add --hard_edges true, or use --reread 0"
+            )
         self.parts = learning(built)
         self.not_trained = sorted(built.parts.keys() - self.parts.keys())
         for name in self.not_trained:

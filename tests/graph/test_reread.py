@@ -1,0 +1,165 @@
+"""First slots of caches that were read side by side, computed again behind those before them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exact import awake, double
+from toy import QUESTIONS, ToyTask, toy_built
+
+from gcache.build import Built
+from gcache.cache.kv_cache import KVCache
+from gcache.config import GraphSpec
+from gcache.errors import ConfigError
+from gcache.gnn.topology import Edge, Topology
+from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.result import RunResult
+from gcache.graph.run_config import GraphConfig
+from gcache.llm.local import LocalLLM
+from gcache.llm.requests import GenerateRequest, LogProbRequest
+from gcache.training.config import TrainConfig
+from gcache.training.trainer import Reinforce
+
+STAR = Topology(3, tuple(Edge(n, 3) for n in range(3)))
+
+
+def built(llm: LocalLLM, tokenizer: Any, slots: int, positions: str = "sequential", **spec: Any) -> Built:
+    config = GraphConfig(latent_steps=0, max_new_tokens=4, question_order="last", reread=slots)
+    return toy_built(llm, tokenizer, graph=config, positions=positions, **spec)
+
+
+def ran(llm: LocalLLM, tokenizer: Any, slots: int, **settings: Any) -> RunResult:
+    return built(llm, tokenizer, slots, **settings).graph.run(QUESTIONS[0], topology=STAR)
+
+
+def likely(result: RunResult) -> tuple[tuple[int, ...], float]:
+    (spoken,) = result.spoken
+    assert spoken.generation is not None
+    return spoken.generation.tokens, spoken.generation.log_prob
+
+
+def test_all_slots_behind_each_other_are_one_prompt_of_all_words(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """In float64, where what is left is no rounding."""
+    llm = double(tiny_llm)
+    result = ran(llm, tiny_tokenizer, 1000)
+    graph = built(llm, tiny_tokenizer, 0).graph
+    assert isinstance(graph, CacheGraph)
+    prefix = graph.layout.question(QUESTIONS[0])
+    words = [token for node in sorted(result.prompts) for token in result.prompts[node]]
+    (spoken,) = result.spoken
+    prompt = (*prefix, *words, *spoken.tokens)
+    (plain,) = llm.generate([GenerateRequest(prompt, None, 4)])
+    tokens, log_prob = likely(result)
+    assert tokens == plain.tokens
+    (scores,) = llm.log_prob([LogProbRequest(prompt, tokens)])
+    assert log_prob == pytest.approx(float(scores.sum()), abs=1e-6)
+    side_by_side = likely(ran(llm, tiny_tokenizer, 0))
+    assert abs(log_prob - side_by_side[1]) > 1e-4 or tokens != side_by_side[0], "else this shows nothing"
+
+
+@pytest.mark.parametrize("positions", ["parallel", "sequential"])
+def test_only_the_first_slots_of_all_but_the_first_cache_are_others(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, positions: str
+) -> None:
+    heard: list[list[KVCache]] = []
+    from gcache.graph import agent_models
+
+    real = agent_models.fused_for
+
+    def fused_for(fuser: Any, shared: KVCache, arriving: Any, weights: Any) -> Any:
+        heard.append([cache for cache, _ in arriving])
+        return real(fuser, shared, arriving, weights)
+
+    monkeypatch.setattr(agent_models, "fused_for", fused_for)
+    before = ran(tiny_llm, tiny_tokenizer, 0, positions=positions)
+    old = heard[-1]
+    heard.clear()
+    after = ran(tiny_llm, tiny_tokenizer, 3, positions=positions)
+    new = heard[-1]
+    for number, (one, other) in enumerate(zip(old, new, strict=True)):
+        for name in ("positions", "mask", "kinds", "owners", "ordinals"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        assert torch.equal(one.keys[..., 3:, :], other.keys[..., 3:, :])
+        assert torch.equal(one.values[..., 3:, :], other.values[..., 3:, :])
+        same = torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
+        assert same == (number == 0)
+        assert torch.allclose(one.values[0], other.values[0], atol=1e-5), "layer 0 has no past in its values"
+    counts = [next(s for s in result.trace if s.role == "decision maker").prefilled for result in (before, after)]
+    assert counts[1] - counts[0] == 6, "three slots of two caches"
+
+
+def test_the_keys_of_the_first_layer_stand_where_they_stood(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    """Nothing before them is in them, so computed again behind others, and moved back, they are what they were."""
+    from gcache.graph.reread import reread
+
+    graph = built(tiny_llm, tiny_tokenizer, 0, "parallel").graph
+    assert isinstance(graph, CacheGraph)
+    result = graph.run(QUESTIONS[0], topology=STAR)
+    assert result.shared is not None
+    nodes = sorted(result.prompts)
+    arrived = [(result.caches[node], (node[1], 3), result.prompts[node]) for node in nodes]
+    weights = {(n, 3): torch.ones(()) for n in range(3)}
+
+    async def again() -> tuple[list[tuple[KVCache, Any]], int]:
+        return await reread(graph.models[0], result.shared, arrived, weights, 4)  # type: ignore[arg-type]
+
+    found, read = asyncio.run(again())
+    assert read == 8
+    for (cache, _, _), (other, _) in zip(arrived, found, strict=True):
+        assert torch.allclose(cache.keys[0], other.keys[0], atol=1e-4)
+
+
+def test_one_that_is_heard_alone_is_not_read_again(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    one = Topology(3, (Edge(1, 3),))
+    runs = [built(tiny_llm, tiny_tokenizer, slots).graph.run(QUESTIONS[0], topology=one) for slots in (0, 5)]
+    assert likely(runs[0]) == likely(runs[1])
+    assert [step.prefilled for step in runs[0].trace] == [step.prefilled for step in runs[1].trace]
+
+
+def test_questions_together_are_answered_as_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = built(tiny_llm, tiny_tokenizer, 4).graph
+    awake(graph.fuser)  # type: ignore[attr-defined]
+
+    async def together() -> list[RunResult]:
+        return list(await asyncio.gather(*(graph.arun(question, topology=STAR) for question in QUESTIONS)))
+
+    for question, result in zip(QUESTIONS, asyncio.run(together()), strict=True):
+        alone = likely(graph.run(question, topology=STAR))
+        assert likely(result)[0] == alone[0]
+        assert likely(result)[1] == pytest.approx(alone[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hands": "both"}, {"hands": "text"}, {"hands": "reasoning"}, {"transfer": "context"},
+     {"transfer": "latent", "latent_steps": 1}, {"reread": -1}],
+)  # fmt: skip
+def test_what_is_no_prompt_is_not_read_again(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="reread"):
+        GraphConfig(**{"latent_steps": 0, "reread": 8, **settings})
+
+
+@pytest.mark.parametrize(
+    "spec", [{"channels": ("cache", "text")}, {"decision_method": "vote"}, {"agent_models": ("smollm2",)}]
+)
+def test_what_is_not_heard_together_is_not_read_again(spec: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="reread computes slots again that are heard together"):
+        GraphSpec(graph=GraphConfig(latent_steps=0, reread=8), **spec)
+
+
+def test_it_is_trained_on_with_hard_edges_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    config = TrainConfig(iterations=2, batch_size=2, rollouts=2)
+    with pytest.raises(ConfigError, match="add --hard_edges true"):
+        Reinforce(built(tiny_llm, tiny_tokenizer, 4), ToyTask(), config, tmp_path)
+    hard = built(tiny_llm, tiny_tokenizer, 4, hard_edges=True)
+    assert len(Reinforce(hard, ToyTask(), config, tmp_path).train(progress=False)) == 2
+
+
+def test_controls_do_not_go_with_it(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+    graph = built(tiny_llm, tiny_tokenizer, 4).graph
+    with pytest.raises(ConfigError, match="use --reread 0 for them"):
+        graph.run(QUESTIONS[0], topology=STAR, intervention=lambda passing: passing.cache)
