@@ -87,10 +87,8 @@ def join(files: Sequence[Path], out: Path, to: str | None = None, pool: Sequence
                 str(row.get("unstated", "")), _cut(row), *(f"{row.get(name, 0):.0f}" for name in COSTS),
                 *(cell for name in scored for cell in _scored(beside[name], row[name])),
             ])  # fmt: skip
-    if pool and scored:
-        raise DataError("--pool joins seeds of tasks whose answers are right or not, and these have F1; leave it out")
     if pool:
-        lines.append(_pooled(first, [found[files.index(path)]["rows"][-1] for path in pool]))
+        lines.append(_pooled(first, beside, scored, [found[files.index(path)]["rows"][-1] for path in pool]))
     head = [
         "method", "n", "accuracy", f"difference to {beside['name']}",
         f"right in {beside['name']} alone / in the row alone", "unparsed", "unstated", "cut", *COSTS,
@@ -107,14 +105,21 @@ def _scored(beside: Sequence[float], own: Sequence[float]) -> tuple[str, str]:
     return f"{mean:.3f} ({least:.3f} to {most:.3f})", f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _pooled(first: Sequence[bool], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The mean of one method's rows at several seeds; intervals are bootstrapped over the questions."""
+def _pooled(
+    first: Sequence[bool], beside: dict[str, Any], scored: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> list[str]:
+    """The mean of one method's rows at several seeds; intervals are bootstrapped over the questions.
+
+    Args:
+        first: which answers of the row that is compared with, `beside`, are right.
+        scored: of `SCORES`, those that all rows have.
+    """
     if len(names := {row["name"] for row in rows}) > 1:
         raise DataError(f"--pool has files whose last rows are {', '.join(sorted(names))}; pass those of one method")
     outcomes = [_right(row) for row in rows]
     if len({len(right) for right in outcomes}) > 1:
         raise DataError("--pool names files of different numbers of questions; pass those of the same ones")
-    mean = [sum(each) / len(rows) for each in zip(*outcomes, strict=True)]
+    mean = _mean(outcomes)
     accuracy, low, high = bootstrap_difference([0.0] * len(mean), mean)
     difference, worst, best = bootstrap_difference([float(right) for right in first[: len(mean)]], mean)
 
@@ -126,7 +131,13 @@ def _pooled(first: Sequence[bool], rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{difference:+.3f} ({worst:+.3f} to {best:+.3f})", "", f"{total('unparsed'):.1f}", f"{total('unstated'):.1f}",
         f"{total('cut') / total('texts'):.3f}" if total("texts") else f"{total('cut'):.1f}",
         *(f"{total(name):.0f}" for name in COSTS),
+        *(cell for name in scored for cell in _scored(beside[name], _mean([row[name] for row in rows]))),
     ]  # fmt: skip
+
+
+def _mean(scores: Sequence[Sequence[float]]) -> list[float]:
+    """Of each question, over seeds."""
+    return [sum(each) / len(scores) for each in zip(*scores, strict=True)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -160,5 +160,20 @@ def test_scores_of_each_question_have_columns_where_all_rows_have_them(
     assert "| 0.250 (" in first and first.endswith("| +0.000 (+0.000 to +0.000) |")
     assert "| 0.750 (" in second and second.endswith("| +0.500 (+0.500 to +0.500) |")
     assert json.loads((tmp_path / "out" / "caches.json").read_text())["rows"][0]["documents"] == [[0]] * 4
-    assert experiment("join_comparisons").main([*words, "--pool", str(files[1])]) == 2
-    assert "--pool joins seeds of tasks whose answers are right or not" in capsys.readouterr().err
+
+
+def test_the_scores_of_several_seeds_are_joined_question_by_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    f1s = {"text": [0.25, 0.5, 0.0, 0.25], "seed0": [0.5, 1.0, 0.0, 0.5], "seed1": [1.0, 1.0, 0.5, 0.5]}
+    files = [comparison(tmp_path, name, {"single" if name == "text" else "gcache": "rwww"}) for name in f1s]
+    for path, scores in zip(files, f1s.values(), strict=True):
+        found = json.loads(path.read_text())
+        found["rows"][0]["f1s"] = scores
+        path.write_text(json.dumps(found))
+    words = [*map(str, files), "--pool", *map(str, files[1:]), "--out", str(tmp_path / "out")]
+    assert experiment("join_comparisons").main(words) == 0
+    joined = capsys.readouterr().out.splitlines()[-1]
+    assert joined.startswith("| gcache, mean of 2 seeds | 4 |")
+    # 0.75, 1, 0.25, 0.5 less 0.25, 0.5, 0, 0.25
+    assert "| 0.625 (" in joined and "| +0.375 (+0.250 to +0.500) |" in joined
