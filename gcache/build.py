@@ -18,6 +18,7 @@ from gcache.agents.decision import DecisionMaker, decision_maker
 from gcache.agents.prompts import LAYOUTS
 from gcache.agents.roles import Agent, pick_agents
 from gcache.cache.fusers.registry import make_fuser
+from gcache.cache.fusers.side_by_side import SideBySideFuser
 from gcache.config import LEARNED, GraphSpec
 from gcache.errors import ConfigError
 from gcache.gnn.features import Encoder, make_encoder
@@ -195,6 +196,11 @@ def assemble(
         speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
+    if spec.graph.reread and not isinstance(fuser, SideBySideFuser):
+        raise ConfigError(
+            f"reread is for fusers that put caches side by side, which {spec.fuser!r} does not; use --fuser concat, or "
+            "--reread 0"
+        )
     fuser.slot_temperature, fuser.slot_scale = spec.slot_temperature, spec.slot_scale
     layout = LAYOUTS[spec.graph.question_order].of(tokenizer, spec.graph.template)
     writer = make_writer(spec.generation_mode, api, spec.hint, layout, spec.embeds_endpoint)

@@ -14,7 +14,7 @@ from gcache.cache.position_names import POSITIONS
 from gcache.errors import CheckpointError, ConfigError
 from gcache.gnn.cue_names import CUES, check_cues
 from gcache.gnn.features import ENCODERS
-from gcache.gnn.fixed import TOPOLOGIES
+from gcache.gnn.fixed import TOPOLOGIES, FixedTopology
 from gcache.gnn.topology import AGENT_PROBABILITY, CHANNELS, DECISION_PROBABILITY, check_choices
 from gcache.graph.run_config import ENDPOINTS, GENERATION_MODES, GraphConfig
 from gcache.graph.writers.hints import HINTS
@@ -115,8 +115,9 @@ class GraphSpec(Settings):
         group="choices", what="cue", metavar="CUE", choices=CUES, unset="embeddings alone",
     )
     heard: float | None = setting(
-        None, help="so many agents the decision maker hears in the mean, before training and after: who they are is "
-        "learned, and not how many; in place of --decision_probability, for many agents",
+        None, help="so many agents the decision maker hears in the mean over draws, before training and after: who "
+        "they are is learned, and not how many; in place of --decision_probability, for many agents. The most likely "
+        "topology has those that are likelier heard than not: before training perhaps nobody",
         group="choices", metavar="K", above=0, unset="as many as is learned",
     )
     hard_edges: bool = setting(
@@ -208,15 +209,38 @@ class GraphSpec(Settings):
                 "slot_temperature and slot_scale are for slots that are handed over once, but with transfer='context' "
                 "they go on from agent to agent; use transfer='own', or leave them at 1"
             )
-        if self.graph.reread and (self.channels or self.agent_models or self.decision_method != "refer"):
-            raise ConfigError(
-                "reread computes slots again that are heard together, of agents on one model that hand on their own "
-                "caches; leave out --channels, --agent_models and --decision_method, or use --reread 0"
-            )
+        if self.graph.reread:
+            self._check_reread()
         self._check_marginal()
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
         self._check_models()
+
+    def _check_reread(self) -> None:
+        """Refuse what has nothing to read again, or would lose something by it."""
+        if self.channels or self.agent_models or self.decision_method != "refer":
+            raise ConfigError(
+                "reread computes slots again that are heard together, of agents on one model that hand on their own "
+                "caches; leave out --channels, --agent_models and --decision_method, or use --reread 0"
+            )
+        if self.generation_mode not in ("local", "hybrid"):
+            raise ConfigError(
+                f"reread is for texts on caches, but in the mode {self.generation_mode!r} the API writes without them; "
+                "use --generation_mode local or hybrid, or --reread 0"
+            )
+        learned = self.topology == LEARNED
+        among = self.agent_probability > 0 if learned else any(
+            target != 3 for _, target in FixedTopology(self.topology, 3, self.seed).most_likely()[0].pairs
+        )
+        if among or self.graph.num_rounds > 1:
+            raise ConfigError(
+                "reread computes slots again without what their agents heard, so these must hear nobody; use "
+                f"{'--agent_probability 0' if learned else '--topology star'} and one round, or --reread 0"
+            )
+        if learned and not self.hard_edges:
+            raise ConfigError(
+                "texts on caches that were read again are not learned from; add --hard_edges true, or use --reread 0"
+            )
 
     def _check_marginal(self) -> None:
         """Refuse a decision without texts where nothing is read, or where nobody says which answers there are."""

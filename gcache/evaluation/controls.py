@@ -210,6 +210,11 @@ OF_LATENT_STEPS = ("random latents", "identity W_a", "random W_a")
 OF_MAPS = ("identity W_a", "random W_a")
 #: Controls that move caches.
 OF_PLACES = ("other question",)
+#: Controls that change caches on their way, or let agents hear each other.
+OF_CACHES = (
+    "masked", "zeroed", "noise", "other question", "random latents", "all edges", "chain", "layered", "debate",
+    "random edges",
+)  # fmt: skip
 #: Controls after which nothing of what the agents thought reaches the decision maker.
 CUTS = ("no transfer", "masked", "zeroed", "noise", "other question")
 
@@ -230,8 +235,9 @@ def run_controls(
 
     Raises:
         ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
-            are several models, one that moves caches of a model whose caches must stay where they are, fewer than two
-            questions, or questions whose numbers of agents never agree.
+            are several models, one that moves caches of a model whose caches must stay where they are, one that
+            changes caches which are read again, fewer than two questions, or questions whose numbers of agents never
+            agree.
     """
     for name in names:
         if name not in CONTROLS:
@@ -250,8 +256,8 @@ def run_controls(
             f"{', '.join(n for n in names if n in OF_MAPS)}: the agents have several models, each with a W_a of its "
             "own; leave it out"
         )
-    placed = _stay_where_they_are(graph, names)
-    left_out = {*(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
+    placed, again = _stay_where_they_are(graph, names), _read_again(graph, names)
+    left_out = {*again, *(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
     chosen = [n for n in names or CONTROLS if n not in left_out]
     spoken = sum(edge.payload == "text" for t in topology.values() for edge in t.edges)
     if spoken and set(chosen) & set(CUTS):
@@ -276,6 +282,24 @@ def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, 
         ropes[0].require_movable()
     logger.warning("left out: %s; caches of this model cannot be moved: %s", ", ".join(OF_PLACES), ropes[0].fixed)
     return OF_PLACES
+
+
+def _read_again(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
+    """Controls that cannot be had of this graph, since the first slots of its caches are computed anew, without what
+    their agents heard.
+
+    Raises:
+        ConfigError: one of them is asked for.
+    """
+    if not graph.config.reread:
+        return ()
+    why = f"this graph computes the first {graph.config.reread} slots of its caches again (reread)"
+    if asked := [name for name in names if name in OF_CACHES]:
+        raise ConfigError(
+            f"{', '.join(asked)}: {why}, which would undo some of this control; leave it out, or train without reread"
+        )
+    logger.warning("left out: %s; %s, which would undo some of them", ", ".join(OF_CACHES), why)
+    return OF_CACHES
 
 
 def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:

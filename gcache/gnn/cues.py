@@ -8,7 +8,8 @@
 
 The first two are known beforehand. The last two pass a message along who names whom: a question of two hops names one
 document, and that document names the other. A message is 1 - prod (1 - p_j) over those neighbours j, where p_j is what
-the policy says of j without messages. All are made of what is public: roles, descriptions and who names whom.
+the policy says of j without messages, once it consults. All are made of what is public: roles, descriptions and who
+names whom.
 """
 
 from __future__ import annotations
@@ -20,23 +21,27 @@ import torch
 from torch import Tensor
 
 from gcache.agents.roles import Agent
-from gcache.tasks.citations import plain_name, says
+from gcache.tasks.citations import name_of, says
 
 
 def known_cues(question: str, agents: Sequence[Agent]) -> Tensor:
     """(N, 2) of overlap and named."""
-    overlap = torch.tensor(word_overlap(question, [agent.description for agent in agents]), dtype=torch.float32)
-    if len(agents) > 1 and float(overlap.std()) > 0:
-        overlap = (overlap - overlap.mean()) / overlap.std(correction=0)
-    else:
-        overlap = torch.zeros_like(overlap)
-    named = torch.tensor([float(says(question, plain_name(agent.role))) for agent in agents])
-    return torch.stack((overlap, named), dim=1)
+    overlap = torch.tensor(word_overlap(question, [agent.description for agent in agents]), dtype=torch.float64)
+    named = torch.tensor([float(says(question, name_of(agent.role))) for agent in agents])
+    return torch.stack((_standardised(overlap).float(), named), dim=1)
+
+
+def _standardised(scores: Tensor) -> Tensor:
+    """Of mean 0 and deviation 1; 0 for all where they are equal, but for rounding."""
+    if not scores.numel() or float(scores.max() - scores.min()) <= 1e-6 * float(scores.abs().max()):
+        return torch.zeros_like(scores)
+    return (scores - scores.mean()) / scores.std(correction=0)
 
 
 def citations(agents: Sequence[Agent]) -> Tensor:
     """(N, N), 1 where the first agent names the second."""
-    return torch.tensor([[float(other.role in agent.cites) for other in agents] for agent in agents])
+    named = [[float(other.role in agent.cites) for other in agents] for agent in agents]
+    return torch.tensor(named).reshape(len(agents), len(agents))
 
 
 def messages(heard: Tensor, cites: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def shifted(logits: Tensor, heard: float) -> Tensor:
         logits: (N,) s_i.
         heard: K; with few agents `MOST` of them.
     """
-    if not logits.numel():
+    if not logits.numel() or not bool(logits.isfinite().all()):  # what is certain is no matter of how many
         return logits
     wanted = min(heard, MOST * logits.numel())
     exact = logits.double()

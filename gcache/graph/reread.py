@@ -2,9 +2,10 @@
 
 A document that was read alone knows nothing of the others, and its first slots, to which much of the attention goes,
 stand where nothing stood before them. So the first R slots of every cache but the first one are read once more, with
-the question's prefix and the caches before it as their past; the rest stays as it was (after Gim et al. 2024, "Prompt
-Cache", and the boundary tokens of EPIC, Hu et al. 2024; which slots deviate most, as in CacheBlend, Yao et al. 2025, is
-not asked). With R of at least every cache's length and sequential positions this is one prompt of all their words.
+the question's prefix and the caches before it as their past; the rest stays as it was (after EPIC, Hu et al. 2024,
+arXiv:2410.15332; which slots deviate most, as in CacheBlend, Yao et al. 2025, is not asked). With R of at least every
+cache's length, sequential positions, edges of weight 1, no latent steps and an untrained fuser this is one prompt of
+all their words. What a sender had heard is not in its fresh slots, so it is for agents that hear nobody.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Transport:
         self.weights = edge_weights(start.topology)
         self.keep, self._intervention, self._memo = start.keep_caches, start.intervention, start.memo
         if self.config.reread and start.intervention is not None:
-            raise ConfigError("controls change caches that are not to be read again; use --reread 0 for them")
+            raise ConfigError("an intervention changes caches whose slots reread computes again; use reread=0 for it")
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}

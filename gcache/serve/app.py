@@ -39,6 +39,7 @@ from gcache.serve.responses import JSON, Answering, error_response, json_respons
 from gcache.serve.service import Service
 from gcache.serve.validation import read
 from gcache.serve.wire import Form
+from gcache.tasks.citations import with_citations
 from gcache.tasks.example import Example, Note
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ async def _asked(request: Request, model: type[WriterInput]) -> WriterInput:
 
 
 def _example(text: str, agents: list[AgentNote] | None) -> Example:
-    notes = tuple(Note(a.role, a.description or f"The {a.role}.", a.note) for a in agents or ())
+    notes = with_citations([Note(a.role, a.description or f"The {a.role}.", a.note) for a in agents or ()])
     return Example("question", text, "", notes)
 
 

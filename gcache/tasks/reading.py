@@ -1,7 +1,7 @@
 """Questions about documents, dealt out: every document is one agent's, and the decision maker has only the question.
 
-The topology policy sees a document's title and its first sentence, as it sees a role. Answers are short and graded by
-their overlap with the right ones (`gcache.tasks.answer_overlap`).
+The topology policy sees a document's title and its first sentence, as it sees a role, and may see which of the others
+it names. Answers are short and graded by their overlap with the right ones (`gcache.tasks.answer_overlap`).
 """
 
 from __future__ import annotations

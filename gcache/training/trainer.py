@@ -30,6 +30,7 @@ from gcache.errors import (
     TrainingError,
 )
 from gcache.files import append_line, sync_file, write_text, writing
+from gcache.gnn.cue_names import MESSAGES
 from gcache.gnn.providers import PolicyProvider
 from gcache.gnn.summary import learned_edges
 from gcache.graph.result import RunResult
@@ -54,6 +55,8 @@ logger = logging.getLogger(__name__)
 WATCHED = 16
 #: Seconds between two checkpoints at least, where nothing else is said: writing one waits for the disk.
 SECONDS_BETWEEN = 30.0
+#: Training questions that are looked at before training begins.
+SHOWN = 16
 
 
 def learning(built: Built) -> nn.ModuleDict:
@@ -89,10 +92,7 @@ class Reinforce:
         #: Is shown every step's metrics, where there is one.
         self.board: Board | None = None
         self.task_record = dict(task_record or {"name": task.name})
-        if built.graph.config.reread and built.graph.learns:
-            raise ConfigError(
-                "texts on caches that were read again are not learned from; add --hard_edges true, or use --reread 0"
-            )
+        self._require_sense(config)
         self.parts = learning(built)
         self.not_trained = sorted(built.parts.keys() - self.parts.keys())
         for name in self.not_trained:
@@ -124,6 +124,25 @@ class Reinforce:
         self._state: checkpoints.State | None = None
         #: The step of the latest checkpoint, and when it was written; at first, when training began.
         self._saved, self._saved_at = 0, time.monotonic()
+
+    def _require_sense(self, config: TrainConfig) -> None:
+        """Refuse settings of the graph that do not go with training, or with these settings of it."""
+        spec, graph = self.built.spec, self.built.graph
+        if graph.config.reread and graph.learns:
+            raise ConfigError(
+                "texts on caches that were read again are not learned from; learn a topology with --hard_edges true, "
+                "or use --reread 0"
+            )
+        if spec.heard is not None and config.pruning_rate:
+            raise ConfigError(
+                "pruning_rate cuts edges, after which fewer are heard in the mean than heard says; leave out either"
+            )
+        shown = self.task.train(SHOWN, config.seed)
+        if set(spec.cues) & set(MESSAGES) and not any(a.cites for e in shown for a in graph.agents_of(e)):
+            logger.warning(
+                "no agent of the first questions names another, so the cues %s say nothing; they are for documents",
+                " and ".join(name for name in spec.cues if name in MESSAGES),
+            )
 
     def _optimizer(self) -> torch.optim.AdamW:
         groups = []

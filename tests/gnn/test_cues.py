@@ -33,6 +33,16 @@ def test_without_a_word_in_common_there_is_no_overlap(question: str) -> None:
     assert word_overlap(question, ["a lake", "a hill"]) == [0, 0]
 
 
+@pytest.mark.parametrize("agents", range(1, 16))
+def test_equal_agents_have_no_overlap_whatever_their_number(agents: int) -> None:
+    same = [agent("Lake Tinn", "A lake in the county of Telemark.")] * agents
+    assert known_cues("In which county is the lake?", same)[:, 0].tolist() == [0.0] * agents
+
+
+def test_nobody_has_no_cues() -> None:
+    assert known_cues("Who?", []).shape == (0, 2) and citations([]).shape == (0, 0)
+
+
 def test_one_agent_alone_has_no_overlap_to_compare_with() -> None:
     assert known_cues("Which lake?", FILMS[2:]).tolist() == [[0, 0]]
 

@@ -55,3 +55,9 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
         slope = float((of(logits.detach() + moved) - of(logits.detach() - moved)) / (2 * step))
         assert math.isclose(float(exact[i]), slope, rel_tol=1e-5, abs_tol=1e-8)
     assert float(exact.sum()) == pytest.approx(0, abs=1e-10), "no gradient goes to what all have in common"
+
+
+@pytest.mark.parametrize("certain", [math.inf, -math.inf])
+def test_what_is_certain_stays_so(certain: float) -> None:
+    logits = torch.tensor([certain, 0.0, 0.0])
+    assert torch.equal(shifted(logits, 1.0), logits)

@@ -15,8 +15,10 @@ from gcache.build import Built
 from gcache.cache.kv_cache import KVCache
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError
+from gcache.evaluation.controls import run_controls
 from gcache.gnn.topology import Edge, Topology
 from gcache.graph.cache_graph import CacheGraph
+from gcache.graph.context_length import PlannedRun, positions_of_caches
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
@@ -29,6 +31,7 @@ STAR = Topology(3, tuple(Edge(n, 3) for n in range(3)))
 
 def built(llm: LocalLLM, tokenizer: Any, slots: int, positions: str = "sequential", **spec: Any) -> Built:
     config = GraphConfig(latent_steps=0, max_new_tokens=4, question_order="last", reread=slots)
+    spec = {"agent_probability": 0.0, "hard_edges": True, **spec}
     return toy_built(llm, tokenizer, graph=config, positions=positions, **spec)
 
 
@@ -144,22 +147,75 @@ def test_what_is_no_prompt_is_not_read_again(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [{"channels": ("cache", "text")}, {"decision_method": "vote"}, {"agent_models": ("smollm2",)}]
+    ("spec", "message"),
+    [
+        ({"channels": ("cache", "text")}, "reread computes slots again that are heard together"),
+        ({"decision_method": "vote"}, "reread computes slots again that are heard together"),
+        ({"agent_models": ("smollm2",)}, "reread computes slots again that are heard together"),
+        ({"generation_mode": "api_hint"}, "in the mode 'api_hint' the API writes without them"),
+        ({"agent_probability": 0.1}, "must hear nobody; use --agent_probability 0"),
+        ({"topology": "chain", "hard_edges": False}, "must hear nobody; use --topology star"),
+        ({"hard_edges": False}, "add --hard_edges true"),
+    ],
 )
-def test_what_is_not_heard_together_is_not_read_again(spec: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="reread computes slots again that are heard together"):
-        GraphSpec(graph=GraphConfig(latent_steps=0, reread=8), **spec)
+def test_where_it_makes_no_sense_it_is_refused_before_a_model_is_loaded(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GraphSpec(**{
+            "agent_probability": 0.0, "hard_edges": True, "graph": GraphConfig(latent_steps=0, reread=8), **spec
+        })  # fmt: skip
 
 
-def test_it_is_trained_on_with_hard_edges_alone(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+def test_agents_that_hear_themselves_of_the_round_before_are_not_read_again() -> None:
+    with pytest.raises(ConfigError, match="and one round"):
+        GraphSpec(agent_probability=0.0, hard_edges=True, graph=GraphConfig(num_rounds=2, reread=8))
+    assert GraphSpec(topology="star", graph=GraphConfig(latent_steps=0, reread=8)).graph.reread == 8
+
+
+@pytest.mark.parametrize("fuser", ["first", "weighted_sum"])
+def test_fusers_that_do_not_put_caches_side_by_side_are_refused(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, fuser: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"reread is for fusers that put caches side by side, which '{fuser}' does"):
+        built(tiny_llm, tiny_tokenizer, 4, fuser=fuser)
+
+
+def test_a_question_that_fits_until_it_is_read_again_is_refused_beforehand(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any
+) -> None:
+    needed = {}
+    for slots in (0, 3, 1000):
+        graph = built(tiny_llm, tiny_tokenizer, slots, "parallel").graph
+        place = PlannedRun(QUESTIONS[0], graph.agents, STAR, 4)
+        assert isinstance(graph, CacheGraph)
+        needed[slots] = positions_of_caches(graph, place)
+    result = ran(tiny_llm, tiny_tokenizer, 0, positions="parallel")
+    lengths = [len(prompt) for prompt in result.prompts.values()]
+    assert result.shared is not None
+    assert needed[0] <= needed[3] <= needed[1000]
+    assert needed[1000] >= result.shared.slots + 2 * max(lengths) > needed[0], "else this shows nothing"
+
+
+def test_a_topology_is_learned_on_it_and_a_fuser_is_not(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
     config = TrainConfig(iterations=2, batch_size=2, rollouts=2)
-    with pytest.raises(ConfigError, match="add --hard_edges true"):
-        Reinforce(built(tiny_llm, tiny_tokenizer, 4), ToyTask(), config, tmp_path)
-    hard = built(tiny_llm, tiny_tokenizer, 4, hard_edges=True)
+    with pytest.raises(ConfigError, match="not learned from"):
+        fixed = built(tiny_llm, tiny_tokenizer, 4, topology="star", hard_edges=False)
+        Reinforce(fixed, ToyTask(), config, tmp_path)
+    hard = built(tiny_llm, tiny_tokenizer, 4)
     assert len(Reinforce(hard, ToyTask(), config, tmp_path).train(progress=False)) == 2
 
 
-def test_controls_do_not_go_with_it(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
-    graph = built(tiny_llm, tiny_tokenizer, 4).graph
-    with pytest.raises(ConfigError, match="use --reread 0 for them"):
-        graph.run(QUESTIONS[0], topology=STAR, intervention=lambda passing: passing.cache)
+def test_controls_of_caches_do_not_go_with_it(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = built(tiny_llm, tiny_tokenizer, 4)
+    assert isinstance(made.graph, CacheGraph)
+    with pytest.raises(ConfigError, match="use reread=0"):
+        made.graph.run(QUESTIONS[0], topology=STAR, intervention=lambda passing: passing.cache)
+    examples = ToyTask().train(3)
+    with pytest.raises(ConfigError, match="masked: this graph computes the first 4 slots of its caches again"):
+        run_controls(made.graph, tiny_llm, ToyTask(), examples, ["masked", "star"], progress=False)
+    found = run_controls(made.graph, tiny_llm, ToyTask(), examples, progress=False)
+    names = [row.found.name for row in found]
+    assert "star" in names and "masked" not in names and "left out: masked" in caplog.text

@@ -151,3 +151,19 @@ def test_what_a_policy_learns_with_is_refused_where_none_learns(spec: dict[str, 
 def test_bad_values_are_refused_before_a_model_is_loaded(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         GraphSpec(**spec)
+
+
+def test_how_many_are_heard_does_not_go_with_pruning(tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    built = star(tiny_llm, tiny_tokenizer, heard=1.0)
+    with pytest.raises(ConfigError, match="pruning_rate cuts edges"):
+        Reinforce(built, ToyTask(), TrainConfig(pruning_rate=0.3), tmp_path)
+
+
+def test_cues_that_say_nothing_are_told_of(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Reinforce(star(tiny_llm, tiny_tokenizer, cues=("overlap", "cited")), ToyTask(), TrainConfig(), tmp_path)
+    assert "no agent of the first questions names another, so the cues cited say nothing" in caplog.text
+    caplog.clear()
+    Reinforce(star(tiny_llm, tiny_tokenizer, cues=("overlap",)), ToyTask(), TrainConfig(), tmp_path)
+    assert "names another" not in caplog.text
