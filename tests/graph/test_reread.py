@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +186,11 @@ def test_a_question_that_fits_until_it_is_read_again_is_refused_beforehand(
     needed = {}
     for slots in (0, 3, 1000):
         graph = built(tiny_llm, tiny_tokenizer, slots, "parallel").graph
-        place = PlannedRun(QUESTIONS[0], graph.agents, STAR, 4)
         assert isinstance(graph, CacheGraph)
-        needed[slots] = positions_of_caches(graph, place)
-    result = ran(tiny_llm, tiny_tokenizer, 0, positions="parallel")
-    lengths = [len(prompt) for prompt in result.prompts.values()]
-    assert result.shared is not None
-    assert needed[0] <= needed[3] <= needed[1000]
-    assert needed[1000] >= result.shared.slots + 2 * max(lengths) > needed[0], "else this shows nothing"
+        agents = [replace(agent, private="red apples " * 30) for agent in graph.agents]
+        needed[slots] = positions_of_caches(graph, PlannedRun(QUESTIONS[0], agents, STAR, 4))
+    longest = max(len(graph.agent_tokens(agent, QUESTIONS[0])) for agent in agents)
+    assert needed[0] == needed[3] < needed[1000] == len(graph.layout.question(QUESTIONS[0])) + 2 * longest
 
 
 def test_a_topology_is_learned_on_it_and_a_fuser_is_not(
