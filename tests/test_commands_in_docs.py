@@ -119,7 +119,8 @@ def write_data(folder: Path) -> None:
         {"question": f"Pens of box {n}?", "answer": str(n), "context": context, "supporting_facts": [[f"Box {n}", 0]]}
         for n in range(4)
     ]
-    (folder / "hotpotqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    for name in ("hotpotqa.jsonl", "hotpotqa-train.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in asked))
     rows = [f"my card {n} {kind},kind {kind}" for kind in range(24) for n in range(4)]
     (folder / "train.csv").write_text("\n".join(["text,category", *rows]) + "\n")
 
