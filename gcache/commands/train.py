@@ -201,14 +201,22 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
     return replace(spec, graph=replace(spec.graph, prompt_date=checkpoints.read(out).spec.graph.prompt_date))
 
 
+#: Fields that older versions did not have, and that change nothing at their defaults; of the graph, and of its runs.
+NEWER = ("slot_temperature", "slot_scale", "cues", "heard", "hard_edges")
+NEWER_OF_RUNS = ("question_order", "reread")
+
+
 def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:
     """Fields that older versions did not have, and that change nothing here."""
+    usual = GraphSpec()
+    unasked = (
+        name
+        for own, default, names in ((spec, usual, NEWER), (spec.graph, usual.graph, NEWER_OF_RUNS))
+        for name in names
+        if getattr(own, name) == getattr(default, name)
+    )
     reasons = spec.graph.payload.reasons or "reasoning" in spec.channels
-    order = () if spec.graph.question_order == "last" else ("question_order",)
-    repairs = tuple(name for name in ("slot_temperature", "slot_scale") if getattr(spec, name) == 1)
-    unasked = tuple(name for name in ("cues", "heard", "hard_edges") if not getattr(spec, name))
-    again = () if spec.graph.reread else ("reread",)
-    return (*order, *repairs, *unasked, *again, *(() if reasons else ("reason_tokens", "agent_temperature")))
+    return (*unasked, *(() if reasons else ("reason_tokens", "agent_temperature")))
 
 
 def _measured_with(

@@ -137,11 +137,11 @@ class Reinforce:
             raise ConfigError(
                 "pruning_rate cuts edges, after which fewer are heard in the mean than heard says; leave out either"
             )
-        shown = self.task.train(SHOWN, config.seed)
-        if set(spec.cues) & set(MESSAGES) and not any(a.cites for e in shown for a in graph.agents_of(e)):
+        asked = [name for name in spec.cues if name in MESSAGES]
+        if asked and not any(a.cites for e in self.task.train(SHOWN, config.seed) for a in graph.agents_of(e)):
             logger.warning(
                 "no agent of the first questions names another, so the cues %s say nothing; they are for documents",
-                " and ".join(name for name in spec.cues if name in MESSAGES),
+                " and ".join(asked),
             )
 
     def _optimizer(self) -> torch.optim.AdamW:
