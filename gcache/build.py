@@ -196,10 +196,10 @@ def assemble(
         speaking = TextGraph(backend, agents, decision, provider, spec.graph)
         return _built(spec, speaking, llm, fingerprint)
     fuser = make_fuser(spec.fuser, llm.cache_shape, spec.positions, llm.rope).to(llm.device)
-    if spec.graph.reread and not isinstance(fuser, SideBySideFuser):
+    if spec.graph.rereads and not isinstance(fuser, SideBySideFuser):
         raise ConfigError(
-            f"reread is for fusers that put caches side by side, which {spec.fuser!r} does not; use --fuser concat, or "
-            "--reread 0"
+            f"{spec.graph.rereads} is for fusers that put caches side by side, which {spec.fuser!r} does not; use "
+            f"--fuser concat, or --{spec.graph.rereads} 0"
         )
     fuser.slot_temperature, fuser.slot_scale = spec.slot_temperature, spec.slot_scale
     layout = LAYOUTS[spec.graph.question_order].of(tokenizer, spec.graph.template)

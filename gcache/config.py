@@ -209,24 +209,24 @@ class GraphSpec(Settings):
                 "slot_temperature and slot_scale are for slots that are handed over once, but with transfer='context' "
                 "they go on from agent to agent; use transfer='own', or leave them at 1"
             )
-        if self.graph.reread:
-            self._check_reread()
+        if self.graph.rereads:
+            self._check_reread(self.graph.rereads)
         self._check_marginal()
         pick_agents(self.domain, self.roles, self.agent_nums)
         self._check_choices()
         self._check_models()
 
-    def _check_reread(self) -> None:
+    def _check_reread(self, how: str) -> None:
         """Refuse what has nothing to read again, or would lose something by it."""
         if self.channels or self.agent_models or self.decision_method != "refer":
             raise ConfigError(
-                "reread computes slots again that are heard together, of agents on one model that hand on their own "
-                "caches; leave out --channels, --agent_models and --decision_method, or use --reread 0"
+                f"{how} computes slots again that are heard together, of agents on one model that hand on their own "
+                f"caches; leave out --channels, --agent_models and --decision_method, or use --{how} 0"
             )
         if self.generation_mode not in ("local", "hybrid"):
             raise ConfigError(
-                f"reread is for texts on caches, but in the mode {self.generation_mode!r} the API writes without them; "
-                "use --generation_mode local or hybrid, or --reread 0"
+                f"{how} is for texts on caches, but in the mode {self.generation_mode!r} the API writes without them; "
+                f"use --generation_mode local or hybrid, or --{how} 0"
             )
         learned = self.topology == LEARNED
         among = self.agent_probability > 0 if learned else any(
@@ -234,12 +234,12 @@ class GraphSpec(Settings):
         )
         if among or self.graph.num_rounds > 1:
             raise ConfigError(
-                "reread computes slots again without what their agents heard, so these must hear nobody; use "
-                f"{'--agent_probability 0' if learned else '--topology star'} and one round, or --reread 0"
+                f"{how} computes slots again without what their agents heard, so these must hear nobody; use "
+                f"{'--agent_probability 0' if learned else '--topology star'} and one round, or --{how} 0"
             )
         if learned and not self.hard_edges:
             raise ConfigError(
-                "texts on caches that were read again are not learned from; add --hard_edges true, or use --reread 0"
+                f"texts on caches that were read again are not learned from; add --hard_edges true, or use --{how} 0"
             )
 
     def _check_marginal(self) -> None:

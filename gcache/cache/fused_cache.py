@@ -136,6 +136,9 @@ class FusedCache(KVCache):
             ]
         )
 
+    def first_layers(self, count: int) -> FusedCache:
+        return self.of_parts([part.first_layers(count) for part in self.parts], self.biases)
+
     def shift(self, offset: int | Tensor, rope: Rope) -> FusedCache:
         return self.of_parts([part.shift(offset, rope) for part in self.parts], self.biases)
 

@@ -149,6 +149,10 @@ class KVCache:
             self, keys=self.keys.index_select(3, index), values=self.values.index_select(3, index), **changes
         )
 
+    def first_layers(self, count: int) -> KVCache:
+        """What the model's first so many layers have of the same slots."""
+        return replace(self, keys=self.keys[:count], values=self.values[:count])
+
     def of_kind(self, *kinds: SlotKind) -> KVCache:
         """Only the slots of these kinds, of a single sequence.
 

@@ -42,7 +42,7 @@ give equal texts, which bfloat16 may part by rounding.
 OF_A_MODEL = tuple(flags.names_of(GraphSpec, "model"))
 REPAIRS = ("positions", "slot_temperature", "slot_scale")
 OF_GRAPH = ("topology", "decision_method", "fuser", "latent_space_realign", *REPAIRS)
-HANDED = ("hands", "reason_tokens", "agent_temperature", "reread")
+HANDED = ("hands", "reason_tokens", "agent_temperature", "reread", "reread_share")
 ORDER, QUESTION = ("question_order",), ("question",)  # a field, and its flag
 TEMPLATE = ("chat_template_kwargs", "prompt_date")
 #: Flags of methods, and the methods that heed them.

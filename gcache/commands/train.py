@@ -203,7 +203,7 @@ def _dated_as_before(spec: GraphSpec, out: Path) -> GraphSpec:
 
 #: Fields that older versions did not have, and that change nothing at their defaults; of the graph, and of its runs.
 NEWER = ("slot_temperature", "slot_scale", "cues", "heard", "hard_edges")
-NEWER_OF_RUNS = ("question_order", "reread")
+NEWER_OF_RUNS = ("question_order", "reread", "reread_share")
 
 
 def _of_no_effect(spec: GraphSpec) -> tuple[str, ...]:

@@ -164,10 +164,12 @@ def markdown(rows: Sequence[Compared]) -> str:
     if all(row.documents for row in rows):
         more.append([["documents"], *([f"{sum(map(len, row.documents)) / row.n:.2f}"] for row in rows)])
     if all(row.document_f1s for row in rows):
-        more.append(tables.score_columns("F1 of documents", [row.document_f1s for row in rows], paired=True))
+        scores = [row.document_f1s for row in rows]
+        more.append(tables.score_columns("F1 of documents", scores, [scores[0]] * len(rows)))
     for line, *own in zip([head, *cells], *more, strict=True):
         line += chain(*own)
-    return tables.with_f1(head, cells, [row.f1s for row in rows], paired=True)
+    f1s = [row.f1s for row in rows]
+    return tables.with_f1(head, cells, f1s, [f1s[0]] * len(rows))
 
 
 def _cells(row: Compared, first: bool) -> list[str]:

@@ -6,7 +6,8 @@ Every control asks the same questions of the same agents and changes one thing o
     masked             the caches are handed over, but nobody attends to them
     zeroed             slots that are attended to and hold nothing (keys and values 0)
     noise              keys and values at random, each at its own norm
-    other question     what the same edges carried for another question
+    other question     what the same edges carried for another question, of as many agents; a question that is the
+                       only one with its number of agents is left out
     random latents     as noise, the slots of latent steps alone
     identity W_a       latent steps feed back the hidden state itself
     random W_a         latent steps feed back a random projection of it
@@ -35,7 +36,7 @@ import torch
 
 from gcache.errors import ConfigError, unknown
 from gcache.evaluation import interventions, tables
-from gcache.evaluation.evaluate import Evaluation, evaluate, evaluate_text
+from gcache.evaluation.evaluate import Evaluation, Row, evaluate, evaluate_text
 from gcache.evaluation.intervals import bootstrap_difference
 from gcache.gnn.fixed import FixedTopology
 from gcache.gnn.greedy import warn_where_greedy
@@ -46,7 +47,7 @@ from gcache.graph.result import MAX_CONCURRENT, RunResult
 from gcache.llm.local import LocalLLM
 from gcache.runtime.streams import generator as generator_of
 from gcache.runtime.streams import shuffler
-from gcache.tasks.example import Example, Task
+from gcache.tasks.example import Example, Task, f1s_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Controlled:
 
     Attributes:
         found: its evaluation.
-        difference: of its accuracy to that of the graph as it is; low, high: the bootstrap interval.
+        difference: of its accuracy to that of the graph as it is, over its questions; low, high: the bootstrap
+            interval.
     """
 
     found: Evaluation
@@ -79,7 +81,7 @@ class Trial:
     Attributes:
         graph, llm: the trained graph and its model.
         topology: the trained graph's most likely one, or with many agents its greedy one, of each question by id.
-        donor: of each question by id, the one whose caches it is given by "other question".
+        donor: of a question by id, the one whose caches it is given by "other question"; of some there is none.
         seed: of random edges and of a random W_a.
     """
 
@@ -93,11 +95,16 @@ class Trial:
     progress: bool
 
     def evaluate(
-        self, name: str, ask: Ask | None = None, topology: Callable[[Example], Topology] | None = None
+        self,
+        name: str,
+        ask: Ask | None = None,
+        topology: Callable[[Example], Topology] | None = None,
+        examples: Sequence[Example] | None = None,
     ) -> Evaluation:
-        """On the trained graph's topologies, unless told otherwise."""
+        """On the trained graph's topologies and all questions, unless told otherwise."""
         chosen = topology or (lambda example: self.topology[example.id])
-        return evaluate(self.graph, self.task, self.examples, name, chosen, MAX_CONCURRENT, self.progress, ask=ask)
+        asked = self.examples if examples is None else examples
+        return evaluate(self.graph, self.task, asked, name, chosen, MAX_CONCURRENT, self.progress, ask=ask)
 
     def changed(self, name: str, **options: Any) -> Evaluation:
         """With runs that differ by these options of `arun`: an intervention, or an alignment."""
@@ -118,7 +125,7 @@ def _other_question(trial: Trial) -> Evaluation:
         await trial.graph.arun(trial.donor[example.id], topology=topology, keep_caches=False, intervention=recorder)
         return await trial.graph.arun(example, topology=topology, keep_caches=False, intervention=recorder.replay)
 
-    return trial.evaluate("other question", ask)
+    return trial.evaluate("other question", ask, examples=[e for e in trial.examples if e.id in trial.donor])
 
 
 def _identity(trial: Trial) -> Evaluation:
@@ -236,8 +243,8 @@ def run_controls(
     Raises:
         ConfigError: an unknown control, one of latent steps where there are none, one of a model's W_a where there
             are several models, one that moves caches of a model whose caches must stay where they are, one that
-            changes caches which are read again, fewer than two questions, or questions whose numbers of agents never
-            agree.
+            changes caches which are read again, or no two questions with equally many agents for a control that needs
+            them.
     """
     for name in names:
         if name not in CONTROLS:
@@ -265,8 +272,7 @@ def run_controls(
     donor = _donors(examples, topology) if "other question" in chosen else {}
     trial = Trial(graph, llm, task, examples, topology, donor, seed, progress)
     found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]
-    own = _right(found[0])
-    return [Controlled(each, *bootstrap_difference(own, _right(each), seed=seed)) for each in found]
+    return [Controlled(each, *bootstrap_difference(_right(found[0], each), _right(each), seed=seed)) for each in found]
 
 
 def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
@@ -291,9 +297,9 @@ def _read_again(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: one of them is asked for.
     """
-    if not graph.config.reread:
+    if not graph.config.rereads:
         return ()
-    why = f"this graph computes the first {graph.config.reread} slots of its caches again (reread)"
+    why = f"this graph computes slots of its caches again ({graph.config.rereads})"
     if asked := [name for name in names if name in OF_CACHES]:
         raise ConfigError(
             f"{', '.join(asked)}: {why}, which would undo some of this control; leave it out, or train without reread"
@@ -319,23 +325,42 @@ def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:
 
 
 def _donors(examples: Sequence[Example], topology: Mapping[str, Topology]) -> dict[str, Example]:
-    """For each question the next one, in a circle, with as many agents."""
+    """For each question the next one, in a circle, with as many agents; none where it is the only one with so many.
+
+    Raises:
+        ConfigError: so it is of every question.
+    """
     found: dict[str, Example] = {}
+    alone: list[Example] = []
     for number, example in enumerate(examples):
         others = [*examples[number + 1 :], *examples[:number]]
         alike = (o for o in others if topology[o.id].n_agents == topology[example.id].n_agents)
         donor = next(alike, None)
         if donor is None:
-            raise ConfigError(
-                f"question {example.id} is the only one with {topology[example.id].n_agents} agents, so no other "
-                "question's caches fit it; raise the limit, or leave out the control 'other question'"
-            )
-        found[example.id] = donor
+            alone.append(example)
+        else:
+            found[example.id] = donor
+    if alone and not found:
+        raise ConfigError(
+            f"question {alone[0].id} is the only one with {topology[alone[0].id].n_agents} agents, so no other "
+            "question's caches fit it; raise the limit, or leave out the control 'other question'"
+        )
+    if alone:
+        logger.warning(
+            "other question: %d of %d questions are left out, each the only one with its number of agents",
+            len(alone), len(examples),
+        )  # fmt: skip
     return found
 
 
-def _right(found: Evaluation) -> list[float]:
-    return [float(row.outcome == "right") for row in found.rows]
+def _right(found: Evaluation, asked: Evaluation | None = None) -> list[float]:
+    """Of each question, or of those that another evaluation asked too, whether it was right."""
+    return [float(row.outcome == "right") for row in _rows(found, asked)]
+
+
+def _rows(found: Evaluation, asked: Evaluation | None = None) -> list[Row]:
+    ids = {row.id for row in (asked or found).rows}
+    return [row for row in found.rows if row.id in ids]
 
 
 def controls_markdown(rows: Sequence[Controlled]) -> str:
@@ -345,7 +370,8 @@ def controls_markdown(rows: Sequence[Controlled]) -> str:
         "edges", "n",
     ]  # fmt: skip
     cells = [_cells(row, first=number == 0) for number, row in enumerate(rows)]
-    return tables.with_f1(head, cells, [row.found.f1s for row in rows], paired=True)
+    firsts = [f1s_of(_rows(rows[0].found, row.found)) for row in rows]
+    return tables.with_f1(head, cells, [row.found.f1s for row in rows], firsts)
 
 
 def _cells(row: Controlled, first: bool) -> list[str]:

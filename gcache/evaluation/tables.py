@@ -25,36 +25,42 @@ BEHIND_ACCURACY = 3
 
 
 def with_f1(
-    head: Sequence[str], rows: Sequence[Sequence[str]], f1s: Sequence[Sequence[float]], paired: bool = False
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    f1s: Sequence[Sequence[float]],
+    firsts: Sequence[Sequence[float]] = (),
 ) -> str:
     """A table that begins with name, accuracy and its interval; where every row has them, with columns of F1 behind.
 
     Args:
         f1s: of each row, the F1 of each question; () where answers are right or not.
-        paired: whether the difference to the first row's, over the same questions, has columns too.
+        firsts: of each row, those of the first row over the same questions; where they are given, the difference has
+            columns too.
     """
     if not all(f1s) or not f1s:
         return markdown(head, rows)
     head, *rows = (
         [*row[:BEHIND_ACCURACY], *cells, *row[BEHIND_ACCURACY:]]
-        for row, cells in zip([head, *rows], score_columns("F1", f1s, paired), strict=True)
+        for row, cells in zip([head, *rows], score_columns("F1", f1s, firsts), strict=True)
     )
     return markdown(head, rows)
 
 
-def score_columns(name: str, scores: Sequence[Sequence[float]], paired: bool = False) -> list[list[str]]:
+def score_columns(
+    name: str, scores: Sequence[Sequence[float]], firsts: Sequence[Sequence[float]] = ()
+) -> list[list[str]]:
     """Cells of a score's mean and interval, the head's first.
 
     Args:
-        scores: of each row, of the same questions.
-        paired: whether the difference to the first row's has cells too.
+        scores: of each row, of its questions.
+        firsts: see `with_f1`.
     """
-    found = [[name, "95 % interval", *([f"difference in {name}", "bootstrap interval"] if paired else [])]]
+    found = [[name, "95 % interval", *([f"difference in {name}", "bootstrap interval"] if firsts else [])]]
     for number, values in enumerate(scores):
         mean, low, high = mean_interval(values)
         cells = [f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
-        if paired:
-            cells += difference(*bootstrap_difference(scores[0], values)) if number else ["", ""]
+        if firsts:
+            cells += difference(*bootstrap_difference(firsts[number], values)) if number else ["", ""]
         found.append(cells)
     return found
 

@@ -92,8 +92,10 @@ class _Lengths:
             most = max(most, self.longest + 1)  # a whole text may be the answer that is read
         answer = self._start(coming) + len(decision) + self._words(receiver, coming) + most
         turns = max(self.ends.values(), default=0)
-        if self.config.reread and len(coming) > 1 and not self.sequential:  # they are read behind the others at first
-            again = min(self.config.reread, max(self.own[sender] for sender, _ in coming))
+        if self.config.rereads and len(coming) > 1 and not self.sequential:  # they are read behind the others at first
+            again = max(self.own[sender] for sender, _ in coming)
+            if not self.config.reread_share:
+                again = min(self.config.reread, again)
             turns = max(turns, self._start(coming) + again)
         if self.speaking:
             turns += len(self.graph.models[0].speak_tokens(self.words, self.variables)) + self.config.speak_tokens

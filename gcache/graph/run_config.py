@@ -55,6 +55,11 @@ class GraphConfig(Settings):
         "--hard_edges",
         group="graph", at_least=0, metavar="SLOTS",
     )
+    reread_share: float = setting(
+        0.0, help="this share of the slots of all caches but the first one, those that deviate most in the second "
+        "layer, are computed again likewise; with --reread, beside the first slots",
+        group="graph", at_least=0, at_most=1, metavar="SHARE",
+    )
     hands: str = setting(
         "cache", help="what goes over an edge: the agent's cache; a text that it says, which stands in its successors' "
         "prompts; both; or its cache with the slots of a solution that it writes (reasoning), whose words nobody reads "
@@ -93,12 +98,17 @@ class GraphConfig(Settings):
                 f"question='last' is for agents that hand on what they read, got hands={self.hands!r}; use "
                 "hands='cache', or question='first'"
             )
-        if self.reread and (self.hands, self.transfer) != ("cache", "own"):
+        if self.rereads and (self.hands, self.transfer) != ("cache", "own"):
             raise ConfigError(
-                f"reread computes slots of agents' prompts again, got hands={self.hands!r} and "
-                f"transfer={self.transfer!r}; use hands='cache' and transfer='own', or reread=0"
+                f"{self.rereads} computes slots of agents' prompts again, got hands={self.hands!r} and "
+                f"transfer={self.transfer!r}; use hands='cache' and transfer='own', or {self.rereads}=0"
             )
         _ = self.template
+
+    @property
+    def rereads(self) -> str:
+        """The setting by which slots that arrive are computed again; empty where none are."""
+        return "reread" if self.reread else "reread_share" if self.reread_share else ""
 
     @property
     def payload(self) -> Payload:

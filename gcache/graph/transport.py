@@ -60,8 +60,9 @@ class Transport:
         self.model_of = self.routes.model_of
         self.weights = edge_weights(start.topology)
         self.keep, self._intervention, self._memo = start.keep_caches, start.intervention, start.memo
-        if self.config.reread and start.intervention is not None:
-            raise ConfigError("an intervention changes caches whose slots reread computes again; use reread=0 for it")
+        if self.config.rereads and start.intervention is not None:
+            how = self.config.rereads
+            raise ConfigError(f"an intervention changes caches whose slots {how} computes again; use {how}=0 for it")
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
@@ -142,10 +143,12 @@ class Transport:
         """One cache of the question and all that arrives at a receiver."""
         caches = await self.arriving(receiver, coming)
         model, shared = self.agent_model(receiver), self.shared[self.model_of[receiver[1]]]
-        if self.config.reread:
+        if self.config.rereads:
             prompts = [self.prompts[sender] for sender, _ in coming if sender not in self.failed]
             known = [(*each, prompt) for each, prompt in zip(caches, prompts, strict=True)]
-            caches, self.read_again[receiver] = await reread(model, shared, known, self.weights, self.config.reread)
+            caches, self.read_again[receiver] = await reread(
+                model, shared, known, self.weights, self.config.reread, self.config.reread_share
+            )
         return model.fuse(shared, caches, self.weights)
 
     async def arriving(self, receiver: Node, coming: Coming) -> list[tuple[KVCache, EdgeKey | None]]:

@@ -146,7 +146,7 @@ class ModelStore:
     def key(self, request: ThinkRequest) -> str | None:
         """What a request's cache is known by; None where not all is known that it depends on, or somebody watches."""
         known = request.past is None or request.past_tokens is not None
-        plain = request.embeds is None and not request.text and request.alignment is None
+        plain = not (request.embeds is not None or request.text or request.alignment or request.layers)
         if not known or not plain or request.watch or request.watch_prompt:
             return None
         key = name_of(

@@ -145,6 +145,19 @@ class FrozenModel:
         self.ledger.watch(rows)
         return rows
 
+    def rows_of_layers(self, layers: int) -> PagedBatch:
+        """An empty batch for the first layers alone.
+
+        Raises:
+            ConfigError: the model has fewer.
+        """
+        most, heads, dim = self.cache_shape
+        if layers > most:
+            raise ConfigError(f"the model {self.label!r} has {most} layers, got {layers}")
+        rows = PagedBatch(self.decoder.first_layers(layers), (layers, heads, dim), self.dtype, self.device)
+        self.ledger.watch(rows)
+        return rows
+
     def _most_bytes(self) -> float:
         """That caches may ever take."""
         if self.ledger.limit is not None or self.device.type != "cuda":

@@ -118,7 +118,7 @@ class KeptTexts:
     def key_of_question(self, request: ThinkRequest) -> str | None:
         """What the slots of a question are known by; None where they are not to be kept, or it is no question."""
         plain = request.past is None and request.embeds is None and not request.latent_steps and not request.text
-        watched = request.watch or request.watch_prompt
+        watched = request.watch or request.watch_prompt or request.layers
         if self.slots is None or request.kind != SlotKind.PREFIX or not plain or watched:
             return None
         return name_of(self.model, "question", request.tokens)

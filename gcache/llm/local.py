@@ -8,7 +8,7 @@ passes of several threads go one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache, SlotKind
+from gcache.errors import ConfigError
 from gcache.llm.batch_sizes import RequestSize, batches, group_similar_lengths
 from gcache.llm.decode.decoding import Decoding
 from gcache.llm.forward.gradient_pass import Chunk, GradientPass, last_real, own_slots
@@ -53,7 +54,12 @@ class LocalLLM(FrozenModel):
 
         A latent step feeds the last hidden state back through `Alignment`. With `gradient`, the
         slots carry gradient to each `past`.
+
+        Raises:
+            ConfigError: a past of another model, more layers than there are, or some of the layers with gradient.
         """
+        if gradient and any(request.layers is not None for request in requests):
+            raise ConfigError("passes of the first layers alone have no gradient")
         news: list[_News] = []
         run = partial(self._think_with_gradient if gradient else self._think, news=news)
         with self.ledger.turn, torch.set_grad_enabled(gradient):
@@ -100,6 +106,9 @@ class LocalLLM(FrozenModel):
 
     def _think(self, requests: Sequence[ThinkRequest], news: list[_News]) -> list[KVCache]:
         """`news`: what watchers are to be told, added to."""
+        layers = requests[0].layers
+        if layers is not None:
+            return self._thoughts_in(self.rows_of_layers(layers), requests, news)
         with self._empty_rows() as rows:
             return self._thoughts_in(rows, requests, news)
 
@@ -124,7 +133,9 @@ class LocalLLM(FrozenModel):
     def _thoughts_in(
         self, rows: PagedBatch, requests: Sequence[ThinkRequest], news: list[_News]
     ) -> list[KVCache]:
-        pasts = [self.checked(r.past) for r in requests]
+        pasts, layers = [self.checked(r.past) for r in requests], requests[0].layers
+        if layers is not None:
+            pasts = [None if past is None else past.first_layers(layers) for past in pasts]
         steps = requests[0].latent_steps
         rows.add(pasts, [r.prompt_slots + steps + r.text_slots for r in requests])
         first = [_first_input(r) for r in requests]
@@ -162,7 +173,7 @@ class LocalLLM(FrozenModel):
             for row, (request, past) in enumerate(zip(requests, pasts, strict=True))
         ])  # fmt: skip
         for thought in thoughts:
-            self.ledger.hold(thought, thought.slots * self.slot_bytes)
+            self.ledger.hold(thought, thought.slots * self.slot_bytes * thought.shape[0] // self.cache_shape[0])
         for row, request in enumerate(requests):
             if request.watch is not None:
                 news.append((request.watch, torch.stack([state[row] for state in fed]) if fed else hidden[:0]))
@@ -249,10 +260,7 @@ class LocalLLM(FrozenModel):
         """
         results: dict[int, Any] = {}
         sizes = [RequestSize.of(request) for request in requests]
-        keys = [
-            (getattr(r, "latent_steps", 0), id(getattr(r, "alignment", None)), getattr(r, "text_slots", 0) > 0)
-            for r in requests
-        ]
+        keys = [_goes_with(request) for request in requests]
         for batch in batches(sizes, keys, self.limits.max_batch_tokens, self.limits.max_batch_size):
             while batch:
                 count = self._most_that_fit([sizes[i] for i in batch], taken() if taken is not None else 0)
@@ -271,6 +279,13 @@ class LocalLLM(FrozenModel):
 
     def _past(self, requests: Sequence[Request]) -> FusedCache:
         return FusedCache.batch([self.checked(r.past) or self.empty_cache() for r in requests])
+
+
+def _goes_with(request: ThinkRequest | GenerateRequest | LogProbRequest) -> Hashable:
+    """What must be the same of requests that go through the model together."""
+    if not isinstance(request, ThinkRequest):
+        return None
+    return request.latent_steps, id(request.alignment), request.text_slots > 0, request.layers
 
 
 def _first_input(request: ThinkRequest) -> ThinkRequest:

@@ -47,6 +47,7 @@ class ThinkRequest(_OnPrompt):
         watch_text: called with the (n,) log-probabilities of `text`, with gradient where the thought has one.
         text_temperature: the one that `text` was drawn at; see `LogProbRequest`.
         past_tokens: the tokens that `past` was read from, at weight 1; None where it is not so simple.
+        layers: of the model's first so many layers alone, on those of `past`; None for all. There are no states then.
     """
 
     tokens: tuple[int, ...]
@@ -62,11 +63,16 @@ class ThinkRequest(_OnPrompt):
     watch_text: Callable[[Tensor], None] | None = None
     text_temperature: float = 1.0
     past_tokens: tuple[int, ...] | None = None
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         _require_prompt(self.tokens, self.embeds)
         require_whole("latent_steps", self.latent_steps, 0)
         _require_temperature(self.text_temperature)
+        if self.layers is not None:
+            require_whole("layers", self.layers, 1)
+            if self.latent_steps or self.text or self.watch or self.watch_prompt:
+                raise ConfigError("the first layers alone have no states: nothing can be fed back, scored or watched")
         if self.text and self.embeds is not None:
             raise ConfigError("a text is read again behind a prompt of tokens, got embeddings")
 

@@ -128,10 +128,10 @@ class Reinforce:
     def _require_sense(self, config: TrainConfig) -> None:
         """Refuse settings of the graph that do not go with training, or with these settings of it."""
         spec, graph = self.built.spec, self.built.graph
-        if graph.config.reread and graph.learns:
+        if graph.config.rereads and graph.learns:
             raise ConfigError(
                 "texts on caches that were read again are not learned from; learn a topology with --hard_edges true, "
-                "or use --reread 0"
+                f"or use --{graph.config.rereads} 0"
             )
         if spec.heard is not None and config.pruning_rate:
             raise ConfigError(

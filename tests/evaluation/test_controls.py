@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,31 @@ def test_a_donor_has_as_many_agents(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> 
         chain(tiny_llm, tiny_tokenizer), tiny_llm, TASK, examples, ["other question"], progress=False
     )  # fmt: skip
     assert row.found.n == 4
+
+
+def test_a_question_without_a_donor_is_left_out_and_its_rows_are_not_paired(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = tuple(Note(f"role {i}", "what is it ?", f"the box has {i}") for i in range(3))
+    counts = (2, 3, 2)
+    examples = [Example(f"q{i}", QUESTIONS[i], "", notes[:n]) for i, n in enumerate(counts)]
+    names = ["other question", "no transfer"]
+    own, other, cut = run_controls(
+        chain(tiny_llm, tiny_tokenizer), tiny_llm, TASK, examples, names, progress=False
+    )  # fmt: skip
+    assert [row.id for row in other.found.rows] == ["q0", "q2"]
+    assert (own.found.n, other.found.n, cut.found.n) == (3, 2, 3)
+    assert "1 of 3 questions are left out" in caplog.text
+
+    def scored(row: Controlled, outcomes: str, f1s: Sequence[float]) -> Controlled:
+        rows = tuple(
+            replace(each, outcome={"r": "right", "w": "wrong"}[outcome], f1=f1)
+            for each, outcome, f1 in zip(row.found.rows, outcomes, f1s, strict=True)
+        )
+        return replace(row, found=replace(row.found, rows=rows))
+
+    table = controls_markdown([scored(own, "rrr", (0.9, 0.1, 0.5)), scored(other, "rr", (0.4, 0.2))])
+    assert "| -0.400 | -0.500 to -0.300 |" in table.splitlines()[3], "of q0 and q2, -0.5 and -0.3"
 
 
 @pytest.mark.parametrize(("agents", "edges"), [(1, 0), (1, 1), (2, 3), (3, 2), (5, 15), (5, 4)])

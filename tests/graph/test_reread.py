@@ -13,6 +13,7 @@ from exact import awake, double
 from toy import QUESTIONS, ToyTask, toy_built
 
 from gcache.build import Built
+from gcache.cache.fused_cache import FusedCache
 from gcache.cache.kv_cache import KVCache
 from gcache.config import GraphSpec
 from gcache.errors import ConfigError
@@ -23,15 +24,17 @@ from gcache.graph.context_length import PlannedRun, positions_of_caches
 from gcache.graph.result import RunResult
 from gcache.graph.run_config import GraphConfig
 from gcache.llm.local import LocalLLM
-from gcache.llm.requests import GenerateRequest, LogProbRequest
+from gcache.llm.requests import GenerateRequest, LogProbRequest, ThinkRequest
 from gcache.training.config import TrainConfig
 from gcache.training.trainer import Reinforce
 
 STAR = Topology(3, tuple(Edge(n, 3) for n in range(3)))
 
 
-def built(llm: LocalLLM, tokenizer: Any, slots: int, positions: str = "sequential", **spec: Any) -> Built:
-    config = GraphConfig(latent_steps=0, max_new_tokens=4, question_order="last", reread=slots)
+def built(
+    llm: LocalLLM, tokenizer: Any, slots: int, positions: str = "sequential", share: float = 0.0, **spec: Any
+) -> Built:
+    config = GraphConfig(latent_steps=0, max_new_tokens=4, question_order="last", reread=slots, reread_share=share)
     spec = {"agent_probability": 0.0, "hard_edges": True, **spec}
     return toy_built(llm, tokenizer, graph=config, positions=positions, **spec)
 
@@ -46,10 +49,13 @@ def likely(result: RunResult) -> tuple[tuple[int, ...], float]:
     return spoken.generation.tokens, spoken.generation.log_prob
 
 
-def test_all_slots_behind_each_other_are_one_prompt_of_all_words(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
+@pytest.mark.parametrize(("slots", "share"), [(1000, 0.0), (0, 1.0), (2, 1.0)])
+def test_all_slots_behind_each_other_are_one_prompt_of_all_words(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, slots: int, share: float
+) -> None:
     """In float64, where what is left is no rounding."""
     llm = double(tiny_llm)
-    result = ran(llm, tiny_tokenizer, 1000)
+    result = ran(llm, tiny_tokenizer, slots, share=share)
     graph = built(llm, tiny_tokenizer, 0).graph
     assert isinstance(graph, CacheGraph)
     prefix = graph.layout.question(QUESTIONS[0])
@@ -96,6 +102,124 @@ def test_only_the_first_slots_of_all_but_the_first_cache_are_others(
     assert counts[1] - counts[0] == 6, "three slots of two caches"
 
 
+@pytest.mark.parametrize("positions", ["parallel", "sequential"])
+def test_slots_here_and_there_are_what_one_pass_over_all_would_make_of_them(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, positions: str
+) -> None:
+    """The first, then another two: these read their own slots before them, the fresh one and those as they were. In
+    float64, against transformers' own module, which is given the same keys and values."""
+    from gcache.graph import reread as rereading
+
+    llm = double(tiny_llm)
+    graph = built(llm, tiny_tokenizer, 0, positions).graph
+    assert isinstance(graph, CacheGraph)
+    result = graph.run(QUESTIONS[0], topology=STAR)
+    shared, rope = result.shared, graph.fuser.rope
+    assert shared is not None and rope is not None
+    nodes = sorted(result.prompts)[:2]
+    arrived = [(result.caches[node], (node[1], 3), result.prompts[node]) for node in nodes]
+    weights = {(n, 3): torch.ones(()) for n in range(3)}
+    chosen = {0, 3, 4}
+    slots = torch.arange(5)
+
+    async def again() -> KVCache:
+        model, (cache, _, tokens) = graph.models[0], arrived[1]
+        past = model.fuse(shared, [arrived[0][:2]], weights)
+        for start, stop in rereading._runs(chosen):
+            own = rereading._behind(model, past, cache, start)
+            fresh = await rereading._read(model, tokens[start:stop], own, cache)
+            cache = rereading._with_fresh(model, cache, fresh, start)
+        return cache
+
+    found = asyncio.run(again())
+    cache, _, tokens = arrived[1]
+    start = int(graph.models[0].fuse(shared, [arrived[0][:2]], weights).next_positions[0])
+    here = start - int(cache.positions[0, 0])
+    for slot in sorted(chosen):
+        own = found.take(slots[:slot]).shift(here, rope)
+        before = KVCache.join([shared, _placed(graph, shared, arrived[0][0]), own])
+        (plain,) = llm.think([ThinkRequest(tokens[slot : slot + 1], FusedCache.plain(before), 0, 1)])
+        moved = plain.shift(-here, rope)
+        assert torch.allclose(moved.keys[..., 0, :], found.keys[..., slot, :], atol=1e-8)
+        assert torch.allclose(moved.values[..., 0, :], found.values[..., slot, :], atol=1e-8)
+    kept = [slot for slot in range(cache.slots) if slot not in chosen]
+    assert torch.equal(found.keys[..., kept, :], cache.keys[..., kept, :])
+    assert not torch.equal(found.keys, cache.keys), "else this shows nothing"
+
+
+def _placed(graph: CacheGraph, shared: KVCache, cache: KVCache) -> KVCache:
+    """A cache where the fuser puts it behind a prefix."""
+    rope = graph.fuser.rope
+    assert rope is not None
+    return cache.shift(int(shared.next_positions[0]) - int(cache.positions[0, 0]), rope)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_share_is_those_that_deviate_most_in_the_second_layer(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, share: float
+) -> None:
+    """Against all slots read again, one cache behind the other, in all layers."""
+    from gcache.graph.reread import reread
+
+    llm = double(tiny_llm)
+    graph = built(llm, tiny_tokenizer, 0).graph
+    assert isinstance(graph, CacheGraph)
+    result = graph.run(QUESTIONS[0], topology=STAR)
+    nodes = sorted(result.prompts)
+    arrived = [(result.caches[node], (node[1], 3), result.prompts[node]) for node in nodes]
+    weights = {(n, 3): torch.ones(()) for n in range(3)}
+
+    async def again(first: int, part: float) -> tuple[list[tuple[KVCache, Any]], int]:
+        return await reread(graph.models[0], result.shared, arrived, weights, first, part)  # type: ignore[arg-type]
+
+    whole, _ = asyncio.run(again(1000, 0.0))
+    some, read = asyncio.run(again(0, share))
+    off, changed = [], []
+    for (old, _, _), (new, _), (part, _) in list(zip(arrived, whole, some, strict=True))[1:]:
+        pairs = ((new.keys, old.keys), (new.values, old.values))
+        off.append(sum((one[1, 0] - other[1, 0]).square().sum(dim=(0, 2)) for one, other in pairs))
+        changed.append((part.values[1, 0] != old.values[1, 0]).any(dim=2).any(dim=0))
+    deviations, mine = torch.cat(off), torch.cat(changed)
+    count = round(share * len(deviations))
+    expected = set(deviations.topk(count).indices.tolist())
+    assert set(mine.nonzero()[:, 0].tolist()) == expected
+    layers = arrived[0][0].shape[0]
+    assert read == count + -(-2 * len(deviations) // layers)
+    assert 0 < count < len(deviations)
+
+
+@pytest.mark.parametrize("kind", ["own", "plain", "transformers"])
+def test_the_first_layers_alone_are_those_of_the_whole_model(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, kind: str
+) -> None:
+    from gcache.llm.forward.hf_decoder import TransformersDecoder
+
+    llm = tiny_llm if kind == "own" else double(tiny_llm)
+    if kind == "transformers":
+        llm.decoder = TransformersDecoder(llm.base)
+    close = 1e-5 if kind == "own" else 1e-10
+    before, prompt = (tuple(tiny_tokenizer(words)["input_ids"]) for words in ("Red apples are", "sweet and round"))
+    (past,) = llm.think([ThinkRequest(before)])
+    requests = [ThinkRequest(prompt, FusedCache.plain(past)), ThinkRequest(prompt[:2])]
+    whole = llm.think(requests)
+    few = llm.think([replace(request, layers=1) for request in requests])
+    mixed = llm.think([requests[0], replace(requests[1], layers=1)])
+    for one, other in zip(whole, few, strict=True):
+        assert other.shape[0] == 1 < one.shape[0]
+        assert torch.allclose(one.keys[:1], other.keys, atol=close)
+        assert torch.allclose(one.values[:1], other.values, atol=close)
+    assert [cache.shape[0] for cache in mixed] == [whole[0].shape[0], 1]
+    assert torch.equal(llm.think(requests)[0].keys, whole[0].keys), "the model has all its layers still"
+    with pytest.raises(ConfigError, match=f"has {whole[0].shape[0]} layers, got 99"):
+        llm.think([ThinkRequest(prompt, layers=99)])
+    with pytest.raises(ConfigError, match="have no gradient"):
+        llm.think([ThinkRequest(prompt, layers=1)], gradient=True)
+    with pytest.raises(ConfigError, match="have no states"):
+        ThinkRequest(prompt, latent_steps=1, layers=1)
+    with pytest.raises(ConfigError, match="layers"):
+        ThinkRequest(prompt, layers=0)
+
+
 def test_the_keys_of_the_first_layer_stand_where_they_stood(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> None:
     """Nothing before them is in them, so computed again behind others, and moved back, they are what they were."""
     from gcache.graph.reread import reread
@@ -140,7 +264,8 @@ def test_questions_together_are_answered_as_alone(tiny_llm: LocalLLM, tiny_token
 @pytest.mark.parametrize(
     "settings",
     [{"hands": "both"}, {"hands": "text"}, {"hands": "reasoning"}, {"transfer": "context"},
-     {"transfer": "latent", "latent_steps": 1}, {"reread": -1}],
+     {"transfer": "latent", "latent_steps": 1}, {"reread": -1}, {"reread_share": 1.5},
+     {"reread": 0, "reread_share": 0.1, "hands": "both"}],
 )  # fmt: skip
 def test_what_is_no_prompt_is_not_read_again(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="reread"):
@@ -212,7 +337,7 @@ def test_controls_of_caches_do_not_go_with_it(
     with pytest.raises(ConfigError, match="use reread=0"):
         made.graph.run(QUESTIONS[0], topology=STAR, intervention=lambda passing: passing.cache)
     examples = ToyTask().train(3)
-    with pytest.raises(ConfigError, match="masked: this graph computes the first 4 slots of its caches again"):
+    with pytest.raises(ConfigError, match=r"masked: this graph computes slots of its caches again \(reread\)"):
         run_controls(made.graph, tiny_llm, ToyTask(), examples, ["masked", "star"], progress=False)
     found = run_controls(made.graph, tiny_llm, ToyTask(), examples, progress=False)
     names = [row.found.name for row in found]

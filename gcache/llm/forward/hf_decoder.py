@@ -7,6 +7,7 @@ back. `SlotStore` writes nothing in place: fresh slots are appended by concatena
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -34,6 +35,13 @@ class TransformersDecoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+
+    def first_layers(self, count: int) -> TransformersDecoder:
+        """The same with the first layers alone; weights are shared."""
+        few = copy.copy(self.model)  # shares its dictionary of modules with the model
+        few._modules = dict(self.model._modules)
+        few.layers = self.model.layers[:count]
+        return TransformersDecoder(few)
 
     def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, slots: TransformersCache) -> Tensor:
         """(B, S, E) hidden states after the final norm; arguments as for `PlainDecoder`."""

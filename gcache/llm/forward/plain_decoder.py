@@ -11,6 +11,7 @@ on a GPU every operator that is started. Models of another shape go through tran
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +71,12 @@ class PlainDecoder:
             )
             for layer in decoder.layers
         ]
+
+    def first_layers(self, count: int) -> PlainDecoder:
+        """The same with the first layers alone; weights are shared."""
+        few = copy.copy(self)
+        few.layers = self.layers[:count]
+        return few
 
     def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, slots: Slots) -> Tensor:
         """(B, S, E) hidden states after the final norm.

@@ -127,8 +127,8 @@ class NativeDecoder(PlainDecoder):
         )
 
     def first_layers(self, count: int) -> NativeDecoder:
-        """The same with the first layers alone, to be timed; weights are shared."""
         few = copy.copy(self)
+        few.layers = self.layers[:count]
         few._model = _Model.from_buffer_copy(self._model)
         few._model.layers = count
         return few
