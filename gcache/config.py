@@ -110,8 +110,8 @@ class GraphSpec(Settings):
     )
     cues: tuple[str, ...] = setting(
         (), help="what the policy sees beside embeddings, for agents that hold documents: words of the question in an "
-        "agent's description (overlap), whether the question names it (named), whether it is named by, or names, one "
-        "that is likely heard (cited, citing)",
+        "agent's description (overlap) or in all that it alone knows (content), whether the question names it "
+        "(named), whether it is named by, or names, one that is likely heard (cited, citing)",
         group="choices", what="cue", metavar="CUE", choices=CUES, unset="embeddings alone",
     )
     heard: float | None = setting(

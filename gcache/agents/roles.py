@@ -1,7 +1,8 @@
 """Who the agents of a domain are.
 
 A role is public: its description is what the topology policy sees. What an agent alone knows
-stands in its `private` text, which reaches its own prompt and nothing else.
+stands in its `private` text, which reaches its own prompt and nothing else, but for a number of
+the cue `content` where a policy asks for it (`gcache.gnn.cues`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gcache.errors import ConfigError, unknown
 
 #: Those known beforehand, and the messages.
-KNOWN, MESSAGES = ("overlap", "named"), ("cited", "citing")
+KNOWN, MESSAGES = ("overlap", "content", "named"), ("cited", "citing")
 CUES = (*KNOWN, *MESSAGES)
 
 

@@ -45,7 +45,7 @@ class QuestionFeatures:
     Attributes:
         roles: (N + 1, F) embeddings of the agents' role descriptions, the decision maker's last.
         query: (F,) embedding of the question.
-        cues: (N, 2) what is known beforehand of `gcache.gnn.cues`; None for nothing.
+        cues: (N, 3) what is known beforehand of `gcache.gnn.cues`; None for nothing.
         cites: (N, N) 1 where an agent names another; None where nobody does.
     """
 

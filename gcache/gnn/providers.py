@@ -73,7 +73,7 @@ class PolicyProvider:
         query = self.encoder.encode([question])[0]
         if not self.policy.cues:
             return QuestionFeatures(roles, query)
-        return QuestionFeatures(roles, query, known_cues(question, agents), citations(agents))
+        return QuestionFeatures(roles, query, known_cues(question, agents, self.policy.cues), citations(agents))
 
     def distribution(self, agents: Sequence[Agent], decision: DecisionMaker, question: str) -> EdgeDistribution:
         """With gradient to the policy, unless the caller switched gradients off."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,22 +42,34 @@ def test_equal_agents_have_no_overlap_whatever_their_number(agents: int) -> None
 
 
 def test_nobody_has_no_cues() -> None:
-    assert known_cues("Who?", []).shape == (0, 2) and citations([]).shape == (0, 0)
+    assert known_cues("Who?", []).shape == (0, 3) and citations([]).shape == (0, 0)
 
 
 def test_one_agent_alone_has_no_overlap_to_compare_with() -> None:
-    assert known_cues("Which lake?", FILMS[2:]).tolist() == [[0, 0]]
+    assert known_cues("Which lake?", FILMS[2:]).tolist() == [[0, 0, 0]]
 
 
 def test_an_agent_is_named_by_its_title_without_what_stands_in_brackets() -> None:
-    assert known_cues("Where was the director of 'Harbour Lights' born?", FILMS)[:, 1].tolist() == [1, 0, 0]
-    assert known_cues("Is IDA MOE, of Bergen, older than Lake Tinnsjo?", FILMS)[:, 1].tolist() == [0, 1, 0]
+    assert known_cues("Where was the director of 'Harbour Lights' born?", FILMS)[:, 2].tolist() == [1, 0, 0]
+    assert known_cues("Is IDA MOE, of Bergen, older than Lake Tinnsjo?", FILMS)[:, 2].tolist() == [0, 1, 0]
 
 
-def test_cues_are_made_of_what_is_public() -> None:
-    secret = [Agent(a.role, a.description, private="lake county born", cites=a.cites) for a in FILMS]
+def test_cues_but_content_are_made_of_what_is_public() -> None:
+    secret = [replace(a, private="lake county born" * n) for n, a in enumerate(FILMS)]
     asked = "In which county is the lake?"
-    assert torch.equal(known_cues(asked, FILMS), known_cues(asked, secret))
+    public, all_there_is = ("overlap", "named"), ("overlap", "content", "named")
+    assert torch.equal(known_cues(asked, FILMS, public), known_cues(asked, secret, public))
+    assert not torch.equal(known_cues(asked, FILMS, all_there_is), known_cues(asked, secret, all_there_is))
+
+
+def test_content_is_overlap_with_all_that_an_agent_knows() -> None:
+    texts = ["Ida Moe was born in Bergen.", "", "It lies in a county of the north."]
+    agents = [replace(a, private=text) for a, text in zip(FILMS, texts, strict=True)]
+    asked = "In which county is the lake?"
+    content = known_cues(asked, agents, ("content",))
+    told = [replace(a, description=text) for a, text in zip(FILMS, texts, strict=True)]
+    assert torch.equal(content[:, 1], known_cues(asked, told, ("overlap",))[:, 0])
+    assert int(content[:, 1].argmax()) == 2 and not content[:, [0, 2]].any(), "what is not asked for is 0"
 
 
 def test_who_names_whom() -> None:

@@ -262,7 +262,8 @@ def asked_with_cues(seed: int = 0) -> QuestionFeatures:
     plain = features(4, seed)
     cites = torch.zeros(4, 4)
     cites[0, 1] = 1
-    return QuestionFeatures(plain.roles, plain.query, torch.tensor([[1.0, 1], [0, 0], [-1, 0], [0, 0]]), cites)
+    known = torch.tensor([[1.0, 0, 1], [0, 0, 0], [-1, 0.5, 0], [0, 0, 0]])
+    return QuestionFeatures(plain.roles, plain.query, known, cites)
 
 
 @pytest.mark.parametrize("settings", [{}, {"agent_probability": 0.0}, {"temporal": True}])
@@ -286,7 +287,7 @@ def test_each_cue_reaches_the_edges_of_its_agents_alone(name: str) -> None:
         assert made.cue_weights is not None
         made.cue_weights.fill_(0.1)
     moved = (made(asked).logits - before).detach().abs() > 1e-6
-    wanted = {"overlap": [0, 2], "named": [0], "cited": [1], "citing": [0]}[name]
+    wanted = {"overlap": [0, 2], "content": [2], "named": [0], "cited": [1], "citing": [0]}[name]
     assert moved.nonzero().flatten().tolist() == wanted
 
 
@@ -311,10 +312,10 @@ def test_the_gradient_through_cues_messages_and_the_number_heard_is_exact() -> N
     weights = made.cue_weights
     assert weights is not None
     with torch.no_grad():
-        weights.copy_(torch.tensor([[0.02, 0.05, 0.04, -0.03]]))
+        weights.copy_(torch.tensor([[0.02, 0.03, 0.05, 0.04, -0.03]]))
     drawn = Topology(4, (Edge(0, 4), Edge(1, 4)))
     (exact,) = torch.autograd.grad(made(plain).log_prob(drawn), weights)
-    for c in range(4):
+    for c in range(len(CUES)):
         values = []
         for step in (1e-3, -1e-3):  # log_prob is float32
             with torch.no_grad():
@@ -338,7 +339,7 @@ def test_permuting_the_agents_permutes_their_cues() -> None:
     made = policy(3, cues=CUES, heard=2.0, agent_probability=0.0)
     with torch.no_grad():
         assert made.cue_weights is not None
-        made.cue_weights.copy_(torch.tensor([[0.05, 0.1, 0.1, -0.1]]))
+        made.cue_weights.copy_(torch.tensor([[0.05, 0.02, 0.1, 0.1, -0.1]]))
     assert asked.cues is not None and asked.cites is not None
     moved = QuestionFeatures(asked.roles[[*order, 4]], asked.query, asked.cues[order], asked.cites[order][:, order])
     before, after = made(asked).logits, made(moved).logits
@@ -347,8 +348,8 @@ def test_permuting_the_agents_permutes_their_cues() -> None:
 
 def test_cues_that_do_not_fit_are_refused() -> None:
     asked = features(3)
-    with pytest.raises(ConfigError, match=r"cues must be \(3, 2\), got \(3, 3\)"):
-        QuestionFeatures(asked.roles, asked.query, torch.zeros(3, 3))
+    with pytest.raises(ConfigError, match=r"cues must be \(3, 3\), got \(3, 2\)"):
+        QuestionFeatures(asked.roles, asked.query, torch.zeros(3, 2))
     with pytest.raises(ConfigError, match=r"cites must be \(3, 3\), got \(2, 2\)"):
         QuestionFeatures(asked.roles, asked.query, None, torch.zeros(2, 2))
     with pytest.raises(ConfigError, match="unknown cue 'cite'"):
