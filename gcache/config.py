@@ -230,7 +230,8 @@ class GraphSpec(Settings):
             )
         learned = self.topology == LEARNED
         among = self.agent_probability > 0 if learned else any(
-            target != 3 for _, target in FixedTopology(self.topology, 3, self.seed).most_likely()[0].pairs
+            target != n  # a random topology depends on their number
+            for n in range(2, 9) for _, target in FixedTopology(self.topology, n, self.seed).most_likely()[0].pairs
         )
         if among or self.graph.num_rounds > 1:
             raise ConfigError(

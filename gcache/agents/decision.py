@@ -120,6 +120,11 @@ class DecisionMaker:
         """The answer that a text states; see `gcache.tasks.stated`."""
         return stated(self.states, text, question, cut, self.answer_prefix.strip())
 
+    @property
+    def states_words(self) -> bool:
+        """Whether an answer may be as long as a text."""
+        return self.states not in ("number", "choice")
+
     def written(self, answer: str) -> str:
         """An answer as it stands behind the judging prefix."""
         return f" ({answer})" if self.states == "choice" else f" {answer}"
@@ -178,6 +183,7 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         answer_prefix="Answer:",
         statement="Write the answer on the last line after Answer:",
         judging_prefix="Answer:",
+        states="fact",
     ),
     "classification": DecisionMaker(
         "The decision maker, who knows the labels and names the one that fits.",
@@ -186,7 +192,7 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         statement="Write the label on the last line after Label:",
         judging="Decide which label is right and answer with it alone.",
         judging_prefix="Label:",
-        states="words",
+        states="short",
     ),
     "hidden_profile": DecisionMaker(
         "The decision maker, who knows what everybody knows and chooses.",
@@ -201,7 +207,7 @@ DECISION_MAKERS: Mapping[str, DecisionMaker] = {
         "The decision maker, who has the question and none of the documents, and answers it in a few words.",
         "Give only the answer itself: a name, a place, a date, a number, yes or no. Write no sentence.",
         answer_prefix=SHORT_ANSWER,
-        states="words",
+        states="short",
         statement=f"Write on the last line: {SHORT_ANSWER} X, with the answer for X.",
         judging="Decide which answer is right and state it alone.",
         judging_prefix=SHORT_ANSWER,

@@ -234,6 +234,7 @@ def compare_methods(
     used = str(llm.dtype).removeprefix("torch.")
     described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
     graph, batch = built.spec.to_json(), llm.limits.max_batch_size
+    order = built.spec.graph.question_order
     methods: list[Method]
     store = llm.store
     texts: KeptTexts | None = None
@@ -259,6 +260,7 @@ def compare_methods(
         if json_file is None:
             return
         kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
+        kept["question_order"] = order
         write_json(
             json_file,
             {

@@ -26,7 +26,8 @@ EXAMPLES = """examples:
   gcache controls runs/split_facts --limit 200 --json controls.json
   gcache controls runs/gsm8k --task gsm8k --data test.jsonl --only "no transfer,masked,other question"
 Where cutting the channel costs nothing, the channel carried nothing. Controls:
-  no transfer, masked, zeroed, noise, other question         nothing the agents thought arrives
+  no transfer, masked, zeroed, noise, other question         nothing the agents thought arrives; words on edges
+                                                             and answers that marginal chooses from stay
   random latents, identity W_a, random W_a                   latent steps carry nothing, or another map
   all edges, star, chain, layered, debate, random edges      other edges than the learned ones
   same words as text                                         the agents' words in one prompt, no cache

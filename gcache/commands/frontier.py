@@ -108,12 +108,13 @@ def frontier(
         raise ConfigError("a checkpoint is named twice; name each once")
     for path, found in zip(checkpoints, read, strict=True):
         of_training.require_beside(path, found.spec, read[0].spec)
-        most, first = found.spec.graph.max_new_tokens, read[0].spec.graph.max_new_tokens
-        if most != first:
-            raise ConfigError(
-                f"checkpoint {path} has --max_new_tokens {most}, and {checkpoints[0]} has {first}; single and "
-                "self-consistency have one limit, so compare graphs of one"
-            )
+        for name, flag in (("max_new_tokens", "max_new_tokens"), ("question_order", "question")):
+            own, first = getattr(found.spec.graph, name), getattr(read[0].spec.graph, name)
+            if own != first:
+                raise ConfigError(
+                    f"checkpoint {path} has --{flag} {own}, and {checkpoints[0]} has {first}; single and "
+                    "self-consistency have one, so compare graphs of one"
+                )
     other = next((found for found in read if found.fingerprint != read[0].fingerprint), None)
     if other is not None:
         raise CheckpointError(f"{other.folder} is of another model than {read[0].folder}; compare graphs of one model")
@@ -130,7 +131,7 @@ def frontier(
     texts = llm.kept_texts
     settings = MethodSettings(
         domain=task.domain, max_new_tokens=built.spec.graph.max_new_tokens, sample_temperature=sample_temperature,
-        template=built.spec.graph.template,
+        template=built.spec.graph.template, question_order=built.spec.graph.question_order,
     )  # fmt: skip
     named: list[tuple[str, float, Method]] = [(SINGLE, 0.0, make_method(SINGLE, llm, llm.tokenizer, settings))]
     for k in range(1, draws + 1):

@@ -44,6 +44,7 @@ from gcache.gnn.topology import Edge, Topology
 from gcache.graph.agent_graph import Ask
 from gcache.graph.cache_graph import CacheGraph
 from gcache.graph.result import MAX_CONCURRENT, RunResult
+from gcache.graph.routes import Routes
 from gcache.llm.local import LocalLLM
 from gcache.runtime.streams import generator as generator_of
 from gcache.runtime.streams import shuffler
@@ -266,13 +267,31 @@ def run_controls(
     placed, again = _stay_where_they_are(graph, names), _read_again(graph, names)
     left_out = {*again, *(OF_LATENT_STEPS if still else ()), *(OF_MAPS if graph.is_mixed else ()), *placed, AS_IT_IS}
     chosen = [n for n in names or CONTROLS if n not in left_out]
-    spoken = sum(edge.payload == "text" for t in topology.values() for edge in t.edges)
+    spoken = sum(_words_of(graph, example, topology[example.id]) for example in examples)
     if spoken and set(chosen) & set(CUTS):
         logger.warning("%d edges carry words, which controls that change caches leave as they are", spoken)
+    if graph.decision.method == "marginal" and graph.may_reason and set(chosen) & set(CUTS):
+        logger.warning(
+            "marginal chooses among the answers that agents state, which controls that change caches leave as they are"
+        )
     donor = _donors(examples, topology) if "other question" in chosen else {}
+    if not donor and "other question" in chosen:
+        if names:
+            raise ConfigError(
+                f"question {examples[0].id} is the only one with {topology[examples[0].id].n_agents} agents, and so is "
+                "every other, so no question's caches fit another; raise the limit, or leave out the control "
+                "'other question'"
+            )
+        chosen.remove("other question")
     trial = Trial(graph, llm, task, examples, topology, donor, seed, progress)
     found = [CONTROLS[name](trial) for name in (AS_IT_IS, *chosen)]
     return [Controlled(each, *bootstrap_difference(_right(found[0], each), _right(each), seed=seed)) for each in found]
+
+
+def _words_of(graph: CacheGraph, example: Example, topology: Topology) -> int:
+    """How many edges of a topology carry words, for whatever reason."""
+    routes = Routes(graph.config.payload, topology, graph.agent_models.for_question(example.question))
+    return sum(routes.payload((0, e.source), (0, e.target), e.key).words for e in topology.edges)
 
 
 def _stay_where_they_are(graph: CacheGraph, names: Sequence[str]) -> tuple[str, ...]:
@@ -325,30 +344,21 @@ def random_topology(n_agents: int, edges: int, rng: random.Random) -> Topology:
 
 
 def _donors(examples: Sequence[Example], topology: Mapping[str, Topology]) -> dict[str, Example]:
-    """For each question the next one, in a circle, with as many agents; none where it is the only one with so many.
-
-    Raises:
-        ConfigError: so it is of every question.
-    """
+    """For each question the next one, in a circle, with as many agents; none where it is the only one with so many."""
     found: dict[str, Example] = {}
-    alone: list[Example] = []
+    alone = 0
     for number, example in enumerate(examples):
         others = [*examples[number + 1 :], *examples[:number]]
         alike = (o for o in others if topology[o.id].n_agents == topology[example.id].n_agents)
         donor = next(alike, None)
         if donor is None:
-            alone.append(example)
+            alone += 1
         else:
             found[example.id] = donor
-    if alone and not found:
-        raise ConfigError(
-            f"question {alone[0].id} is the only one with {topology[alone[0].id].n_agents} agents, so no other "
-            "question's caches fit it; raise the limit, or leave out the control 'other question'"
-        )
     if alone:
         logger.warning(
             "other question: %d of %d questions are left out, each the only one with its number of agents",
-            len(alone), len(examples),
+            alone, len(examples),
         )  # fmt: skip
     return found
 

@@ -88,7 +88,7 @@ class _Lengths:
         judges = any(edge.source in self.reasoning for edge in edges) or self.graph.decision.method == "marginal"
         decision = self.graph.decision_tokens(self.words, variables=self.variables, judges=judges)
         receiver = (last, self.topology.decision_node)
-        if self.graph.decision.method == "marginal" and self.graph.decision.states == "words":
+        if self.graph.decision.method == "marginal" and self.graph.decision.states_words:
             most = max(most, self.longest + 1)  # a whole text may be the answer that is read
         answer = self._start(coming) + len(decision) + self._words(receiver, coming) + most
         turns = max(self.ends.values(), default=0)

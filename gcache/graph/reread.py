@@ -139,10 +139,11 @@ def _with_first_layers(model: AgentModel, cache: KVCache, fresh: KVCache) -> KVC
 
 
 def _most_deviating(deviations: Sequence[Tensor], share: float) -> list[set[int]]:
-    """Of each cache, the slots that are in a share of all by how much they deviate; of equal ones the first."""
+    """Of each cache, the slots that are in a share of all, at least one, by how much they deviate; of equal ones the
+    first."""
     together = torch.cat(list(deviations))
     chosen = torch.zeros(len(together), dtype=torch.bool, device=together.device)
-    chosen[together.argsort(descending=True, stable=True)[: round(share * len(together))]] = True
+    chosen[together.argsort(descending=True, stable=True)[: max(1, round(share * len(together)))]] = True
     return [set(own.nonzero()[:, 0].tolist()) for own in chosen.split([len(each) for each in deviations])]
 
 

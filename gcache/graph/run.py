@@ -149,7 +149,7 @@ class Run:
 
     def _leave_out(self, node: Node, error: QuestionError, started: float) -> None:
         """An agent failed for good: nobody hears it, and the others' caches stay in use."""
-        self.transport.failed.add(node)
+        self.transport.leave_out(node)
         now, role = self.trace.now(), self.agents[node[1]].role
         self.trace.note(Step(node[1], role, node[0], "failed", started, now, note=str(error)))
 

@@ -63,6 +63,12 @@ class Transport:
         if self.config.rereads and start.intervention is not None:
             how = self.config.rereads
             raise ConfigError(f"an intervention changes caches whose slots {how} computes again; use {how}=0 for it")
+        if self.config.rereads and any(edge.target != self.topology.decision_node for edge in self.topology.edges):
+            how = self.config.rereads
+            raise ConfigError(
+                f"{how} computes slots again without what their agents heard, and on this topology they hear each "
+                f"other; use one without edges among agents, or {how}=0"
+            )
         self._over_links = start.memo or RolloutMemo()
         self._names: dict[Node, Hashable] = {}
         self.shared: dict[int, KVCache] = {}
@@ -136,6 +142,12 @@ class Transport:
             self.states[node] = thought.states
         if thought.outputs is not None:
             self.outputs[node] = thought.outputs
+
+    def leave_out(self, node: Node) -> None:
+        """A node failed: nobody hears it, and what came to its turn made nothing."""
+        self.failed.add(node)
+        self.arrivals.pop(node, None)
+        self.prompts.pop(node, None)
 
     # -- what arrives ---------------------------------------------------------------------------
 

@@ -24,9 +24,11 @@ def draw_controls(rows: Sequence[Controlled], path: Path, title: str) -> None:
         spread = [[max(0.0, f.accuracy - f.low)], [max(0.0, f.high - f.accuracy)]]  # rounding may leave -1e-17
         axes.errorbar(f.accuracy, place, xerr=spread, fmt="o", color=colour, capsize=3)
     axes.axvline(rows[0].found.accuracy, color="#0072b2", alpha=0.3, linewidth=1)
-    axes.set_yticks(places, [row.found.name for row in rows])
+    whole = rows[0].found.n
+    names = [row.found.name + (f" (n = {row.found.n})" if row.found.n != whole else "") for row in rows]
+    axes.set_yticks(places, names)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"accuracy, 95 % interval, n = {rows[0].found.n}")
+    axes.set_xlabel(f"accuracy, 95 % interval, n = {whole}")
     axes.set_title(title, fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()

@@ -19,12 +19,23 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 CLOSED = ("yes", "no", "noanswer")
 
 
+#: What stands before an answer.
+_BEGINNING = re.compile(r"(?i)\banswer(?:, in a few words,)?(?: is)?:")
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What an answer has in common with the nearest right one; `f1` is 1 where it is `exact`."""
 
     exact: bool
     f1: float
+
+
+def short_answer(text: str) -> str:
+    """The first line that is not blank, behind the last "answer:" or "answer is:" where there is one."""
+    begins = [found.end() for found in _BEGINNING.finditer(text)]
+    lines = text[begins[-1] if begins else 0 :].splitlines()
+    return next((line.strip() for line in lines if line.strip()), "")
 
 
 def normalized(answer: str) -> str:

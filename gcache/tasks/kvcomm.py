@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from gcache.errors import DataError
+from gcache.tasks.answer_overlap import short_answer
 from gcache.tasks.classification import named
 from gcache.tasks.data_fields import id_of
 from gcache.tasks.data_set import DataSet, Row, words
 from gcache.tasks.example import Example, Grade, Note
-from gcache.tasks.reading import ReadingTask, asked_of, short_answer
+from gcache.tasks.reading import ReadingTask, asked_of
 from gcache.tasks.text_lists import listed
 
 

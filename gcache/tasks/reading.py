@@ -7,14 +7,13 @@ it names. Answers are short and graded by their overlap with the right ones (`gc
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from gcache.errors import DataError, unknown
-from gcache.tasks.answer_overlap import normalized, overlap
+from gcache.tasks.answer_overlap import normalized, overlap, short_answer
 from gcache.tasks.citations import with_citations
 from gcache.tasks.data_set import DataSet
 from gcache.tasks.example import Example, Grade, Note
@@ -26,8 +25,6 @@ UTILITIES = ("f1", "em")
 SUPPORTING, OTHER, UNKNOWN = "supporting", "other", "document"
 #: In `Example.meta`: the numbers of needed documents.
 NEEDED = "supporting"
-#: What stands before an answer.
-_BEGINNING = re.compile(r"(?i)\banswer(?:, in a few words,)?(?: is)?:")
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,6 @@ class ReadingTask(DataSet):
         found = overlap(answer, right_answers(example), self.closed)
         worth = found.f1 if self.utility == "f1" else None
         return Grade("right" if found.exact else "wrong", answer, f1=found.f1, worth=worth)
-
-
-def short_answer(text: str) -> str:
-    """The first line that is not blank, behind the last "answer:" or "answer is:" where there is one."""
-    begins = [found.end() for found in _BEGINNING.finditer(text)]
-    lines = text[begins[-1] if begins else 0 :].splitlines()
-    return next((line.strip() for line in lines if line.strip()), "")
 
 
 def right_answers(example: Example) -> tuple[str, ...]:

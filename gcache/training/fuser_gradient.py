@@ -166,6 +166,6 @@ def _replayed_of(graph: CacheGraph, agents: Sequence[Agent]) -> int:
     marginal = graph.decision.method == "marginal"
     prompt = len(graph.decision_tokens("", said, judges=reasons or marginal)) + words
     if marginal:  # every answer, behind every cache
-        longest = max(solution, config.speak_tokens) if graph.decision.states == "words" else ANSWER
+        longest = max(solution, config.speak_tokens) if graph.decision.states_words else ANSWER
         return config.num_rounds * thinking + texts * max(len(agents), len(LETTERS)) * (prompt + longest)
     return config.num_rounds * thinking + texts * (prompt + config.max_new_tokens)

@@ -138,7 +138,10 @@ class Reinforce:
                 "pruning_rate cuts edges, after which fewer are heard in the mean than heard says; leave out either"
             )
         asked = [name for name in spec.cues if name in MESSAGES]
-        if asked and not any(a.cites for e in self.task.train(SHOWN, config.seed) for a in graph.agents_of(e)):
+        shown = [a for e in self.task.train(SHOWN, config.seed) for a in graph.agents_of(e)] if spec.cues else []
+        if "content" in spec.cues and not any(agent.private for agent in shown):
+            logger.warning("no agent of the first questions alone knows anything, so the cue content says nothing")
+        if asked and not any(agent.cites for agent in shown):
             logger.warning(
                 "no agent of the first questions names another, so the cues %s say nothing; they are for documents",
                 " and ".join(asked),

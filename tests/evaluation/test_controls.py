@@ -183,6 +183,29 @@ def test_a_donor_has_as_many_agents(tiny_llm: LocalLLM, tiny_tokenizer: Any) -> 
     assert row.found.n == 4
 
 
+def test_a_lonely_question_has_all_controls_but_the_one_that_needs_another(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = run_controls(chain(tiny_llm, tiny_tokenizer, latent_steps=0), tiny_llm, TASK, TASK.test(1), progress=False)
+    names = [row.found.name for row in rows]
+    assert "masked" in names and "other question" not in names
+    assert "1 of 1 questions are left out" in caplog.text
+
+
+@pytest.mark.parametrize("hands", ["both", "reasoning"])
+def test_controls_of_caches_say_what_they_leave_in_place(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, hands: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = GraphConfig(hands=hands, latent_steps=0, max_new_tokens=3, speak_tokens=2, reason_tokens=3)
+    built = toy_built(tiny_llm, tiny_tokenizer, graph=config, topology="star")
+    if hands == "reasoning":
+        built.graph.decision = replace(DECISION, method="marginal", states="words", judging="which ?")
+    assert isinstance(built.graph, CacheGraph)
+    run_controls(built.graph, tiny_llm, TASK, TASK.test(2), ["no transfer"], progress=False)
+    wanted = "edges carry words" if hands == "both" else "marginal chooses among the answers that agents state"
+    assert wanted in caplog.text
+
+
 def test_a_question_without_a_donor_is_left_out_and_its_rows_are_not_paired(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

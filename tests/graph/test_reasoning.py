@@ -450,6 +450,34 @@ def test_a_receiver_of_an_agent_that_failed_hears_the_others(tiny_llm: LocalLLM,
     assert [a.sender for a in result.arrivals[0, 2]] == [(0, 1)]
 
 
+@pytest.mark.parametrize("topology", [STAR, Topology(3, (Edge(0, 2), Edge(1, 2), Edge(2, 3), Edge(1, 3)))])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_run_with_an_agent_that_failed_is_replayed_as_one_without_it(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, topology: Topology, failing: int
+) -> None:
+    graph = reasoning(tiny_llm, tiny_tokenizer).graph
+    graph.llm.llm = _Failing(tiny_llm, failing, ApiError("no"))
+    result = graph.run(QUESTIONS[4], topology=topology, lenient=True, seed=3)
+    assert not {node for node in (*result.arrivals, *result.prompts) if node[1] == failing}
+    replay = Replay(result, {e.key: torch.tensor(e.weight) for e in topology.edges})
+    own = sum(spoken.generation.log_prob for spoken in result.spoken if spoken.generation)
+    for gradient in ("decision", "full"):
+        (found,) = log_probs(graph, tiny_llm, [replay], gradient)
+        thought = sum(
+            solution.log_prob for node, solution in result.solutions.items() if result.arrivals[node]
+        )
+        assert float(found) == pytest.approx(own + (thought if gradient == "full" else 0.0), abs=1e-3)
+
+
+def test_training_on_goes_on_where_an_agents_text_fails(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    built = reasoning(tiny_llm, tiny_tokenizer, agent_probability=0.8)
+    built.graph.llm.llm = _Failing(tiny_llm, 0, ApiError("no"))
+    config = TrainConfig(iterations=1, batch_size=2, rollouts=3, fuser_gradient="full", on_error="skip")
+    assert len(Reinforce(built, ToyTask(), config, tmp_path).train(progress=False)) == 1
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 

@@ -297,6 +297,24 @@ def test_agents_that_hear_themselves_of_the_round_before_are_not_read_again() ->
     assert GraphSpec(topology="star", graph=GraphConfig(latent_steps=0, reread=8)).graph.reread == 8
 
 
+def test_a_topology_on_which_agents_hear_each_other_is_refused_where_it_is_known(
+    tiny_llm: LocalLLM, tiny_tokenizer: Any
+) -> None:
+    for seed in range(20):
+        with pytest.raises(ConfigError, match="must hear nobody; use --topology star"):
+            GraphSpec(topology="random", seed=seed, graph=GraphConfig(latent_steps=0, reread_share=0.5))
+    graph = built(tiny_llm, tiny_tokenizer, 4).graph
+    with pytest.raises(ConfigError, match="on this topology they hear each other"):
+        graph.run(QUESTIONS[0], topology=Topology(3, (Edge(0, 1), Edge(1, 3))))
+
+
+def test_a_share_is_one_slot_at_least() -> None:
+    from gcache.graph.reread import _most_deviating
+
+    assert _most_deviating([torch.tensor([0.0, 2, 1]), torch.tensor([1.5])], 0.001) == [{1}, set()]
+    assert _most_deviating([torch.tensor([0.0, 2, 1]), torch.tensor([1.5])], 0.5) == [{1}, {0}]
+
+
 @pytest.mark.parametrize("fuser", ["first", "weighted_sum"])
 def test_fusers_that_do_not_put_caches_side_by_side_are_refused(
     tiny_llm: LocalLLM, tiny_tokenizer: Any, fuser: str

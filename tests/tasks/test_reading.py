@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gcache.errors import ConfigError, DataError
-from gcache.tasks.answer_overlap import Overlap, normalized, overlap
+from gcache.tasks.answer_overlap import Overlap, normalized, overlap, short_answer
 from gcache.tasks.example import Example, Task, f1s_of
-from gcache.tasks.reading import OTHER, SUPPORTING, UNKNOWN, right_answers, short_answer
+from gcache.tasks.reading import OTHER, SUPPORTING, UNKNOWN, right_answers
 from gcache.tasks.registry import make_task
 from tests import needs
 
