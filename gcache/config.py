@@ -72,7 +72,10 @@ class GraphSpec(Settings):
         choices=TOPOLOGIES, also=(LEARNED,),
     )
     decision_method: str = setting(
-        "refer", help="how the decision maker comes to an answer", group="team", choices=DECISIONS
+        "refer", help="how the decision maker comes to an answer: by one text on all caches (refer) or on the heaviest "
+        "(direct), a text on each of which the answer that weighs most wins (vote), or no text, but the probabilities "
+        "of the answers that there are under each cache (marginal)",
+        group="team", choices=DECISIONS,
     )
     fuser: str = setting("concat", help="how caches that arrive are joined", group="team", choices=FUSERS)
     positions: str = setting(

@@ -34,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     parser.epilog = EXAMPLES
     parser.set_defaults(command=partial(_read, parser))
-    add_task_flags(parser, required=False)
+    add_task_flags(parser, required=False, unset="none: --data holds the documents themselves")
     add_plugin_flag(parser)
     parser.add_argument("--limit", type=int, help="questions of the task whose documents are read (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: %(default)s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ from gcache.commands.graph_flags import OF_A_GRAPH, add_graph_flags, graph_spec
 from gcache.commands.plugin_flags import add_plugin_flag
 from gcache.errors import ConfigError
 from gcache.llm.cache_budget import Limits
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """examples:
   gcache run "Ann has 3 boxes of 12 eggs and breaks 5 eggs. How many are whole?"
@@ -59,6 +62,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if built.llm is not None:
         tell_of_store(built.llm.store)
     print(result.answer)
+    if result.cut:
+        logger.warning(
+            "the answer was cut off after %d tokens; raise --max_new_tokens, or try another --topology",
+            built.graph.config.max_new_tokens,
+        )
     if args.trace:
         _print_trace(result)
     return 0
@@ -74,5 +82,12 @@ def _print_trace(result: Any) -> None:
             f"{s.generated:9} {s.received:8}  {s.note}".rstrip()
         )
     names = [agent.role for agent in result.agents] + [DECISION]
+    for (round_, agent), solution in sorted(getattr(result, "solutions", {}).items()):
+        print(f"\n{names[agent]} wrote{f' in round {round_}' if round_ else ''}"
+              f"{'' if solution.finished else ' (cut off)'}: {solution.text.strip()}")  # fmt: skip
+    if result.ballot is not None:
+        print()
+        for option, probability in zip(result.ballot.options, result.ballot.probabilities, strict=True):
+            print(f"{probability:.3f} {option.answer}")
     for (source, target), size in sorted(result.edge_bytes.items()):
         print(f"{names[source]} -> {names[target]}: {size / 2**20:.2f} MiB")

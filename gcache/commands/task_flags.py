@@ -11,13 +11,15 @@ from gcache.config import TaskSpec
 from gcache.errors import ConfigError
 
 
-def add_task_flags(parser: argparse.ArgumentParser, required: bool) -> None:
+def add_task_flags(
+    parser: argparse.ArgumentParser, required: bool, unset: str = "the one it was trained on"
+) -> None:
     """Those of the task.
 
     Args:
-        required: whether it must be named; where not, it is the one that a checkpoint was trained on.
+        required: whether it must be named. unset: what it is where it is not.
     """
-    own = flags.Default(None, "the one it was trained on")
+    own = flags.Default(None, unset)
     flags.add(parser, TaskSpec, required=["task"] if required else (), task=own)
     parser.add_argument("--hops", type=int, help="facts in a row that an answer of split_facts takes: 1 or 2")
     parser.add_argument("--adversary", type=int, metavar="N", help="agents that push a wrong answer (dealt-out tasks)")

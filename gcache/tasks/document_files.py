@@ -25,6 +25,11 @@ def documents_of(path: Path) -> list[Document]:
     Raises:
         DataError: it cannot be read, holds none, or a row or file of it is no document.
     """
+    if not path.exists():
+        raise DataError(
+            f"{shown(path)}: no such file or folder; name a folder of {' and '.join(ENDINGS)} files, or "
+            f"a file with {FORM}"
+        )
     found = []
     for document, where in _in_folder(path) if path.is_dir() else _in_file(path):
         if any("\ud800" <= letter <= "\udfff" for letter in document.title + document.text):

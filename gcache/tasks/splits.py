@@ -22,7 +22,7 @@ def is_held_out(question: str) -> bool:
 def check_limit(limit: int | None, seed: int) -> None:
     """Raise ConfigError for a `limit` below 1 or a negative `seed`."""
     if limit is not None:
-        require_whole("limit", limit, 1, note=", or None for all questions")
+        require_whole("limit", limit, 1, note=" (in Python also None, for all questions)")
     require_whole("seed", seed, 0)
 
 

@@ -11,7 +11,6 @@ from gcache.tasks.example import Example
 from gcache.tasks.reading import asked_of
 from gcache.tasks.registry import make_task
 
-
 READING = decision_maker("reading")
 PARIS = asked_of("capital", "What is the capital of France?", ["Paris"], [])
 TEXTS = ["London", "Paris.", "the Paris", "paris", "The answer is: Paris\nIt is in France.", "", "  \n ", "...", "a"]

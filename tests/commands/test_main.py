@@ -152,6 +152,16 @@ def test_run_answers_a_question_and_prints_its_trace(model_folder: Path, capsys:
     assert "answer" in printed
 
 
+def test_run_shows_what_agents_wrote_and_what_there_was_to_choose_from(
+    model_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = ["--topology", "star", "--hands", "reasoning", "--latent_steps", "0", "--decision_method", "vote"]
+    short = ["--reason_tokens", "4", "--max_new_tokens", "2", "--llm_name", str(model_folder), "--trace"]
+    assert main(["run", *flags, *short, "what is 2 + 3 ?"]) == 0
+    assert capsys.readouterr().out.count(" wrote (cut off): ") == 4
+    assert "the answer was cut off after 2 tokens; raise --max_new_tokens" in caplog.text
+
+
 def test_run_refuses_flags_of_the_graph_beside_a_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It has its own; one that was silently left out would be taken for an answer of the other graph."""
     own = ["run", "--checkpoint", str(trained), "--trace", "--max_batch_size", "4", "what is 2 + 3 ?"]

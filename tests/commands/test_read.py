@@ -83,6 +83,8 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_document_is_one_line(tmp_path: Path, name: str, content: str | bytes, error: str) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder; name a folder of"):
+        documents_of(tmp_path / "nowhere")
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
