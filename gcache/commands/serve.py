@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   gcache serve runs/split_facts --port 8000
-  gcache serve --topology chain --llm_name smollm2
+  gcache serve --topology star --llm_name smollm2
   gcache serve --documents notes/ --llm_name Qwen/Qwen2.5-1.5B-Instruct
   curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
        -d '{"messages": [{"role": "user", "content": "What is 17 * 6?"}]}'
