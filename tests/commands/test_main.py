@@ -133,7 +133,7 @@ def test_controls_writes_a_table_json_and_a_picture(
         (["--accept_last_number"], "need --task"),
         (["--task", "split_facts", "--accept_last_number"], "unknown option 'accept_last_number' of the task"),
         (["--on_error", "skip"], "--on_error must be stop"),
-        (["--limit", "1"], "the only one with 5 agents"),
+        (["--limit", "1", "--only", "other question"], "the only one with 5 agents"),
     ],
 )
 def test_controls_refuses_what_it_cannot_do(
