@@ -234,7 +234,7 @@ def compare_methods(
     used = str(llm.dtype).removeprefix("torch.")
     described = {"model": llm.label, "model_fingerprint": built.fingerprint, "dtype": used}
     graph, batch = built.spec.to_json(), llm.limits.max_batch_size
-    order = built.spec.graph.question_order
+    settings = replace(settings, question_order=built.spec.graph.question_order)  # a checkpoint has its own
     methods: list[Method]
     store = llm.store
     texts: KeptTexts | None = None
@@ -260,7 +260,6 @@ def compare_methods(
         if json_file is None:
             return
         kept = {name: value for name, value in vars(settings).items() if name not in ("graph", "template")}
-        kept["question_order"] = order
         write_json(
             json_file,
             {
@@ -294,8 +293,7 @@ def _method(name: str, built: Built, settings: MethodSettings) -> Method:
     from gcache.evaluation.methods import make_method
 
     assert built.llm is not None
-    order = built.spec.graph.question_order
-    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template, question_order=order)
+    of_graph = replace(settings, graph=built.graph, template=built.spec.graph.template)
     return make_method(name, built.llm, built.llm.tokenizer, of_graph)
 
 

@@ -82,7 +82,7 @@ def _print_trace(result: Any) -> None:
             f"{s.generated:9} {s.received:8}  {s.note}".rstrip()
         )
     names = [agent.role for agent in result.agents] + [DECISION]
-    for (round_, agent), solution in sorted(getattr(result, "solutions", {}).items()):
+    for (round_, agent), solution in sorted(result.solutions.items()):
         print(f"\n{names[agent]} wrote{f' in round {round_}' if round_ else ''}"
               f"{'' if solution.finished else ' (cut off)'}: {solution.text.strip()}")  # fmt: skip
     if result.ballot is not None:

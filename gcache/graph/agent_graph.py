@@ -62,6 +62,11 @@ class AgentGraph(Team, ABC):
         self.mode = mode
         self.learns = learns
 
+    @property
+    def may_reason(self) -> bool:
+        """Whether agents write solutions, on any topology that may be drawn."""
+        return False
+
     @abstractmethod
     async def start(self, start: Start) -> RunResult:
         """Run one question from its start to its answer."""

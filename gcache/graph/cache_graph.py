@@ -83,7 +83,7 @@ class CacheGraph(Parts, AgentGraph):
 
     @property
     def may_reason(self) -> bool:
-        """Whether agents write solutions, on any topology that may be drawn."""
+        """See `AgentGraph`."""
         chosen = getattr(getattr(self.topology_provider, "policy", None), "channels", ())
         return self.config.payload.reasons or "reasoning" in chosen
 

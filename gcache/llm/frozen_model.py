@@ -137,24 +137,23 @@ class FrozenModel:
         layers, heads, dim = self.cache_shape
         return 2 * layers * heads * dim * self.dtype.itemsize
 
-    def rows(self, recorded: bool = False) -> PagedBatch:
-        """An empty batch in flight; `recorded`: its narrow passes are recorded, where they can be."""
-        rows = PagedBatch(self.decoder, self.cache_shape, self.dtype, self.device)
-        if recorded and self.records_passes:
-            rows.graphs = PassGraphs(partial(CudaCapture, self.device), KEPT_SHARE * self._most_bytes())
-        self.ledger.watch(rows)
-        return rows
+    def rows(self, recorded: bool = False, layers: int | None = None) -> PagedBatch:
+        """An empty batch in flight.
 
-    def rows_of_layers(self, layers: int) -> PagedBatch:
-        """An empty batch for the first layers alone.
+        Args:
+            recorded: whether its narrow passes are recorded, where they can be.
+            layers: of the first so many layers alone; None for all.
 
         Raises:
             ConfigError: the model has fewer.
         """
         most, heads, dim = self.cache_shape
-        if layers > most:
+        if layers is not None and layers > most:
             raise ConfigError(f"the model {self.label!r} has {most} layers, got {layers}")
-        rows = PagedBatch(self.decoder.first_layers(layers), (layers, heads, dim), self.dtype, self.device)
+        decoder = self.decoder if layers is None else self.decoder.first_layers(layers)
+        rows = PagedBatch(decoder, (layers or most, heads, dim), self.dtype, self.device)
+        if recorded and self.records_passes:
+            rows.graphs = PassGraphs(partial(CudaCapture, self.device), KEPT_SHARE * self._most_bytes())
         self.ledger.watch(rows)
         return rows
 

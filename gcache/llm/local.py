@@ -108,7 +108,7 @@ class LocalLLM(FrozenModel):
         """`news`: what watchers are to be told, added to."""
         layers = requests[0].layers
         if layers is not None:
-            return self._thoughts_in(self.rows_of_layers(layers), requests, news)
+            return self._thoughts_in(self.rows(layers=layers), requests, news)
         with self._empty_rows() as rows:
             return self._thoughts_in(rows, requests, news)
 

@@ -158,7 +158,7 @@ class Rollouts:
     @property
     def _alone_seed(self) -> int | None:
         """Where agents reason, the decision maker's text too is the same in all rollouts in which it hears nobody."""
-        return self.config.words_seed if getattr(self.graph, "may_reason", False) else None
+        return self.config.words_seed if self.graph.may_reason else None
 
     async def _run(
         self, step: int, questions: Sequence[Example], memos: Sequence[RolloutMemo]

@@ -174,3 +174,37 @@ def test_a_frontier_of_two_trained_graphs(tmp_path: Path, capsys: pytest.Capture
         ("single", 0), ("self_consistency", 1), ("self_consistency", 2), ("graph", 0), ("graph", 0.5)
     ]  # fmt: skip
     assert out.with_suffix(".png").exists() and "graph, price 0.5 (price0.5)" in capsys.readouterr().out
+
+
+def test_methods_beside_a_checkpoint_put_the_question_where_it_has_it(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gcache.evaluation import methods
+
+    data = tmp_path / "gsm8k.jsonl"
+    rows = [{"question": f"what is {n} + 2 ?", "answer": f"#### {n + 2}"} for n in range(6)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = ["--task", "gsm8k", "--data", str(data), "--task_option", "whole_file=true"]
+    for order in ("first", "last"):
+        assert main([
+            "train", *task, "--llm_name", str(model_folder), "--latent_steps", "0", "--question", order,
+            "--max_new_tokens", "3", "--iterations", "1", "--batch_size", "2", "--rollouts", "2", "--report", "0",
+            "--encoder", "hash", "--out", str(tmp_path / order),
+        ]) == 0  # fmt: skip
+    seen = []
+    real = methods.make_method
+
+    def make_method(name: str, llm: Any, tokenizer: Any, settings: methods.MethodSettings) -> Any:
+        seen.append((name, settings.question_order))
+        return real(name, llm, tokenizer, settings)
+
+    monkeypatch.setattr(methods, "make_method", make_method)
+    last, out = str(tmp_path / "last"), tmp_path / "out.json"
+    assert main(["frontier", last, *task, "--limit", "2", "--draws", "1"]) == 0
+    assert seen == [("single", "last"), ("self_consistency", "last"), ("gcache", "last")]
+    compared = ["compare", "--methods", "single", "--checkpoint", last, *task, "--limit", "2", "--json", str(out)]
+    assert main(compared) == 0
+    assert seen[3:] == [("single", "last")] and json.loads(out.read_text())["settings"]["question_order"] == "last"
+    capsys.readouterr()
+    assert main(["frontier", last, str(tmp_path / "first"), *task, "--limit", "2"]) == 2
+    assert "has --question first, and" in capsys.readouterr().err

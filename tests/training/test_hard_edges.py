@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,9 @@ def test_cues_that_say_nothing_are_told_of(
     caplog.clear()
     Reinforce(star(tiny_llm, tiny_tokenizer, cues=("overlap",)), ToyTask(), TrainConfig(), tmp_path)
     assert "names another" not in caplog.text
+    built = star(tiny_llm, tiny_tokenizer, cues=("content",))
+    Reinforce(built, ToyTask(), TrainConfig(), tmp_path)
+    assert "alone knows anything" not in caplog.text
+    built.graph.agents = tuple(replace(agent, private="") for agent in built.graph.agents)
+    Reinforce(built, ToyTask(), TrainConfig(), tmp_path)
+    assert "no agent of the first questions alone knows anything, so the cue content says nothing" in caplog.text
